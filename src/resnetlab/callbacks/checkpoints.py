@@ -1,0 +1,84 @@
+"""best.ckpt, last.ckpt and last.prev.ckpt: each written whole or not at all, of plain data only."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from resnetlab.callbacks.recorder import Recorder
+from resnetlab.files import write_atomically
+from resnetlab.folders import RunFolder
+from resnetlab.summary import improvements
+
+__all__ = ["AtomicCheckpointIO", "Checkpoints", "read_checkpoint", "resume_point"]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames: Lightning's own way goes through the temp folder, and is a copy from there.
+
+    The checkpoint that is replaced stays as <name>.prev.ckpt, if there is to be one (`keep_previous`).
+    """
+
+    def __init__(self, keep_previous: set[Path]) -> None:
+        super().__init__()
+        self.keep_previous = keep_previous
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        if path in self.keep_previous and path.exists():
+            previous = path.with_suffix(".prev" + path.suffix)
+            write_link(path, previous)
+        write_atomically(path, lambda file: torch.save(checkpoint, file))
+
+
+def write_link(path: Path, link: Path) -> None:
+    """Makes `link` a second name of the file, atomically replacing what had that name."""
+    temporary = link.with_suffix(".part")
+    temporary.unlink(missing_ok=True)
+    os.link(path, temporary)
+    os.replace(temporary, link)
+
+
+class Checkpoints(Checkpoint):
+    """Saves `last` after every epoch and `best` after every epoch with a new best val_acc.
+
+    Lightning's ModelCheckpoint (2.6.6) writes `last` only when `best` is written too, and forgets the best score when
+    the folder is moved; this one has no state, because the recorder's rows tell.
+    """
+
+    def __init__(self, folder: RunFolder, recorder: Recorder, config: dict[str, Any]) -> None:
+        self.folder, self.recorder, self.config = folder, recorder, config
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        rows = self.recorder.rows
+        if improvements(rows)[-1][0] == rows[-1]["epoch"]:
+            trainer.save_checkpoint(self.folder.best, weights_only=False)
+        trainer.save_checkpoint(self.folder.last, weights_only=False)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint's plain data, on the CPU. Raises what torch.load raises for a damaged or missing file."""
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def resume_point(folder: RunFolder) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint that can be read, or None to start anew, and what has to be said about it."""
+    remarks = []
+    for path in (folder.last, folder.previous):
+        if not path.exists():
+            continue
+        try:
+            epoch = read_checkpoint(path)["epoch"] + 1
+        except Exception as error:  # torch raises many kinds for a damaged file
+            remarks.append(f"{path} cannot be read ({type(error).__name__}); going back to what was saved before it")
+            continue
+        return path, [*remarks, f"resuming after epoch {epoch} from {path}"]
+    return None, remarks + (["no readable checkpoint is left: starting from the beginning"] if remarks else [])

@@ -1,0 +1,114 @@
+"""What a run shows while it trains: a bar with the time left on a terminal, lines in a log file."""
+
+import sys
+import time
+from datetime import timedelta
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from resnetlab.callbacks.recorder import Recorder
+from resnetlab.folders import RunFolder
+from resnetlab.summary import improvements
+
+__all__ = ["ProgressDisplay"]
+
+HEARTBEAT_SECONDS = 60  # in a log file, within an epoch
+
+
+class ProgressDisplay(L.Callback):
+    """A line an epoch with lr, losses, accuracies and the time left, a line for every improvement, and a bar.
+
+    style: auto | bar | lines | off.
+    """
+
+    def __init__(self, style: str, recorder: Recorder, folder: RunFolder) -> None:
+        on_terminal = sys.stdout.isatty()
+        self.style = ("bar" if on_terminal else "lines") if style == "auto" else style
+        self.recorder, self.folder = recorder, folder
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.bar: Progress | None = None
+        self.start = self.beat = 0.0
+        self.first_step = self.step = self.total = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert trainer.max_epochs is not None
+        per_epoch = int(trainer.num_training_batches)
+        self.total = trainer.max_epochs * per_epoch
+        self.first_step = self.step = trainer.current_epoch * per_epoch
+        self.start = self.beat = time.monotonic()
+        if self.style == "bar":
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left {task.fields[left]}"),
+                TextColumn("{task.fields[note]}"),
+                console=self.console,
+            )
+            self.bar.add_task("training", total=self.total, completed=self.step, left="?", note="")
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        self.step += 1
+        epoch = trainer.current_epoch + 1
+        if self.bar is not None:
+            self._update(f"epoch {epoch}/{trainer.max_epochs}")
+        elif self.style == "lines" and time.monotonic() - self.beat > HEARTBEAT_SECONDS:
+            self.beat = time.monotonic()
+            within = self.step - trainer.current_epoch * int(trainer.num_training_batches)
+            self.say(
+                f"epoch {epoch}/{trainer.max_epochs}  step {within}/{trainer.num_training_batches}  left {self.left()}"
+            )
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        row, history = self.recorder.rows[-1], improvements(self.recorder.rows)
+        self.beat = time.monotonic()
+        self.say(
+            f"epoch {row['epoch']}/{trainer.max_epochs}  {row['time/epoch']:.1f} s  lr {row['lr']:.2e}  "
+            f"loss {row['train/loss']:.4f}  acc {row['train/acc']:.4f}  val_loss {row['val/loss']:.4f}  "
+            f"val_acc {row['val/acc']:.4f}"
+            + (f"  recalibrated {row['val/acc_recal']:.4f}" if "val/acc_recal" in row else "")
+            + f"  left {self.left()}"
+        )
+        if history[-1][0] == row["epoch"]:
+            before = f"{history[-2][1]:.5f}" if len(history) > 1 else "nothing"
+            self.say(
+                f"epoch {row['epoch']}: val_acc improved from {before} to {history[-1][1]:.5f}, "
+                f"saved {self.folder.best.name}"
+            )
+        if self.bar is not None:
+            self._update(f"epoch {row['epoch']}/{trainer.max_epochs}", f"val_acc {row['val/acc']:.4f}")
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._stop()
+        if isinstance(exception, KeyboardInterrupt):
+            self.say(f"interrupted; {len(self.recorder.rows)} epochs are kept, the same command goes on from there")
+
+    def left(self) -> str:
+        """The time left at the pace so far, validation included."""
+        done = self.step - self.first_step
+        if not done:
+            return "?"
+        seconds = (time.monotonic() - self.start) / done * (self.total - self.step)
+        return str(timedelta(seconds=round(seconds)))
+
+    def say(self, line: str) -> None:
+        if self.style != "off":
+            self.console.print(line, markup=False)
+
+    def _update(self, description: str, note: str | None = None) -> None:
+        assert self.bar is not None
+        fields = {"left": self.left()} | ({} if note is None else {"note": note})
+        self.bar.update(self.bar.task_ids[0], completed=self.step, description=description, **fields)
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

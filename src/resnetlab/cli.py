@@ -1,0 +1,72 @@
+"""The command `resnetlab`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnetlab.errors import DataError, LabError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one subcommand; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_evaluate(commands)
+    add_report(commands)
+    add_bench(commands)
+    options = parser.parse_args(argv)
+    try:
+        options.command(options)
+    except LabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("evaluate", help="loss and accuracy of a checkpoint on any part of its data")
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT")
+    parser.add_argument("--on", choices=("train", "val", "test"), default="val", help="which images (default: val)")
+    parser.add_argument("--root", help="the folder of the data set, if it has moved")
+    parser.set_defaults(command=run_evaluate)
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    from resnetlab.evaluation import evaluate_checkpoint
+
+    for name, value in evaluate_checkpoint(options.checkpoint, options.on, options.root).items():
+        print(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
+
+
+def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("report", help="a table of finished runs: mean, sd and n over seeds")
+    parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
+    parser.set_defaults(command=run_report)
+
+
+def run_report(options: argparse.Namespace) -> None:
+    from resnetlab.report.table import print_table
+
+    for folder in options.folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
+    print_table(options.folders)
+
+
+def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("bench", help="the lab's epoch against a bare loop, in turn in one run")
+    parser.add_argument("--images", type=int, default=640, help="training images an epoch (default: 640)")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7, help="measured epochs of each kind (default: 7)")
+    parser.add_argument("--model", default="resnet56v2")
+    parser.add_argument("--out", type=Path, help="write the table as JSON")
+    parser.set_defaults(command=run_bench)
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    from resnetlab.bench import bench
+
+    bench(options.model, options.images, options.batch_size, options.rounds, options.out)

@@ -1,0 +1,197 @@
+"""The typed configuration: schema, composition by Hydra, and all rules that span more than one key."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from resnetlab.data import SOURCES, Data
+from resnetlab.errors import ConfigError
+from resnetlab.models import MODELS, Model
+from resnetlab.optimizers import OPTIMIZERS, Optimizer, check_pair
+from resnetlab.regularization import REGULARIZATIONS, Regularization, resolve
+from resnetlab.schedules import SCHEDULES, Schedule
+from resnetlab.trainer import TRAINERS, TrainerOptions
+
+__all__ = ["Config", "check", "compose", "conf_dir", "from_plain", "parse", "to_plain", "to_yaml"]
+
+OBJECTIVES = ("final_val_acc", "best_val_acc", "final_test_acc")
+
+
+@dataclass
+class Config:
+    """One run. Null for wd, l2 and momentum means the default of the chosen regularization or optimizer."""
+
+    model: Model = MISSING
+    data: Data = MISSING
+    optimizer: Optimizer = MISSING
+    schedule: Schedule = MISSING
+    regularization: Regularization = MISSING
+    trainer: TrainerOptions = MISSING
+    study: str = "default"
+    seed: int = 0
+    epochs: int = 60
+    batch_size: int = 64
+    lr: float = 8e-4
+    wd: float | None = None
+    l2: float | None = None
+    momentum: float | None = None
+    shift: float = 0.07
+    thresholds: list[float] = field(default_factory=lambda: [0.92, 0.93])
+    objective: str = "final_val_acc"
+    threads: int | None = None
+    recalibrate_bn: bool = False
+    force: bool = False
+
+
+GROUPS: dict[str, dict[str, Any]] = {
+    "model": MODELS,
+    "data": {name: Data(name=name) for name in SOURCES},
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "regularization": REGULARIZATIONS,
+    "trainer": TRAINERS,
+}
+
+
+def register() -> None:
+    """Stores the schemas under schema/, where they do not show up among a group's options."""
+    store = ConfigStore.instance().store
+    store(name="lab_schema", node=Config)
+    for group, options in GROUPS.items():
+        for name, node in options.items():
+            store(group=f"schema/{group}", name=name, node=node)
+
+
+register()
+
+
+def conf_dir() -> Path:
+    """The folder of the configuration files: inside an installed wheel, or beside src/ in a clone."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def compose(*overrides: str) -> Config:
+    """The configuration of `python train.py OVERRIDES`, checked. Raises ConfigError or one of Hydra's errors."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return parse(hydra.compose("config", overrides=list(overrides)))
+
+
+def parse(node: DictConfig) -> Config:
+    """A composed node as a checked Config, wd, l2 and momentum filled in."""
+    node = node.copy()
+    OmegaConf.set_struct(node, False)
+    node.pop("hydra", None)
+    refuse_unknown(node)
+    config = OmegaConf.to_object(node)
+    assert isinstance(config, Config)
+    check(config)
+    config.wd, config.l2 = resolve(config.regularization, config.wd, config.l2)
+    if config.momentum is None:
+        config.momentum = config.optimizer.default_momentum
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    """The whole configuration, as it stands in a run's folder."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def to_plain(config: Config) -> dict[str, Any]:
+    """The same as plain data, for a checkpoint."""
+    plain = OmegaConf.to_container(OmegaConf.structured(config))
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def from_plain(plain: dict[str, Any]) -> Config:
+    """The inverse of to_plain."""
+    node = OmegaConf.structured(Config)
+    for group, options in GROUPS.items():
+        option = options[plain[group]["name"]]
+        node[group] = OmegaConf.structured(option)
+    return parse(OmegaConf.merge(node, plain))  # type: ignore[arg-type]
+
+
+def refuse_unknown(node: DictConfig, path: str = "") -> None:
+    """Raises for keys that `+key=value` put past the schema."""
+    schema = OmegaConf.get_type(node)
+    if schema is not None and is_dataclass(schema):
+        valid = [f.name for f in fields(schema)]
+        extra = sorted(str(key) for key in node if key not in valid)
+        if extra:
+            raise ConfigError(f"unknown key {path}{extra[0]}; valid: {', '.join(valid)}")
+    for key in node:
+        if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            refuse_unknown(node[key], f"{path}{key}.")
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError for the first value or combination that makes no sense; every rule of the lab is here or in
+    the check() of one part."""
+    for problem in problems(config):
+        raise ConfigError(problem)
+    for part in (config.model, config.data, config.optimizer, config.schedule, config.regularization, config.trainer):
+        part.check()
+    resolve(config.regularization, config.wd, config.l2)
+    check_pair(config.optimizer.name, config.regularization.name)
+    for problem in combination_problems(config):
+        raise ConfigError(problem)
+
+
+def problems(config: Config) -> Iterator[str]:
+    """What is wrong with single values at the top level."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.study):
+        yield f"study (={config.study!r}) must be a folder's name: letters, digits, '.', '_' and '-'"
+    if config.seed < 0:
+        yield f"seed (={config.seed}) must be >= 0"
+    if config.epochs < 1:
+        yield f"epochs (={config.epochs}) must be at least 1"
+    if config.batch_size < 1:
+        yield f"batch_size (={config.batch_size}) must be at least 1"
+    if not (math.isfinite(config.lr) and config.lr > 0):
+        yield f"lr (={config.lr}) must be a finite number above 0"
+    if config.momentum is not None and not 0 <= config.momentum < 1:
+        yield f"momentum (={config.momentum}) must be in [0, 1)"
+    if not 0 <= config.shift <= 0.5:
+        yield f"shift (={config.shift}) must be a fraction of the image's side in [0, 0.5]"
+    for threshold in config.thresholds:
+        if not 0 < threshold < 1:
+            yield f"thresholds (={threshold}) must be accuracies in (0, 1), such as 0.92"
+    if config.objective not in OBJECTIVES:
+        yield f"objective (={config.objective}) must be one of {', '.join(OBJECTIVES)}"
+    if config.threads is not None and not 1 <= config.threads <= 1024:
+        yield f"threads (={config.threads}) must be in 1..1024, or null for torch's default"
+
+
+def combination_problems(config: Config) -> Iterator[str]:
+    """What cannot go together."""
+    for group, options in GROUPS.items():
+        part = getattr(config, group)
+        option = options.get(part.name)
+        if option is None or (isinstance(option, type) and option is not type(part)):
+            yield f"{group}.name (={part.name}) cannot be set by itself; choose with {group}=..."
+    if config.recalibrate_bn and config.model.norm != "batch":
+        yield f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} keeps no running statistics"
+    if config.momentum is not None and getattr(config.schedule, "cycle_momentum", False):
+        yield (
+            f"momentum (={config.momentum}) is not used by schedule={config.schedule.name}, which cycles it; set "
+            f"schedule.lowest_momentum and schedule.highest_momentum, or schedule.cycle_momentum=false"
+        )
+    if config.objective == "final_test_acc" and not _has_test(config.data):
+        yield "objective (=final_test_acc) needs untouched test images: data.split=holdout or tail"
+    if getattr(config.optimizer, "nesterov", False) and config.optimizer.name == "sgd" and config.momentum == 0:
+        yield "momentum (=0) cannot go with optimizer.nesterov=true; take a momentum above 0"
+
+
+def _has_test(data: Data) -> bool:
+    return data.split in ("tail", "holdout") or (data.split == "stratified" and data.pool == "train")
+
+

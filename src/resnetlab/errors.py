@@ -1,0 +1,26 @@
+"""The errors that a user may meet. Each message is one line that names the value and the cure."""
+
+__all__ = ["ConfigError", "DataError", "Diverged", "LabError"]
+
+
+class LabError(Exception):
+    """Base of all errors that resnetlab raises on purpose."""
+
+
+class ConfigError(LabError, ValueError):
+    """A value of the configuration, or a combination of values, that makes no sense."""
+
+
+class DataError(LabError):
+    """A data set that is missing, damaged or too small for what is asked of it."""
+
+
+class Diverged(LabError):
+    """A loss became non-finite.
+
+    quantity: "train/loss" or "val/loss"; epoch: from 1; step: from 0, counted over the whole run.
+    """
+
+    def __init__(self, quantity: str, epoch: int, step: int) -> None:
+        super().__init__(f"{quantity} is not finite in epoch {epoch}, step {step}")
+        self.quantity, self.epoch, self.step = quantity, epoch, step

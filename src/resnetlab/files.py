@@ -1,0 +1,59 @@
+"""Small files, written so that a kill leaves the old one or the new one, never half of either."""
+
+import csv
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+__all__ = ["read_rows", "write_atomically", "write_json", "write_rows", "write_text"]
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Calls write(file) on a temporary file beside `path`, and renames it when its bytes are on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
+        try:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.chmod(file.name, 0o666 & ~_umask())
+    os.replace(file.name, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda file: file.write(text.encode()) and None)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Raises ValueError for NaN and infinity, which JSON does not have."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:
+    """A CSV with the columns of all rows in order of appearance; numbers are written so that they read back exactly."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [",".join(columns)]
+    lines += [",".join("" if key not in row else repr(row[key]) for key in columns) for row in rows]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, float]]:
+    """What write_rows wrote; empty cells are left out, whole numbers stay whole."""
+    with path.open(newline="") as file:
+        return [{key: _number(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+def _number(cell: str) -> float:
+    return int(cell) if cell.lstrip("-").isdigit() else float(cell)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,103 @@
+"""Before Hydra starts anything: every job of the command line is composed and checked, and refused in one line."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from resnetlab.config import Config, conf_dir, parse
+from resnetlab.errors import ConfigError, LabError
+from resnetlab.run import objective, run
+
+__all__ = ["expand_arguments", "main", "refusal"]
+
+NOISE = ("full_key", "reference_type", "object_type", "provider", "Config search", "set HYDRA_FULL_ERROR")
+
+
+def main(argv: Sequence[str] | None = None) -> int | None:
+    """The command `python train.py [OVERRIDES] [-m] [OVERRIDES]`; returns the exit status."""
+    try:
+        sys.argv[1:] = arguments = expand_arguments(sys.argv[1:] if argv is None else argv)
+    except ConfigError as error:
+        return complain(error)
+    asked = get_args_parser().parse_args(arguments)
+    looks_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
+    if not looks_only and "LOCAL_RANK" not in os.environ:  # a child of a distributed run was checked by its parent
+        try:
+            for _ in jobs(asked.overrides, asked.multirun):
+                pass
+        except (HydraException, OmegaConfBaseException, LabError) as error:
+            return complain(error)
+    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+    return None
+
+
+def job(node: DictConfig) -> float:
+    """One run; returns the objective to the sweeper."""
+    config = parse(node)
+    try:
+        return objective(config, run(config))
+    except LabError as error:
+        raise SystemExit(complain(error)) from None
+
+
+def expand_arguments(arguments: Sequence[str]) -> list[str]:
+    """Moves -m to the front, where argparse accepts overrides on both sides of it, and spells out seeds=N.
+
+    >>> expand_arguments(["lr=0.1", "-m", "wd=0.1,0.2", "seeds=3"])
+    ['-m', 'lr=0.1', 'wd=0.1,0.2', 'seed=range(0,3)']
+    """
+    overrides, flags = [], []
+    for argument in arguments:
+        if argument in ("-m", "--multirun"):
+            flags = ["-m"]
+        elif argument.startswith("seeds="):
+            count = argument.removeprefix("seeds=")
+            if not re.fullmatch(r"[1-9]\d{0,5}", count):
+                raise ConfigError(f"seeds (={count}) must be a number of seeds, such as 5 for seed=0..4")
+            flags = ["-m"]
+            overrides.append(f"seed=range(0,{count})")
+        else:
+            overrides.append(argument)
+    return [*flags, *overrides]
+
+
+def jobs(overrides: Sequence[str], multirun: bool) -> list[Config]:
+    """The configurations that the command line means, in the sweep's order; raises for the first that is wrong."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        batches: list[list[str]] = [list(overrides)]
+        if multirun:
+            parsed = OverridesParser.create().parse_overrides(list(overrides))
+            batches = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+        return [parse(hydra.compose("config", overrides=list(batch))) for batch in batches]
+
+
+def complain(error: Exception) -> int:
+    """One line on stderr, and exit status 2 for what is wrong with the command, 1 for what is wrong with the world."""
+    print(f"error: {refusal(error)}", file=sys.stderr, flush=True)
+    return 2 if isinstance(error, HydraException | OmegaConfBaseException | ConfigError) else 1
+
+
+def refusal(error: BaseException) -> str:
+    """What is wrong, in one line, with the valid names where OmegaConf knows them."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    text = " ".join(line for line in lines if line and not line.startswith(NOISE))
+    chain = [error]
+    while (following := chain[-1].__cause__ or chain[-1].__context__) is not None and following not in chain:
+        chain.append(following)
+    root = str(chain[-1]).splitlines()
+    if root and root[0] not in text:
+        text += f": {root[0]}"
+    for link in chain:
+        parent = getattr(link, "parent_node", None)
+        if isinstance(parent, DictConfig) and "not in" in str(link):
+            return f"{text} (valid: {', '.join(map(str, parent))})"
+    return text

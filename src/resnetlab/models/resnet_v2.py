@@ -1,0 +1,170 @@
+"""Pre-activation bottleneck ResNets of depth 9n + 2 for small images.
+
+The layout is Rowel Atienza's (Advanced Deep Learning with Keras, chapter 2, resnet-cifar10-2.2.1.py), layer by layer,
+including what distinguishes it from other code: biases in all convolutions, projection shortcuts on the raw input in
+every stage, strides on the first 1x1 convolution. ResNet56v2: 1,663,338 trainable parameters + 10,400 batch-norm
+statistics, 58 convolutions, 0.386 GFLOP an image forward.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnetlab.errors import ConfigError
+from resnetlab.models.norm import norm_factory
+
+__all__ = ["ACTIVATIONS", "ResNetV2", "he_normal_", "resnet20v2", "resnet56v2", "resnet110v2"]
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "mish": F.mish,
+}
+
+# the standard deviation of a normal distribution truncated at two of its standard deviations
+TRUNCATED_STD = 0.87962566103423978
+
+
+def he_normal_(weight: Tensor, generator: torch.Generator | None = None) -> None:
+    """Keras' he_normal, in place: a normal truncated at 2 sd, with a standard deviation of sqrt(2 / fan_in) after it."""
+    fan_in = weight[0].numel()
+    std = math.sqrt(2.0 / fan_in) / TRUNCATED_STD
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
+
+
+class Bottleneck(nn.Module):
+    """x -> 1x1 (width, stride) -> 3x3 (width) -> 1x1 (out), each behind norm and activation, plus the shortcut.
+
+    preactivate=False leaves out the first norm and activation, because the stem has just done them.
+    project=True sends the raw input through a convolution of `shortcut_kernel`; otherwise the shortcut is the identity.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        out: int,
+        stride: int,
+        *,
+        preactivate: bool,
+        project: bool,
+        shortcut_kernel: int,
+        norm: Callable[[int], nn.Module],
+        activation: Callable[[Tensor], Tensor],
+    ) -> None:
+        super().__init__()
+        self.activation = activation
+        self.norm1 = norm(channels) if preactivate else None
+        self.conv1 = nn.Conv2d(channels, width, 1, stride=stride)
+        self.norm2 = norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm3 = norm(width)
+        self.conv3 = nn.Conv2d(width, out, 1)
+        self.shortcut = (
+            nn.Conv2d(channels, out, shortcut_kernel, stride=stride, padding=shortcut_kernel // 2) if project else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.norm1 is None else self.activation(self.norm1(x))
+        y = self.conv1(y)
+        y = self.conv2(self.activation(self.norm2(y)))
+        y = self.conv3(self.activation(self.norm3(y)))
+        return y + (x if self.shortcut is None else self.shortcut(x))
+
+
+class ResNetV2(nn.Module):
+    """(N, 3, H, W) float -> (N, classes) logits, for any H and W that are multiples of 4.
+
+    Weights are drawn from `generator` (None: torch's global one). Raises ConfigError for impossible arguments.
+    """
+
+    def __init__(
+        self,
+        depth: int = 56,
+        classes: int = 10,
+        *,
+        bn_momentum: float = 0.01,
+        bn_eps: float = 1e-3,
+        shortcut_kernel: int = 1,
+        activation: str = "relu",
+        norm: str = "batch",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        check_arguments(depth, bn_momentum, bn_eps, shortcut_kernel, activation, norm)
+        make_norm = norm_factory(norm, bn_momentum, bn_eps)
+        self.activation = ACTIVATIONS[activation]
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.stem_norm = make_norm(16)
+        units, channels = [], 16
+        for stage, (width, out) in enumerate([(16, 64), (64, 128), (128, 256)]):
+            for unit in range((depth - 2) // 9):
+                first = unit == 0
+                units.append(
+                    Bottleneck(
+                        channels,
+                        width,
+                        out,
+                        stride=2 if first and stage > 0 else 1,
+                        preactivate=not (first and stage == 0),
+                        project=first,
+                        shortcut_kernel=shortcut_kernel,
+                        norm=make_norm,
+                        activation=self.activation,
+                    )
+                )
+                channels = out
+        self.units = nn.Sequential(*units)
+        self.norm = make_norm(channels)
+        self.head = nn.Linear(channels, classes)
+        self.reset_parameters(generator)
+
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draws every kernel anew from he_normal and sets every bias to zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                he_normal_(module.weight, generator)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.stem_norm(self.stem(x)))
+        x = self.activation(self.norm(self.units(x)))
+        return self.head(x.mean((2, 3)))
+
+
+def check_arguments(
+    depth: int, bn_momentum: float, bn_eps: float, shortcut_kernel: int, activation: str, norm: str
+) -> None:
+    """Raises ConfigError, naming the key and the value, for what no network can be built from."""
+    if depth < 11 or (depth - 2) % 9:
+        raise ConfigError(f"model.depth (={depth}) must be 9n + 2 with n >= 1: 11, 20, 29, ... 56, ... 110")
+    if not 0 < bn_momentum <= 1:
+        raise ConfigError(f"model.bn_momentum (={bn_momentum}) must be in (0, 1]; Keras' 0.99 is 0.01 here")
+    if not 0 < bn_eps < 1:
+        raise ConfigError(f"model.bn_eps (={bn_eps}) must be in (0, 1)")
+    if shortcut_kernel < 1 or shortcut_kernel % 2 == 0:
+        raise ConfigError(f"model.shortcut_kernel (={shortcut_kernel}) must be odd: 1 or 3")
+    if activation not in ACTIVATIONS:
+        raise ConfigError(f"model.activation (={activation}) must be one of {', '.join(sorted(ACTIVATIONS))}")
+    norm_factory(norm, bn_momentum, bn_eps)
+
+
+def resnet20v2(classes: int = 10, **options: object) -> ResNetV2:
+    """ResNet20v2 (n = 2); options as in ResNetV2."""
+    return ResNetV2(20, classes, **options)  # type: ignore[arg-type]
+
+
+def resnet56v2(classes: int = 10, **options: object) -> ResNetV2:
+    """ResNet56v2 (n = 6), the network of the published series; options as in ResNetV2."""
+    return ResNetV2(56, classes, **options)  # type: ignore[arg-type]
+
+
+def resnet110v2(classes: int = 10, **options: object) -> ResNetV2:
+    """ResNet110v2 (n = 12); options as in ResNetV2."""
+    return ResNetV2(110, classes, **options)  # type: ignore[arg-type]

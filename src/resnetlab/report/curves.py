@@ -1,0 +1,52 @@
+"""The series' own plot of one run: accuracies, losses and learning rate over the epochs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+__all__ = ["draw_curves"]
+
+Row = dict[str, float]
+
+TRAIN, VALIDATION, RECALIBRATED = "tab:red", "tab:blue", "tab:cyan"
+
+
+def draw_curves(rows: Sequence[Row], thresholds: Sequence[float], title: str, path: Path) -> None:
+    """Writes a picture: train red, validation blue, thresholds green (the first solid, the others dotted)."""
+    figure = Figure(figsize=(8, 9), layout="constrained")
+    accuracy, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
+    figure.suptitle(title, fontsize=9)
+    _lines(accuracy, rows, "acc")
+    for number, threshold in enumerate(thresholds):
+        accuracy.axhline(threshold, color="tab:green", linestyle=":" if number else "-", linewidth=1)
+    accuracy.set(ylabel="accuracy")
+    _lines(loss, rows, "loss")
+    loss.plot(*_points(rows, "train/ce"), color=TRAIN, linestyle="--", linewidth=1, label="train, cross-entropy alone")
+    loss.plot(*_points(rows, "val/ce"), color=VALIDATION, linestyle="--", linewidth=1, label="val, cross-entropy alone")
+    loss.set(ylabel="loss", yscale="log")
+    rate.plot(*_points(rows, "lr"), color="black", marker=".", linewidth=1)
+    rate.set(ylabel="learning rate", xlabel="epoch", yscale="log")
+    for axes in (accuracy, loss, rate):
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    accuracy.legend(fontsize=8, loc="lower right")
+    loss.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _lines(axes: object, rows: Sequence[Row], name: str) -> None:
+    marker = "." if len(rows) < 30 else None
+    for prefix, suffix, color, label in (
+        ("train", "", TRAIN, "train"),
+        ("val", "", VALIDATION, "val"),
+        ("val", "_recal", RECALIBRATED, "val, batch-norm statistics re-estimated"),
+    ):
+        epochs, values = _points(rows, f"{prefix}/{name}{suffix}")
+        if epochs:
+            axes.plot(epochs, values, color=color, marker=marker, label=label)  # type: ignore[attr-defined]
+
+
+def _points(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
+    present = [row for row in rows if column in row]
+    return [row["epoch"] for row in present], [row[column] for row in present]

@@ -1,0 +1,99 @@
+"""summary.json: one flat row, a pure function of a run's configuration and its epochs' figures. Unknown is null."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from resnetlab.config import Config
+
+__all__ = ["Summary", "exhausted", "improvements", "summarize", "threshold_columns"]
+
+Row = dict[str, float]
+Summary = dict[str, Any]
+
+FLUCTUATION_EPOCHS = (10, 36)  # where the series measures the swings of the validation loss
+
+
+def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any) -> Summary:
+    """The run's result row.
+
+    status: finished | diverged. rows: one an epoch, as in metrics.csv. extra: what the rows do not know (parameters,
+    figures on the test set, where and why a run diverged).
+    """
+    last = rows[-1] if rows else {}
+    best = max(rows, key=lambda row: row["val/acc"], default=None)  # the first of equals
+    return {
+        "status": status,
+        **{group: getattr(config, group).name for group in ("model", "data", "optimizer", "schedule", "regularization")},
+        "study": config.study,
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "lr": config.lr,
+        "wd": config.wd,
+        "l2": config.l2,
+        "momentum": config.momentum,
+        "shift": config.shift,
+        "subset": config.data.limit,
+        "epochs_trained": len(rows),
+        **threshold_columns(rows, config.thresholds),
+        "best_epoch": best and int(best["epoch"]),
+        "best_val_acc": best and best["val/acc"],
+        "final_val_acc": last.get("val/acc"),
+        "final_val_acc5": last.get("val/acc5"),
+        "final_val_acc_recal": last.get("val/acc_recal"),
+        "final_train_acc": last.get("train/acc"),
+        "final_train_loss": last.get("train/loss"),
+        "final_train_ce": last.get("train/ce"),
+        "final_val_loss": last.get("val/loss"),
+        "final_val_ce": last.get("val/ce"),
+        "final_test_acc": None,
+        "best_test_acc": None,
+        "val_loss_fluctuation": fluctuation(rows),
+        "improvements": improvements(rows),
+        "seconds_per_epoch": median(rows, "time/epoch"),
+        "images_per_second": median(rows, "time/images_per_second"),
+        "energy_wh": None,
+        "power_w": None,
+        "gpu_load": None,
+        "parameters": None,
+        **extra,
+    }
+
+
+def threshold_columns(rows: Sequence[Row], thresholds: Sequence[float]) -> Summary:
+    """For each threshold the first epoch that reaches it and the validation accuracy there; null where none does."""
+    columns: Summary = {}
+    for threshold in thresholds:
+        reached = next((row for row in rows if row["val/acc"] >= threshold), None)
+        columns[f"epoch_to_{threshold:g}"] = reached and int(reached["epoch"])
+        columns[f"val_acc_at_{threshold:g}"] = reached and reached["val/acc"]
+    return columns
+
+
+def improvements(rows: Sequence[Row]) -> list[list[float]]:
+    """The sequence of [epoch, val_acc] at which a run was better than ever before."""
+    steps: list[list[float]] = []
+    for row in rows:
+        if not steps or row["val/acc"] > steps[-1][1]:
+            steps.append([int(row["epoch"]), row["val/acc"]])
+    return steps
+
+
+def fluctuation(rows: Sequence[Row]) -> float | None:
+    """max - min of the validation cross-entropy over epochs 10 to 36; None with fewer than five of them."""
+    first, last = FLUCTUATION_EPOCHS
+    values = [row["val/ce"] for row in rows if first <= row["epoch"] <= last]
+    return max(values) - min(values) if len(values) >= 5 else None
+
+
+def exhausted(rows: Sequence[Row], patience: int | None) -> bool:
+    """Whether the last `patience` epochs brought no new best val_acc: the rule of early stopping."""
+    if patience is None or not rows:
+        return False
+    return rows[-1]["epoch"] - improvements(rows)[-1][0] >= patience
+
+
+def median(rows: Sequence[Row], column: str) -> float | None:
+    values = [row[column] for row in rows if column in row]
+    return statistics.median(values) if values else None
