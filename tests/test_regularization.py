@@ -139,7 +139,7 @@ def test_penalty_in_a_loss_agrees_with_autograd_through_the_plain_sum() -> None:
     kernels = [plain[0].weight, plain[2].weight]
     ((plain(x).square().mean() + sum(0.1 * k.square().sum() for k in kernels)) * scale).backward()
     for p, q in zip(ours.parameters(), plain.parameters(), strict=True):
-        # the same sums in another order; the floor is for the bias before batch norm, whose gradient is 0 but for rounding
+        # the same sums in another order; the bias before batch norm has gradient 0 but for rounding
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-10, atol=1e-10)
 
 

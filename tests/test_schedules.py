@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -143,6 +143,7 @@ def test_absolute_values_equal_relative_ones(kind: type[PiecewiseConstant] | typ
     np.testing.assert_allclose(lrs(absolute, span, lr=5.0), lrs(relative, span, lr=LR), rtol=1e-14)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(st.tuples(st.integers(0, 8), st.floats(0, 2)), min_size=1, max_size=6), st.integers(1, 8))
 def test_piecewise_linear_meets_its_points_and_stays_between_neighbours(
     points: list[tuple[int, float]], steps_per_epoch: int
@@ -262,13 +263,16 @@ def test_a_stretched_one_cycle_is_one_cycle_of_the_run() -> None:
     np.testing.assert_array_equal(stretched, table(OneCycle(), LR, 0.9, run))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.integers(1, 400), st.integers(1, 300), st.integers(1, 300))
 def test_milestones_at_whole_epochs_fall_on_an_epochs_first_step(n: int, epochs: int, length: int) -> None:
     span = Span(n, epochs)
     plain, stretched = Step(), Step(length=length, stretch=True)
     assert all(plain.time(e * n, span) == e for e in range(epochs + 1))
     assert stretched.time(span.steps, span) == length
-    assert all(stretched.time(e * span.steps // length, span) == e for e in range(length) if e * span.steps % length == 0)
+    assert all(
+        stretched.time(e * span.steps // length, span) == e for e in range(length) if e * span.steps % length == 0
+    )
 
 
 def test_warmup_by_hand() -> None:
@@ -283,6 +287,7 @@ def test_no_warmup_is_exactly_no_warmup() -> None:
     assert lrs(Constant(warmup=1.0, warmup_from=0.0), Span(2, 2)).tolist() == [0.0, LR / 2, LR, LR]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     st.sampled_from(STRETCHED),
     st.sampled_from(["epoch", "step"]),

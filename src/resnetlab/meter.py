@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 __all__ = ["Meter"]
@@ -16,9 +16,11 @@ class Meter(nn.Module):
 
     def __init__(self, classes: int, top5: bool = False) -> None:
         super().__init__()
-        # float64: the mean over 50,000 images then does not depend on how they were batched (to about 1e-12)
-        self.loss = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
-        self.ce = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
+        # Sums, because MeanMetric (torchmetrics 1.9) drops the weights when its check for NaN, a host sync, is disabled.
+        # float64, because the mean over 50,000 images should not depend on how they were batched.
+        self.sums = nn.ModuleDict(
+            {name: SumMetric(nan_strategy="disable").set_dtype(torch.float64) for name in ("images", "loss", "ce")}
+        )
         self.accuracies = nn.ModuleDict(
             {
                 name: MulticlassAccuracy(classes, top_k=k, average="micro", validate_args=False)
@@ -30,18 +32,20 @@ class Meter(nn.Module):
     def update(self, loss: Tensor, ce: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch: scalar means over it, logits (N, classes), labels (N,)."""
         images = len(labels)
-        self.loss.update(loss.detach().double(), images)
-        self.ce.update(ce.detach().double(), images)
+        for name, total in (("images", images), ("loss", loss.detach() * images), ("ce", ce.detach() * images)):
+            self.sums[name].update(total)
         for accuracy in self.accuracies.values():
             accuracy.update(logits.detach(), labels)
 
     def compute(self, prefix: str = "", suffix: str = "") -> dict[str, float]:
         """The means since the last call, as {prefix + name + suffix: value}, and starts anew."""
-        metrics = {"loss": self.loss, "ce": self.ce, **self.accuracies}
-        values = torch.stack([self.loss.weight, *(metric.compute().double() for metric in metrics.values())]).tolist()
+        metrics: dict[str, Metric] = {**self.sums, **self.accuracies}  # type: ignore[dict-item]
+        values = torch.stack([metric.compute().double() for metric in metrics.values()]).tolist()
         for metric in metrics.values():
             metric.reset()
-        images, figures = round(values[0]), dict(zip(metrics, values[1:], strict=True))
-        for name in self.accuracies:  # from float32 back to the exact share, so that 9,200 of 10,000 reach 0.92
-            figures[name] = round(figures[name] * images) / images
+        figures = dict(zip(metrics, values, strict=True))
+        images = round(figures.pop("images"))
+        for name in figures:  # accuracies: from float32 back to the exact share, so that 9,200 of 10,000 reach 0.92
+            whole = figures[name] if name in self.sums else round(figures[name] * images)
+            figures[name] = whole / images
         return {f"{prefix}{name}{suffix}": value for name, value in figures.items()}
