@@ -3,9 +3,10 @@
 compose("wd=0.2", "data=digits") -> Config; build(config) -> module, datamodule, trainer; run(config) -> Summary.
 """
 
+from resnetlab.build import build
 from resnetlab.config import Config, compose
 from resnetlab.errors import ConfigError, DataError, LabError
-from resnetlab.run import build, run
+from resnetlab.run import run
 from resnetlab.summary import Summary
 
 __all__ = ["Config", "ConfigError", "DataError", "LabError", "Summary", "build", "compose", "run"]

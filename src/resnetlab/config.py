@@ -85,7 +85,7 @@ def compose(*overrides: str) -> Config:
 
 
 def parse(node: DictConfig) -> Config:
-    """A composed node as a checked Config, wd, l2 and momentum filled in."""
+    """A composed node as a checked Config, wd, l2 and momentum filled in where they are used."""
     node = node.copy()
     OmegaConf.set_struct(node, False)
     node.pop("hydra", None)
@@ -94,7 +94,7 @@ def parse(node: DictConfig) -> Config:
     assert isinstance(config, Config)
     check(config)
     config.wd, config.l2 = resolve(config.regularization, config.wd, config.l2)
-    if config.momentum is None:
+    if config.momentum is None and not cycles_momentum(config):
         config.momentum = config.optimizer.default_momentum
     return config
 
@@ -180,7 +180,7 @@ def combination_problems(config: Config) -> Iterator[str]:
             yield f"{group}.name (={part.name}) cannot be set by itself; choose with {group}=..."
     if config.recalibrate_bn and config.model.norm != "batch":
         yield f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} keeps no running statistics"
-    if config.momentum is not None and getattr(config.schedule, "cycle_momentum", False):
+    if config.momentum is not None and cycles_momentum(config):
         yield (
             f"momentum (={config.momentum}) is not used by schedule={config.schedule.name}, which cycles it; set "
             f"schedule.lowest_momentum and schedule.highest_momentum, or schedule.cycle_momentum=false"
@@ -189,6 +189,10 @@ def combination_problems(config: Config) -> Iterator[str]:
         yield "objective (=final_test_acc) needs untouched test images: data.split=holdout or tail"
     if getattr(config.optimizer, "nesterov", False) and config.optimizer.name == "sgd" and config.momentum == 0:
         yield "momentum (=0) cannot go with optimizer.nesterov=true; take a momentum above 0"
+
+
+def cycles_momentum(config: Config) -> bool:
+    return bool(getattr(config.schedule, "cycle_momentum", False))
 
 
 def _has_test(data: Data) -> bool:

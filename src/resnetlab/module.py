@@ -66,13 +66,17 @@ class Lab(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer; with reduce_on_plateau also its scheduler, the only one that has a state."""
-        built = self.optimizer.build(
-            self.model, lr=self.lr, momentum=self.momentum, wd=self.wd, regularization=self.regularization
-        )
+        built = self.build_optimizer()
         if isinstance(self.schedule, ReduceOnPlateau):
             plateau = self.schedule.build(built)
             return {"optimizer": built, "lr_scheduler": {"scheduler": plateau, "monitor": self.schedule.monitor}}
         return built
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """A new optimizer over the network's tensors, each in exactly one group."""
+        return self.optimizer.build(
+            self.model, lr=self.lr, momentum=self.momentum, wd=self.wd, regularization=self.regularization
+        )
 
     def losses(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(loss, ce): what is minimised, and the plain cross-entropy in it; both means over the batch."""

@@ -1,25 +1,20 @@
-"""Builds and runs one configuration."""
+"""Runs one configuration to its end: skips what is finished, resumes what is not, and writes the run's files."""
 
 import json
-import logging
 import shutil
-import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from resnetlab.build import build, quiet
 from resnetlab.callbacks.board import Board
-from resnetlab.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, read_checkpoint, resume_point
-from resnetlab.callbacks.progress import ProgressDisplay
+from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
 from resnetlab.callbacks.recorder import Recorder
-from resnetlab.config import Config, to_plain, to_yaml
-from resnetlab.data import ImageData, derive_seed
+from resnetlab.config import Config, to_yaml
+from resnetlab.data import ImageData
 from resnetlab.errors import Diverged
 from resnetlab.evaluation import evaluate
 from resnetlab.files import read_rows, write_json, write_text
@@ -27,68 +22,10 @@ from resnetlab.folders import RunFolder, run_folder
 from resnetlab.manifest import make_manifest, model_counts
 from resnetlab.module import Lab
 from resnetlab.report.curves import draw_curves
-from resnetlab.schedules import Span, shortfall
+from resnetlab.schedules import shortfall
 from resnetlab.summary import Summary, exhausted, summarize, threshold_columns
 
-__all__ = ["build", "build_module", "objective", "run"]
-
-
-def build(config: Config) -> tuple[Lab, ImageData, L.Trainer]:
-    """The module, the data (read, split) and a trainer whose callbacks write the run's folder; nothing is written yet.
-
-    Raises ConfigError or DataError.
-    """
-    data = ImageData(config.data, config.batch_size, config.shift, config.seed)
-    module = build_module(config, data)
-    folder = run_folder(config)
-    recorder = Recorder(folder, config.trainer.patience)
-    with quiet():
-        trainer = L.Trainer(
-            accelerator=config.trainer.resolved_accelerator,
-            devices=1,
-            precision=config.trainer.resolved_precision,  # type: ignore[arg-type]
-            max_epochs=config.epochs,
-            benchmark=True,
-            logger=TensorBoardLogger(folder.path, name="", version="", default_hp_metric=False),
-            callbacks=[
-                recorder,
-                ProgressDisplay(config.trainer.progress, recorder, folder),
-                Board(hyperparameters(config)),
-                Checkpoints(folder, recorder, to_plain(config)),
-            ],
-            plugins=[AtomicCheckpointIO(keep_previous={folder.last})],
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,  # nothing is logged in a step; a larger value warns about short epochs
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-    return module, data, trainer
-
-
-def build_module(config: Config, data: ImageData) -> Lab:
-    """The LightningModule alone, its weights drawn from (seed, epoch 0)."""
-    assert config.momentum is not None
-    span = Span(data.steps_per_epoch, config.epochs)
-    config.schedule.check_span(span)
-    generator = torch.Generator().manual_seed(derive_seed(config.seed, 0))
-    model = config.model.build(len(data.class_names), generator)
-    if config.trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Lab(
-        model,
-        config.optimizer,
-        config.schedule,
-        config.regularization,
-        classes=len(data.class_names),
-        span=span,
-        lr=config.lr,
-        momentum=config.momentum,
-        wd=config.wd,
-        l2=config.l2,
-        seed=config.seed,
-        recalibrate=config.trainer.recalibration_images if config.recalibrate_bn else 0,
-    )
+__all__ = ["objective", "run"]
 
 
 def run(config: Config) -> Summary:
@@ -125,10 +62,7 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
 
 def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData) -> None:
     """Writes config.yaml and manifest.json, and says what is going to be trained."""
-    optimizer = module.optimizer.build(
-        module.model, lr=config.lr, momentum=module.momentum, wd=config.wd, regularization=config.regularization
-    )
-    manifest = make_manifest(config, module.model, optimizer)
+    manifest = make_manifest(config, module.model, module.build_optimizer())
     write_text(folder.config, to_yaml(config))
     write_json(folder.manifest, manifest)
     counts = manifest["model"]
@@ -209,13 +143,6 @@ def test_figures(config: Config, folder: RunFolder, module: Lab, data: ImageData
     return figures
 
 
-def hyperparameters(config: Config) -> dict[str, Any]:
-    """The choices and top-level values, for TensorBoard's hparams tab."""
-    keys = ("seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "shift")
-    groups = ("model", "data", "optimizer", "schedule", "regularization")
-    return {group: getattr(config, group).name for group in groups} | {key: getattr(config, key) for key in keys}
-
-
 def recorder_of(trainer: L.Trainer) -> Recorder:
     return next(c for c in trainer.callbacks if isinstance(c, Recorder))  # type: ignore[attr-defined]
 
@@ -235,17 +162,3 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without Lightning's advertisements, and without one warning of torch 2.15 about Lightning 2.6's own internals."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
-            yield
-    finally:
-        logger.setLevel(level)

@@ -1,0 +1,101 @@
+"""Builds the parts of a run from its configuration: module, data and trainer."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from resnetlab.callbacks.board import Board
+from resnetlab.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from resnetlab.callbacks.progress import ProgressDisplay
+from resnetlab.callbacks.recorder import Recorder
+from resnetlab.config import Config, to_plain
+from resnetlab.data import ImageData, derive_seed
+from resnetlab.folders import run_folder
+from resnetlab.module import Lab
+from resnetlab.schedules import Span
+
+__all__ = ["build", "build_module", "quiet"]
+
+
+def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData, L.Trainer]:
+    """The module, the data (read, split) and a trainer whose callbacks write the run's folder; nothing is written yet.
+
+    data: images of your own, instead of those that the configuration names. Raises ConfigError or DataError.
+    """
+    data = data or ImageData(config.data, config.batch_size, config.shift, config.seed)
+    module = build_module(config, data)
+    folder = run_folder(config)
+    recorder = Recorder(folder, config.trainer.patience)
+    with quiet():
+        trainer = L.Trainer(
+            accelerator=config.trainer.resolved_accelerator,
+            devices=1,
+            precision=config.trainer.resolved_precision,  # type: ignore[arg-type]
+            max_epochs=config.epochs,
+            benchmark=True,
+            logger=TensorBoardLogger(folder.path, name="", version="", default_hp_metric=False),
+            callbacks=[
+                recorder,
+                ProgressDisplay(config.trainer.progress, recorder, folder),
+                Board(hyperparameters(config)),
+                Checkpoints(folder, recorder, to_plain(config)),
+            ],
+            plugins=[AtomicCheckpointIO(keep_previous={folder.last})],
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,  # nothing is logged in a step; a larger value warns about short epochs
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    return module, data, trainer
+
+
+def build_module(config: Config, data: ImageData) -> Lab:
+    """The LightningModule alone, its weights drawn from (seed, epoch 0)."""
+    span = Span(data.steps_per_epoch, config.epochs)
+    config.schedule.check_span(span)
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, 0))
+    model = config.model.build(len(data.class_names), generator)
+    if config.trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Lab(
+        model,
+        config.optimizer,
+        config.schedule,
+        config.regularization,
+        classes=len(data.class_names),
+        span=span,
+        lr=config.lr,
+        momentum=config.optimizer.default_momentum if config.momentum is None else config.momentum,
+        wd=config.wd,
+        l2=config.l2,
+        seed=config.seed,
+        recalibrate=config.trainer.recalibration_images if config.recalibrate_bn else 0,
+    )
+
+
+def hyperparameters(config: Config) -> dict[str, Any]:
+    """The choices and top-level values, for TensorBoard's hparams tab."""
+    keys = ("seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "shift")
+    groups = ("model", "data", "optimizer", "schedule", "regularization")
+    return {group: getattr(config, group).name for group in groups} | {key: getattr(config, key) for key in keys}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's advertisements, and without one warning of torch 2.15 about Lightning 2.6's own internals."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
