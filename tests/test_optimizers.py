@@ -5,6 +5,7 @@ then their rounding over eight steps. Float32 weights are of size 0.1 ... 1, one
 """
 
 import copy
+import importlib.util
 import io
 import math
 from collections.abc import Callable
@@ -31,7 +32,7 @@ STEPS = 8  # RAdam's rectified phase begins at step 6
 LRS = [0.1, 0.05, 0.2, 0.1, 0.02, 0.1, 0.1, 0.05]
 
 
-def net(dtype: torch.dtype = torch.float32) -> nn.Sequential:
+def net(dtype: torch.dtype = torch.float32) -> Any:
     """8 tensors, 164 weights: conv 108 + 4, batch norm 4 + 4, conv 24 + 6, dense 12 + 2."""
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1), nn.Flatten(), nn.Linear(6, 2)
@@ -230,7 +231,7 @@ def test_muon_on_matrices_is_torchs_muon_to_the_bit() -> None:
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_muon_is_torchs_muon_on_flattened_kernels_and_adamw_on_the_rest(nesterov: bool) -> None:
     model = net()
-    kernels = [nn.Parameter(p.detach().flatten(1)) for p in (model[0].weight, model[2].weight)]
+    kernels = [nn.Parameter(p.detach().clone().flatten(1)) for p in (model[0].weight, model[2].weight)]
     rest = [nn.Parameter(p.detach().clone()) for p in model.parameters() if p.ndim != 4]
     optimizer = build("muon", model, "weight_decay", wd=0.2, momentum=0.95, nesterov=nesterov)
     muon = torch.optim.Muon(
@@ -254,7 +255,7 @@ def test_muon_is_torchs_muon_on_flattened_kernels_and_adamw_on_the_rest(nesterov
 
 def test_muons_first_step_is_the_orthogonal_factor_of_the_gradient() -> None:
     """Of g = U S V', it is -lr * 0.2 * sqrt(max(out, in*h*w)) * U S' V', S' in 0.5 ... 1.5 (Keller Jordan's post)."""
-    model = nn.Conv2d(3, 8, 3, bias=False)
+    model: Any = nn.Conv2d(3, 8, 3, bias=False)
     before = model.weight.detach().clone()
     g = torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(2))
     step(model, build("muon", model, lr=0.01), [g])
@@ -283,6 +284,16 @@ def test_channels_last_makes_no_difference(name: str) -> None:
         atol = 1e-3 if name == "muon" and p.ndim == 4 else 1e-6
         assert (p - w).abs().max() > 10 * atol
         torch.testing.assert_close(p, q, rtol=0.0, atol=atol)
+
+
+def test_muon_takes_gradients_in_another_memory_format() -> None:
+    last, same = (net().to(memory_format=torch.channels_last) for _ in range(2))
+    a, b = build("muon", last), build("muon", same)
+    for grads in grads_for(last, 3):
+        contiguous = [g.contiguous() for g in grads]
+        step(last, a, contiguous)
+        step(same, b, [torch.empty_like(p).copy_(g) for p, g in zip(same.parameters(), contiguous, strict=True)])
+    assert torch.equal(last[0].weight, same[0].weight)
 
 
 def test_as_matrix_is_a_view_in_both_memory_formats() -> None:
@@ -390,7 +401,7 @@ def test_set_lr_momentum_acts_in_the_next_step(name: str) -> None:
 
 def test_set_lr_momentum_in_sgd_by_hand() -> None:
     w = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
-    model = nn.Module()
+    model: Any = nn.Module()
     model.w = w
     optimizer = build("sgd", model, lr=0.1, momentum=0.9)
     step(model, optimizer, [torch.tensor([2.0], dtype=torch.float64)])  # v = 2, w = 1 - 0.2
@@ -455,8 +466,22 @@ def test_step_takes_a_closure_and_runs_hooks_once(name: str) -> None:
     assert not any(torch.equal(p, w) for p, w in zip(weights(model), before, strict=True))
 
 
+def test_decoupled_sgd_runs_hooks_once_also_if_torchs_was_used_before_its_import() -> None:
+    torch.optim.SGD(net().parameters())
+    spec = importlib.util.find_spec("resnetlab.optimizers.sgd")
+    assert spec is not None and spec.loader is not None  # noqa: PT018
+    late = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(late)
+    optimizer = late.DecoupledSGD(net().parameters(), lr=0.1)
+    optimizer.param_groups[0]["decoupled_wd"] = 0.0
+    hooks: list[float] = []
+    optimizer.register_step_post_hook(lambda *_: hooks.append(1.0))
+    optimizer.step()
+    assert hooks == [1.0]
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_lrs_schedulers_of_torch_work(name: str) -> None:
+def test_schedulers_of_torch_work(name: str) -> None:
     optimizer = build(name, net())
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
     for loss in (1.0, 2.0):

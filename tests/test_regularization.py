@@ -1,6 +1,7 @@
 """Regularization: penalty, groups, defaults and refusals, against sums and numbers made by hand."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from resnetlab.errors import ConfigError
 from resnetlab.regularization import REGULARIZATIONS, Regularization, conv_kernels, decay_groups, penalty, resolve
 
 
-def net() -> nn.Sequential:
+def net() -> Any:
     """8 tensors, 164 weights: conv 108 + 4, batch norm 4 + 4, conv 24 + 6, dense 12 + 2."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1), nn.Flatten(), nn.Linear(6, 2))

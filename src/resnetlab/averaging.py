@@ -23,7 +23,7 @@ def reestimated_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> Iterat
     """
     norms = _batch_norms(model)
     buffers = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
-    momenta, mode = [norm.momentum for norm in norms], model.training
+    momenta, modes = [norm.momentum for norm in norms], {module: module.training for module in model.modules()}
     try:
         model.eval()
         for norm in norms:
@@ -40,7 +40,8 @@ def reestimated_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> Iterat
             norm.momentum = momentum
             for name, buffer in norm.named_buffers():
                 buffer.copy_(saved[name])
-        model.train(mode)
+        for module, training in modes.items():
+            module.training = training
 
 
 def _batch_norms(model: nn.Module) -> list[_BatchNorm]:

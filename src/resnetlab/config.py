@@ -16,7 +16,7 @@ from resnetlab.errors import ConfigError
 from resnetlab.models import MODELS, Model
 from resnetlab.optimizers import OPTIMIZERS, Optimizer, check_pair
 from resnetlab.regularization import REGULARIZATIONS, Regularization, resolve
-from resnetlab.schedules import SCHEDULES, Schedule
+from resnetlab.schedules import SCHEDULES, Schedule, Span, table
 from resnetlab.trainer import TRAINERS, TrainerOptions
 
 __all__ = ["Config", "check", "compose", "conf_dir", "from_plain", "parse", "to_plain", "to_yaml"]
@@ -144,6 +144,8 @@ def check(config: Config) -> None:
     check_pair(config.optimizer.name, config.regularization.name)
     for problem in combination_problems(config):
         raise ConfigError(problem)
+    # two steps an epoch stand for the number that only the data will tell: enough to meet every rule of a schedule
+    table(config.schedule, config.lr, config.momentum or 0.0, Span(2, config.epochs))
 
 
 def problems(config: Config) -> Iterator[str]:

@@ -10,7 +10,8 @@ __all__ = ["NORMS", "norm_factory"]
 
 NORMS = ("batch", "group")
 
-CHANNELS_PER_GROUP = 16  # Wu & He 2018, table 3: 16 channels a group do as well as 32 groups, and 16 is our narrowest layer
+# Wu & He 2018, table 3: 16 channels a group do as well as 32 groups, and 16 is our narrowest layer
+CHANNELS_PER_GROUP = 16
 
 
 def norm_factory(norm: str, bn_momentum: float, bn_eps: float) -> Callable[[int], nn.Module]:

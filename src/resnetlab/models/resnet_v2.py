@@ -32,7 +32,7 @@ TRUNCATED_STD = 0.87962566103423978
 
 
 def he_normal_(weight: Tensor, generator: torch.Generator | None = None) -> None:
-    """Keras' he_normal, in place: a normal truncated at 2 sd, with a standard deviation of sqrt(2 / fan_in) after it."""
+    """Keras' he_normal, in place: a normal truncated at 2 sd, whose standard deviation after it is sqrt(2 / fan_in)."""
     fan_in = weight[0].numel()
     std = math.sqrt(2.0 / fan_in) / TRUNCATED_STD
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std, generator=generator)
@@ -100,29 +100,30 @@ class ResNetV2(nn.Module):
         check_arguments(depth, bn_momentum, bn_eps, shortcut_kernel, activation, norm)
         make_norm = norm_factory(norm, bn_momentum, bn_eps)
         self.activation = ACTIVATIONS[activation]
-        self.stem = nn.Conv2d(3, 16, 3, padding=1)
-        self.stem_norm = make_norm(16)
-        units, channels = [], 16
-        for stage, (width, out) in enumerate([(16, 64), (64, 128), (128, 256)]):
-            for unit in range((depth - 2) // 9):
-                first = unit == 0
-                units.append(
-                    Bottleneck(
-                        channels,
-                        width,
-                        out,
-                        stride=2 if first and stage > 0 else 1,
-                        preactivate=not (first and stage == 0),
-                        project=first,
-                        shortcut_kernel=shortcut_kernel,
-                        norm=make_norm,
-                        activation=self.activation,
+        with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which are replaced below
+            self.stem = nn.Conv2d(3, 16, 3, padding=1)
+            self.stem_norm = make_norm(16)
+            units, channels = [], 16
+            for stage, (width, out) in enumerate([(16, 64), (64, 128), (128, 256)]):
+                for unit in range((depth - 2) // 9):
+                    first = unit == 0
+                    units.append(
+                        Bottleneck(
+                            channels,
+                            width,
+                            out,
+                            stride=2 if first and stage > 0 else 1,
+                            preactivate=not (first and stage == 0),
+                            project=first,
+                            shortcut_kernel=shortcut_kernel,
+                            norm=make_norm,
+                            activation=self.activation,
+                        )
                     )
-                )
-                channels = out
-        self.units = nn.Sequential(*units)
-        self.norm = make_norm(channels)
-        self.head = nn.Linear(channels, classes)
+                    channels = out
+            self.units = nn.Sequential(*units)
+            self.norm = make_norm(channels)
+            self.head = nn.Linear(channels, classes)
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:

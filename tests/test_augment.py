@@ -1,0 +1,117 @@
+"""Augmentation against scipy.ndimage (subpixel shifts) and torchvision (pad and crop), image by image."""
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import torch
+from torch import Tensor
+from torchvision.transforms import functional as tv
+
+from resnetlab.data.augment import flip, pad_crop, shift_bilinear
+
+SHAPE = (24, 3, 9, 7)  # not square, so that rows taken for columns show
+
+
+def images(dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+
+
+def shifts(reach: float, seed: int = 1) -> Tensor:
+    """Uniform in [-reach, reach), float64 (N, 2)."""
+    uniform = torch.rand(SHAPE[0], 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (2 * uniform - 1) * reach
+
+
+def scipys(x: Tensor, shift: Tensor) -> Tensor:
+    """out[i, j] = in[i + dy, j + dx]: scipy's shift has the other sign."""
+    moved = [
+        scipy.ndimage.shift(image, (0, -dy, -dx), order=1, mode="nearest")
+        for image, (dy, dx) in zip(x.numpy(), shift.tolist(), strict=True)
+    ]
+    return torch.from_numpy(np.stack(moved))
+
+
+@pytest.mark.parametrize("reach", [0.5, 3.2, 20.0], ids=["subpixel", "inside", "beyond the edge"])
+def test_shift_is_scipys_bilinear_shift_with_replicated_edges(reach: float) -> None:
+    x, shift = images(), shifts(reach)
+    # float64 on both sides, values of size 1: 1e-12 is rounding.
+    torch.testing.assert_close(shift_bilinear(x, shift), scipys(x, shift), rtol=0, atol=1e-12)
+
+
+def test_shift_by_whole_pixels_is_scipys_to_the_bit() -> None:
+    x = images(torch.float32)
+    shift = torch.randint(-12, 13, (SHAPE[0], 2), generator=torch.Generator().manual_seed(2)).float()
+    assert torch.equal(shift_bilinear(x, shift), scipys(x.double(), shift.double()).float())
+
+
+def test_shift_by_zero_is_the_identity() -> None:
+    x = images(torch.float32)
+    assert torch.equal(shift_bilinear(x, torch.zeros(SHAPE[0], 2)), x)
+
+
+def test_a_ramp_moves_by_the_shift_rows_first() -> None:
+    rows, columns = torch.meshgrid(torch.arange(9.0), torch.arange(7.0), indexing="ij")
+    moved = shift_bilinear((rows + 100 * columns)[None, None], torch.tensor([[0.25, -1.5]]))
+    # By hand: row 4 reads row 4.25, column 3 reads column 1.5; exact in float32.
+    assert moved[0, 0, 4, 3] == 4.25 + 150
+    assert moved[0, 0, 8, 0] == 8  # both beyond the edge: the corner of the last row
+
+
+def test_a_single_row_replicates_its_edges() -> None:
+    x = torch.tensor([1.0, 2.0, 4.0])[None, None, None]
+    moved = shift_bilinear(x, torch.tensor([[0.0, 1.5]]))
+    assert moved.flatten().tolist() == [3.0, 4.0, 4.0]  # between 2 and 4, then the edge
+    moved = shift_bilinear(x, torch.tensor([[0.0, -0.25]]))
+    assert moved.flatten().tolist() == [1.0, 1.75, 3.5]
+
+
+@pytest.mark.parametrize("function", [shift_bilinear, pad_crop])
+def test_each_image_has_its_own_shift(function: object) -> None:
+    x, shift = images(), shifts(4).round()
+    together = function(x, shift)  # type: ignore[operator]
+    for n in range(len(x)):
+        assert torch.equal(together[n : n + 1], function(x[n : n + 1], shift[n : n + 1]))  # type: ignore[operator]
+
+
+def test_shift_in_float32_stays_float32_and_near_float64() -> None:
+    x, shift = images(torch.float32), shifts(3.2).float()
+    moved = shift_bilinear(x, shift)
+    assert moved.dtype == torch.float32
+    # Two interpolations of values up to 4: 1e-6 is a few units in the last place. A shift by 1e-6 px does as much.
+    torch.testing.assert_close(moved.double(), scipys(x.double(), shift.double()), rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("padding", [1, 4, 12])
+def test_pad_crop_is_torchvisions_pad_and_crop(padding: int) -> None:
+    x = images(torch.float32)
+    drawn = torch.randint(-padding, padding + 1, (SHAPE[0], 2), generator=torch.Generator().manual_seed(3))
+    moved = pad_crop(x, drawn.float())
+    for image, got, (dy, dx) in zip(x, moved, drawn.tolist(), strict=True):
+        padded = tv.pad(image, [padding])
+        assert torch.equal(got, tv.crop(padded, padding + dy, padding + dx, *SHAPE[2:]))
+
+
+def test_pad_crop_beyond_the_image_is_zero() -> None:
+    x = images(torch.float32) + 10
+    assert pad_crop(x, torch.full((SHAPE[0], 2), 9.0)).abs().max() == 0
+
+
+def test_flip_is_numpys_mirror_of_the_masked_images_alone() -> None:
+    x = images(torch.float32)
+    mask = torch.arange(SHAPE[0]) % 3 == 0
+    flipped = flip(x, mask)
+    for n in range(len(x)):
+        expected = x[n].numpy()[:, :, ::-1] if n % 3 == 0 else x[n].numpy()
+        np.testing.assert_array_equal(flipped[n].numpy(), expected)
+    assert torch.equal(flip(flipped, mask), x)
+
+
+@pytest.mark.parametrize("function", [shift_bilinear, pad_crop, lambda x, shift: flip(x, shift[:, 0] > 0)])
+def test_memory_layout_is_of_no_account_and_the_input_stays(function: object) -> None:
+    x, shift = images(torch.float32), shifts(4).round().float()
+    channels_last = x.to(memory_format=torch.channels_last)
+    assert not channels_last.is_contiguous()
+    before = x.clone()
+    assert torch.equal(function(channels_last, shift), function(x, shift))  # type: ignore[operator]
+    assert torch.equal(x, before)
+    assert not torch.equal(function(x, shift), before)  # type: ignore[operator]

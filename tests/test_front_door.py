@@ -1,0 +1,105 @@
+"""What a user meets at the command line: refusals in one line before anything is done, -m in any place, sweeps."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from processes import TRAIN, command, environment, train
+
+from resnetlab import ConfigError
+from resnetlab.front_door import complain, expand_arguments, jobs, main
+
+QUICK = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "epochs=1", "schedule=constant")
+
+
+def test_the_flag_may_stand_anywhere() -> None:
+    assert expand_arguments(["a=1", "-m", "b=2,3"]) == ["-m", "a=1", "b=2,3"]
+    assert expand_arguments(["a=1", "b=2,3", "--multirun"]) == ["-m", "a=1", "b=2,3"]
+    assert expand_arguments(["a=1"]) == ["a=1"]
+
+
+def test_seeds_is_short_for_a_sweep_over_seeds() -> None:
+    assert expand_arguments(["seeds=3", "wd=0.1"]) == ["-m", "seed=range(0,3)", "wd=0.1"]
+    with pytest.raises(ConfigError, match="seeds"):
+        expand_arguments(["seeds=none"])
+
+
+def test_the_jobs_of_the_main_experiment() -> None:
+    arguments = expand_arguments("optimizer=adamw schedule=piecewise_linear -m wd=0.1,0.2,0.3 seeds=2".split())
+    configs = jobs(arguments[1:], multirun=True)
+    assert [(config.wd, config.seed) for config in configs] == [
+        (0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1), (0.3, 0), (0.3, 1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["wdd=1"], ["+typo=1"], ["optimizer=adamx"], ["lr=abc"], ["-m", "wd=0.1,-0.1"], ["seeds=0"], ["=1"], ["lr"]],
+)
+def test_a_refusal_is_one_line_and_status_2_and_creates_nothing(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert main([*QUICK, *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert not any(Path().iterdir())
+
+
+def test_a_refusal_as_a_process() -> None:
+    done = train("optimizer=adamx")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "adamw" in done.stderr
+    assert not os.listdir()
+
+
+def test_missing_data_is_one_line_and_status_1_and_creates_nothing(tmp_path: Path) -> None:
+    proxy = "http://127.0.0.1:9"  # the discard port: refused at once, so the download fails without leaving the machine
+    done = subprocess.run(
+        command("epochs=1", f"data.root={tmp_path / 'nowhere'}", "trainer.progress=off"),
+        capture_output=True,
+        text=True,
+        env=environment(https_proxy=proxy, http_proxy=proxy, HTTPS_PROXY=proxy, HTTP_PROXY=proxy),
+        timeout=120,
+    )
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1
+    for word in ("CIFAR10", str(tmp_path / "nowhere"), "data.root", "CIFAR_ROOT"):
+        assert word in lines[0]
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_main_experiments_command_runs_as_written_on_a_small_set() -> None:
+    done = train(
+        "optimizer=adamw", "schedule=piecewise_linear", "schedule.stretch=true", "epochs=2", "trainer.progress=lines",
+        "-m", "wd=0.1,0.2,0.3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summaries = [json.loads(path.read_text()) for path in Path("outputs").rglob("summary.json")]
+    assert sorted(summary["wd"] for summary in summaries) == [0.1, 0.2, 0.3]
+    assert all(summary["status"] == "finished" for summary in summaries)
+    assert "val_acc improved from" in done.stdout
+    assert "a subset" in done.stdout
+    assert sorted(os.listdir()) == ["outputs"]
+
+
+def test_hydra_still_shows_the_configuration() -> None:
+    done = subprocess.run(
+        [sys.executable, str(TRAIN), "--cfg", "job", "wd=0.3"],
+        capture_output=True, text=True, env=environment(), timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "wd: 0.3" in done.stdout
+
+
+def test_exit_status_tells_the_command_from_the_world(capsys: pytest.CaptureFixture[str]) -> None:
+    assert complain(ConfigError("lr (=-1) must be above 0")) == 2
+    assert complain(OSError("disk full")) == 1
+    assert capsys.readouterr().err.count("\n") == 2

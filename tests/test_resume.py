@@ -1,0 +1,59 @@
+"""SIGKILL in the middle of an epoch, the same command again: to the bit as if nothing had happened."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from processes import command, environment, train
+from test_run import deterministic
+
+from resnetlab.callbacks.checkpoints import read_checkpoint
+from resnetlab.files import read_rows
+
+# 1,200 images in 150 steps an epoch: long enough to be caught in the middle of an epoch
+LONG = ("data.limit=1200", "batch_size=8", "epochs=3", "schedule=one_cycle", "recalibrate_bn=true", "wd=0.05")
+
+
+def kill_in_the_middle_of_an_epoch(folder: Path, rows: int) -> None:
+    """Starts the run, waits until metrics.csv holds `rows` rows and a moment more, and kills it."""
+    with open("log", "w") as log:
+        process = subprocess.Popen(command(*TINY, *LONG), env=environment(), stdout=log, stderr=log)
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        found = list(Path("outputs").rglob("metrics.csv"))
+        if found and len(read_rows(found[0])) >= rows and list(Path("outputs").rglob("last.ckpt")):
+            break
+        assert process.poll() is None, Path("log").read_text()
+        time.sleep(0.05)
+    time.sleep(0.4)
+    assert process.poll() is None, "the run ended before it could be killed"
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not list(Path("outputs").rglob("summary.json"))
+
+
+def test_a_killed_run_equals_an_undisturbed_one(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for name in ("undisturbed", "killed"):
+        (empty_folder / name).mkdir()
+        monkeypatch.chdir(empty_folder / name)
+        if name == "killed":
+            kill_in_the_middle_of_an_epoch(empty_folder / name, rows=1)
+            kill_in_the_middle_of_an_epoch(empty_folder / name, rows=2)
+        done = train(*LONG, "trainer.progress=lines")
+        assert done.returncode == 0, done.stderr
+        assert ("resuming after epoch" in done.stdout) == (name == "killed")
+        (summary,) = Path("outputs").rglob("summary.json")
+        results.append(summary.parent)
+    rows = [deterministic(read_rows(folder / "metrics.csv")) for folder in results]
+    assert rows[0] == rows[1]
+    for checkpoint in ("last.ckpt", "best.ckpt"):
+        weights = [read_checkpoint(folder / "checkpoints" / checkpoint)["state_dict"] for folder in results]
+        assert weights[0].keys() == weights[1].keys()
+        assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert not list(results[1].rglob("*.part"))

@@ -1,0 +1,56 @@
+"""Any optimizer with any schedule with any regularization: composed, built, one step taken, or refused by name."""
+
+import math
+
+import pytest
+import torch
+from conftest import TINY
+from torch import nn
+
+from resnetlab import ConfigError, compose
+from resnetlab.config import Config
+from resnetlab.data import ImageData
+from resnetlab.build import build_module
+from resnetlab.optimizers import OPTIMIZERS, REFUSED
+from resnetlab.regularization import REGULARIZATIONS
+from resnetlab.schedules import SCHEDULES
+
+NEEDED = {"lambda": ["schedule.function=math.exp", "lr=1e-4"], "reduce_on_plateau": []}
+
+
+@pytest.fixture(scope="module")
+def data() -> ImageData:
+    return ImageData(compose(*TINY).data, 8, 0.07, 0)
+
+
+def take_one_step(config: Config, data: ImageData) -> tuple[float, float]:
+    """(loss before, loss after) one step on one batch, as the module takes it, without a Trainer."""
+    module = build_module(config, data)
+    module.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 10))
+    configured = module.configure_optimizers()
+    optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
+    x, y = next(data.batches(1, torch.device("cpu")))
+    losses = []
+    for _ in range(2):
+        module.set_time(optimizer, 0)
+        loss, _ = module.losses(module.model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return losses[0], losses[1]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_triple_composes_builds_and_takes_a_step(optimizer: str, schedule: str, data: ImageData) -> None:
+    for regularization in REGULARIZATIONS:
+        overrides = [f"optimizer={optimizer}", f"schedule={schedule}", f"regularization={regularization}"]
+        overrides += NEEDED.get(schedule, [])
+        if (optimizer, regularization) in REFUSED:
+            with pytest.raises(ConfigError, match=optimizer):
+                compose(*TINY, *overrides)
+            continue
+        before, after = take_one_step(compose(*TINY, *overrides, "epochs=2"), data)
+        assert math.isfinite(after)
+        assert after != before
