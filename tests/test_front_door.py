@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from processes import TRAIN, command, environment, train
 
+from processes import TRAIN, command, environment, train
 from resnetlab import ConfigError
 from resnetlab.front_door import complain, expand_arguments, jobs, main
 
@@ -28,7 +28,7 @@ def test_seeds_is_short_for_a_sweep_over_seeds() -> None:
 
 
 def test_the_jobs_of_the_main_experiment() -> None:
-    arguments = expand_arguments("optimizer=adamw schedule=piecewise_linear -m wd=0.1,0.2,0.3 seeds=2".split())
+    arguments = expand_arguments(["optimizer=adamw", "schedule=piecewise_linear", "-m", "wd=0.1,0.2,0.3", "seeds=2"])
     configs = jobs(arguments[1:], multirun=True)
     assert [(config.wd, config.seed) for config in configs] == [
         (0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1), (0.3, 0), (0.3, 1)

@@ -67,4 +67,6 @@ def test_what_is_exported_exists_and_is_sorted() -> None:
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
                 names = ast.literal_eval(node.value)
-                assert names == sorted(names) or names == sorted(names, key=lambda n: (not n.isupper(), n[0].islower(), n)), path
+                assert names == sorted(names) or names == sorted(
+                    names, key=lambda n: (not n.isupper(), n[0].islower(), n)
+                ), path

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from conftest import TINY
 from processes import command, environment, train
-from test_run import deterministic
-
 from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.files import read_rows
+from test_run import deterministic
 
 # 1,200 images in 150 steps an epoch: long enough to be caught in the middle of an epoch
 LONG = ("data.limit=1200", "batch_size=8", "epochs=3", "schedule=one_cycle", "recalibrate_bn=true", "wd=0.05")

@@ -69,7 +69,8 @@ def test_registry_and_names() -> None:
 def test_is_a_structured_config_and_survives_the_round_trip(name: str) -> None:
     config = OmegaConf.structured(SCHEDULES[name])
     assert config.name == name
-    assert "stateful" not in config and "allows_warmup" not in config
+    assert "stateful" not in config
+    assert "allows_warmup" not in config
     config.length = 7
     if name == "lambda":
         config.function = "math.cosh"
@@ -79,7 +80,8 @@ def test_is_a_structured_config_and_survives_the_round_trip(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_defaults_pass_their_checks_and_begin_at_lr_or_below(name: str) -> None:
     rows = table(make(name), LR, 0.9, Span(3, 12))
-    assert rows.shape == (36, 2) and rows.dtype == np.float64
+    assert rows.shape == (36, 2)
+    assert rows.dtype == np.float64
     assert 0 < rows[0, 0] <= LR
     assert rows[:, 0].max() <= LR * (1 + 1e-12) or name == "lambda"
     assert (rows[:, 1] == 0.9).all() or name in ("cyclic", "one_cycle")
@@ -110,7 +112,7 @@ def test_the_main_experiment_by_hand() -> None:
     np.testing.assert_allclose([got[e - 1] for e in expected], list(expected.values()), rtol=1e-12)
 
 
-@pytest.mark.parametrize("interval, every", [("epoch", 5), ("step", 1)])
+@pytest.mark.parametrize(("interval", "every"), [("epoch", 5), ("step", 1)])
 def test_piecewise_linear_is_numpys_interpolation(interval: str, every: int) -> None:
     t = np.repeat(np.arange(0, 70 * 5, every) / 5, every)
     expected = LR * np.interp(t, [20, 40, 50, 60], [1.0, 0.1, 0.0125, 0.0025])
@@ -155,7 +157,8 @@ def test_piecewise_linear_meets_its_points_and_stays_between_neighbours(
         assert got[epoch * steps_per_epoch] == value
     for (t0, v0), (t1, v1) in pairwise(points):
         between = got[t0 * steps_per_epoch : t1 * steps_per_epoch]
-        assert (between >= min(v0, v1) - 1e-12).all() and (between <= max(v0, v1) + 1e-12).all()
+        assert (between >= min(v0, v1) - 1e-12).all()
+        assert (between <= max(v0, v1) + 1e-12).all()
     assert (got[: points[0][0] * steps_per_epoch] == points[0][1]).all()
     assert (got[points[-1][0] * steps_per_epoch :] == points[-1][1]).all()
 
@@ -308,7 +311,7 @@ def test_relative_schedules_scale_with_lr_and_are_pure(
 
 
 @pytest.mark.parametrize(
-    "schedule, epochs, expected",
+    ("schedule", "epochs", "expected"),
     [
         (
             PiecewiseLinear(),
@@ -368,7 +371,7 @@ FALLING = [[20, 1.0], [10, 0.1]]
 
 
 @pytest.mark.parametrize(
-    "name, keys, message",
+    ("name", "keys", "message"),
     [
         ("constant", {"name": "step"}, "name (=step) must be constant"),
         ("constant", {"interval": "batch"}, "interval (=batch) must be epoch or step"),
@@ -445,13 +448,14 @@ def test_check_refuses_with_key_and_value_in_one_line(name: str, keys: dict[str,
     schedule = make(name, **keys)
     with raises(message) as refusal:
         schedule.check()
-    assert str(refusal.value).startswith("schedule.") and "\n" not in str(refusal.value)
+    assert str(refusal.value).startswith("schedule.")
+    assert "\n" not in str(refusal.value)
     with raises(message):
         table(schedule, LR, 0.9, Span(2, 2))
 
 
 @pytest.mark.parametrize(
-    "schedule, span, message",
+    ("schedule", "span", "message"),
     [
         (Constant(warmup=3), Span(5, 2), "schedule.warmup (=3) must be at most the 2 epochs"),
         (Constant(warmup=61, length=60, stretch=True), Span(5, 6), "schedule.warmup (=61) must be at most the 60"),
@@ -474,7 +478,7 @@ def test_what_fits_exactly_is_not_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "function, problem",
+    ("function", "problem"),
     [
         ("negative", "finite and not negative at every t: at t = 2 it is -1"),
         ("missing_at_2", "finite and not negative at every t: at t = 2 it is nan"),

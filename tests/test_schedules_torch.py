@@ -112,8 +112,8 @@ def test_equals_torch(name: str, interval: str) -> None:
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("up, down", [(2.0, None), (1.0, 3.0), (2.5, 0.75)])
-@pytest.mark.parametrize("mode, gamma", [("triangular", 1.0), ("triangular2", 1.0), ("exp_range", 0.98)])
+@pytest.mark.parametrize(("up", "down"), [(2.0, None), (1.0, 3.0), (2.5, 0.75)])
+@pytest.mark.parametrize(("mode", "gamma"), [("triangular", 1.0), ("triangular2", 1.0), ("exp_range", 0.98)])
 def test_cyclic_equals_torch(mode: str, gamma: float, up: float, down: float | None, optimizer: str) -> None:
     schedule = ours.Cyclic(
         lowest=0.1, up=up, down=down, mode=mode, gamma=gamma, lowest_momentum=0.8, highest_momentum=0.97
@@ -222,7 +222,7 @@ def test_reduce_on_plateau_with_relative_threshold_equals_a_scheduler_made_by_ha
 
 
 @pytest.mark.parametrize(
-    "keys, expected", [({}, "min"), ({"monitor": "val/acc"}, "max"), ({"monitor": "val/acc", "mode": "min"}, "min")]
+    ("keys", "expected"), [({}, "min"), ({"monitor": "val/acc"}, "max"), ({"monitor": "val/acc", "mode": "min"}, "min")]
 )
 def test_reduce_on_plateau_knows_the_direction_of_its_metric(keys: dict[str, str], expected: str) -> None:
     opt = OPTIMIZERS["sgd"]([torch.nn.Parameter(torch.zeros(1))])

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-from conftest import TINY
 from torch import nn
 
+from conftest import TINY
 from resnetlab import ConfigError, compose
+from resnetlab.build import build_module
 from resnetlab.config import Config
 from resnetlab.data import ImageData
-from resnetlab.build import build_module
 from resnetlab.optimizers import OPTIMIZERS, REFUSED
 from resnetlab.regularization import REGULARIZATIONS
 from resnetlab.schedules import SCHEDULES

@@ -63,7 +63,7 @@ def build_module(config: Config, data: ImageData) -> Lab:
     generator = torch.Generator().manual_seed(derive_seed(config.seed, 0))
     model = config.model.build(len(data.class_names), generator)
     if config.trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)
     return Lab(
         model,
         config.optimizer,

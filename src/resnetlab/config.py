@@ -127,10 +127,10 @@ def refuse_unknown(node: DictConfig, path: str = "") -> None:
         valid = [f.name for f in fields(schema)]
         extra = sorted(str(key) for key in node if key not in valid)
         if extra:
-            raise ConfigError(f"unknown key {path}{extra[0]}; valid: {', '.join(valid)}")
+            raise ConfigError(f"unknown key {path}{extra[0]!s}; valid: {', '.join(valid)}")
     for key in node:
         if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
-            refuse_unknown(node[key], f"{path}{key}.")
+            refuse_unknown(node[key], f"{path}{key!s}.")
 
 
 def check(config: Config) -> None:
@@ -199,5 +199,3 @@ def cycles_momentum(config: Config) -> bool:
 
 def _has_test(data: Data) -> bool:
     return data.split in ("tail", "holdout") or (data.split == "stratified" and data.pool == "train")
-
-

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from resnetlab.config import Config
+from resnetlab.config import GROUPS, Config
 
 __all__ = ["OUTPUTS", "RunFolder", "configuration_name", "identity", "run_folder"]
 
@@ -40,8 +40,8 @@ def identity(config: Config) -> dict[str, Any]:
     }
     values: dict[str, Any] = {}
     for field in fields(config):
-        part = getattr(config, field.name)
-        if is_dataclass(part) and not isinstance(part, type):
+        part: Any = getattr(config, field.name)
+        if field.name in GROUPS:
             blank = type(part)()
             values[field.name] = part.name
             for key in fields(part):

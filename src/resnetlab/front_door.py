@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper

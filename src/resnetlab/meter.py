@@ -1,5 +1,7 @@
 """The statistics of one pass over a set of images, kept on the device until they are asked for."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
@@ -9,14 +11,14 @@ __all__ = ["Meter"]
 
 
 class Meter(nn.Module):
-    """Means over images: loss (with penalty), ce (cross-entropy), acc (top-1), acc5 (top-5, for more than five classes).
+    """Means over images: loss (with penalty), ce (cross-entropy), acc (top-1), acc5 (top-5, above five classes).
 
     update() reads nothing back from the device; compute() does, once for all figures.
     """
 
     def __init__(self, classes: int, top5: bool = False) -> None:
         super().__init__()
-        # Sums, because MeanMetric (torchmetrics 1.9) drops the weights when its check for NaN, a host sync, is disabled.
+        # Sums, because MeanMetric (torchmetrics 1.9) drops the weights if its check for NaN, a host sync, is disabled.
         # float64, because the mean over 50,000 images should not depend on how they were batched.
         self.sums = nn.ModuleDict(
             {name: SumMetric(nan_strategy="disable").set_dtype(torch.float64) for name in ("images", "loss", "ce")}
@@ -33,9 +35,9 @@ class Meter(nn.Module):
         """Adds a batch: scalar means over it, logits (N, classes), labels (N,)."""
         images = len(labels)
         for name, total in (("images", images), ("loss", loss.detach() * images), ("ce", ce.detach() * images)):
-            self.sums[name].update(total)
+            cast(Metric, self.sums[name]).update(total)
         for accuracy in self.accuracies.values():
-            accuracy.update(logits.detach(), labels)
+            cast(Metric, accuracy).update(logits.detach(), labels)
 
     def compute(self, prefix: str = "", suffix: str = "") -> dict[str, float]:
         """The means since the last call, as {prefix + name + suffix: value}, and starts anew."""

@@ -109,7 +109,7 @@ class Lab(L.LightningModule):
         set_lr_momentum(optimizer, lr, momentum)
 
     def watch(self, loss: Tensor, step: int) -> None:
-        """Notes the first step whose loss is not finite; raises Diverged, on a GPU at the epoch's end (no sync before)."""
+        """Notes the first step whose loss is not finite; raises Diverged (on a GPU at the epoch's end)."""
         unseen = (self.first_bad_step < 0) & ~torch.isfinite(loss)
         self.first_bad_step.copy_(torch.where(unseen, step, self.first_bad_step))
         if loss.device.type == "cpu" or (step + 1) % self.span.steps_per_epoch == 0:
@@ -146,10 +146,13 @@ class Lab(L.LightningModule):
     def validate_recalibrated(self) -> Row:
         """The validation again, with batch-norm statistics re-estimated on training images; the run's own stay."""
         data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
-        with self.trainer.precision_plugin.forward_context(), torch.no_grad():
-            with reestimated_statistics(self.model, self.recalibration_inputs(data)):
-                for batch in data.eval_batches(data.val, self.device):
-                    self.validation_step(batch, 0)
+        with (
+            self.trainer.precision_plugin.forward_context(),
+            torch.no_grad(),
+            reestimated_statistics(self.model, self.recalibration_inputs(data)),
+        ):
+            for batch in data.eval_batches(data.val, self.device):
+                self.validation_step(batch, 0)
         return {k: v for k, v in self.val_meter.compute("val/", "_recal").items() if k != "val/acc5_recal"}
 
     def recalibration_inputs(self, data: ImageData) -> Iterator[Tensor]:

@@ -24,7 +24,9 @@ def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any)
     best = max(rows, key=lambda row: row["val/acc"], default=None)  # the first of equals
     return {
         "status": status,
-        **{group: getattr(config, group).name for group in ("model", "data", "optimizer", "schedule", "regularization")},
+        **{
+            group: getattr(config, group).name for group in ("model", "data", "optimizer", "schedule", "regularization")
+        },
         "study": config.study,
         "seed": config.seed,
         "epochs": config.epochs,

@@ -1,6 +1,5 @@
 """The trainer group: device, precision and what Lightning is told; resolved once, recorded in the manifest."""
 
-
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +34,9 @@ class TrainerOptions:
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator (=cuda): torch sees no CUDA device here; take auto or cpu")
         if self.precision == "16-mixed" and self.resolved_accelerator == "cpu":
-            raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; on the cpu take 32-true or bf16-mixed")
+            raise ConfigError(
+                "trainer.precision (=16-mixed) needs a CUDA device; on the cpu take 32-true or bf16-mixed"
+            )
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"trainer.patience (={self.patience}) must be at least 1 epoch, or null for none")
         if self.recalibration_images < 2:
@@ -59,6 +60,5 @@ class TrainerOptions:
 
 
 TRAINERS: dict[str, TrainerOptions] = {
-    options.name: options
-    for options in (TrainerOptions("auto"), TrainerOptions("cpu", accelerator="cpu"))
+    options.name: options for options in (TrainerOptions("auto"), TrainerOptions("cpu", accelerator="cpu"))
 }

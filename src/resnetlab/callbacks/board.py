@@ -1,13 +1,13 @@
 """TensorBoard's pages: the network and augmented inputs at the start; hparams and the confusion matrix at the end."""
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from resnetlab.data import ImageData
@@ -66,9 +66,9 @@ def confusion_figure(counts: torch.Tensor, names: tuple[str, ...]) -> Figure:
     if len(names) <= 20:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
         axes.set_yticks(range(len(names)), names)
-        for (row, column), count in zip(torch.cartesian_prod(*[torch.arange(len(names))] * 2), counts.flatten().tolist()):
+        for row, column in product(range(len(names)), repeat=2):
             color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(int(column), int(row), str(int(count)), ha="center", va="center", fontsize=8, color=color)
+            axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", fontsize=8, color=color)
     return figure
 
 

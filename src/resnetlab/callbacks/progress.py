@@ -105,8 +105,9 @@ class ProgressDisplay(L.Callback):
 
     def _update(self, description: str, note: str | None = None) -> None:
         assert self.bar is not None
-        fields = {"left": self.left()} | ({} if note is None else {"note": note})
-        self.bar.update(self.bar.task_ids[0], completed=self.step, description=description, **fields)
+        if note is not None:
+            self.bar.update(self.bar.task_ids[0], note=note)
+        self.bar.update(self.bar.task_ids[0], completed=self.step, description=description, left=self.left())
 
     def _stop(self) -> None:
         if self.bar is not None:

@@ -23,9 +23,7 @@ class Model:
     norm: str = "batch"
 
     def check(self) -> None:
-        check_arguments(
-            self.depth, self.bn_momentum, self.bn_eps, self.shortcut_kernel, self.activation, self.norm
-        )
+        check_arguments(self.depth, self.bn_momentum, self.bn_eps, self.shortcut_kernel, self.activation, self.norm)
 
     def build(self, classes: int, generator: torch.Generator | None = None) -> nn.Module:
         """The network, its weights drawn from `generator`."""

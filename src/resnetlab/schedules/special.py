@@ -107,7 +107,7 @@ def _function(path: str) -> Callable[[float], Any]:
             f"schedule.function (={path}) must be the dotted path of a function, such as math.cos: {_one_line(error)}"
         ) from error
     require(callable(f), "function", path, f"a function of t in epochs, it is of type {type(f).__name__}")
-    return f  # type: ignore[no-any-return]
+    return f
 
 
 def _one_line(error: Exception) -> str:

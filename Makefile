@@ -1,0 +1,48 @@
+# Every target makes .venv first if it is missing, so each works in a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DIR ?= outputs
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check train report tensorboard bench clean
+
+help:  ## lists the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parallel,dev]'
+	touch $@
+
+demo: $(READY)  ## trains a ResNet56v2 on handwritten digits, about two minutes on two cores
+	$(BIN)/python train.py experiment=demo
+	$(BIN)/resnetlab report outputs/demo
+
+test: $(READY)  ## the tests, about five minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m 'not slow and not gpu'
+
+test-slow: $(READY)  ## the tests that take longer, and those that need a GPU if there is one
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m 'slow or gpu'
+
+check: $(READY)  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+train: $(READY)  ## the main experiment; make train ARGS="wd=0.1 seeds=5" overrides it
+	$(BIN)/python train.py $(ARGS)
+
+report: $(READY)  ## a table of the runs in DIR (default: outputs)
+	$(BIN)/resnetlab report $(DIR)
+
+tensorboard: $(READY)  ## TensorBoard on the runs in DIR (default: outputs)
+	$(BIN)/tensorboard --logdir $(DIR)
+
+bench: $(READY)  ## the lab's epoch against a bare PyTorch loop, in turn in one run
+	$(BIN)/resnetlab bench
+
+clean:  ## removes .venv and caches; outputs and data stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,46 @@
+"""Augmentation of whole batches on their device: pure functions of the images and the epoch's plan."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["flip", "pad_crop", "shift_bilinear"]
+
+
+def shift_bilinear(x: Tensor, shift: Tensor) -> Tensor:
+    """out[n, c, i, j] = x[n, c, i + shift[n, 0], j + shift[n, 1]], between pixels bilinearly, edge pixels replicated.
+
+    x: float (N, C, H, W); shift: float (N, 2) in pixels, rows and columns.
+    This is what Keras' ImageDataGenerator does for width_shift_range and height_shift_range with fill_mode="nearest".
+    """
+    return _lerp(_lerp(x, shift[:, 0], 2), shift[:, 1], 3)
+
+
+def pad_crop(x: Tensor, shift: Tensor) -> Tensor:
+    """The same for whole pixels, with zeros beyond the edge: pad, then crop at random.
+
+    On normalised images zero is the mean, as in He et al. 2015 ("4 pixels are padded on each side").
+    """
+    return _take(_take(x, shift[:, 0].long(), 2, zeros=True), shift[:, 1].long(), 3, zeros=True)
+
+
+def flip(x: Tensor, mask: Tensor) -> Tensor:
+    """Mirrors the images (N, C, H, W) for which mask (N,) is true, left to right."""
+    return torch.where(mask[:, None, None, None], x.flip(3), x)
+
+
+def _lerp(x: Tensor, offset: Tensor, dim: int) -> Tensor:
+    whole = offset.floor()
+    lower = _take(x, whole.long(), dim)
+    upper = _take(x, whole.long() + 1, dim)
+    return torch.lerp(lower, upper, (offset - whole).to(x.dtype)[:, None, None, None])
+
+
+def _take(x: Tensor, offset: Tensor, dim: int, zeros: bool = False) -> Tensor:
+    """x moved along dim by offset[n] whole pixels."""
+    size = x.shape[dim]
+    wanted = torch.arange(size, device=x.device) + offset[:, None]  # (N, size)
+    shape = [len(x), 1, 1, 1]
+    shape[dim] = size
+    index = wanted.clamp(0, size - 1).view(shape).expand(x.shape)
+    moved = x.gather(dim, index)
+    return moved * ((wanted >= 0) & (wanted < size)).view(shape) if zeros else moved

@@ -1,0 +1,218 @@
+"""The data set on the training device, and the loaders that cut it into batches there."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from resnetlab.data import augment
+from resnetlab.data.normalize import NORMALIZATIONS, Normalizer
+from resnetlab.data.plan import Plan, plan
+from resnetlab.data.sources import Images, load
+from resnetlab.data.splits import SPLITS, split
+from resnetlab.errors import ConfigError, DataError
+
+__all__ = ["Data", "ImageData"]
+
+TRANSLATIONS = ("shift", "pad_crop", "none")
+
+
+@dataclass
+class Data:
+    """Which images, how they are divided, normalised and augmented."""
+
+    name: str = "cifar10"
+    root: str = "${oc.env:CIFAR_ROOT,data}"
+    split: str = "official"
+    pool: str = "all"  # split=stratified: all 60,000 images, or the official "train"ing images
+    val_size: float | None = None  # a fraction below 1 or a number of images; null = the split's default
+    split_seed: int = 0
+    normalize: str = "mean_image"
+    augment: bool = True
+    flip: bool = True
+    translate: str = "shift"  # shift: subpixel, by the top-level key shift | pad_crop: whole pixels, by padding | none
+    padding: int = 4
+    limit: int | None = None  # the first N training and N/5 validation images, for quick looks
+    eval_batch_size: int = 500
+
+    def check(self) -> None:
+        """Raises ConfigError, naming the key, the value and what it may be."""
+        _one_of("data.split", self.split, SPLITS)
+        _one_of("data.pool", self.pool, ("all", "train"))
+        _one_of("data.normalize", self.normalize, NORMALIZATIONS)
+        _one_of("data.translate", self.translate, TRANSLATIONS)
+        if self.val_size is not None and self.split == "official":
+            raise ConfigError(f"data.val_size (={self.val_size:g}) is not used by data.split=official; leave it out")
+        if self.val_size is not None and not 0 < self.val_size < float("inf"):
+            raise ConfigError(f"data.val_size (={self.val_size:g}) must be a fraction below 1 or a number of images")
+        if self.pool != "all" and self.split != "stratified":
+            raise ConfigError(f"data.pool (={self.pool}) is used by data.split=stratified only; leave it out")
+        if self.limit is not None and self.limit < 10:
+            raise ConfigError(f"data.limit (={self.limit}) must be at least 10 images, or null for all of them")
+        if self.split_seed < 0:
+            raise ConfigError(f"data.split_seed (={self.split_seed}) must be >= 0")
+        if self.padding < 1:
+            raise ConfigError(f"data.padding (={self.padding}) must be at least 1; data.translate=none turns it off")
+        if self.eval_batch_size < 1:
+            raise ConfigError(f"data.eval_batch_size (={self.eval_batch_size}) must be at least 1")
+
+
+class ImageData(L.LightningDataModule):
+    """Training, validation and (where the split has one) untouched test images.
+
+    All images are moved to the training device once, as uint8; a batch is gathered, normalised and augmented there.
+    batch_size: training images a step; the last, partial batch is kept. shift: largest shift as a fraction of the side.
+    """
+
+    def __init__(self, config: Data, batch_size: int, shift: float, seed: int) -> None:
+        super().__init__()
+        self.config, self.batch_size, self.shift, self.seed = config, batch_size, shift, seed
+        self.class_names: tuple[str, ...] = ()
+        self.limited = False
+        self.train_images: Images | None = None
+        self.val_images: Images | None = None
+        self.test_images: Images | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads, splits and limits the images; the second call does nothing. Raises DataError or ConfigError."""
+        if self.train_images is not None:
+            return
+        config = self.config
+        source = load(config.name, config.root)
+        pool = Images(
+            torch.cat([source.train.pixels, source.test.pixels]), torch.cat([source.train.labels, source.test.labels])
+        )
+        parts = split(
+            config.split, pool.labels.numpy(), len(source.test), config.pool, config.val_size, config.split_seed
+        )
+        self.class_names = source.class_names
+        train, val = pool[parts.train], pool[parts.val]
+        if config.limit is not None:
+            train, val = _first(train, config.limit), _first(val, config.limit // 5)
+        self.limited = (len(train), len(val)) != (len(parts.train), len(parts.val))
+        self.train_images, self.val_images = train, val
+        self.test_images = None if parts.test is None else pool[parts.test]
+        self.normalizer = Normalizer(config.normalize, train)
+
+    @property
+    def train(self) -> Images:
+        self.setup()
+        assert self.train_images is not None
+        return self.train_images
+
+    @property
+    def val(self) -> Images:
+        self.setup()
+        assert self.val_images is not None
+        return self.val_images
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.train) // self.batch_size)
+
+    def note(self) -> str | None:
+        """One sentence when not all of the data set is used."""
+        if self.config.limit is None:
+            return None
+        self.setup()
+        if not self.limited:  # the limit is no less than what there is
+            return None
+        return (
+            f"data.limit={self.config.limit}: a subset, the first {len(self.train):,} training and "
+            f"{len(self.val):,} validation images; not a result for the whole of {self.config.name}"
+        )
+
+    def plan(self, epoch: int) -> Plan:
+        """The randomness of `epoch` (from 1): what is shown when, and how it is moved."""
+        translate = self.config.translate if self.config.augment else "none"
+        pixels = {
+            "shift": self.shift * self.train.pixels.shape[-1],
+            "pad_crop": float(self.config.padding),
+            "none": 0.0,
+        }[translate]
+        return plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+
+    def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
+        """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""
+        x = self.normalizer(images.pixels)
+        if not self.config.augment:
+            return x
+        if self.config.translate == "shift" and self.shift > 0:
+            x = augment.shift_bilinear(x, shift)
+        elif self.config.translate == "pad_crop":
+            x = augment.pad_crop(x, shift)
+        return augment.flip(x, mirror) if self.config.flip else x
+
+    def batches(self, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training batches of `epoch` (from 1) on `device`: float32 (N, C, H, W) and int64 (N,)."""
+        images, table = self.train.to(device), self.plan(epoch).to(device)
+        steps = (part.split(self.batch_size) for part in (table.order, table.shift, table.flip))
+        for order, shift, mirror in zip(*steps, strict=True):
+            batch = images[order]
+            yield self.augmented(batch, shift, mirror), batch.labels
+
+    def eval_batches(self, images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """All of `images`, normalised, not augmented, in batches of eval_batch_size."""
+        pixels, labels = (part.split(self.config.eval_batch_size) for part in (images.pixels, images.labels))
+        for x, y in zip(pixels, labels, strict=True):
+            yield self.normalizer(x.to(device)), y.to(device)
+
+    def move(self, device: torch.device) -> None:
+        """Puts all images on `device`, once."""
+        self.train_images, self.val_images = self.train.to(device), self.val.to(device)
+        if self.test_images is not None:
+            self.test_images = self.test_images.to(device)
+
+    def train_dataloader(self) -> "Loader":
+        trainer = self._trainer()
+        device = trainer.strategy.root_device
+        self.move(device)
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            # The epoch is read when the first batch is drawn: on resuming, Lightning 2.6 makes the iterator before it
+            # has counted the epoch that was finished.
+            yield from self.batches(trainer.current_epoch + 1, device)
+
+        return Loader(self.steps_per_epoch, batches)
+
+    def val_dataloader(self) -> "Loader":
+        return self._eval_loader(self.val)
+
+    def test_dataloader(self) -> "Loader":
+        if self.test_images is None:
+            raise DataError(f"data.split={self.config.split} has no untouched test images")
+        return self._eval_loader(self.test_images)
+
+    def _eval_loader(self, images: Images) -> "Loader":
+        device = self._trainer().strategy.root_device
+        steps = -(-len(images) // self.config.eval_batch_size)
+        return Loader(steps, lambda: self.eval_batches(images, device))
+
+    def _trainer(self) -> L.Trainer:
+        if self.trainer is None:
+            raise DataError("the loaders belong to a Trainer: call trainer.fit(module, datamodule=...)")
+        return self.trainer
+
+
+class Loader:
+    """A sized iterable over batches, made anew for each epoch: what Lightning needs of a data loader."""
+
+    def __init__(self, steps: int, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> None:
+        self.steps, self.batches = steps, batches
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.batches()
+
+
+def _first(images: Images, count: int) -> Images:
+    return images[torch.arange(min(count, len(images)))]
+
+
+def _one_of(key: str, value: str, choices: Iterable[str]) -> None:
+    if value not in set(choices):
+        raise ConfigError(f"{key} (={value}) must be one of {', '.join(choices)}")

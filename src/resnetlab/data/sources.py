@@ -1,0 +1,117 @@
+"""Image sets by name, as uint8 arrays: CIFAR-10 and CIFAR-100 through torchvision, and scikit-learn's digits."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision import datasets
+from torchvision.datasets.utils import check_integrity
+
+from resnetlab.errors import DataError
+
+__all__ = ["SOURCES", "Images", "Source", "load"]
+
+
+@dataclass(frozen=True)
+class Images:
+    """pixels: uint8 (N, C, H, W); labels: int64 (N,)."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor) -> "Images":
+        return Images(self.pixels[index], self.labels[index])
+
+    def to(self, device: torch.device) -> "Images":
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set in its official division."""
+
+    train: Images
+    test: Images
+    class_names: tuple[str, ...]
+
+
+def load(name: str, root: str) -> Source:
+    """The data set, read from `root` (downloaded if it is not there). Raises DataError in one line."""
+    return SOURCES[name](Path(root).expanduser())
+
+
+def cifar10(root: Path) -> Source:
+    return _cifar(datasets.CIFAR10, root)
+
+
+def cifar100(root: Path) -> Source:
+    return _cifar(datasets.CIFAR100, root)
+
+
+def digits(root: Path) -> Source:
+    """1,437 training and 360 test images of handwritten digits, 16x16 RGB; nothing is read from `root`.
+
+    scikit-learn ships one set of 8x8 images (UCI optdigits, test part) without a division: ours is stratified and
+    fixed. The images are scaled bilinearly to 16x16 and repeated over three channels.
+    """
+    bunch = load_digits()
+    small = torch.from_numpy(bunch.images).float()[:, None] / 16
+    large = F.interpolate(small, size=(16, 16), mode="bilinear", align_corners=False)
+    pixels = (large * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+    labels = torch.from_numpy(bunch.target).long()
+    train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=bunch.target, random_state=0)
+    both = Images(pixels.contiguous(), labels)
+    return Source(both[torch.from_numpy(train)], both[torch.from_numpy(test)], tuple(map(str, range(10))))
+
+
+SOURCES = {"cifar10": cifar10, "cifar100": cifar100, "digits": digits}
+
+
+def _cifar(cls: type[datasets.CIFAR10], root: Path) -> Source:
+    train, test = _open(cls, root, train=True), _open(cls, root, train=False)
+    return Source(_images(train), _images(test), tuple(train.classes))
+
+
+def _images(dataset: datasets.CIFAR10) -> Images:
+    pixels = torch.from_numpy(np.ascontiguousarray(dataset.data.transpose(0, 3, 1, 2)))
+    return Images(pixels, torch.tensor(dataset.targets))
+
+
+def _open(cls: type[datasets.CIFAR10], root: Path, train: bool) -> datasets.CIFAR10:
+    folder = root / cls.base_folder
+    listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
+    files = [(folder / name, md5) for name, md5 in listed]
+    if any(path.exists() for path, _ in files):
+        _refuse_damaged(files)
+        return cls(str(root), train=train)
+    try:
+        return cls(str(root), train=train, download=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise DataError(
+            f"{cls.__name__} is not in {folder.absolute()} and could not be downloaded ({_first_line(error)}); put the "
+            f"official python batches there, or name the folder above them: data.root=DIR or CIFAR_ROOT=DIR"
+        ) from error
+
+
+def _refuse_damaged(files: list[tuple[Path, str]]) -> None:
+    """Never downloads over files that a user has put there: names what is wrong with them instead."""
+    for path, md5 in files:
+        if not path.exists():
+            raise DataError(
+                f"{path.absolute()} is missing, though others of the set are there; restore it or remove them"
+            )
+        if not check_integrity(str(path), md5):
+            raise DataError(f"{path.absolute()} is damaged (its md5 is not the official {md5}); restore or remove it")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

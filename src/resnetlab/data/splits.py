@@ -1,0 +1,67 @@
+"""Splits: pure functions (labels, sizes, seed) -> indices into the pool of all images, training images first."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+
+from resnetlab.errors import ConfigError
+
+__all__ = ["SPLITS", "Split", "split"]
+
+# what data.val_size means when it is null; the tail is the 14 % of the published run post4-table2-20
+SPLITS: dict[str, float | None] = {"official": None, "stratified": 10_000 / 60_000, "tail": 0.14, "holdout": 0.1}
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into the pool; `test` is None where the official test images take part in training or validation."""
+
+    train: Tensor
+    val: Tensor
+    test: Tensor | None
+
+
+def split(
+    kind: str, labels: NDArray[np.int64], test_images: int, pool: str, val_size: float | None, seed: int
+) -> Split:
+    """Divides the pool of len(labels) images, whose last `test_images` are the official test set.
+
+    official: train on the official training images, validate on the official test images, as the series does.
+    stratified: sklearn's train_test_split(stratify=labels) of `pool`: "all" images, or the official "train"ing images.
+    tail: the last fraction of the training images, as Keras' validation_split takes it: unshuffled, not stratified.
+    holdout: stratified, from the training images; like "tail" it leaves the official test set for one final test.
+    val_size: a fraction below 1 or a number of images; None = the split's own default.
+    """
+    size = SPLITS[kind] if val_size is None else val_size
+    train_images = len(labels) - test_images
+    official_test = torch.arange(train_images, len(labels))
+    if size is None:
+        return Split(torch.arange(train_images), official_test, None)
+    everything = kind == "stratified" and pool == "all"
+    count = len(labels) if everything else train_images
+    val_images = images_of(size, count)
+    if kind == "tail":  # Keras: split_at = floor(n * (1 - f))
+        return Split(torch.arange(count - val_images), torch.arange(count - val_images, count), official_test)
+    train, val = _stratified(labels[:count], val_images, seed)
+    return Split(train, val, None if everything else official_test)
+
+
+def images_of(size: float, count: int) -> int:
+    """A fraction below 1 or a number of images, as a number of images that leaves something on both sides."""
+    images = count - int(np.floor(count * (1 - size))) if size < 1 else round(size)
+    if not 0 < images < count:
+        raise ConfigError(f"data.val_size (={size:g}) must leave images on both sides of {count:,}")
+    return images
+
+
+def _stratified(labels: NDArray[np.int64], val_images: int, seed: int) -> tuple[Tensor, Tensor]:
+    try:
+        parts = train_test_split(np.arange(len(labels)), test_size=val_images, stratify=labels, random_state=seed)
+    except ValueError as error:
+        raise ConfigError(f"data.val_size (={val_images}): {error}") from error
+    train, val = (torch.from_numpy(np.asarray(part)) for part in parts)
+    return train, val
