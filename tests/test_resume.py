@@ -15,8 +15,8 @@ from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.files import read_rows
 from test_run import deterministic
 
-# 1,200 images in 150 steps an epoch: long enough to be caught in the middle of an epoch
-LONG = ("data.limit=1200", "batch_size=8", "epochs=3", "schedule=one_cycle", "recalibrate_bn=true", "wd=0.05")
+# 640 images in 80 steps an epoch: long enough to be caught in the middle of an epoch
+LONG = ("data.limit=640", "batch_size=8", "epochs=3", "schedule=one_cycle", "recalibrate_bn=true", "wd=0.05")
 
 
 def kill_in_the_middle_of_an_epoch(folder: Path, rows: int) -> None:
@@ -49,7 +49,8 @@ def test_a_killed_run_equals_an_undisturbed_one(empty_folder: Path, monkeypatch:
         assert done.returncode == 0, done.stderr
         assert ("resuming after epoch" in done.stdout) == (name == "killed")
         (summary,) = Path("outputs").rglob("summary.json")
-        results.append(summary.parent)
+        results.append(summary.parent.absolute())
+    assert results[0] != results[1]
     rows = [deterministic(read_rows(folder / "metrics.csv")) for folder in results]
     assert rows[0] == rows[1]
     for checkpoint in ("last.ckpt", "best.ckpt"):

@@ -1,0 +1,77 @@
+"""The resnetlab command: its tables, its refusals, its bench."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import tiny
+from resnetlab import run
+from resnetlab.cli import main
+from resnetlab.folders import run_folder
+from resnetlab.report.table import collect, mean_sd
+
+
+def test_mean_and_sd_by_hand() -> None:
+    assert mean_sd([0.92, 0.93, 0.94]) == "0.93 +- 0.01"  # the sd of a sample: n - 1
+    assert mean_sd([0.5]) == "0.5"
+    assert mean_sd([None, 0.5]) == "0.5"
+    assert mean_sd([None]) == "-"
+
+
+def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in (0, 1):
+        run(tiny(f"seed={seed}", "epochs=1"))
+    for seed, text in ((2, None), (3, "{"), (4, '{"status": "diverged", "diverged_epoch": 5}'), (5, "[]")):
+        folder = run_folder(tiny(f"seed={seed}", "epochs=1"))
+        folder.path.mkdir()
+        folder.config.write_text("")
+        if text is not None:
+            folder.summary.write_text(text)
+    finished, others = collect([Path("outputs")])
+    ((_, summaries),) = finished.items()
+    assert [summary["seed"] for summary in summaries] == [0, 1]
+    assert [line.split(": ")[1].split(" (")[0] for line in others] == [
+        "not finished", "summary.json cannot be read", "diverged in epoch 5", "summary.json cannot be read"
+    ]  # fmt: skip
+    assert main(["report"]) == 0
+    assert "seed=4: diverged in epoch 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["report", "nowhere"], "nowhere is not a folder"),
+        (["evaluate", "nothing.ckpt"], "nothing.ckpt is not a checkpoint"),
+        (["evaluate", "text.ckpt"], "text.ckpt is not a checkpoint"),
+    ],
+)
+def test_refusals_are_one_line(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("text.ckpt").write_text("hello")
+    assert main(arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert wanted in printed.err
+
+
+def test_evaluate_prints_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = run(tiny("epochs=1"))
+    best = str(run_folder(tiny("epochs=1")).best)
+    assert main(["evaluate", best]) == 0
+    assert f"acc  {summary['best_val_acc']:.5f}" in capsys.readouterr().out
+    assert main(["evaluate", best, "--on", "test"]) == 1
+    assert "no untouched test images" in capsys.readouterr().err
+
+
+def test_bench_writes_the_contracts_json(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["bench", "--images", "8", "--batch-size", "4", "--rounds", "2", "--model", "resnet20v2"]
+    assert main([*arguments, "--out", "bench.json"]) == 0
+    content = json.loads(Path("bench.json").read_text())
+    assert {row["name"] for row in content["rows"]} == {"lab_eager", "bare", "pipeline"}
+    for row in content["rows"]:
+        assert {"batch_size", "precision", "images_per_second", "ratio_to_bare", "rounds"} <= set(row)
+        assert row["rounds"] == 2
+    bare = next(row for row in content["rows"] if row["name"] == "bare")
+    assert bare["ratio_to_bare"] == 1.0
+    assert {"device", "cores", "threads", "torch"} <= set(content["machine"])
+    assert not Path("outputs").exists()
