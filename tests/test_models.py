@@ -309,6 +309,23 @@ def test_a_refused_name_comes_with_the_names_there_are(key: str, choices: Any) -
         Model("mine", **{key: "nonsense"}).check()
 
 
+OPTIONS = {"depth": 20, "bn_momentum": 0.5, "bn_eps": 0.1, "shortcut_kernel": 3, "activation": "elu", "norm": "group"}
+
+
+@pytest.mark.parametrize("key", OPTIONS)
+def test_the_configuration_passes_each_option_on(key: str) -> None:
+    def traits(model: nn.Module) -> tuple[str, list[float]]:
+        return repr(model), model(noise(2, 3, 8, 8)).flatten().tolist()
+
+    option = {key: OPTIONS[key]}
+    configured, plain = (
+        traits(Model("mine", **{"depth": 11, **keys}).build(7, torch.Generator().manual_seed(0)))
+        for keys in (option, {})
+    )
+    assert configured == traits(made(**{"depth": 11, "classes": 7, **option}))
+    assert configured != plain
+
+
 @pytest.mark.parametrize("options", [{"depth": 11}, {"bn_momentum": 1.0}, {"shortcut_kernel": 3}, {"norm": "group"}])
 def test_the_edges_of_what_is_possible_are_accepted(options: dict[str, Any]) -> None:
     config = Model("mine", **{"depth": 20, **options})

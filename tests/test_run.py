@@ -9,12 +9,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import tiny
-from resnetlab import build, run
+from resnetlab import LabError, build, run
 from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
 from resnetlab.evaluation import evaluate_checkpoint
 from resnetlab.files import read_rows
 from resnetlab.folders import RunFolder, run_folder
-from resnetlab.run import objective
+from resnetlab.run import alone, objective
 
 CONTRACT = {
     "status", "study", "seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "shift", "epoch_to_0.92",
@@ -105,6 +105,16 @@ def test_what_is_finished_is_not_trained_again_unless_forced(capsys: pytest.Capt
     assert run_folder(tiny()).metrics.stat().st_mtime_ns == stamp
     run(tiny("force=true"))
     assert run_folder(tiny()).metrics.stat().st_mtime_ns > stamp
+
+
+def test_a_run_that_another_process_trains_is_refused_and_left_alone() -> None:
+    config = tiny("epochs=1")
+    folder = run_folder(config)
+    with alone(folder):
+        with pytest.raises(LabError, match="another process"):
+            run(config)
+        assert [path.name for path in folder.path.iterdir()] == [".lock"]
+    assert run(config)["status"] == "finished"
 
 
 def test_thresholds_are_read_off_a_finished_run_without_training() -> None:

@@ -73,6 +73,7 @@ class RunFolder:
         self.summary = path / "summary.json"
         self.manifest = path / "manifest.json"
         self.curves = path / "curves.png"
+        self.lock = path / ".lock"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.ckpt"
         self.last = self.checkpoints / "last.ckpt"

@@ -69,7 +69,7 @@ class Lab(L.LightningModule):
         built = self.build_optimizer()
         if isinstance(self.schedule, ReduceOnPlateau):
             plateau = self.schedule.build(built)
-            return {"optimizer": built, "lr_scheduler": {"scheduler": plateau, "monitor": self.schedule.monitor}}
+            return {"optimizer": built, "lr_scheduler": {"scheduler": plateau}}
         return built
 
     def build_optimizer(self) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from filelock import FileLock, Timeout
 
 from resnetlab.build import build, quiet
 from resnetlab.callbacks.board import Board
@@ -15,7 +16,7 @@ from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.config import Config, to_yaml
 from resnetlab.data import ImageData
-from resnetlab.errors import Diverged
+from resnetlab.errors import Diverged, LabError
 from resnetlab.evaluation import evaluate
 from resnetlab.files import read_rows, write_json, write_text
 from resnetlab.folders import RunFolder, run_folder
@@ -39,11 +40,12 @@ def run(config: Config) -> Summary:
         return done
     with threads(config.threads), quiet():
         module, data, trainer = build(config)
-        if config.force:
-            shutil.rmtree(folder.path, ignore_errors=True)
-        describe(config, folder, module, data)
-        status, extra = fit(config, folder, module, data, trainer)
-        return conclude(config, folder, module, data, trainer, status, extra)
+        with alone(folder):
+            if config.force:
+                start_over(folder)
+            describe(config, folder, module, data)
+            status, extra = fit(config, folder, module, data, trainer)
+            return conclude(config, folder, module, data, trainer, status, extra)
 
 
 def objective(config: Config, summary: Summary) -> float:
@@ -150,6 +152,26 @@ def recorder_of(trainer: L.Trainer) -> Recorder:
 def say(config: Config, line: str) -> None:
     if config.trainer.progress != "off":
         print(line, flush=True)
+
+
+@contextmanager
+def alone(folder: RunFolder) -> Iterator[None]:
+    """Holds the run's lock, which the system takes from a process that dies. Raises LabError if another holds it."""
+    folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder.lock, timeout=0):
+            yield
+    except Timeout:
+        raise LabError(f"{folder.path} is being trained by another process; wait for it or stop it") from None
+
+
+def start_over(folder: RunFolder) -> None:
+    """Removes all that a run has written, but for its lock."""
+    for path in folder.path.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != folder.lock:
+            path.unlink()
 
 
 @contextmanager
