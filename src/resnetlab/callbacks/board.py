@@ -14,7 +14,7 @@ from resnetlab.data import ImageData
 
 __all__ = ["Board"]
 
-GRID_IMAGES = 64
+GRID_IMAGES, MAGNIFY = 64, 2
 
 
 class Board(L.Callback):
@@ -52,7 +52,8 @@ def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:
     """The first images of epoch 1 as the network sees them, the mean added again: (3, H, W) in [0, 1]."""
     x, _ = next(data.batches(1, device))
     pixels = x[:GRID_IMAGES] * data.normalizer.std.to(device) + data.normalizer.mean.to(device)
-    return make_grid(pixels.clamp(0, 1).cpu(), nrow=8)
+    grid = make_grid(pixels.clamp(0, 1).cpu(), nrow=8)
+    return grid.repeat_interleave(MAGNIFY, 1).repeat_interleave(MAGNIFY, 2)
 
 
 def confusion_figure(counts: torch.Tensor, names: tuple[str, ...]) -> Figure:

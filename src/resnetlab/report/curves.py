@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 __all__ = ["draw_curves"]
 
@@ -22,11 +23,17 @@ def draw_curves(rows: Sequence[Row], thresholds: Sequence[float], title: str, pa
         accuracy.axhline(threshold, color="tab:green", linestyle=":" if number else "-", linewidth=1)
     accuracy.set(ylabel="accuracy")
     _lines(loss, rows, "loss")
-    loss.plot(*_points(rows, "train/ce"), color=TRAIN, linestyle="--", linewidth=1, label="train, cross-entropy alone")
-    loss.plot(*_points(rows, "val/ce"), color=VALIDATION, linestyle="--", linewidth=1, label="val, cross-entropy alone")
+    if any(row["train/loss"] != row["train/ce"] for row in rows):  # a penalty or label smoothing is in the loss
+        for column, color in (("train/ce", TRAIN), ("val/ce", VALIDATION)):
+            label = f"{column.split('/')[0]}, cross-entropy alone"
+            loss.plot(*_points(rows, column), color=color, linestyle="--", linewidth=1, label=label)
     loss.set(ylabel="loss", yscale="log")
     rate.plot(*_points(rows, "lr"), color="black", marker=".", linewidth=1)
-    rate.set(ylabel="learning rate", xlabel="epoch", yscale="log")
+    rate.set(ylabel="learning rate", xlabel="epoch")
+    rates = _points(rows, "lr")[1]
+    if min(rates) > 0 and max(rates) >= 10 * min(rates):
+        rate.set_yscale("log")
+        rate.yaxis.set_minor_formatter(NullFormatter())  # the decades are enough in so low a panel
     for axes in (accuracy, loss, rate):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
