@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from resnetlab.averaging import has_running_statistics, reestimated_statistics
+from resnetlab.averaging import reestimated_statistics
 from resnetlab.models import ResNetV2
 
 
@@ -148,12 +148,6 @@ def test_no_gradient_is_recorded() -> None:
     with reestimated_statistics(model, [x.requires_grad_() for x in inputs()]):
         assert not any(buffer.requires_grad for buffer in model.buffers())
     assert all(p.grad is None for p in model.parameters())
-
-
-def test_group_norm_has_no_running_statistics() -> None:
-    assert has_running_statistics(network())
-    assert not has_running_statistics(network(norm="group"))
-    assert not has_running_statistics(nn.Sequential(nn.BatchNorm2d(3, track_running_stats=False)))
 
 
 def test_without_running_statistics_the_model_passes_through_unchanged() -> None:

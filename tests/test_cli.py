@@ -1,9 +1,11 @@
 """The resnetlab command: its tables, its refusals, its bench."""
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import tiny
 from resnetlab import run
@@ -44,10 +46,14 @@ def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.Capt
         (["report", "nowhere"], "nowhere is not a folder"),
         (["evaluate", "nothing.ckpt"], "nothing.ckpt is not a checkpoint"),
         (["evaluate", "text.ckpt"], "text.ckpt is not a checkpoint"),
+        (["evaluate", "object.ckpt"], "object.ckpt is not a checkpoint"),
+        (["evaluate", "number.ckpt"], "number.ckpt is not a checkpoint"),
     ],
 )
 def test_refusals_are_one_line(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("text.ckpt").write_text("hello")
+    torch.save({"config": argparse.Namespace()}, "object.ckpt")
+    torch.save({"config": 1}, "number.ckpt")
     assert main(arguments) == 1
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1

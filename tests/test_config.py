@@ -1,6 +1,7 @@
 """Composition, the rules, and the identity of a configuration."""
 
 import pytest
+import torch
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -74,6 +75,11 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
         ("schedule.milestones=[[20,fast]]", ["schedule.milestones"]),
         ("schedule.warmup=70", ["schedule.warmup (=70"]),
         ("schedule=lambda", ["function"]),
+        ("schedule=reduce_on_plateau schedule.monitor=val/los", ["schedule.monitor (=val/los)", "val/loss"]),
+        ("schedule=reduce_on_plateau schedule.monitor=val/loss_recal", ["schedule.monitor"]),
+        ("data.split=holdout data.val_size=60000", ["data.val_size (=60000)", "50,000"]),
+        ("data.split=holdout data.val_size=5", ["data.val_size (=5)", "10 classes"]),
+        ("data=digits data.limit=60 schedule=one_cycle epochs=1", ["1 step"]),
         ("schedule.name=cosine", ["schedule.name (=cosine)"]),
         ("trainer.precision=8-bit", ["trainer.precision (=8-bit)", "16-mixed"]),
         ("trainer.progress=loud", ["trainer.progress (=loud)"]),
@@ -83,7 +89,7 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
 )
 def test_bad_input_is_refused_in_one_line_with_value_and_cure(override: str, wanted: list[str]) -> None:
     with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)) as caught:
-        compose(override)
+        compose(*override.split())
     line = refusal(caught.value)
     assert "\n" not in line
     for word in wanted:
@@ -143,8 +149,11 @@ def test_a_default_that_is_spelt_out_is_the_same_run() -> None:
 
 def test_the_name_is_readable_and_pinned() -> None:
     """The literal hash: old run folders must be found again by later versions."""
-    assert configuration_name(compose()) == "resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-1053f847"
+    assert (
+        configuration_name(compose("trainer=cpu")) == "resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-1053f847"
+    )
     assert "-wd0.1-" in configuration_name(compose("wd=0.1"))
+    assert "-depth20-" in configuration_name(compose("model.depth=20"))
 
 
 @pytest.mark.parametrize("override", ["wd=0.1", "epochs=61", "optimizer=sgd", "data.limit=100", "threads=1", "lr=1e-3"])
@@ -153,10 +162,29 @@ def test_what_changes_the_result_changes_the_folder(override: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["data.root=/elsewhere", "trainer.progress=off", "force=true", "thresholds=[0.5]", "study=x", "seed=3"]
+    "override",
+    [
+        "schedule.milestones=[[20,1],[40,0.1],[50,0.0125],[60,0.0025]]",
+        "model=resnet56v2",
+        "data.root=/elsewhere",
+        "trainer.progress=off",
+        "force=true",
+        "thresholds=[0.5]",
+        "study=x",
+        "seed=3",
+    ],
 )
 def test_what_does_not_change_the_result_leaves_the_name_alone(override: str) -> None:
     assert configuration_name(compose(override)) == configuration_name(compose())
+
+
+def test_precision_is_part_of_what_a_run_is_whether_chosen_or_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = configuration_name(compose())
+    assert configuration_name(compose("trainer=cpu", "trainer.precision=32-true")) == plain
+    assert configuration_name(compose("trainer.precision=bf16-mixed")) != plain
+    config = compose()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert identity(config)["precision"] == "16-mixed"
 
 
 def test_study_and_seed_are_in_the_path() -> None:

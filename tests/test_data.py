@@ -213,6 +213,11 @@ def test_cifar100_is_read_with_its_fine_labels(cifar100: FakeCifar) -> None:
 def test_the_home_folder_may_be_written_as_a_tilde(cifar10: FakeCifar, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(cifar10.root.parent))
     assert len(load("cifar10", "~/images").train) == 50
+    (
+        cifar10.folder / "data_batch_2"
+    ).unlink()  # torchvision expands the tilde too; our own look at the files must as well
+    with pytest.raises(DataError, match=str(cifar10.folder / "data_batch_2")):
+        load("cifar10", "~/images")
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from processes import TRAIN, command, environment, train
-from resnetlab import ConfigError
+from resnetlab import ConfigError, compose
+from resnetlab.folders import run_folder
 from resnetlab.front_door import complain, expand_arguments, jobs, main
+from resnetlab.run import alone
 
 QUICK = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "epochs=1", "schedule=constant")
 
@@ -23,8 +25,11 @@ def test_the_flag_may_stand_anywhere() -> None:
 
 def test_seeds_is_short_for_a_sweep_over_seeds() -> None:
     assert expand_arguments(["seeds=3", "wd=0.1"]) == ["-m", "seed=range(0,3)", "wd=0.1"]
-    with pytest.raises(ConfigError, match="seeds"):
-        expand_arguments(["seeds=none"])
+    for wrong in (["seeds=none"], ["seeds=0"], ["seeds=3", "seed=5"]):
+        with pytest.raises(ConfigError, match="seeds"):
+            expand_arguments(wrong)
+    with pytest.raises(ConfigError, match="--config-dir"):
+        expand_arguments(["--config-dir=mine"])
 
 
 def test_the_jobs_of_the_main_experiment() -> None:
@@ -88,6 +93,17 @@ def test_the_main_experiments_command_runs_as_written_on_a_small_set() -> None:
     assert "val_acc improved from" in done.stdout
     assert "a subset" in done.stdout
     assert sorted(os.listdir()) == ["outputs"]
+
+
+def test_a_job_that_cannot_run_does_not_stop_the_others() -> None:
+    first = run_folder(compose(*QUICK, "batch_size=32", "wd=0.1"))
+    with alone(first):
+        done = train(*QUICK, "-m", "wd=0.1,0.2")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "another process" in done.stderr
+    (summary,) = Path("outputs").rglob("summary.json")
+    assert json.loads(summary.read_text())["wd"] == 0.2
 
 
 def test_hydra_still_shows_the_configuration() -> None:

@@ -93,8 +93,11 @@ def test_the_same_seed_is_the_same_run_and_another_seed_is_another() -> None:
 
 def test_a_run_leaves_the_global_generator_and_threads_alone() -> None:
     torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
     run(tiny("epochs=1", "threads=2"))
     assert torch.get_num_threads() == 1
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_what_is_finished_is_not_trained_again_unless_forced(capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +175,23 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(capsys: pytest
     said = capsys.readouterr().out
     assert "last.ckpt cannot be read" in said
     assert "resuming after epoch 1 from" in said
+    assert read_checkpoint(folder.previous)["epoch"] == 1  # a good one again, not the damaged one
     assert deterministic(read_rows(run_folder(whole).metrics)) == deterministic(read_rows(folder.metrics))
+
+
+def test_a_run_resumed_under_other_conditions_says_so_and_keeps_the_earlier_manifest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tiny("trainer.progress=lines")
+    run(config)
+    folder = run_folder(config)
+    folder.summary.unlink()
+    manifest = json.loads(folder.manifest.read_text())
+    folder.manifest.write_text(json.dumps({**manifest, "threads": 7}))
+    capsys.readouterr()
+    run(config)
+    assert "threads 7 -> 1" in capsys.readouterr().out
+    assert json.loads(folder.manifest.read_text())["earlier"] == [{**manifest, "threads": 7}]
 
 
 def test_with_no_readable_checkpoint_a_run_starts_over_and_says_so(tmp_path: Path) -> None:
@@ -209,6 +228,16 @@ def test_a_run_that_diverges_ends_in_order_and_keeps_its_rows() -> None:
     assert [row["epoch"] for row in read_rows(run_folder(config).metrics)] == [1]
     assert objective(config, summary) == 0.0
     assert run(config) == summary
+
+
+def test_a_run_that_diverges_at_once_is_finished_too() -> None:
+    """At lr 1e30 the second step's loss is not finite: no epoch is complete, and the same command trains no more."""
+    config = tiny("optimizer=sgd", "schedule=constant", "lr=1e30", "regularization=none")
+    summary = run(config)
+    assert (summary["status"], summary["diverged_epoch"], summary["epochs_trained"]) == ("diverged", 1, 0)
+    stamp = run_folder(config).manifest.stat().st_mtime_ns
+    assert run(config) == summary
+    assert run_folder(config).manifest.stat().st_mtime_ns == stamp
 
 
 def test_early_stopping_is_a_rule_about_the_rows() -> None:
@@ -249,6 +278,16 @@ def test_holdout_touches_the_test_set_once_at_the_end_and_official_has_none() ->
     assert 0 <= held["final_test_acc"] <= 1
     assert 0 <= held["best_test_acc"] <= 1
     assert run(tiny())["final_test_acc"] is None
+
+
+def test_the_result_is_said_with_where_everything_is(capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny("epochs=1", "trainer.progress=lines")
+    summary = run(config)
+    said = capsys.readouterr().out
+    assert f"final_val_acc {summary['final_val_acc']:.4g}" in said
+    for path in (run_folder(config).curves, run_folder(config).best):
+        assert str(path) in said
+        assert path.exists()
 
 
 def test_evaluate_reproduces_the_runs_own_figures() -> None:

@@ -12,7 +12,7 @@ from resnetlab.build import build_module
 from resnetlab.config import Config
 from resnetlab.data import ImageData
 from resnetlab.optimizers import OPTIMIZERS, REFUSED
-from resnetlab.regularization import REGULARIZATIONS
+from resnetlab.regularization import REGULARIZATIONS, conv_kernels
 from resnetlab.schedules import SCHEDULES
 
 NEEDED = {"lambda": ["schedule.function=math.exp", "lr=1e-4"], "reduce_on_plateau": []}
@@ -27,13 +27,15 @@ def take_one_step(config: Config, data: ImageData) -> tuple[float, float]:
     """(loss before, loss after) one step on one batch, as the module takes it, without a Trainer."""
     module = build_module(config, data)
     module.model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 14 * 14, 10))
+    module.kernels = conv_kernels(module.model) if config.l2 else []
     configured = module.configure_optimizers()
     optimizer = configured["optimizer"] if isinstance(configured, dict) else configured
     x, y = next(data.batches(1, torch.device("cpu")))
     losses = []
     for _ in range(2):
         module.set_time(optimizer, 0)
-        loss, _ = module.losses(module.model(x), y)
+        loss, ce = module.losses(module.model(x), y)
+        assert (loss > ce) == bool(config.l2)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -7,12 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["has_running_statistics", "reestimated_statistics"]
-
-
-def has_running_statistics(model: nn.Module) -> bool:
-    """Whether the network's output depends on running statistics at all (group norm's does not)."""
-    return bool(_batch_norms(model))
+__all__ = ["reestimated_statistics"]
 
 
 @contextmanager

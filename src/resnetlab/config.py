@@ -144,8 +144,8 @@ def check(config: Config) -> None:
     check_pair(config.optimizer.name, config.regularization.name)
     for problem in combination_problems(config):
         raise ConfigError(problem)
-    # two steps an epoch stand for the number that only the data will tell: enough to meet every rule of a schedule
-    table(config.schedule, config.lr, config.momentum or 0.0, Span(2, config.epochs))
+    config.schedule.check_span(Span(config.data.steps_per_epoch(config.batch_size), config.epochs))
+    table(config.schedule, config.lr, config.momentum or 0.0, Span(2, config.epochs))  # does lambda work at every t?
 
 
 def problems(config: Config) -> Iterator[str]:
@@ -189,8 +189,16 @@ def combination_problems(config: Config) -> Iterator[str]:
         )
     if config.objective == "final_test_acc" and not _has_test(config.data):
         yield "objective (=final_test_acc) needs untouched test images: data.split=holdout or tail"
+    if (monitor := getattr(config.schedule, "monitor", None)) is not None and monitor not in monitors(config):
+        yield f"schedule.monitor (={monitor}) must be one of {', '.join(monitors(config))}"
     if getattr(config.optimizer, "nesterov", False) and config.optimizer.name == "sgd" and config.momentum == 0:
         yield "momentum (=0) cannot go with optimizer.nesterov=true; take a momentum above 0"
+
+
+def monitors(config: Config) -> list[str]:
+    """The figures that reduce_on_plateau can watch."""
+    recalibrated = ["val/loss_recal", "val/ce_recal", "val/acc_recal"] if config.recalibrate_bn else []
+    return [*(f"{part}/{name}" for part in ("val", "train") for name in ("loss", "ce", "acc")), *recalibrated]
 
 
 def cycles_momentum(config: Config) -> bool:

@@ -1,6 +1,6 @@
 """The errors that a user may meet. Each message is one line that names the value and the cure."""
 
-__all__ = ["ConfigError", "DataError", "Diverged", "LabError"]
+__all__ = ["ConfigError", "DataError", "Diverged", "LabError", "first_line"]
 
 
 class LabError(Exception):
@@ -24,3 +24,8 @@ class Diverged(LabError):
     def __init__(self, quantity: str, epoch: int, step: int) -> None:
         super().__init__(f"{quantity} is not finite in epoch {epoch}, step {step}")
         self.quantity, self.epoch, self.step = quantity, epoch, step
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error of somebody else's, or its kind if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -13,7 +13,10 @@ __all__ = ["OUTPUTS", "RunFolder", "configuration_name", "identity", "run_folder
 OUTPUTS = Path("outputs")
 
 # what does not change a run's figures: where things are, what is shown, what is read off them afterwards
-NOT_IDENTITY = {"study", "seed", "force", "thresholds", "objective", "data.root", "trainer", "trainer.progress"}
+NOT_IDENTITY = {
+    *("study", "seed", "force", "thresholds", "objective", "data.root"),
+    *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision"),
+}
 
 # top-level keys that stand in the folder's name when they are not at their defaults
 READABLE = {
@@ -25,6 +28,7 @@ READABLE = {
     "momentum": "m",
     "shift": "shift",
     "data.limit": "limit",
+    "model.depth": "depth",
 }
 
 
@@ -42,15 +46,25 @@ def identity(config: Config) -> dict[str, Any]:
     for field in fields(config):
         part: Any = getattr(config, field.name)
         if field.name in GROUPS:
-            blank = type(part)()
+            option = GROUPS[field.name][part.name]
+            blank = option() if isinstance(option, type) else option
             values[field.name] = part.name
             for key in fields(part):
                 value = getattr(part, key.name)
-                if key.name != "name" and value != getattr(blank, key.name):
-                    values[f"{field.name}.{key.name}"] = value
+                if value != getattr(blank, key.name):
+                    values[f"{field.name}.{key.name}"] = as_floats(value)
         elif part is not None and part != defaults.get(field.name, field.default):
             values[field.name] = part
+    if config.trainer.resolved_precision != "32-true":
+        values["precision"] = config.trainer.resolved_precision  # auto means another one on another device
     return {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+
+
+def as_floats(value: Any) -> Any:
+    """[[20, 1]] and [[20, 1.0]] are one schedule."""
+    if isinstance(value, list):
+        return [float(x) if isinstance(x, int) and not isinstance(x, bool) else as_floats(x) for x in value]
+    return value
 
 
 def configuration_name(config: Config) -> str:

@@ -19,10 +19,11 @@ from resnetlab.run import objective, run
 
 __all__ = ["expand_arguments", "main", "refusal"]
 
+REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as are some of Hydra's
 NOISE = ("full_key", "reference_type", "object_type", "provider", "Config search", "set HYDRA_FULL_ERROR")
 
 
-def main(argv: Sequence[str] | None = None) -> int | None:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command `python train.py [OVERRIDES] [-m] [OVERRIDES]`; returns the exit status."""
     try:
         sys.argv[1:] = arguments = expand_arguments(sys.argv[1:] if argv is None else argv)
@@ -34,19 +35,27 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         try:
             for _ in jobs(asked.overrides, asked.multirun):
                 pass
-        except (HydraException, OmegaConfBaseException, LabError) as error:
+        except REFUSALS as error:
             return complain(error)
-    hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
-    return None
+    failures.clear()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+    except KeyboardInterrupt:
+        return 130  # the shell's number for it
+    return max(failures, default=0)
+
+
+failures: list[int] = []  # the exit statuses of this process's jobs that could not be run
 
 
 def job(node: DictConfig) -> float:
-    """One run; returns the objective to the sweeper."""
-    config = parse(node)
+    """One run; returns the objective to the sweeper, 0 for a run that could not be made, so that the others go on."""
     try:
+        config = parse(node)
         return objective(config, run(config))
     except LabError as error:
-        raise SystemExit(complain(error)) from None
+        failures.append(complain(error))
+        return 0.0
 
 
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
@@ -65,8 +74,12 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
                 raise ConfigError(f"seeds (={count}) must be a number of seeds, such as 5 for seed=0..4")
             flags = ["-m"]
             overrides.append(f"seed=range(0,{count})")
+        elif argument.startswith(("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")):
+            raise ConfigError(f"{argument.split('=')[0]} is not supported; put your files into {conf_dir()}")
         else:
             overrides.append(argument)
+    if sum(override.lstrip("+").startswith("seed=") for override in overrides) > 1:
+        raise ConfigError("seeds=N stands for seed=0..N-1; give one of seeds and seed, once")
     return [*flags, *overrides]
 
 
@@ -83,7 +96,7 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Config]:
 def complain(error: Exception) -> int:
     """One line on stderr, and exit status 2 for what is wrong with the command, 1 for what is wrong with the world."""
     print(f"error: {refusal(error)}", file=sys.stderr, flush=True)
-    return 2 if isinstance(error, HydraException | OmegaConfBaseException | ConfigError) else 1
+    return 2 if isinstance(error, REFUSALS) else 1
 
 
 def refusal(error: BaseException) -> str:

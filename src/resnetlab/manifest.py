@@ -1,5 +1,6 @@
 """manifest.json: what a run was made with."""
 
+import json
 import os
 import platform
 import subprocess
@@ -12,10 +13,10 @@ import torch
 from torch import nn
 
 from resnetlab.config import Config
-from resnetlab.folders import configuration_name, identity
+from resnetlab.folders import RunFolder, configuration_name, identity
 from resnetlab.optimizers import group_counts
 
-__all__ = ["git_state", "make_manifest", "model_counts"]
+__all__ = ["changed_conditions", "git_state", "make_manifest", "model_counts", "read_manifest"]
 
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
@@ -37,6 +38,21 @@ def make_manifest(config: Config, model: nn.Module, optimizer: torch.optim.Optim
         "model": model_counts(model),
         "optimizer_groups": group_counts(optimizer),
     }
+
+
+def read_manifest(folder: RunFolder) -> dict[str, Any]:
+    """What stands in a run's manifest.json; nothing where there is none that can be read."""
+    try:
+        manifest: dict[str, Any] = json.loads(folder.manifest.read_text())
+    except (OSError, ValueError):
+        return {}
+    return manifest
+
+
+def changed_conditions(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What of the conditions that decide about rounding is another: "threads 1 -> 2", or "" """
+    keys = ("device", "threads", "precision", "versions", "git")
+    return ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in keys if before.get(key) != now[key])
 
 
 def model_counts(model: nn.Module) -> dict[str, int]:

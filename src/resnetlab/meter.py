@@ -33,7 +33,8 @@ class Meter(nn.Module):
 
     def update(self, loss: Tensor, ce: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch: scalar means over it, logits (N, classes), labels (N,)."""
-        images = len(labels)
+        # made on the device: torchmetrics would copy a Python number there, and wait for it
+        images = loss.detach().new_full((), len(labels), dtype=torch.float64)
         for name, total in (("images", images), ("loss", loss.detach() * images), ("ce", ce.detach() * images)):
             cast(Metric, self.sums[name]).update(total)
         for accuracy in self.accuracies.values():

@@ -118,8 +118,10 @@ class Lab(L.LightningModule):
                 raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """In float32 whatever the training's precision: stale batch-norm statistics can exceed float16's range."""
         x, y = batch
-        logits = self.model(x)
+        with torch.autocast(x.device.type, enabled=False):
+            logits = self.model(x)
         loss, ce = self.losses(logits, y)
         self.val_meter.update(loss, ce, logits, y)
 
@@ -137,6 +139,7 @@ class Lab(L.LightningModule):
             **(self.validate_recalibrated() if self.recalibrate else {}),
             "weight_norm": self.weight_norm(),
         }
+        # for callbacks of the user's own that monitor a figure
         self.log_dict({k: v for k, v in self.row.items() if k.startswith("val/")}, logger=False, batch_size=1)
         if not torch.isfinite(torch.tensor(self.row["val/loss"])):
             raise Diverged("val/loss", self.current_epoch + 1, first_step + self.span.steps_per_epoch - 1)
@@ -147,7 +150,6 @@ class Lab(L.LightningModule):
         """The validation again, with batch-norm statistics re-estimated on training images; the run's own stay."""
         data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
         with (
-            self.trainer.precision_plugin.forward_context(),
             torch.no_grad(),
             reestimated_statistics(self.model, self.recalibration_inputs(data)),
         ):
@@ -156,7 +158,8 @@ class Lab(L.LightningModule):
         return {k: v for k, v in self.val_meter.compute("val/", "_recal").items() if k != "val/acc5_recal"}
 
     def recalibration_inputs(self, data: ImageData) -> Iterator[Tensor]:
-        batches = -(-min(self.recalibrate, len(data.train)) // data.batch_size)
+        """Whole training batches of about `recalibrate` images: a partial one would weigh as much as the others."""
+        batches = max(1, min(self.recalibrate, len(data.train)) // data.batch_size)
         return (x for x, _ in islice(data.batches(self.current_epoch + 1, self.device), batches))
 
     def weight_norm(self) -> float:

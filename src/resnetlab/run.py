@@ -2,25 +2,28 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from filelock import FileLock, Timeout
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from resnetlab.build import build, quiet
 from resnetlab.callbacks.board import Board
 from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.config import Config, to_yaml
-from resnetlab.data import ImageData
+from resnetlab.data import ImageData, Images
 from resnetlab.errors import Diverged, LabError
 from resnetlab.evaluation import evaluate
-from resnetlab.files import read_rows, write_json, write_text
+from resnetlab.files import read_rows, write_json, write_rows, write_text
 from resnetlab.folders import RunFolder, run_folder
-from resnetlab.manifest import make_manifest, model_counts
+from resnetlab.manifest import changed_conditions, make_manifest, model_counts, read_manifest
 from resnetlab.module import Lab
 from resnetlab.report.curves import draw_curves
 from resnetlab.schedules import shortfall
@@ -33,18 +36,23 @@ def run(config: Config) -> Summary:
     """Trains the configuration to its end, and returns its summary row.
 
     What is finished is not trained again, what was interrupted goes on from its last checkpoint; force starts over.
+    torch's global generator and number of threads are as before when it returns. Raises LabError, and
+    KeyboardInterrupt when it is interrupted.
     """
     folder = run_folder(config)
     if not config.force and (done := finished(folder, config)) is not None:
         say(config, f"already {done['status']}: {folder.path} (force=true starts over)")
         return done
-    with threads(config.threads), quiet():
+    with torch.random.fork_rng(), threads(config.threads), quiet():
         module, data, trainer = build(config)
         with alone(folder):
             if config.force:
                 start_over(folder)
-            describe(config, folder, module, data)
-            status, extra = fit(config, folder, module, data, trainer)
+            checkpoint, remarks = resume_point(folder)
+            describe(config, folder, module, data, resumed=checkpoint is not None)
+            for remark in remarks:
+                say(config, remark)
+            status, extra = fit(config, module, data, trainer, checkpoint)
             return conclude(config, folder, module, data, trainer, status, extra)
 
 
@@ -62,9 +70,13 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
         return None
 
 
-def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData) -> None:
+def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData, resumed: bool) -> None:
     """Writes config.yaml and manifest.json, and says what is going to be trained."""
     manifest = make_manifest(config, module.model, module.build_optimizer())
+    if resumed and (earlier := read_manifest(folder)):
+        manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
+        if changed := changed_conditions(earlier, manifest):
+            say(config, f"note: resumed under other conditions ({changed}); equality to the bit is not promised")
     write_text(folder.config, to_yaml(config))
     write_json(folder.manifest, manifest)
     counts = manifest["model"]
@@ -72,10 +84,14 @@ def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData) ->
         config,
         f"{config.model.name}: {counts['trainable_parameters']:,} trainable parameters + {counts['statistics']:,} "
         f"batch-norm statistics, {counts['convolutions']} convolutions; on {manifest['device']}, "
-        f"{manifest['precision']}, {manifest['threads']} threads",
+        f"{manifest['precision']}, threads: {manifest['threads']}",
     )
     for group in manifest["optimizer_groups"]:
-        say(config, "optimizer group " + ", ".join(f"{key} {value}" for key, value in group.items()))
+        say(
+            config,
+            f"optimizer group {group['name']}: {group['tensors']} tensors, {group['parameters']:,} parameters, "
+            f"wd {group['wd']:g}",
+        )
     say(config, f"{len(data.train):,} training and {len(data.val):,} validation images; run folder {folder.path}")
     for remark in (data.note(), shortfall(config.schedule, module.span)):
         if remark:
@@ -83,26 +99,28 @@ def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData) ->
 
 
 def fit(
-    config: Config, folder: RunFolder, module: Lab, data: ImageData, trainer: L.Trainer
+    config: Config, module: Lab, data: ImageData, trainer: L.Trainer, checkpoint: Path | None
 ) -> tuple[str, dict[str, Any]]:
-    """Trains from the last checkpoint, if there is one, to the end; (status, what to add to the summary)."""
-    path, remarks = resume_point(folder)
-    for remark in remarks:
-        say(config, remark)
+    """Trains from the checkpoint, if there is one, to the end; (status, what to add to the summary)."""
     recorder = recorder_of(trainer)
-    if path is not None:
-        checkpoint = read_checkpoint(path)
-        rows = checkpoint["callbacks"][recorder.state_key]["rows"]
+    if checkpoint is not None:
+        content = read_checkpoint(checkpoint)
+        rows = content["callbacks"][recorder.state_key]["rows"]
         if len(rows) >= config.epochs or exhausted(rows, config.trainer.patience):  # killed before its summary
-            module.load_state_dict(checkpoint["state_dict"])
+            module.load_state_dict(content["state_dict"])
             recorder.rows = rows
             return "finished", {}
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except Diverged as error:
-        say(config, f"diverged: {error}; {len(recorder.rows)} epochs are kept")
+        say(config, f"diverged: {error}; epochs kept: {len(recorder.rows)}")
         where = {"diverged_quantity": error.quantity, "diverged_epoch": error.epoch, "diverged_step": error.step}
         return "diverged", where
+    except SystemExit as error:  # Lightning's answer to Ctrl-C, after which it ignores the next one
+        if isinstance(error, SIGTERMException):
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
     return "finished", {}
 
 
@@ -117,30 +135,50 @@ def conclude(
 ) -> Summary:
     """Evaluates the final weights, draws the curves and writes the summary: the last thing of a run."""
     rows = recorder_of(trainer).rows
-    device, precision, classes = config.trainer.device, config.trainer.resolved_precision, len(data.class_names)
+    write_rows(folder.metrics, rows)
     if status == "finished" and data.test_images is not None:
-        extra |= test_figures(config, folder, module, data)
+        extra |= test_figures(config, folder, module, data, data.test_images)
     summary = summarize(config, rows, status=status, parameters=model_counts(module.model)["trainable_parameters"])
     summary |= extra
     if rows:
         draw_curves(rows, config.thresholds, f"{folder.path.parent.name}, seed {config.seed}", folder.curves)
     if status == "finished":
-        _, confusion = evaluate(module, data.eval_batches(data.val, device), classes, precision, device)
+        _, confusion = evaluate(module, data, data.val, config.trainer.device)
         board = next(c for c in trainer.callbacks if isinstance(c, Board))  # type: ignore[attr-defined]
         board.finish(trainer, summary, confusion, data.class_names)
     write_json(folder.summary, summary)
+    for line in result_lines(folder, summary):
+        say(config, line)
     return summary
 
 
-def test_figures(config: Config, folder: RunFolder, module: Lab, data: ImageData) -> dict[str, float]:
-    """Accuracy on the untouched test images, once: of the final weights, and of those best on validation."""
-    assert data.test_images is not None
-    device, precision, classes = config.trainer.device, config.trainer.resolved_precision, len(data.class_names)
+def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
+    """The result row as a person reads it, and where everything is."""
+    shown = {key: value for key, value in summary.items() if key.startswith("epoch_to_")}
+    shown |= {key: summary[key] for key in ("best_epoch", "best_val_acc", "final_val_acc", "final_test_acc")}
+    shown |= {"seconds_per_epoch": summary["seconds_per_epoch"]}
+    figures = [
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {'never' if value is None else value}"
+        for key, value in shown.items()
+        if value is not None or key.startswith("epoch_to_")
+    ]
+    return [
+        f"{summary['status']}: " + "  ".join(figures),
+        f"curves: {folder.curves}",
+        f"checkpoints: {folder.best}, {folder.last}",
+        f"TensorBoard: tensorboard --logdir {folder.path}",
+    ]
+
+
+def test_figures(
+    config: Config, folder: RunFolder, module: Lab, data: ImageData, test_images: Images
+) -> dict[str, float]:
+    """Accuracy on the untouched test images, once: of the weights best on validation, and of the final ones."""
     figures = {}
     final = {key: value.clone() for key, value in module.state_dict().items()}
     for name, weights in (("best", read_checkpoint(folder.best)["state_dict"]), ("final", final)):
         module.load_state_dict(weights)
-        result, _ = evaluate(module, data.eval_batches(data.test_images, device), classes, precision, device)
+        result, _ = evaluate(module, data, test_images, config.trainer.device)
         figures[f"{name}_test_acc"] = result["acc"]
     return figures
 

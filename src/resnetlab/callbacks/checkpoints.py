@@ -1,6 +1,7 @@
 """best.ckpt, last.ckpt and last.prev.ckpt: each written whole or not at all, of plain data only."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,10 @@ def write_link(path: Path, link: Path) -> None:
     """Makes `link` a second name of the file, atomically replacing what had that name."""
     temporary = link.with_suffix(".part")
     temporary.unlink(missing_ok=True)
-    os.link(path, temporary)
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
     os.replace(temporary, link)
 
 
@@ -80,5 +84,7 @@ def resume_point(folder: RunFolder) -> tuple[Path | None, list[str]]:
         except Exception as error:  # torch raises many kinds for a damaged file
             remarks.append(f"{path} cannot be read ({type(error).__name__}); going back to what was saved before it")
             continue
+        if path == folder.previous:
+            write_link(path, folder.last)  # or the next save would keep the damaged one as its previous
         return path, [*remarks, f"resuming after epoch {epoch} from {path}"]
     return None, remarks + (["no readable checkpoint is left: starting from the beginning"] if remarks else [])

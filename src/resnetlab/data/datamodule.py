@@ -10,8 +10,8 @@ from torch import Tensor
 from resnetlab.data import augment
 from resnetlab.data.normalize import NORMALIZATIONS, Normalizer
 from resnetlab.data.plan import Plan, plan
-from resnetlab.data.sources import Images, load
-from resnetlab.data.splits import SPLITS, split
+from resnetlab.data.sources import SIZES, Images, load
+from resnetlab.data.splits import SPLITS, split, split_sizes
 from resnetlab.errors import ConfigError, DataError
 
 __all__ = ["Data", "ImageData"]
@@ -49,6 +49,8 @@ class Data:
             raise ConfigError(f"data.val_size (={self.val_size:g}) must be a fraction below 1 or a number of images")
         if self.pool != "all" and self.split != "stratified":
             raise ConfigError(f"data.pool (={self.pool}) is used by data.split=stratified only; leave it out")
+        if self.name in SIZES:
+            self.sizes()
         if self.limit is not None and self.limit < 10:
             raise ConfigError(f"data.limit (={self.limit}) must be at least 10 images, or null for all of them")
         if self.split_seed < 0:
@@ -57,6 +59,16 @@ class Data:
             raise ConfigError(f"data.padding (={self.padding}) must be at least 1; data.translate=none turns it off")
         if self.eval_batch_size < 1:
             raise ConfigError(f"data.eval_batch_size (={self.eval_batch_size}) must be at least 1")
+
+    def sizes(self) -> tuple[int, int]:
+        """Training and validation images after the split, before the limit. Raises ConfigError if a side is empty."""
+        train, test, classes = SIZES[self.name]
+        return split_sizes(self.split, train, test, self.pool, self.val_size, classes)
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Steps an epoch, the last, partial batch included."""
+        images = min(self.sizes()[0], self.limit or self.sizes()[0])
+        return -(-images // batch_size)
 
 
 class ImageData(L.LightningDataModule):
@@ -179,11 +191,6 @@ class ImageData(L.LightningDataModule):
 
     def val_dataloader(self) -> "Loader":
         return self._eval_loader(self.val)
-
-    def test_dataloader(self) -> "Loader":
-        if self.test_images is None:
-            raise DataError(f"data.split={self.config.split} has no untouched test images")
-        return self._eval_loader(self.test_images)
 
     def _eval_loader(self, images: Images) -> "Loader":
         device = self._trainer().strategy.root_device

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
-from resnetlab.errors import DataError
+from resnetlab.errors import DataError, first_line
 
-__all__ = ["SOURCES", "Images", "Source", "load"]
+__all__ = ["SIZES", "SOURCES", "Images", "Source", "load"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,9 @@ def digits(root: Path) -> Source:
 
 SOURCES = {"cifar10": cifar10, "cifar100": cifar100, "digits": digits}
 
+# training images, test images, classes: known before anything is read, so that every job of a sweep can be checked
+SIZES = {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)}
+
 
 def _cifar(cls: type[datasets.CIFAR10], root: Path) -> Source:
     train, test = _open(cls, root, train=True), _open(cls, root, train=False)
@@ -97,7 +100,7 @@ def _open(cls: type[datasets.CIFAR10], root: Path, train: bool) -> datasets.CIFA
         return cls(str(root), train=train, download=True)
     except (URLError, OSError, RuntimeError) as error:
         raise DataError(
-            f"{cls.__name__} is not in {folder.absolute()} and could not be downloaded ({_first_line(error)}); put the "
+            f"{cls.__name__} is not in {folder.absolute()} and could not be downloaded ({first_line(error)}); put the "
             f"official python batches there, or name the folder above them: data.root=DIR or CIFAR_ROOT=DIR"
         ) from error
 
@@ -111,7 +114,3 @@ def _refuse_damaged(files: list[tuple[Path, str]]) -> None:
             )
         if not check_integrity(str(path), md5):
             raise DataError(f"{path.absolute()} is damaged (its md5 is not the official {md5}); restore or remove it")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

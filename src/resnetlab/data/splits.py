@@ -10,7 +10,7 @@ from torch import Tensor
 
 from resnetlab.errors import ConfigError
 
-__all__ = ["SPLITS", "Split", "split"]
+__all__ = ["SPLITS", "Split", "split", "split_sizes"]
 
 # what data.val_size means when it is null; the tail is the 14 % of the published run post4-table2-20
 SPLITS: dict[str, float | None] = {"official": None, "stratified": 10_000 / 60_000, "tail": 0.14, "holdout": 0.1}
@@ -50,6 +50,20 @@ def split(
     return Split(train, val, None if everything else official_test)
 
 
+def split_sizes(
+    kind: str, train_images: int, test_images: int, pool: str, val_size: float | None, classes: int
+) -> tuple[int, int]:
+    """(training, validation) images of that split, with no image read. Raises ConfigError if it cannot be made."""
+    size = SPLITS[kind] if val_size is None else val_size
+    if size is None:
+        return train_images, test_images
+    count = train_images + test_images if kind == "stratified" and pool == "all" else train_images
+    val_images = images_of(size, count)
+    if kind != "tail" and min(val_images, count - val_images) < classes:
+        raise ConfigError(f"data.val_size (={size:g}) must leave each of {classes} classes an image on both sides")
+    return count - val_images, val_images
+
+
 def images_of(size: float, count: int) -> int:
     """A fraction below 1 or a number of images, as a number of images that leaves something on both sides."""
     images = count - int(np.floor(count * (1 - size))) if size < 1 else round(size)
@@ -59,9 +73,6 @@ def images_of(size: float, count: int) -> int:
 
 
 def _stratified(labels: NDArray[np.int64], val_images: int, seed: int) -> tuple[Tensor, Tensor]:
-    try:
-        parts = train_test_split(np.arange(len(labels)), test_size=val_images, stratify=labels, random_state=seed)
-    except ValueError as error:
-        raise ConfigError(f"data.val_size (={val_images}): {error}") from error
+    parts = train_test_split(np.arange(len(labels)), test_size=val_images, stratify=labels, random_state=seed)
     train, val = (torch.from_numpy(np.asarray(part)) for part in parts)
     return train, val

@@ -6,6 +6,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from resnetlab.files import write_atomically
+
 __all__ = ["draw_curves"]
 
 Row = dict[str, float]
@@ -39,7 +41,7 @@ def draw_curves(rows: Sequence[Row], thresholds: Sequence[float], title: str, pa
         axes.xaxis.get_major_locator().set_params(integer=True)
     accuracy.legend(fontsize=8, loc="lower right")
     loss.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 
 def _lines(axes: object, rows: Sequence[Row], name: str) -> None:

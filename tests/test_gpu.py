@@ -1,0 +1,77 @@
+"""What only a CUDA device can show: run with make test-slow where there is one."""
+
+import pytest
+import torch
+
+from conftest import tiny
+from resnetlab import run
+from resnetlab.build import build_module
+from resnetlab.data import ImageData
+from resnetlab.files import read_rows
+from resnetlab.folders import run_folder
+from test_run import deterministic, stop_after
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here"),
+]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "radam", "nadam", "muon"])
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "32-true"])
+def test_every_optimizer_trains_in_every_precision(optimizer: str, precision: str) -> None:
+    config = tiny(
+        f"optimizer={optimizer}", f"trainer.precision={precision}", "regularization=l2_weight_decay",
+        "recalibrate_bn=true", "trainer.recalibration_images=32", "lr=1e-3",
+    )  # fmt: skip
+    summary = run(config)
+    assert summary["status"] == "finished"
+    assert summary["final_train_ce"] < 2.5  # ln(10) = 2.3 is chance; a broken scaler or device mix-up explodes
+
+
+def test_a_float32_run_on_the_gpu_is_close_to_the_cpu() -> None:
+    """Same plan, same weights: after one epoch of two steps the losses differ by rounding (TF32 is off by default)."""
+    rows = []
+    for accelerator in ("cpu", "cuda"):
+        config = tiny(f"study={accelerator}", f"trainer.accelerator={accelerator}", "trainer.precision=32-true")
+        run(config)
+        rows.append(read_rows(run_folder(config).metrics)[0])
+    assert rows[1]["train/ce"] == pytest.approx(rows[0]["train/ce"], rel=1e-2)
+
+
+def test_a_resumed_run_starts_from_the_same_weights_and_data() -> None:
+    whole, broken = tiny("study=whole"), tiny("study=broken")
+    run(whole)
+    stop_after(broken, epochs=2)
+    run(broken)
+    ends = [deterministic(read_rows(run_folder(config).metrics))[-1] for config in (whole, broken)]
+    assert ends[0]["lr"] == ends[1]["lr"]
+    # cuDNN may round differently from run to run: the loss of the resumed epoch agrees, but not to the bit
+    assert ends[1]["train/ce"] == pytest.approx(ends[0]["train/ce"], rel=2e-2)
+
+
+def test_a_step_reads_nothing_back_from_the_device() -> None:
+    config = tiny("regularization=l2_weight_decay", "trainer.precision=32-true")
+    device = torch.device("cuda")
+    data = ImageData(config.data, config.batch_size, config.shift, config.seed)
+    data.move(device)
+    module = build_module(config, data).to(device)
+    optimizer = module.build_optimizer()
+
+    def step(k: int, x: torch.Tensor, y: torch.Tensor) -> None:
+        module.set_time(optimizer, k)
+        logits = module.model(x)
+        loss, ce = module.losses(logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        module.train_meter.update(loss, ce, logits, y)
+        module.watch(loss.detach(), k)
+
+    batches = data.batches(1, device)
+    step(0, *next(batches))  # the first copies the plan to the device and allocates
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(2, *next(batches))  # not the last of its epoch, whose end reads the figures back
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
