@@ -557,3 +557,25 @@ def test_fused_devices_are_torchs() -> None:
     assert set(FUSED_DEVICES) <= set(_get_fused_kernels_supported_devices())
     assert build("adamw", net()).param_groups[0]["fused"] is True
     assert build("adamw", net(), fused=False).param_groups[0]["fused"] is False
+
+
+def test_coupled_decay_with_momentum_acts_as_a_decoupled_one_that_is_one_over_one_minus_mu_larger() -> None:
+    """What the README says of SGD. No gradient, lr 0.1, 1,000 steps: exp(-0.05) without momentum, exp(-0.5) at 0.9."""
+
+    def shrunk(regularization: str, wd: float, momentum: float) -> float:
+        layer = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(layer.weight)
+        optimizer = OPTIMIZERS["sgd"]().build(
+            layer, lr=0.1, momentum=momentum, wd=wd, regularization=REGULARIZATIONS[regularization]()
+        )
+        for _ in range(1000):
+            layer.weight.grad = torch.zeros_like(layer.weight)
+            optimizer.step()
+        return float(layer.weight.detach())
+
+    # rounding in float32, 1,000 times
+    assert shrunk("coupled", 5e-4, 0.0) == pytest.approx(shrunk("weight_decay", 5e-4, 0.0), rel=1e-5)
+    assert shrunk("coupled", 5e-4, 0.0) == pytest.approx(math.exp(-0.05), rel=1e-3)
+    # the buffer takes about 1 / (1 - mu) = 10 steps to fill: 10 of 1,000 steps' decay of 0.5 is 0.5 %
+    assert shrunk("coupled", 5e-4, 0.9) == pytest.approx(shrunk("weight_decay", 5e-3, 0.9), rel=1e-2)
+    assert shrunk("coupled", 5e-4, 0.9) == pytest.approx(math.exp(-0.5), rel=1e-2)

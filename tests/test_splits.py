@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnetlab.data.splits import SPLITS, Split, split
+from resnetlab.data.splits import SPLITS, Split, split, split_sizes
 from resnetlab.errors import ConfigError
 
 TEST = 10_000
@@ -53,6 +53,7 @@ def test_default_sizes_and_complete_disjoint_parts(kind: str, pool: str, train: 
     parts = cut(kind, pool=pool)
     assert (len(parts.train), len(parts.val)) == (train, val)
     check_division(parts, train + val)
+    assert split_sizes(kind, 50_000, TEST, pool, None, 10) == (train, val)
     if test is None:
         assert parts.test is None
     else:
@@ -137,6 +138,7 @@ def test_val_size_is_a_fraction_or_a_number(kind: str, of: int, val_size: float,
     parts = cut(kind, val_size=val_size)
     assert len(parts.val) == (of // share if share else 2_500)
     check_division(parts, of)
+    assert split_sizes(kind, 50_000, TEST, "all", val_size, 10) == (len(parts.train), len(parts.val))
 
 
 @pytest.mark.parametrize(
@@ -148,17 +150,25 @@ def test_val_size_is_a_fraction_or_a_number(kind: str, of: int, val_size: float,
         ("tail", 0.0, r"data\.val_size \(=0\) must leave"),
         ("tail", 0.999999, r"data\.val_size \(=0\.999999\) must leave"),
         ("tail", -5.0, r"data\.val_size \(=-5\) must leave"),
-        ("holdout", 9, r"data\.val_size \(=9\): .*number of classes"),  # fewer images than classes
+        ("holdout", 9, r"data\.val_size \(=9\) must leave each of 10 classes an image on both sides"),
+        ("holdout", 49_991, r"data\.val_size \(=49991\) must leave each of 10 classes"),
+        ("stratified", 59_991, r"data\.val_size \(=59991\) must leave each of 10 classes"),
     ],
 )
 def test_an_impossible_val_size_is_refused_by_its_value(kind: str, val_size: float, stated: str) -> None:
     with pytest.raises(ConfigError, match=stated) as caught:
-        cut(kind, val_size=val_size)
+        split_sizes(kind, 50_000, TEST, "all", val_size, 10)
     assert "\n" not in str(caught.value)
+
+
+def test_the_tail_may_hold_fewer_images_than_classes() -> None:
+    assert split_sizes("tail", 50_000, TEST, "all", 1, 10) == (49_999, 1)
+    assert cut("tail", val_size=1).val.tolist() == [49_999]
 
 
 @pytest.mark.parametrize("val_size", [10, 49_990])
 def test_the_edges_of_what_is_possible_are_accepted(val_size: float) -> None:
     parts = cut("holdout", val_size=val_size)
+    assert split_sizes("holdout", 50_000, TEST, "all", val_size, 10) == (50_000 - val_size, val_size)
     assert len(parts.val) == val_size
     assert set(counts(parts.val)) == {val_size // 10}
