@@ -21,6 +21,7 @@ from torchvision import datasets
 
 from resnetlab.data import SOURCES, Data, ImageData, Images, derive_seed, load, plan
 from resnetlab.data.normalize import Normalizer
+from resnetlab.data.sources import SIZES
 from resnetlab.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
@@ -213,9 +214,7 @@ def test_cifar100_is_read_with_its_fine_labels(cifar100: FakeCifar) -> None:
 def test_the_home_folder_may_be_written_as_a_tilde(cifar10: FakeCifar, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(cifar10.root.parent))
     assert len(load("cifar10", "~/images").train) == 50
-    (
-        cifar10.folder / "data_batch_2"
-    ).unlink()  # torchvision expands the tilde too; our own look at the files must as well
+    (cifar10.folder / "data_batch_2").unlink()  # torchvision expands the tilde too: it is our own look that is asked
     with pytest.raises(DataError, match=str(cifar10.folder / "data_batch_2")):
         load("cifar10", "~/images")
 
@@ -307,6 +306,8 @@ def test_digits_are_the_same_every_time() -> None:
 
 def test_the_sources_are_these() -> None:
     assert sorted(SOURCES) == ["cifar10", "cifar100", "digits"]
+    # training images, test images, classes: https://www.cs.toronto.edu/~kriz/cifar.html; the digits are counted above
+    assert SIZES == {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)}
 
 
 # --- normalisation
@@ -536,13 +537,20 @@ def test_class_names_are_known_after_setup_which_reads_once() -> None:
     assert some.class_names == tuple("0123456789")
 
 
-def test_loaders_need_a_trainer_and_the_test_loader_untouched_images() -> None:
-    some = data()
-    some.setup()
-    with pytest.raises(DataError, match="trainer"):
-        some.train_dataloader()
-    with pytest.raises(DataError, match=r"data\.split=official has no untouched test images"):
-        some.test_dataloader()
+def test_loaders_need_a_trainer() -> None:
+    for loader in (data().train_dataloader, data().val_dataloader):
+        with pytest.raises(DataError, match=r"trainer\.fit"):
+            loader()
+
+
+@pytest.mark.parametrize("keys", [{}, {"limit": 100}, {"limit": 1_500}, {"split": "holdout"}, {"split": "stratified"}])
+@pytest.mark.parametrize("batch_size", [32, 5_000])
+def test_sizes_and_steps_are_known_before_the_images_are(keys: dict[str, Any], batch_size: int) -> None:
+    some = data(batch_size=batch_size, **keys)
+    steps = len(list(some.batches(1, CPU)))
+    assert some.config.steps_per_epoch(batch_size) == some.steps_per_epoch == steps
+    if "limit" not in keys:
+        assert some.config.sizes() == (len(some.train), len(some.val))
 
 
 # --- refusals
@@ -560,6 +568,8 @@ def test_loaders_need_a_trainer_and_the_test_loader_untouched_images() -> None:
         ({"val_size": -3.0, "split": "tail"}, "data.val_size (=-3) must be a fraction"),
         ({"val_size": float("nan"), "split": "tail"}, "data.val_size (=nan) must be a fraction"),
         ({"val_size": float("inf"), "split": "tail"}, "data.val_size (=inf) must be a fraction"),
+        ({"val_size": 5.0, "split": "holdout"}, "data.val_size (=5) must leave each of 10 classes"),
+        ({"val_size": 1437.0, "split": "tail"}, "data.val_size (=1437) must leave images on both sides of 1,437"),
         ({"pool": "train"}, "data.pool (=train) is used by data.split=stratified only"),
         ({"limit": 9}, "data.limit (=9) must be at least 10"),
         ({"split_seed": -1}, "data.split_seed (=-1) must be >= 0"),

@@ -100,6 +100,7 @@ def test_sums_do_not_drift_with_the_number_of_batches() -> None:
     meter = Meter(10)
     tenth = torch.tensor(0.1)
     for _ in range(1000):
-        meter.update(tenth, tenth, logits_for([1, 2], 10), torch.tensor([1, 2]))
-    # In float64 a thousand additions stay within 1e-13; summed in float32 they were off by 1e-6 and more.
+        meter.update(tenth, tenth, logits_for([1, 2, 3], 10), torch.tensor([1, 2, 3]))
+    # In float64 a thousand additions stay within 1e-13; summed in float32 they were off by 1e-6 and more, and with
+    # three images weighted in float32 by 1e-8.
     assert math.isclose(meter.compute()["loss"], float(tenth), rel_tol=1e-12)

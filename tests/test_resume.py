@@ -19,10 +19,11 @@ from test_run import deterministic
 LONG = ("data.limit=640", "batch_size=8", "epochs=3", "schedule=one_cycle", "recalibrate_bn=true", "wd=0.05")
 
 
-def kill_in_the_middle_of_an_epoch(folder: Path, rows: int) -> None:
-    """Starts the run, waits until metrics.csv holds `rows` rows and a moment more, and kills it."""
+def stop_in_the_middle_of_an_epoch(rows: int, stop: signal.Signals, status: int) -> None:
+    """Starts the run, waits until metrics.csv holds `rows` rows and a moment more, and sends it the signal."""
     with open("log", "w") as log:
-        process = subprocess.Popen(command(*TINY, *LONG), env=environment(), stdout=log, stderr=log)
+        arguments = command(*TINY, *LONG, "trainer.progress=lines")
+        process = subprocess.Popen(arguments, env=environment(), stdout=log, stderr=log)
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         found = list(Path("outputs").rglob("metrics.csv"))
@@ -32,8 +33,8 @@ def kill_in_the_middle_of_an_epoch(folder: Path, rows: int) -> None:
         time.sleep(0.05)
     time.sleep(0.4)
     assert process.poll() is None, "the run ended before it could be killed"
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    os.kill(process.pid, stop)
+    assert process.wait(60) == status
     assert not list(Path("outputs").rglob("summary.json"))
 
 
@@ -43,8 +44,8 @@ def test_a_killed_run_equals_an_undisturbed_one(empty_folder: Path, monkeypatch:
         (empty_folder / name).mkdir()
         monkeypatch.chdir(empty_folder / name)
         if name == "killed":
-            kill_in_the_middle_of_an_epoch(empty_folder / name, rows=1)
-            kill_in_the_middle_of_an_epoch(empty_folder / name, rows=2)
+            stop_in_the_middle_of_an_epoch(1, signal.SIGKILL, -signal.SIGKILL)
+            stop_in_the_middle_of_an_epoch(2, signal.SIGKILL, -signal.SIGKILL)
         done = train(*LONG, "trainer.progress=lines")
         assert done.returncode == 0, done.stderr
         assert ("resuming after epoch" in done.stdout) == (name == "killed")
@@ -58,3 +59,11 @@ def test_a_killed_run_equals_an_undisturbed_one(empty_folder: Path, monkeypatch:
         assert weights[0].keys() == weights[1].keys()
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert not list(results[1].rglob("*.part"))
+
+
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_what_is_kept_and_its_status_tells(stop: signal.Signals, status: int) -> None:
+    stop_in_the_middle_of_an_epoch(1, stop, status)
+    said = Path("log").read_text()
+    assert "interrupted; epochs kept: 1; the same command goes on from there" in said
+    assert "Traceback" not in said

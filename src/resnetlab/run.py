@@ -116,9 +116,9 @@ def fit(
         say(config, f"diverged: {error}; epochs kept: {len(recorder.rows)}")
         where = {"diverged_quantity": error.quantity, "diverged_epoch": error.epoch, "diverged_step": error.step}
         return "diverged", where
-    except SystemExit as error:  # Lightning's answer to Ctrl-C, after which it ignores the next one
-        if isinstance(error, SIGTERMException):
-            raise
+    except SIGTERMException:  # Lightning's, with the exit status of success
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except SystemExit:  # Lightning's answer to Ctrl-C, after which it ignores the next one
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     return "finished", {}

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -88,8 +89,8 @@ class ProgressDisplay(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._stop()
-        if isinstance(exception, KeyboardInterrupt):
-            self.say(f"interrupted; {len(self.recorder.rows)} epochs are kept, the same command goes on from there")
+        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
+            self.say(f"interrupted; epochs kept: {len(self.recorder.rows)}; the same command goes on from there")
 
     def left(self) -> str:
         """The time left at the pace so far, validation included."""
