@@ -24,7 +24,12 @@ def test_mean_and_sd_by_hand() -> None:
 def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1):
         run(tiny(f"seed={seed}", "epochs=1"))
-    for seed, text in ((2, None), (3, "{"), (4, '{"status": "diverged", "diverged_epoch": 5}'), (5, "[]")):
+    for seed, text in (
+        (2, None),
+        (3, "{"),
+        (4, '{"status": "diverged", "study": "s", "diverged_epoch": 5}'),
+        (5, "[]"),
+    ):
         folder = run_folder(tiny(f"seed={seed}", "epochs=1"))
         folder.path.mkdir()
         folder.config.write_text("")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import TINY
 from processes import TRAIN, command, environment, train
 from resnetlab import ConfigError, compose
 from resnetlab.folders import run_folder
@@ -42,7 +43,20 @@ def test_the_jobs_of_the_main_experiment() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["wdd=1"], ["+typo=1"], ["optimizer=adamx"], ["lr=abc"], ["-m", "wd=0.1,-0.1"], ["seeds=0"], ["=1"], ["lr"]],
+    [
+        *(
+            ["wdd=1"],
+            ["+typo=1"],
+            ["optimizer=adamx"],
+            ["lr=abc"],
+            ["seeds=0"],
+            ["=1"],
+            ["lr"],
+            ["~lr"],
+            ["model=null"],
+        ),
+        *(["-m", "wd=0.1,-0.1"], ["-m", "seed=range(0,0)"], ["-m", "model=glob(*)"], ["--config-name=x"]),
+    ],
 )
 def test_a_refusal_is_one_line_and_status_2_and_creates_nothing(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -62,6 +76,28 @@ def test_a_refusal_as_a_process() -> None:
     assert done.stderr.count("\n") == 1
     assert "adamw" in done.stderr
     assert not os.listdir()
+
+
+def test_a_reader_that_goes_away_costs_nothing() -> None:
+    """train.py | head -1: the run goes on in silence to its end."""
+    arguments = [*command(*TINY, "epochs=2", "trainer.progress=lines")]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment())
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    process.wait(120)
+    (summary,) = Path("outputs").rglob("summary.json")
+    assert json.loads(summary.read_text())["epochs_trained"] == 2
+
+
+@pytest.mark.parametrize("obstacle", ["outputs", "outputs/default"])
+def test_a_file_in_place_of_a_folder_is_one_line(obstacle: str) -> None:
+    Path(obstacle).parent.mkdir(exist_ok=True)
+    Path(obstacle).write_text("not a folder")
+    done = train("epochs=1")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert obstacle in done.stderr
 
 
 def test_missing_data_is_one_line_and_status_1_and_creates_nothing(tmp_path: Path) -> None:

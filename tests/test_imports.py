@@ -10,7 +10,7 @@ PACKAGE = Path(resnetlab.__file__).parent
 
 # from the ground up; a room may import from the rooms below it, and from itself
 ROOMS = [
-    "errors files",
+    "errors files speech",
     "models data schedules trainer",
     "regularization averaging meter",
     "optimizers",

@@ -173,7 +173,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(capsys: pytest
     capsys.readouterr()
     run(broken)
     said = capsys.readouterr().out
-    assert "last.ckpt cannot be read" in said
+    assert "last.ckpt cannot be used" in said
     assert "resuming after epoch 1 from" in said
     assert read_checkpoint(folder.previous)["epoch"] == 1  # a good one again, not the damaged one
     assert deterministic(read_rows(run_folder(whole).metrics)) == deterministic(read_rows(folder.metrics))
@@ -195,13 +195,48 @@ def test_a_run_resumed_under_other_conditions_says_so_and_keeps_the_earlier_mani
 
 
 def test_with_no_readable_checkpoint_a_run_starts_over_and_says_so(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "run")
-    assert resume_point(folder) == (None, [])
+    folder, config = RunFolder(tmp_path / "run"), tiny()
+    assert resume_point(folder, config) == (None, [])
     folder.checkpoints.mkdir(parents=True)
     folder.last.write_bytes(b"nothing")
-    path, remarks = resume_point(folder)
+    path, remarks = resume_point(folder, config)
     assert path is None
     assert "starting from the beginning" in remarks[-1]
+
+
+def test_a_checkpoint_of_another_run_is_not_continued(capsys: pytest.CaptureFixture[str]) -> None:
+    mine, other = tiny("study=mine", "trainer.progress=lines"), tiny("lr=1e-3")
+    expected = run(tiny("study=whole"))
+    stop_after(mine, epochs=2)
+    run(other)
+    run_folder(mine).last.write_bytes(run_folder(other).last.read_bytes())
+    summary = run(mine)
+    assert "belongs to another run" in capsys.readouterr().out
+    assert summary["final_val_ce"] == expected["final_val_ce"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("summary.json", "[]"),
+        ("summary.json", "{}"),
+        ("summary.json", "{"),
+        ("metrics.csv", ""),
+        ("metrics.csv", "e\n1\n"),
+    ],
+)
+def test_a_damaged_file_of_a_finished_run_is_made_again(
+    name: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny("epochs=1", "trainer.progress=lines")
+    run(config)
+    folder = run_folder(config)
+    before = {path: path.read_text() for path in (folder.summary, folder.metrics)}
+    (folder.path / name).write_text(text)
+    capsys.readouterr()
+    run(config)
+    assert "is damaged; made again" in capsys.readouterr().out
+    assert {path: path.read_text() for path in before} == before
 
 
 def test_killed_between_the_last_epoch_and_the_summary() -> None:

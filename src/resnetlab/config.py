@@ -150,22 +150,24 @@ def check(config: Config) -> None:
 
 def problems(config: Config) -> Iterator[str]:
     """What is wrong with single values at the top level."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.study):
-        yield f"study (={config.study!r}) must be a folder's name: letters, digits, '.', '_' and '-'"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study):
+        yield f"study (={config.study!r}) must be a folder's name: at most 100 letters, digits, '.', '_' and '-'"
     if config.seed < 0:
         yield f"seed (={config.seed}) must be >= 0"
-    if config.epochs < 1:
-        yield f"epochs (={config.epochs}) must be at least 1"
-    if config.batch_size < 1:
-        yield f"batch_size (={config.batch_size}) must be at least 1"
+    if not 1 <= config.epochs <= 100_000:
+        yield f"epochs (={config.epochs}) must be in 1..100,000"
+    if not 1 <= config.batch_size <= 1_000_000:
+        yield f"batch_size (={config.batch_size}) must be in 1..1,000,000"
     if not (math.isfinite(config.lr) and config.lr > 0):
         yield f"lr (={config.lr}) must be a finite number above 0"
     if config.momentum is not None and not 0 <= config.momentum < 1:
         yield f"momentum (={config.momentum}) must be in [0, 1)"
     if not 0 <= config.shift <= 0.5:
         yield f"shift (={config.shift}) must be a fraction of the image's side in [0, 0.5]"
+    if len(set(map(str, config.thresholds))) < len(config.thresholds):
+        yield f"thresholds (={config.thresholds}) must differ from each other"
     for threshold in config.thresholds:
-        if not 0 < threshold < 1:
+        if not isinstance(threshold, float) or not 0 < threshold < 1:
             yield f"thresholds (={threshold}) must be accuracies in (0, 1), such as 0.92"
     if config.objective not in OBJECTIVES:
         yield f"objective (={config.objective}) must be one of {', '.join(OBJECTIVES)}"

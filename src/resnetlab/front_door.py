@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from resnetlab.config import Config, conf_dir, parse
+from resnetlab.config import GROUPS, Config, conf_dir, parse
 from resnetlab.errors import ConfigError, LabError
 from resnetlab.run import objective, run
 
@@ -33,8 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     looks_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
     if not looks_only and "LOCAL_RANK" not in os.environ:  # a child of a distributed run was checked by its parent
         try:
-            for _ in jobs(asked.overrides, asked.multirun):
-                pass
+            if not jobs(asked.overrides, asked.multirun):
+                raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
         except REFUSALS as error:
             return complain(error)
     failures.clear()
@@ -53,7 +53,7 @@ def job(node: DictConfig) -> float:
     try:
         config = parse(node)
         return objective(config, run(config))
-    except LabError as error:
+    except (LabError, OSError) as error:
         failures.append(complain(error))
         return 0.0
 
@@ -66,6 +66,7 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """
     overrides, flags = [], []
     for argument in arguments:
+        refuse_argument(argument)
         if argument in ("-m", "--multirun"):
             flags = ["-m"]
         elif argument.startswith("seeds="):
@@ -74,13 +75,24 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
                 raise ConfigError(f"seeds (={count}) must be a number of seeds, such as 5 for seed=0..4")
             flags = ["-m"]
             overrides.append(f"seed=range(0,{count})")
-        elif argument.startswith(("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp")):
-            raise ConfigError(f"{argument.split('=')[0]} is not supported; put your files into {conf_dir()}")
-        else:
+        elif argument != "experiment=null":  # what conf/config.yaml says, which Hydra does not take back
             overrides.append(argument)
     if sum(override.lstrip("+").startswith("seed=") for override in overrides) > 1:
         raise ConfigError("seeds=N stands for seed=0..N-1; give one of seeds and seed, once")
     return [*flags, *overrides]
+
+
+def refuse_argument(argument: str) -> None:
+    """Raises ConfigError for what Hydra takes and we do not."""
+    key, _, value = argument.partition("=")
+    if key in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
+        raise ConfigError(f"{key} is not supported; put your files into {conf_dir()}")
+    if key.startswith("~"):
+        raise ConfigError(f"{key} is not supported: a key cannot be removed; give it the value that you want")
+    if value.startswith("glob("):
+        raise ConfigError(f"{argument} is not supported; write the options out: {key}=a,b,c")
+    if key in GROUPS and value == "null":
+        raise ConfigError(f"{key} (=null) must be one of {', '.join(GROUPS[key])}")
 
 
 def jobs(overrides: Sequence[str], multirun: bool) -> list[Config]:
@@ -106,9 +118,9 @@ def refusal(error: BaseException) -> str:
     chain = [error]
     while (following := chain[-1].__cause__ or chain[-1].__context__) is not None and following not in chain:
         chain.append(following)
-    root = str(chain[-1]).splitlines()
-    if root and root[0] not in text:
-        text += f": {root[0]}"
+    causes = [str(link).splitlines()[0] for link in reversed(chain) if str(link)]
+    if causes and causes[0] not in text:
+        text += f": {causes[0]}"
     for link in chain:
         parent = getattr(link, "parent_node", None)
         if isinstance(parent, DictConfig) and "not in" in str(link):

@@ -27,6 +27,7 @@ from resnetlab.manifest import changed_conditions, make_manifest, model_counts, 
 from resnetlab.module import Lab
 from resnetlab.report.curves import draw_curves
 from resnetlab.schedules import shortfall
+from resnetlab.speech import speak
 from resnetlab.summary import Summary, exhausted, summarize, threshold_columns
 
 __all__ = ["objective", "run"]
@@ -48,7 +49,7 @@ def run(config: Config) -> Summary:
         with alone(folder):
             if config.force:
                 start_over(folder)
-            checkpoint, remarks = resume_point(folder)
+            checkpoint, remarks = resume_point(folder, config)
             describe(config, folder, module, data, resumed=checkpoint is not None)
             for remark in remarks:
                 say(config, remark)
@@ -65,9 +66,16 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
     """The summary of a run that has come to its end, its threshold columns as `config` asks for them."""
     try:
         summary: Summary = json.loads(folder.summary.read_text())
-        return {**summary, **threshold_columns(read_rows(folder.metrics), config.thresholds)}
-    except (OSError, ValueError):
+        rows = read_rows(folder.metrics)
+        columns = threshold_columns(rows, config.thresholds)
+        if summary["status"] in ("finished", "diverged") and summary["epochs_trained"] == len(rows):
+            return {**summary, **columns}
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    say(config, f"{folder.path}: summary.json or metrics.csv is damaged; made again from the last checkpoint")
+    return None
 
 
 def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData, resumed: bool) -> None:
@@ -189,7 +197,7 @@ def recorder_of(trainer: L.Trainer) -> Recorder:
 
 def say(config: Config, line: str) -> None:
     if config.trainer.progress != "off":
-        print(line, flush=True)
+        speak(line)
 
 
 @contextmanager

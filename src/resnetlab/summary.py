@@ -68,8 +68,8 @@ def threshold_columns(rows: Sequence[Row], thresholds: Sequence[float]) -> Summa
     columns: Summary = {}
     for threshold in thresholds:
         reached = next((row for row in rows if row["val/acc"] >= threshold), None)
-        columns[f"epoch_to_{threshold:g}"] = reached and int(reached["epoch"])
-        columns[f"val_acc_at_{threshold:g}"] = reached and reached["val/acc"]
+        columns[f"epoch_to_{threshold}"] = reached and int(reached["epoch"])
+        columns[f"val_acc_at_{threshold}"] = reached and reached["val/acc"]
     return columns
 
 

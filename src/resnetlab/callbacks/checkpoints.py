@@ -11,8 +11,10 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from resnetlab.callbacks.recorder import Recorder
+from resnetlab.config import Config, from_plain
+from resnetlab.errors import DataError, first_line
 from resnetlab.files import write_atomically
-from resnetlab.folders import RunFolder
+from resnetlab.folders import RunFolder, configuration_name, identity
 from resnetlab.summary import improvements
 
 __all__ = ["AtomicCheckpointIO", "Checkpoints", "read_checkpoint", "resume_point"]
@@ -33,7 +35,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if path in self.keep_previous and path.exists():
             previous = path.with_suffix(".prev" + path.suffix)
             write_link(path, previous)
-        write_atomically(path, lambda file: torch.save(checkpoint, file))
+        try:
+            write_atomically(path, lambda file: torch.save(checkpoint, file))
+        except RuntimeError as error:  # torch's zip writer hides the system's reason
+            raise OSError(f"{path} could not be written; is the disk full?") from error
 
 
 def write_link(path: Path, link: Path) -> None:
@@ -73,16 +78,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def resume_point(folder: RunFolder) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that can be read, or None to start anew, and what has to be said about it."""
+def epochs_done(checkpoint: dict[str, Any], config: Config) -> int:
+    """The finished epochs in it. Raises if it is no checkpoint of ours, or another run's."""
+    saved = from_plain(checkpoint["config"])
+    if (identity(saved), saved.seed) != (identity(config), config.seed):
+        raise DataError(f"it belongs to another run, {configuration_name(saved)}, seed {saved.seed}")
+    return len(checkpoint["callbacks"][Recorder.__name__]["rows"])
+
+
+def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of this run that can be used, or None to start anew, and what has to be said about it."""
     remarks = []
     for path in (folder.last, folder.previous):
         if not path.exists():
             continue
         try:
-            epoch = read_checkpoint(path)["epoch"] + 1
+            epoch = epochs_done(read_checkpoint(path), config)
         except Exception as error:  # torch raises many kinds for a damaged file
-            remarks.append(f"{path} cannot be read ({type(error).__name__}); going back to what was saved before it")
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            remarks.append(f"{path} cannot be used ({reason}); going back to what was saved before it")
             continue
         if path == folder.previous:
             write_link(path, folder.last)  # or the next save would keep the damaged one as its previous

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.folders import RunFolder
+from resnetlab.speech import speak
 from resnetlab.summary import improvements
 
 __all__ = ["ProgressDisplay"]
@@ -101,8 +102,10 @@ class ProgressDisplay(L.Callback):
         return str(timedelta(seconds=round(seconds)))
 
     def say(self, line: str) -> None:
-        if self.style != "off":
+        if self.bar is not None:
             self.console.print(line, markup=False)
+        elif self.style != "off":
+            speak(line)
 
     def _update(self, description: str, note: str | None = None) -> None:
         assert self.bar is not None

@@ -53,12 +53,14 @@ class Data:
             self.sizes()
         if self.limit is not None and self.limit < 10:
             raise ConfigError(f"data.limit (={self.limit}) must be at least 10 images, or null for all of them")
-        if self.split_seed < 0:
-            raise ConfigError(f"data.split_seed (={self.split_seed}) must be >= 0")
-        if self.padding < 1:
-            raise ConfigError(f"data.padding (={self.padding}) must be at least 1; data.translate=none turns it off")
-        if self.eval_batch_size < 1:
-            raise ConfigError(f"data.eval_batch_size (={self.eval_batch_size}) must be at least 1")
+        if not 0 <= self.split_seed < 2**32:
+            raise ConfigError(f"data.split_seed (={self.split_seed}) must be in 0..{2**32 - 1}")
+        if not 1 <= self.padding <= 8:
+            raise ConfigError(
+                f"data.padding (={self.padding}) must be in 1..8 pixels; data.translate=none turns it off"
+            )
+        if not 1 <= self.eval_batch_size <= 1_000_000:
+            raise ConfigError(f"data.eval_batch_size (={self.eval_batch_size}) must be in 1..1,000,000")
 
     def sizes(self) -> tuple[int, int]:
         """Training and validation images after the split, before the limit. Raises ConfigError if a side is empty."""

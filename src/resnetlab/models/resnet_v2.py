@@ -143,13 +143,13 @@ def check_arguments(
     depth: int, bn_momentum: float, bn_eps: float, shortcut_kernel: int, activation: str, norm: str
 ) -> None:
     """Raises ConfigError, naming the key and the value, for what no network can be built from."""
-    if depth < 11 or (depth - 2) % 9:
+    if not 11 <= depth <= 2000 or (depth - 2) % 9:
         raise ConfigError(f"model.depth (={depth}) must be 9n + 2 with n >= 1: 11, 20, 29, ... 56, ... 110")
     if not 0 < bn_momentum <= 1:
         raise ConfigError(f"model.bn_momentum (={bn_momentum}) must be in (0, 1]; Keras' 0.99 is 0.01 here")
     if not 0 < bn_eps < 1:
         raise ConfigError(f"model.bn_eps (={bn_eps}) must be in (0, 1)")
-    if shortcut_kernel < 1 or shortcut_kernel % 2 == 0:
+    if not 1 <= shortcut_kernel <= 7 or shortcut_kernel % 2 == 0:
         raise ConfigError(f"model.shortcut_kernel (={shortcut_kernel}) must be odd: 1 or 3")
     if activation not in ACTIVATIONS:
         raise ConfigError(f"model.activation (={activation}) must be one of {', '.join(sorted(ACTIVATIONS))}")

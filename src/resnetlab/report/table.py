@@ -23,7 +23,7 @@ def collect(folders: Iterable[Path]) -> tuple[dict[str, list[dict[str, Any]]], l
         run = config.parent
         try:
             summary = json.loads((run / "summary.json").read_text())
-            status = summary["status"]
+            status, study = summary["status"], summary["study"]
         except OSError:
             others.append(f"{run}: not finished")
             continue
@@ -31,7 +31,7 @@ def collect(folders: Iterable[Path]) -> tuple[dict[str, list[dict[str, Any]]], l
             others.append(f"{run}: summary.json cannot be read ({type(error).__name__})")
             continue
         if status == "finished":
-            finished[f"{summary['study']}/{run.parent.name}"].append(summary)
+            finished[f"{study}/{run.parent.name}"].append(summary)
         else:
             others.append(f"{run}: {status} in epoch {summary.get('diverged_epoch')}")
     return dict(finished), others

@@ -25,7 +25,7 @@ class Lambda(Schedule):
         f = _function(self.function)
         try:
             value = float(f(at.t))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"schedule.function (={self.function}) must return a number for every t in epochs: "
                 f"at t = {at.t:g} {_one_line(error)}"
@@ -102,7 +102,7 @@ def _function(path: str) -> Callable[[float], Any]:
     """The callable at a dotted path. Raises ConfigError if there is none."""
     try:
         f = resolve_name(path)
-    except Exception as error:  # an import runs code: anything can come out of it
+    except (Exception, SystemExit) as error:  # an import runs code: anything can come out of it
         raise ConfigError(
             f"schedule.function (={path}) must be the dotted path of a function, such as math.cos: {_one_line(error)}"
         ) from error
@@ -110,5 +110,5 @@ def _function(path: str) -> Callable[[float], Any]:
     return f
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
