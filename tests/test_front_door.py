@@ -90,14 +90,12 @@ def test_a_reader_that_goes_away_costs_nothing() -> None:
     assert json.loads(summary.read_text())["epochs_trained"] == 2
 
 
-@pytest.mark.parametrize("obstacle", ["outputs", "outputs/default"])
-def test_a_file_in_place_of_a_folder_is_one_line(obstacle: str) -> None:
-    Path(obstacle).parent.mkdir(exist_ok=True)
-    Path(obstacle).write_text("not a folder")
+def test_a_file_in_place_of_a_folder_is_one_line() -> None:
+    Path("outputs").write_text("not a folder")
     done = train("epochs=1")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert obstacle in done.stderr
+    assert "outputs" in done.stderr
 
 
 def test_missing_data_is_one_line_and_status_1_and_creates_nothing(tmp_path: Path) -> None:

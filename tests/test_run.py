@@ -215,28 +215,21 @@ def test_a_checkpoint_of_another_run_is_not_continued(capsys: pytest.CaptureFixt
     assert summary["final_val_ce"] == expected["final_val_ce"]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("summary.json", "[]"),
-        ("summary.json", "{}"),
-        ("summary.json", "{"),
-        ("metrics.csv", ""),
-        ("metrics.csv", "e\n1\n"),
-    ],
-)
-def test_a_damaged_file_of_a_finished_run_is_made_again(
-    name: str, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_file_of_a_finished_run_is_made_again(capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny("epochs=1", "trainer.progress=lines")
     run(config)
     folder = run_folder(config)
     before = {path: path.read_text() for path in (folder.summary, folder.metrics)}
-    (folder.path / name).write_text(text)
-    capsys.readouterr()
-    run(config)
-    assert "is damaged; made again" in capsys.readouterr().out
-    assert {path: path.read_text() for path in before} == before
+    for path, text in [
+        (folder.summary, "[]"),
+        (folder.summary, '{"status": "finished"}'),
+        (folder.metrics, "epoch\n1\n"),
+    ]:
+        path.write_text(text)
+        capsys.readouterr()
+        run(config)
+        assert "is damaged; made again" in capsys.readouterr().out
+        assert {path: path.read_text() for path in before} == before
 
 
 def test_killed_between_the_last_epoch_and_the_summary() -> None:

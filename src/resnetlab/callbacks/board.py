@@ -58,7 +58,8 @@ def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:
 
 def confusion_figure(counts: torch.Tensor, names: tuple[str, ...]) -> Figure:
     """Rows are true classes, columns predictions; shown as shares of a row, with the counts where they fit."""
-    figure = Figure(figsize=(7, 6), layout="constrained")
+    figure = Figure(figsize=(7, 6))
+    figure.subplots_adjust(left=0.2, right=0.97, top=0.97, bottom=0.14)
     axes = figure.add_subplot()
     shares = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
     picture = axes.imshow(shares.cpu().numpy(), vmin=0, vmax=1, cmap="Blues")

@@ -17,9 +17,10 @@ TRAIN, VALIDATION, RECALIBRATED = "tab:red", "tab:blue", "tab:cyan"
 
 def draw_curves(rows: Sequence[Row], thresholds: Sequence[float], title: str, path: Path) -> None:
     """Writes a picture: train red, validation blue, thresholds green (the first solid, the others dotted)."""
-    figure = Figure(figsize=(8, 9), layout="constrained")
+    figure = Figure(figsize=(8, 9))
+    figure.subplots_adjust(left=0.14, right=0.98, top=0.95, bottom=0.06, hspace=0.06)  # a layout engine draws it twice
     accuracy, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
-    figure.suptitle(title, fontsize=9)
+    figure.suptitle(title, fontsize=9, y=0.98)
     _lines(accuracy, rows, "acc")
     for number, threshold in enumerate(thresholds):
         accuracy.axhline(threshold, color="tab:green", linestyle=":" if number else "-", linewidth=1)
