@@ -149,7 +149,8 @@ def conclude(
     summary = summarize(config, rows, status=status, parameters=model_counts(module.model)["trainable_parameters"])
     summary |= extra
     if rows:
-        draw_curves(rows, config.thresholds, f"{folder.path.parent.name}, seed {config.seed}", folder.curves)
+        title = f"{folder.path.parent.name}, seed {config.seed}"
+        draw_curves(rows, config.thresholds, title, folder.curves, planned_rates(module, len(rows)))
     if status == "finished":
         _, confusion = evaluate(module, data, data.val, config.trainer.device)
         board = next(c for c in trainer.callbacks if isinstance(c, Board))  # type: ignore[attr-defined]
@@ -158,6 +159,15 @@ def conclude(
     for line in result_lines(folder, summary):
         say(config, line)
     return summary
+
+
+def planned_rates(module: Lab, epochs: int) -> list[tuple[float, float]]:
+    """(epochs done, lr) at up to a thousand steps of the first `epochs`; nothing where lr depends on the figures."""
+    if module.schedule.stateful:
+        return []
+    per_epoch = module.span.steps_per_epoch
+    steps = range(0, epochs * per_epoch, max(1, epochs * per_epoch // 1000))
+    return [(k / per_epoch, float(module.timetable[k, 0])) for k in steps]
 
 
 def result_lines(folder: RunFolder, summary: Summary) -> list[str]:

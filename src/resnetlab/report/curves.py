@@ -15,8 +15,14 @@ Row = dict[str, float]
 TRAIN, VALIDATION, RECALIBRATED = "tab:red", "tab:blue", "tab:cyan"
 
 
-def draw_curves(rows: Sequence[Row], thresholds: Sequence[float], title: str, path: Path) -> None:
-    """Writes a picture: train red, validation blue, thresholds green (the first solid, the others dotted)."""
+def draw_curves(
+    rows: Sequence[Row], thresholds: Sequence[float], title: str, path: Path, plan: Sequence[tuple[float, float]] = ()
+) -> None:
+    """Writes a picture: train red, validation blue, thresholds green (the first solid, the others dotted).
+
+    An epoch's figures stand where it ends: epoch e at e. plan: (epochs done, lr) within the run, for schedules that
+    follow every step; without it the lr of each epoch's first step is drawn.
+    """
     figure = Figure(figsize=(8, 9))
     figure.subplots_adjust(left=0.14, right=0.98, top=0.95, bottom=0.06, hspace=0.06)  # a layout engine draws it twice
     accuracy, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
@@ -31,11 +37,12 @@ def draw_curves(rows: Sequence[Row], thresholds: Sequence[float], title: str, pa
             label = f"{column.split('/')[0]}, cross-entropy alone"
             loss.plot(*_points(rows, column), color=color, linestyle="--", linewidth=1, label=label)
     loss.set(ylabel="loss", yscale="log")
-    rate.plot(*_points(rows, "lr"), color="black", marker=".", linewidth=1)
+    times, rates = _points(rows, "lr") if not plan else (list(part) for part in zip(*plan, strict=True))
+    rate.plot(times, rates, color="black", linewidth=1, drawstyle="default" if plan else "steps-pre")
     rate.set(ylabel="learning rate", xlabel="epoch")
-    rates = _points(rows, "lr")[1]
     if min(rates) > 0 and max(rates) >= 10 * min(rates):
         rate.set_yscale("log")
+        rate.set_ylim(bottom=max(0.8 * min(rates), 1e-4 * max(rates)))  # 1cycle ends at 4e-6 of its peak
         rate.yaxis.set_minor_formatter(NullFormatter())  # the decades are enough in so low a panel
     for axes in (accuracy, loss, rate):
         axes.grid(alpha=0.3)
