@@ -101,6 +101,7 @@ def test_bad_input_is_refused_in_one_line_with_value_and_cure(override: str, wan
         compose(*override.split())
     line = refusal(caught.value)
     assert "\n" not in line
+    assert "+wdd" not in line  # Hydra's advice, which would be refused as well
     for word in wanted:
         assert word in line
 

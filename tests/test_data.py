@@ -572,9 +572,9 @@ def test_sizes_and_steps_are_known_before_the_images_are(keys: dict[str, Any], b
         ({"val_size": 1437.0, "split": "tail"}, "data.val_size (=1437) must leave images on both sides of 1,437"),
         ({"pool": "train"}, "data.pool (=train) is used by data.split=stratified only"),
         ({"limit": 9}, "data.limit (=9) must be at least 10"),
-        ({"split_seed": -1}, "data.split_seed (=-1) must be >= 0"),
-        ({"padding": 0}, "data.padding (=0) must be at least 1"),
-        ({"eval_batch_size": 0}, "data.eval_batch_size (=0) must be at least 1"),
+        ({"split_seed": -1}, "data.split_seed (=-1) must be in 0..4294967295"),
+        ({"padding": 0}, "data.padding (=0) must be in 1..8"),
+        ({"eval_batch_size": 0}, "data.eval_batch_size (=0) must be in 1..1,000,000"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_key_and_value(keys: dict[str, Any], stated: str) -> None:

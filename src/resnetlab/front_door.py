@@ -20,7 +20,7 @@ from resnetlab.run import objective, run
 __all__ = ["expand_arguments", "main", "refusal"]
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as are some of Hydra's
-NOISE = ("full_key", "reference_type", "object_type", "provider", "Config search", "set HYDRA_FULL_ERROR")
+NOISE = ("full_key", "reference_type", "object_type", "provider", "Config search", "set HYDRA_FULL_ERROR", "To append")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
