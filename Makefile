@@ -40,7 +40,7 @@ report: $(READY)  ## a table of the runs in DIR (default: outputs)
 tensorboard: $(READY)  ## TensorBoard on the runs in DIR (default: outputs)
 	$(BIN)/tensorboard --logdir $(DIR)
 
-bench: $(READY)  ## the lab's epoch against a bare PyTorch loop, in turn in one run
+bench: $(READY)  ## the lab's step against a bare PyTorch loop's, in turn in one run
 	$(BIN)/resnetlab bench
 
 clean:  ## removes .venv and caches; outputs and data stay

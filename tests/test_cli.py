@@ -49,7 +49,7 @@ def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.Capt
     ("arguments", "wanted"),
     [
         (["report", "nowhere"], "nowhere is not a folder"),
-        (["evaluate", "nothing.ckpt"], "nothing.ckpt is not a checkpoint"),
+        (["evaluate", "nothing.ckpt"], "nothing.ckpt is not there"),
         (["evaluate", "text.ckpt"], "text.ckpt is not a checkpoint"),
         (["evaluate", "object.ckpt"], "object.ckpt is not a checkpoint"),
         (["evaluate", "number.ckpt"], "number.ckpt is not a checkpoint"),
@@ -75,14 +75,16 @@ def test_evaluate_prints_the_figures(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_bench_writes_the_contracts_json(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["bench", "--images", "8", "--batch-size", "4", "--rounds", "2", "--model", "resnet20v2"]
+    arguments = ["bench", "--steps", "12", "--turn", "2", "--batch-size", "4", "--model", "resnet20v2"]
     assert main([*arguments, "--out", "bench.json"]) == 0
     content = json.loads(Path("bench.json").read_text())
     assert {row["name"] for row in content["rows"]} == {"lab_eager", "bare", "pipeline"}
     for row in content["rows"]:
         assert {"batch_size", "precision", "images_per_second", "ratio_to_bare", "rounds"} <= set(row)
-        assert row["rounds"] == 2
+        assert (row["rounds"], row["steps_per_round"]) == (6, 2)
+        assert row["ratio_95"][0] <= row["ratio_to_bare"] <= row["ratio_95"][1]
     bare = next(row for row in content["rows"] if row["name"] == "bare")
     assert bare["ratio_to_bare"] == 1.0
     assert {"device", "cores", "threads", "torch"} <= set(content["machine"])
+    assert content["seconds_between_epochs"] > 0
     assert not Path("outputs").exists()

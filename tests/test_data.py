@@ -568,6 +568,7 @@ def test_sizes_and_steps_are_known_before_the_images_are(keys: dict[str, Any], b
         ({"val_size": -3.0, "split": "tail"}, "data.val_size (=-3) must be a fraction"),
         ({"val_size": float("nan"), "split": "tail"}, "data.val_size (=nan) must be a fraction"),
         ({"val_size": float("inf"), "split": "tail"}, "data.val_size (=inf) must be a fraction"),
+        ({"val_size": 1.5, "split": "tail"}, "data.val_size (=1.5) must be a fraction below 1 or a whole number"),
         ({"val_size": 5.0, "split": "holdout"}, "data.val_size (=5) must leave each of 10 classes"),
         ({"val_size": 1437.0, "split": "tail"}, "data.val_size (=1437) must leave images on both sides of 1,437"),
         ({"pool": "train"}, "data.pool (=train) is used by data.split=stratified only"),

@@ -57,10 +57,10 @@ def run_report(options: argparse.Namespace) -> None:
 
 
 def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("bench", help="the lab's epoch against a bare loop, in turn in one run")
-    parser.add_argument("--images", type=int, default=640, help="training images an epoch (default: 640)")
+    parser = commands.add_parser("bench", help="the lab's step against a bare loop's, in turn in one run")
+    parser.add_argument("--steps", type=int, default=90, help="measured steps of each kind, at least (default: 90)")
+    parser.add_argument("--turn", type=int, default=1, help="steps in a row of each kind (default: 1; a GPU wants 50)")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7, help="measured epochs of each kind (default: 7)")
     parser.add_argument("--model", default="resnet56v2")
     parser.add_argument("--out", type=Path, help="write the table as JSON")
     parser.set_defaults(command=run_bench)
@@ -69,4 +69,4 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def run_bench(options: argparse.Namespace) -> None:
     from resnetlab.bench import bench
 
-    bench(options.model, options.images, options.batch_size, options.rounds, options.out)
+    bench(options.model, options.steps, options.turn, options.batch_size, options.out)

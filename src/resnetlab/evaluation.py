@@ -39,6 +39,8 @@ def evaluate_checkpoint(path: Path, part: str = "val", root: str | None = None) 
 
     root: where the data set is now, if it has moved. Raises DataError in one line.
     """
+    if not path.is_file():
+        raise DataError(f"{path} is not there; a run's are in its checkpoints/ folder")
     try:
         checkpoint = read_checkpoint(path)
         plain = checkpoint["config"]

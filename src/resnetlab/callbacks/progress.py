@@ -77,11 +77,8 @@ class ProgressDisplay(L.Callback):
             + f"  left {self.left()}"
         )
         if history[-1][0] == row["epoch"]:
-            before = f"{history[-2][1]:.5f}" if len(history) > 1 else "nothing"
-            self.say(
-                f"epoch {row['epoch']}: val_acc improved from {before} to {history[-1][1]:.5f}, "
-                f"saved {self.folder.best.name}"
-            )
+            change = f"improved from {history[-2][1]:.5f} to" if len(history) > 1 else "is"
+            self.say(f"epoch {row['epoch']}: val_acc {change} {history[-1][1]:.5f}, saved {self.folder.best.name}")
         if self.bar is not None:
             self._update(f"epoch {row['epoch']}/{trainer.max_epochs}", f"val_acc {row['val/acc']:.4f}")
 

@@ -66,6 +66,8 @@ def split_sizes(
 
 def images_of(size: float, count: int) -> int:
     """A fraction below 1 or a number of images, as a number of images that leaves something on both sides."""
+    if size >= 1 and size != round(size):
+        raise ConfigError(f"data.val_size (={size:g}) must be a fraction below 1 or a whole number of images")
     images = count - int(np.floor(count * (1 - size))) if size < 1 else round(size)
     if not 0 < images < count:
         raise ConfigError(f"data.val_size (={size:g}) must leave images on both sides of {count:,}")

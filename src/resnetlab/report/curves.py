@@ -30,6 +30,13 @@ def draw_curves(
     _lines(accuracy, rows, "acc")
     for number, threshold in enumerate(thresholds):
         accuracy.axhline(threshold, color="tab:green", linestyle=":" if number else "-", linewidth=1)
+        note = {
+            "xycoords": ("axes fraction", "data"),
+            "textcoords": "offset points",
+            "fontsize": 7,
+            "color": "tab:green",
+        }
+        accuracy.annotate(f"{threshold:g}", (0, threshold), (2, 1), **note)
     accuracy.set(ylabel="accuracy")
     _lines(loss, rows, "loss")
     if any(row["train/loss"] != row["train/ce"] for row in rows):  # a penalty or label smoothing is in the loss
