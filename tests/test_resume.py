@@ -19,11 +19,16 @@ from test_run import deterministic
 LONG = ("data.limit=640", "batch_size=8", "epochs=3", "schedule=one_cycle", "recalibrate_bn=true", "wd=0.05")
 
 
+def heed_interrupts() -> None:
+    """A shell that runs the tests in the background makes all below it ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def stop_in_the_middle_of_an_epoch(rows: int, stop: signal.Signals, status: int) -> None:
     """Starts the run, waits until metrics.csv holds `rows` rows and a moment more, and sends it the signal."""
     with open("log", "w") as log:
         arguments = command(*TINY, *LONG, "trainer.progress=lines")
-        process = subprocess.Popen(arguments, env=environment(), stdout=log, stderr=log)
+        process = subprocess.Popen(arguments, env=environment(), stdout=log, stderr=log, preexec_fn=heed_interrupts)
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
         found = list(Path("outputs").rglob("metrics.csv"))
