@@ -1,16 +1,25 @@
-"""Re-estimated batch-norm statistics against torch's update_bn and a closed form, and the model as it was after."""
+"""Re-estimated batch-norm statistics against torch's update_bn and a closed form; EMA and SWA against hand averages."""
 
 import copy
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from resnetlab.averaging import reestimated_statistics
+from conftest import tiny
+from resnetlab import Config, ConfigError, run
+from resnetlab.averaging import EMA, SWA, Averaging, reestimated_statistics
+from resnetlab.callbacks.checkpoints import read_checkpoint
+from resnetlab.callbacks.recorder import Recorder
+from resnetlab.evaluation import evaluate_checkpoint
+from resnetlab.files import read_rows
+from resnetlab.folders import run_folder
 from resnetlab.models import ResNetV2
+from resnetlab.schedules import Span
 
 
 def network(**options: Any) -> ResNetV2:
@@ -158,3 +167,161 @@ def test_without_running_statistics_the_model_passes_through_unchanged() -> None
     with reestimated_statistics(model, inputs()):
         assert not model.training
     check_same(state(model), before)
+
+
+# --- EMA and SWA
+
+
+def walk(
+    averaging: Averaging, momentum: float | None, steps: int, span: Span
+) -> tuple[list[Any], list[Any], nn.Module]:
+    """Random walk of a small network; (raw weights, averaged weights) after every step, and the network."""
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    average = averaging.begin(model, momentum)
+    assert average is not None
+    raw, averaged = [], []
+    for step in range(steps):
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn(p.shape, generator=generator))
+        raw.append([p.detach().double().clone() for p in model.parameters()])
+        averaging.after_step(average, model, step, span)
+        averaged.append([p.detach().double().clone() for p in average.module.parameters()])
+    return raw, averaged, model
+
+
+def check_close(ours: list[Tensor], expected: list[Tensor]) -> None:
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=0)  # float32 weights of about 5, some ten roundings
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_ema_is_keras_use_ema_written_by_hand(warmup: bool) -> None:
+    raw, averaged, _ = walk(EMA(warmup=warmup), 0.9, 20, Span(20, 1))
+    expected = raw[0]  # Keras: not_first_step * momentum, so the first step copies
+    check_close(averaged[0], expected)
+    for k in range(1, 20):
+        m = min(0.9, (1 + k) / (10 + k)) if warmup else 0.9
+        expected = [m * old + (1 - m) * new for old, new in zip(expected, raw[k], strict=True)]
+        check_close(averaged[k], expected)
+
+
+def test_ema_overwrites_the_weights_every_so_many_steps_and_goes_on_from_there() -> None:
+    span, averaging, model = Span(9, 1), EMA(overwrite_frequency=3), nn.Linear(2, 2)
+    average = averaging.begin(model, 0.5)
+    weight, expected = model.weight.detach().double().clone(), torch.zeros(2, 2, dtype=torch.float64)
+    for step in range(9):
+        with torch.no_grad():
+            model.weight.add_(1.0)
+        weight = weight + 1.0
+        expected = weight.clone() if step == 0 else 0.5 * expected + 0.5 * weight
+        averaging.after_step(average, model, step, span)
+        if step in (2, 5, 8):  # Keras: (iterations + 1) % frequency == 0
+            weight = expected.clone()
+        check_close([model.weight.detach().double()], [weight])
+
+
+@pytest.mark.parametrize(("start", "before"), [(0.75, 6), (0.0, 0), (5.0, 5), (0.99, 7)])
+def test_swa_is_the_mean_of_the_weights_after_each_epoch_beyond_start(start: float, before: int) -> None:
+    span = Span(3, 8)
+    raw, averaged, _ = walk(SWA(start=start), None, span.steps, span)
+    ends = [raw[3 * epoch - 1] for epoch in range(before + 1, 9)]
+    check_close(averaged[-1], [torch.stack(parts).mean(0) for parts in zip(*ends, strict=True)])
+    assert len(ends) == 8 - before
+
+
+def test_swa_has_a_learning_rate_of_its_own_from_start_on() -> None:
+    plan = np.column_stack([np.linspace(1, 0, 12), np.full(12, 0.9)])
+    changed = plan.copy()
+    SWA(start=2, lr=0.05).change_plan(changed, Span(3, 4))
+    np.testing.assert_array_equal(changed[:6], plan[:6])
+    np.testing.assert_array_equal(changed[6:, 0], 0.05)
+    np.testing.assert_array_equal(changed[:, 1], 0.9)
+
+
+def rows_of(config: Config) -> list[dict[str, float]]:
+    rows = read_rows(run_folder(config).metrics)
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+
+
+def test_an_average_leaves_the_training_alone_and_is_validated_beside_it() -> None:
+    configs = [tiny(), tiny("averaging=ema", "ema_momentum=0.5"), tiny("averaging=swa", "averaging.start=1")]
+    for config in configs:
+        run(config)
+    plain, ema, swa = map(rows_of, configs)
+    names = {"val/loss_avg", "val/ce_avg", "val/acc_avg", "val/acc5_avg"}
+    for rows in (ema, swa):
+        assert [{k: v for k, v in row.items() if k not in names} for row in rows] == plain
+    assert [names <= set(row) for row in ema] == [True] * 3
+    assert [names <= set(row) for row in swa] == [False, True, True]
+    assert ema[-1]["val/ce_avg"] != plain[-1]["val/ce"]
+
+
+def test_the_average_of_one_epoch_is_that_epoch_with_re_estimated_statistics() -> None:
+    config = tiny("averaging=swa", "averaging.start=2", "recalibrate_bn=true", "regularization=l2")
+    run(config)
+    last = rows_of(config)[-1]
+    for name in ("loss", "ce", "acc"):
+        assert last[f"val/{name}_avg"] == last[f"val/{name}_recal"]
+
+
+@pytest.mark.parametrize("averaging", ["ema", "swa"])
+def test_a_resumed_average_equals_an_undisturbed_one(averaging: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny("epochs=4", f"averaging={averaging}")
+    if averaging == "swa":
+        config.averaging = SWA(start=1)
+    run(config)
+    expected, weights = rows_of(config), read_checkpoint(run_folder(config).last)["state_dict"]
+    config.force = True
+    monkeypatch.setattr(Recorder, "on_train_epoch_end", interrupted_after(2))
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    monkeypatch.undo()
+    config.force = False
+    run(config)
+    assert rows_of(config) == expected
+    resumed = read_checkpoint(run_folder(config).last)["state_dict"]
+    assert all(torch.equal(resumed[key], weights[key]) for key in weights)
+    assert any(key.startswith("average.module.") for key in weights)
+
+
+def interrupted_after(epochs: int) -> Any:
+    """A recorder's on_train_epoch_end that is interrupted at the start of the one after that many."""
+    original = Recorder.on_train_epoch_end
+
+    def hook(self: Recorder, trainer: Any, module: Any) -> None:
+        if len(self.rows) == epochs:
+            raise KeyboardInterrupt
+        original(self, trainer, module)
+
+    return hook
+
+
+def test_evaluating_the_average_of_a_checkpoint_gives_the_rows_figure() -> None:
+    config = tiny("averaging=ema")
+    summary = run(config)
+    figures = evaluate_checkpoint(run_folder(config).last, averaged=True)
+    assert (figures["acc"], figures["ce"]) == (summary["final_val_acc_avg"], summary["final_val_ce_avg"])
+    assert figures["ce"] != evaluate_checkpoint(run_folder(config).last)["ce"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        ("ema_momentum=0.9", "ema_momentum (=0.9) is not used by averaging=none"),
+        ("averaging=swa ema_momentum=0.9", "ema_momentum (=0.9) is not used by averaging=swa"),
+        ("averaging=ema ema_momentum=1.0", "ema_momentum (=1) must be in [0, 1)"),
+        ("averaging=ema averaging.overwrite_frequency=0", "averaging.overwrite_frequency (=0) must be at least 1"),
+        ("averaging=swa averaging.start=3", "averaging.start (=3) must be below the 3 epochs"),
+        ("averaging=swa averaging.start=1.5", "averaging.start (=1.5) must be a fraction below 1 or a whole number"),
+        ("averaging=swa averaging.lr=0", "averaging.lr (=0) must be a finite number above 0"),
+        ("averaging=swa averaging.lr=0.1 schedule=reduce_on_plateau", "averaging.lr (=0.1) cannot go with"),
+        ("objective=final_val_acc_avg", "objective (=final_val_acc_avg) needs an average"),
+        ("snapshots=[4]", "snapshots (=[4]) must be epochs of the run, in 1..3"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(overrides: str, wanted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        tiny(*overrides.split())
+    assert str(caught.value).startswith(wanted)

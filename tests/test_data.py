@@ -148,8 +148,10 @@ class FakeCifar:
             self.pixels[name] = rng.integers(0, 256, (PER_BATCH, 3072), dtype=np.uint8)
             self.labels[name] = rng.permutation(len(self.names))[:PER_BATCH].tolist()
             content = {"data": self.pixels[name], "fine_labels" if fine else "labels": self.labels[name]}
-            self.write(name, content | ({"coarse_labels": [0] * PER_BATCH} if fine else {}))
-        self.write(str(cls.meta["filename"]), {cls.meta["key"]: self.names})
+            coarse = [label // 5 for label in self.labels[name]]
+            self.write(name, content | ({"coarse_labels": coarse} if fine else {}))
+        coarse_names = {"coarse_label_names": [f"superclass {i}" for i in range(20)]} if fine else {}
+        self.write(str(cls.meta["filename"]), {cls.meta["key"]: self.names} | coarse_names)
         for key in ("train_list", "test_list"):
             monkeypatch.setattr(cls, key, [[name, self.md5(name)] for name, _ in getattr(cls, key)])
         monkeypatch.setattr(cls, "meta", {**cls.meta, "md5": self.md5(str(cls.meta["filename"]))})
@@ -201,6 +203,14 @@ def test_cifar10_is_read_image_by_image_from_the_official_batches(cifar10: FakeC
     cifar10.check(source.test, ["test_batch"])
     assert source.class_names == tuple(cifar10.names)
     assert offline == []
+
+
+def test_cifar100_is_read_with_its_superclasses(cifar100: FakeCifar) -> None:
+    source = load("cifar100", str(cifar100.root), "coarse")
+    assert torch.equal(source.train.pixels, load("cifar100", str(cifar100.root)).train.pixels)
+    for images, file in ((source.train, "train"), (source.test, "test")):
+        assert images.labels.tolist() == [label // 5 for label in cifar100.labels[file]]
+    assert source.class_names == tuple(f"superclass {i}" for i in range(20))
 
 
 def test_cifar100_is_read_with_its_fine_labels(cifar100: FakeCifar) -> None:

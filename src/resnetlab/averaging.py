@@ -1,13 +1,151 @@
-"""Batch-norm statistics, re-estimated for the weights as they are now."""
+"""Weight averages (EMA, SWA), and batch-norm statistics re-estimated for the weights as they are now.
 
-from collections.abc import Iterable, Iterator
+An average is a second network beside the one that is trained, kept by torch's AveragedModel: it is part of every
+checkpoint, and training does not see it (but for EMA's overwrite_frequency). Its batch-norm statistics are those of the
+raw weights; they are re-estimated whenever it is evaluated (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["reestimated_statistics"]
+from resnetlab.errors import ConfigError
+from resnetlab.schedules import Span
+
+__all__ = ["AVERAGINGS", "EMA", "SWA", "Averaging", "batch_norms", "reestimated_statistics", "resolve_momentum"]
+
+
+@dataclass
+class Averaging:
+    """The config of the group `averaging`; as it stands: the weights as they are."""
+
+    name: str = "none"
+
+    default_momentum: ClassVar[float | None] = None  # what ema_momentum means when null; None = not used here
+
+    def check(self) -> None:
+        """Raises ConfigError at the first key that makes no sense."""
+
+    def check_span(self, span: Span) -> None:
+        """Refuses what can only be seen with the run's length known. Raises ConfigError."""
+
+    def begin(self, model: nn.Module, momentum: float | None) -> AveragedModel | None:
+        """An average of the model's weights, still empty; None where there is none. momentum: ema_momentum."""
+        return None
+
+    def after_step(self, average: AveragedModel, model: nn.Module, step: int, span: Span) -> None:
+        """Takes the weights after step `step` (from 0, over the whole run) into the average, where it is due."""
+
+    def change_plan(self, timetable: npt.NDArray[np.float64], span: Span) -> None:
+        """Writes a learning rate of its own into the run's table (steps, 2), in place."""
+
+
+@dataclass
+class EMA(Averaging):
+    """An exponential moving average: after each step average = m * average + (1 - m) * weights, m = ema_momentum.
+
+    Keras' use_ema: the first step copies, and every overwrite_frequency steps the weights become the average. Null is
+    never: Keras then overwrites them once, when training has ended, which is our averaged figure of the last epoch.
+    warmup: m is at most (1 + k) / (10 + k) at step k (TensorFlow's num_updates), so that the first weights fade soon.
+    """
+
+    name: str = "ema"
+    overwrite_frequency: int | None = None
+    warmup: bool = False
+
+    default_momentum: ClassVar[float | None] = 0.99  # Keras'
+
+    def check(self) -> None:
+        if self.overwrite_frequency is not None and self.overwrite_frequency < 1:
+            raise ConfigError(
+                f"averaging.overwrite_frequency (={self.overwrite_frequency}) must be at least 1 step, or null"
+            )
+
+    def begin(self, model: nn.Module, momentum: float | None) -> AveragedModel:
+        assert momentum is not None
+
+        @torch.no_grad()
+        def update(average: Sequence[Tensor], weights: Sequence[Tensor], updates: Tensor | int) -> None:
+            k = int(updates)
+            m = min(momentum, (1 + k) / (10 + k)) if self.warmup else momentum
+            torch._foreach_lerp_(list(average), list(weights), 1 - m)
+
+        return AveragedModel(model, multi_avg_fn=update)
+
+    def after_step(self, average: AveragedModel, model: nn.Module, step: int, span: Span) -> None:
+        average.update_parameters(model)
+        if self.overwrite_frequency is not None and (step + 1) % self.overwrite_frequency == 0:
+            with torch.no_grad():
+                torch._foreach_copy_(list(model.parameters()), list(average.module.parameters()))
+
+
+@dataclass
+class SWA(Averaging):
+    """Stochastic weight averaging: the plain mean of the weights after each epoch beyond `start`, the last included.
+
+    Izmailov et al. 2018 (arXiv 1803.05407). start: a fraction of the run below 1, or a number of epochs: those that are
+    trained before the first one whose weights are averaged. lr: the constant learning rate from then on, whatever the
+    schedule says; null leaves the schedule alone.
+    """
+
+    name: str = "swa"
+    start: float = 0.75
+    lr: float | None = None
+
+    def check(self) -> None:
+        if not (
+            0 <= self.start < 1 or (math.isfinite(self.start) and self.start >= 1 and self.start == int(self.start))
+        ):
+            raise ConfigError(
+                f"averaging.start (={self.start:g}) must be a fraction below 1 or a whole number of epochs"
+            )
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            raise ConfigError(
+                f"averaging.lr (={self.lr:g}) must be a finite number above 0, or null for the schedule's"
+            )
+
+    def check_span(self, span: Span) -> None:
+        if self.start >= span.epochs:
+            raise ConfigError(f"averaging.start (={self.start:g}) must be below the {span.epochs} epochs of the run")
+
+    def epochs_before(self, span: Span) -> int:
+        """Epochs that are trained before those whose weights are averaged."""
+        return int(self.start) if self.start >= 1 else math.floor(self.start * span.epochs)
+
+    def begin(self, model: nn.Module, momentum: float | None) -> AveragedModel:
+        return AveragedModel(model)
+
+    def after_step(self, average: AveragedModel, model: nn.Module, step: int, span: Span) -> None:
+        epochs, rest = divmod(step + 1, span.steps_per_epoch)
+        if rest == 0 and epochs > self.epochs_before(span):
+            average.update_parameters(model)
+
+    def change_plan(self, timetable: npt.NDArray[np.float64], span: Span) -> None:
+        if self.lr is not None:
+            timetable[self.epochs_before(span) * span.steps_per_epoch :, 0] = self.lr
+
+
+AVERAGINGS: dict[str, type[Averaging]] = {"none": Averaging, "ema": EMA, "swa": SWA}
+
+
+def resolve_momentum(averaging: Averaging, momentum: float | None) -> float | None:
+    """ema_momentum as it acts: null filled with the default. Raises ConfigError for a value that is not used."""
+    if momentum is None:
+        return averaging.default_momentum
+    if averaging.default_momentum is None:
+        raise ConfigError(f"ema_momentum (={momentum:g}) is not used by averaging={averaging.name}; take averaging=ema")
+    if not 0 <= momentum < 1:
+        raise ConfigError(f"ema_momentum (={momentum:g}) must be in [0, 1)")
+    return momentum
 
 
 @contextmanager
@@ -16,7 +154,7 @@ def reestimated_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> Iterat
 
     inputs: batches (N, C, H, W) of training images. Only batch norms see training mode, so no random number is drawn.
     """
-    norms = _batch_norms(model)
+    norms = batch_norms(model)
     buffers = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
     momenta, modes = [norm.momentum for norm in norms], {module: module.training for module in model.modules()}
     try:
@@ -26,7 +164,7 @@ def reestimated_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> Iterat
             norm.momentum = None  # torch: a cumulative mean over the batches
             norm.train()
         with torch.no_grad():
-            for x in inputs:
+            for x in inputs if norms else ():
                 model(x)
         model.eval()
         yield
@@ -39,5 +177,6 @@ def reestimated_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> Iterat
             module.training = training
 
 
-def _batch_norms(model: nn.Module) -> list[_BatchNorm]:
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The layers of the model that keep running statistics."""
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]

@@ -44,7 +44,7 @@ def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData
                 recorder,
                 ProgressDisplay(config.trainer.progress, recorder, folder),
                 Board(hyperparameters(config)),
-                Checkpoints(folder, recorder, to_plain(config)),
+                Checkpoints(folder, recorder, to_plain(config), config.snapshots),
             ],
             plugins=[AtomicCheckpointIO(keep_previous={folder.last})],
             num_sanity_val_steps=0,
@@ -69,6 +69,7 @@ def build_module(config: Config, data: ImageData) -> Lab:
         config.optimizer,
         config.schedule,
         config.regularization,
+        config.averaging,
         classes=len(data.class_names),
         span=span,
         lr=config.lr,
@@ -76,14 +77,16 @@ def build_module(config: Config, data: ImageData) -> Lab:
         wd=config.wd,
         l2=config.l2,
         seed=config.seed,
-        recalibrate=config.trainer.recalibration_images if config.recalibrate_bn else 0,
+        ema_momentum=config.ema_momentum,
+        recalibrate=config.recalibrate_bn,
+        recalibration_images=config.trainer.recalibration_images,
     )
 
 
 def hyperparameters(config: Config) -> dict[str, Any]:
     """The choices and top-level values, for TensorBoard's hparams tab."""
-    keys = ("seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "shift")
-    groups = ("model", "data", "optimizer", "schedule", "regularization")
+    keys = ("seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
+    groups = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
     return {group: getattr(config, group).name for group in groups} | {key: getattr(config, key) for key in keys}
 
 

@@ -30,6 +30,9 @@ def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = commands.add_parser("evaluate", help="loss and accuracy of a checkpoint on any part of its data")
     parser.add_argument("checkpoint", type=Path, metavar="CKPT")
     parser.add_argument("--on", choices=("train", "val", "test"), default="val", help="which images (default: val)")
+    parser.add_argument(
+        "--averaged", action="store_true", help="the averaged weights (EMA, SWA) instead of the raw ones"
+    )
     parser.add_argument("--root", help="the folder of the data set, if it has moved")
     parser.set_defaults(command=run_evaluate)
 
@@ -37,7 +40,8 @@ def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run_evaluate(options: argparse.Namespace) -> None:
     from resnetlab.evaluation import evaluate_checkpoint
 
-    for name, value in evaluate_checkpoint(options.checkpoint, options.on, options.root).items():
+    figures = evaluate_checkpoint(options.checkpoint, options.on, options.root, options.averaged)
+    for name, value in figures.items():
         print(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
 
 

@@ -11,6 +11,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from resnetlab.averaging import AVERAGINGS, Averaging, resolve_momentum
 from resnetlab.data import SOURCES, Data
 from resnetlab.errors import ConfigError
 from resnetlab.models import MODELS, Model
@@ -21,18 +22,19 @@ from resnetlab.trainer import TRAINERS, TrainerOptions
 
 __all__ = ["Config", "check", "compose", "conf_dir", "from_plain", "parse", "to_plain", "to_yaml"]
 
-OBJECTIVES = ("final_val_acc", "best_val_acc", "final_test_acc")
+OBJECTIVES = ("final_val_acc", "best_val_acc", "final_val_acc_avg", "final_test_acc")
 
 
 @dataclass
 class Config:
-    """One run. Null for wd, l2 and momentum means the default of the chosen regularization or optimizer."""
+    """One run. Null for wd, l2, momentum and ema_momentum means the default of the option that uses them."""
 
     model: Model = MISSING
     data: Data = MISSING
     optimizer: Optimizer = MISSING
     schedule: Schedule = MISSING
     regularization: Regularization = MISSING
+    averaging: Averaging = MISSING
     trainer: TrainerOptions = MISSING
     study: str = "default"
     seed: int = 0
@@ -42,11 +44,13 @@ class Config:
     wd: float | None = None
     l2: float | None = None
     momentum: float | None = None
+    ema_momentum: float | None = None
     shift: float = 0.07
     thresholds: list[float] = field(default_factory=lambda: [0.92, 0.93])
     objective: str = "final_val_acc"
     threads: int | None = None
     recalibrate_bn: bool = False
+    snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False
 
 
@@ -56,6 +60,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "regularization": REGULARIZATIONS,
+    "averaging": AVERAGINGS,
     "trainer": TRAINERS,
 }
 
@@ -85,7 +90,7 @@ def compose(*overrides: str) -> Config:
 
 
 def parse(node: DictConfig) -> Config:
-    """A composed node as a checked Config, wd, l2 and momentum filled in where they are used."""
+    """A composed node as a checked Config, wd, l2, momentum and ema_momentum filled in where they are used."""
     node = node.copy()
     OmegaConf.set_struct(node, False)
     node.pop("hydra", None)
@@ -94,6 +99,7 @@ def parse(node: DictConfig) -> Config:
     assert isinstance(config, Config)
     check(config)
     config.wd, config.l2 = resolve(config.regularization, config.wd, config.l2)
+    config.ema_momentum = resolve_momentum(config.averaging, config.ema_momentum)
     if config.momentum is None and not cycles_momentum(config):
         config.momentum = config.optimizer.default_momentum
     return config
@@ -115,7 +121,7 @@ def from_plain(plain: dict[str, Any]) -> Config:
     """The inverse of to_plain."""
     node = OmegaConf.structured(Config)
     for group, options in GROUPS.items():
-        option = options[plain[group]["name"]]
+        option = options[plain.setdefault(group, {"name": "none"})["name"]]  # older runs know no averaging
         node[group] = OmegaConf.structured(option)
     return parse(OmegaConf.merge(node, plain))  # type: ignore[arg-type]
 
@@ -138,13 +144,16 @@ def check(config: Config) -> None:
     the check() of one part."""
     for problem in problems(config):
         raise ConfigError(problem)
-    for part in (config.model, config.data, config.optimizer, config.schedule, config.regularization, config.trainer):
-        part.check()
+    for group in GROUPS:
+        getattr(config, group).check()
     resolve(config.regularization, config.wd, config.l2)
+    resolve_momentum(config.averaging, config.ema_momentum)
     check_pair(config.optimizer.name, config.regularization.name)
     for problem in combination_problems(config):
         raise ConfigError(problem)
-    config.schedule.check_span(Span(config.data.steps_per_epoch(config.batch_size), config.epochs))
+    span = Span(config.data.steps_per_epoch(config.batch_size), config.epochs)
+    config.schedule.check_span(span)
+    config.averaging.check_span(span)
     table(config.schedule, config.lr, config.momentum or 0.0, Span(2, config.epochs))  # does lambda work at every t?
 
 
@@ -171,6 +180,9 @@ def problems(config: Config) -> Iterator[str]:
             yield f"thresholds (={threshold}) must be accuracies in (0, 1), such as 0.92"
     if config.objective not in OBJECTIVES:
         yield f"objective (={config.objective}) must be one of {', '.join(OBJECTIVES)}"
+    for epoch in config.snapshots:
+        if not 1 <= epoch <= config.epochs:
+            yield f"snapshots (={config.snapshots}) must be epochs of the run, in 1..{config.epochs}"
     if config.threads is not None and not 1 <= config.threads <= 1024:
         yield f"threads (={config.threads}) must be in 1..1024, or null for torch's default"
 
@@ -180,7 +192,8 @@ def combination_problems(config: Config) -> Iterator[str]:
     for group, options in GROUPS.items():
         part = getattr(config, group)
         option = options.get(part.name)
-        if option is None or (isinstance(option, type) and option is not type(part)):
+        kind = option if isinstance(option, type) else type(option)
+        if kind is not type(part):
             yield f"{group}.name (={part.name}) cannot be set by itself; choose with {group}=..."
     if config.recalibrate_bn and config.model.norm != "batch":
         yield f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} keeps no running statistics"
@@ -193,6 +206,10 @@ def combination_problems(config: Config) -> Iterator[str]:
         yield "objective (=final_test_acc) needs untouched test images: data.split=holdout or tail"
     if (monitor := getattr(config.schedule, "monitor", None)) is not None and monitor not in monitors(config):
         yield f"schedule.monitor (={monitor}) must be one of {', '.join(monitors(config))}"
+    if config.schedule.stateful and getattr(config.averaging, "lr", None) is not None:
+        yield f"averaging.lr (={config.averaging.lr:g}) cannot go with schedule={config.schedule.name}; leave it out"  # type: ignore[attr-defined]
+    if config.objective == "final_val_acc_avg" and config.averaging.name == "none":
+        yield "objective (=final_val_acc_avg) needs an average: averaging=ema or swa"
     if getattr(config.optimizer, "nesterov", False) and config.optimizer.name == "sgd" and config.momentum == 0:
         yield "momentum (=0) cannot go with optimizer.nesterov=true; take a momentum above 0"
 

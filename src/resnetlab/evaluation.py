@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from resnetlab.averaging import reestimated_statistics
 from resnetlab.build import build_module
 from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.config import from_plain
@@ -14,28 +15,67 @@ from resnetlab.data import ImageData, Images
 from resnetlab.errors import DataError, first_line
 from resnetlab.meter import Meter
 from resnetlab.module import Lab
+from resnetlab.trainer import TrainerOptions
 
-__all__ = ["evaluate", "evaluate_checkpoint"]
+__all__ = ["evaluate", "evaluate_average", "evaluate_checkpoint", "open_checkpoint"]
 
 
-def evaluate(module: Lab, data: ImageData, images: Images, device: torch.device) -> tuple[dict[str, float], Tensor]:
-    """({loss, ce, acc, acc5}, counts (classes, classes) with the true class as row), computed in float32."""
+def evaluate(
+    module: Lab, data: ImageData, images: Images, device: torch.device, averaged: bool = False
+) -> tuple[dict[str, float], Tensor]:
+    """({loss, ce, acc, acc5}, counts (classes, classes) with the true class as row), computed in float32.
+
+    averaged: of the average's weights instead of the raw ones; its batch-norm statistics are the caller's business.
+    """
     module.to(device)
+    network = module.average.module if averaged and module.average is not None else module.model
     mode, classes = module.training, len(data.class_names)
     meter = Meter(classes, top5=True).to(device)
     confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
     module.eval()
     with torch.inference_mode():
         for x, y in data.eval_batches(images, device):
-            logits = module.model(x)
-            meter.update(*module.losses(logits, y), logits, y)
+            logits = network(x)
+            meter.update(*module.losses(logits, y, averaged), logits, y)
             confusion.update(logits, y)
     module.train(mode)
     return meter.compute(), confusion.compute().cpu()
 
 
-def evaluate_checkpoint(path: Path, part: str = "val", root: str | None = None) -> dict[str, Any]:
+def evaluate_average(
+    module: Lab, data: ImageData, images: Images, device: torch.device, epoch: int
+) -> tuple[dict[str, float], Tensor]:
+    """The same of the average, its batch-norm statistics re-estimated on training images as after `epoch` (from 1)."""
+    assert module.average is not None
+    inputs = data.recalibration_inputs(module.recalibration_images, epoch, device)
+    with reestimated_statistics(module.average.module.to(device), inputs):
+        return evaluate(module, data, images, device, averaged=True)
+
+
+def evaluate_checkpoint(
+    path: Path, part: str = "val", root: str | None = None, averaged: bool = False
+) -> dict[str, Any]:
     """What a checkpoint of ours achieves on the train, val or test part of its own data.
+
+    root: where the data set is now, if it has moved. averaged: the averaged weights, not the raw ones. Raises DataError
+    in one line.
+    """
+    module, data, epoch = open_checkpoint(path, root)
+    images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
+    if images is None:
+        raise DataError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
+    if averaged and not module.averaged:
+        raise DataError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
+    device = TrainerOptions().device
+    how = {"weights": "averaged"} if averaged else {}
+    figures, _ = (
+        evaluate_average(module, data, images, device, epoch) if averaged else evaluate(module, data, images, device)
+    )
+    return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **figures}
+
+
+def open_checkpoint(path: Path, root: str | None = None) -> tuple[Lab, ImageData, int]:
+    """The module with the checkpoint's weights, its data, and the epoch after which it was saved, from 1.
 
     root: where the data set is now, if it has moved. Raises DataError in one line.
     """
@@ -51,10 +91,6 @@ def evaluate_checkpoint(path: Path, part: str = "val", root: str | None = None) 
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         raise DataError(f"{path} is not a checkpoint of this lab ({first_line(error)})") from error
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
-    images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
-    if images is None:
-        raise DataError(f"data.split={config.data.split} has no untouched test images; evaluate on val")
     module = build_module(config, data)
     module.load_state_dict(checkpoint["state_dict"])
-    figures, _ = evaluate(module, data, images, config.trainer.device)
-    return {"checkpoint": str(path), "epoch": checkpoint["epoch"] + 1, "part": part, "images": len(images), **figures}
+    return module, data, checkpoint["epoch"] + 1

@@ -14,7 +14,7 @@ OUTPUTS = Path("outputs")
 
 # what does not change a run's figures: where things are, what is shown, what is read off them afterwards
 NOT_IDENTITY = {
-    *("study", "seed", "force", "thresholds", "objective", "data.root"),
+    *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root"),
     *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision"),
 }
 
@@ -26,6 +26,7 @@ READABLE = {
     "wd": "wd",
     "l2": "l2",
     "momentum": "m",
+    "ema_momentum": "ema",
     "shift": "shift",
     "data.limit": "limit",
     "model.depth": "depth",
@@ -35,12 +36,14 @@ READABLE = {
 def identity(config: Config) -> dict[str, Any]:
     """What a run is: its choices, and every other value that differs from its default.
 
-    A key that is added later leaves the identity of old runs alone, because they have its default.
+    A key that is added later leaves the identity of old runs alone, because they have its default; so does a group,
+    whose default is its option "none".
     """
     defaults = {
         "wd": config.regularization.default_wd,
         "l2": config.regularization.default_l2,
         "momentum": config.optimizer.default_momentum,
+        "ema_momentum": config.averaging.default_momentum,
     }
     values: dict[str, Any] = {}
     for field in fields(config):
@@ -48,7 +51,8 @@ def identity(config: Config) -> dict[str, Any]:
         if field.name in GROUPS:
             option = GROUPS[field.name][part.name]
             blank = option() if isinstance(option, type) else option
-            values[field.name] = part.name
+            if (field.name, part.name) != ("averaging", "none"):
+                values[field.name] = part.name
             for key in fields(part):
                 value = getattr(part, key.name)
                 if value != getattr(blank, key.name):
@@ -71,7 +75,7 @@ def configuration_name(config: Config) -> str:
     """For example resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-wd0.1-3f9a2c71."""
     values = identity(config)
     parts = [config.model.name, config.data.name, config.optimizer.name, config.schedule.name]
-    parts += [config.regularization.name]
+    parts += [config.regularization.name, *([] if config.averaging.name == "none" else [config.averaging.name])]
     parts += [f"{short}{values[key]:g}" for key, short in READABLE.items() if key in values]
     digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
     return "-".join([*parts, digest])
@@ -92,6 +96,10 @@ class RunFolder:
         self.best = self.checkpoints / "best.ckpt"
         self.last = self.checkpoints / "last.ckpt"
         self.previous = self.checkpoints / "last.prev.ckpt"
+
+    def snapshot(self, epoch: int) -> Path:
+        """The checkpoint that is kept of that epoch, if snapshots asks for it."""
+        return self.checkpoints / f"epoch={epoch}.ckpt"
 
 
 def run_folder(config: Config) -> RunFolder:

@@ -1,7 +1,5 @@
 """The LightningModule: where network, loss, optimizer and schedule meet."""
 
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -9,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnetlab.averaging import reestimated_statistics
+from resnetlab.averaging import Averaging, reestimated_statistics
 from resnetlab.data import ImageData, derive_seed
 from resnetlab.errors import Diverged
 from resnetlab.meter import Meter
@@ -26,8 +24,8 @@ class Lab(L.LightningModule):
     """One training run.
 
     model: (N, C, H, W) -> (N, classes) logits. lr, momentum: the schedule's base values. wd, l2: None where the
-    regularization does not use them. recalibrate: training images that re-estimate the batch-norm statistics for a
-    second validation, 0 for none.
+    regularization does not use them. ema_momentum: for averaging=ema. recalibrate: validate once more with re-estimated
+    batch-norm statistics. recalibration_images: training images that re-estimate them, there and for the average.
 
     Lightning owns epochs, validation, checkpoints and devices. Optimization is manual: the step sets lr and momentum
     from the schedule's table first, so that the schedule is a function of the step's number alone. Under 16-mixed a
@@ -40,6 +38,7 @@ class Lab(L.LightningModule):
         optimizer: Optimizer,
         schedule: Schedule,
         regularization: Regularization,
+        averaging: Averaging,
         *,
         classes: int,
         span: Span,
@@ -47,17 +46,25 @@ class Lab(L.LightningModule):
         momentum: float,
         wd: float | None = None,
         l2: float | None = None,
+        ema_momentum: float | None = None,
         seed: int = 0,
-        recalibrate: int = 0,
+        recalibrate: bool = False,
+        recalibration_images: int = 6400,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = model
         self.optimizer, self.schedule, self.regularization = optimizer, schedule, regularization
         self.lr, self.momentum, self.wd, self.l2 = lr, momentum, wd, l2
-        self.seed, self.recalibrate, self.span = seed, recalibrate, span
+        self.seed, self.span = seed, span
+        self.recalibrate, self.recalibration_images = recalibrate, recalibration_images
         self.timetable = table(schedule, lr, momentum, span)
+        averaging.change_plan(self.timetable, span)
+        self.averaging, self.average = averaging, averaging.begin(model, ema_momentum)
         self.kernels = conv_kernels(model) if l2 else []
+        self.averaged_kernels = conv_kernels(self.average.module) if l2 and self.average is not None else []
+        if self.average is not None:
+            self.average.requires_grad_(False)
         self.train_meter = Meter(classes)
         self.val_meter = Meter(classes, top5=True)
         self.row: Row = {}  # the epoch's figures, complete when validation has ended
@@ -78,12 +85,16 @@ class Lab(L.LightningModule):
             self.model, lr=self.lr, momentum=self.momentum, wd=self.wd, regularization=self.regularization
         )
 
-    def losses(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(loss, ce): what is minimised, and the plain cross-entropy in it; both means over the batch."""
+    def losses(self, logits: Tensor, labels: Tensor, averaged: bool = False) -> tuple[Tensor, Tensor]:
+        """(loss, ce): what is minimised, and the plain cross-entropy in it; both means over the batch.
+
+        averaged: with the penalty of the average's weights.
+        """
+        kernels = self.averaged_kernels if averaged else self.kernels
         ce = F.cross_entropy(logits, labels)
         smoothing = self.regularization.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) if smoothing else ce
-        return (loss + penalty(self.kernels, self.l2) if self.l2 else loss), ce
+        return (loss + penalty(kernels, self.l2) if self.l2 else loss), ce
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(derive_seed(self.seed, self.current_epoch + 1))
@@ -98,6 +109,8 @@ class Lab(L.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
+        if self.average is not None:
+            self.averaging.after_step(self.average, self.model, step, self.span)
         self.train_meter.update(loss, ce, logits, y)
         self.watch(loss.detach(), step)
 
@@ -119,10 +132,12 @@ class Lab(L.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """In float32 whatever the training's precision: stale batch-norm statistics can exceed float16's range."""
-        x, y = batch
+        self.validate_batch(self.model, *batch)
+
+    def validate_batch(self, network: nn.Module, x: Tensor, y: Tensor) -> None:
         with torch.autocast(x.device.type, enabled=False):
-            logits = self.model(x)
-        loss, ce = self.losses(logits, y)
+            logits = network(x)
+        loss, ce = self.losses(logits, y, averaged=network is not self.model)
         self.val_meter.update(loss, ce, logits, y)
 
     def on_validation_epoch_end(self) -> None:
@@ -136,7 +151,8 @@ class Lab(L.LightningModule):
             "momentum": momentum,
             **self.train_meter.compute("train/"),
             **self.val_meter.compute("val/"),
-            **(self.validate_recalibrated() if self.recalibrate else {}),
+            **(self.validate_again(self.model, "_recal") if self.recalibrate else {}),
+            **(self.validate_again(self.average.module, "_avg") if self.average is not None and self.averaged else {}),
             "weight_norm": self.weight_norm(),
         }
         # for callbacks of the user's own that monitor a figure
@@ -146,21 +162,19 @@ class Lab(L.LightningModule):
         if self.schedule.stateful:
             self.lr_schedulers().step(self.row[self.schedule.monitor])  # type: ignore
 
-    def validate_recalibrated(self) -> Row:
-        """The validation again, with batch-norm statistics re-estimated on training images; the run's own stay."""
-        data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
-        with (
-            torch.no_grad(),
-            reestimated_statistics(self.model, self.recalibration_inputs(data)),
-        ):
-            for batch in data.eval_batches(data.val, self.device):
-                self.validation_step(batch, 0)
-        return {k: v for k, v in self.val_meter.compute("val/", "_recal").items() if k != "val/acc5_recal"}
+    @property
+    def averaged(self) -> bool:
+        """Whether there is an average, and weights in it."""
+        return self.average is not None and int(self.average.n_averaged) > 0
 
-    def recalibration_inputs(self, data: ImageData) -> Iterator[Tensor]:
-        """Whole training batches of about `recalibrate` images: a partial one would weigh as much as the others."""
-        batches = max(1, min(self.recalibrate, len(data.train)) // data.batch_size)
-        return (x for x, _ in islice(data.batches(self.current_epoch + 1, self.device), batches))
+    def validate_again(self, network: nn.Module, suffix: str) -> Row:
+        """The validation of `network` with re-estimated batch-norm statistics; the network's own stay."""
+        data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
+        inputs = data.recalibration_inputs(self.recalibration_images, self.current_epoch + 1, self.device)
+        with torch.no_grad(), reestimated_statistics(network, inputs):
+            for x, y in data.eval_batches(data.val, self.device):
+                self.validate_batch(network, x, y)
+        return self.val_meter.compute("val/", suffix)
 
     def weight_norm(self) -> float:
         """The Euclidean norm of all trainable tensors together."""

@@ -20,7 +20,7 @@ from resnetlab.callbacks.recorder import Recorder
 from resnetlab.config import Config, to_yaml
 from resnetlab.data import ImageData, Images
 from resnetlab.errors import Diverged, LabError
-from resnetlab.evaluation import evaluate
+from resnetlab.evaluation import evaluate, evaluate_average
 from resnetlab.files import read_rows, write_json, write_rows, write_text
 from resnetlab.folders import RunFolder, run_folder
 from resnetlab.manifest import changed_conditions, make_manifest, model_counts, read_manifest
@@ -43,6 +43,7 @@ def run(config: Config) -> Summary:
     folder = run_folder(config)
     if not config.force and (done := finished(folder, config)) is not None:
         say(config, f"already {done['status']}: {folder.path} (force=true starts over)")
+        say_missing_snapshots(config, folder, done["epochs_trained"])
         return done
     with torch.random.fork_rng(), threads(config.threads), quiet():
         module, data, trainer = build(config)
@@ -54,6 +55,7 @@ def run(config: Config) -> Summary:
             for remark in remarks:
                 say(config, remark)
             status, extra = fit(config, module, data, trainer, checkpoint)
+            say_missing_snapshots(config, folder, len(recorder_of(trainer).rows))
             return conclude(config, folder, module, data, trainer, status, extra)
 
 
@@ -191,14 +193,24 @@ def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
 def test_figures(
     config: Config, folder: RunFolder, module: Lab, data: ImageData, test_images: Images
 ) -> dict[str, float]:
-    """Accuracy on the untouched test images, once: of the weights best on validation, and of the final ones."""
+    """Accuracy on the untouched test images, once: of the weights best on validation, the final and the average."""
     figures = {}
     final = {key: value.clone() for key, value in module.state_dict().items()}
     for name, weights in (("best", read_checkpoint(folder.best)["state_dict"]), ("final", final)):
         module.load_state_dict(weights)
         result, _ = evaluate(module, data, test_images, config.trainer.device)
         figures[f"{name}_test_acc"] = result["acc"]
+    if module.averaged:
+        result, _ = evaluate_average(module, data, test_images, config.trainer.device, config.epochs)
+        figures["averaged_test_acc"] = result["acc"]
     return figures
+
+
+def say_missing_snapshots(config: Config, folder: RunFolder, epochs: int) -> None:
+    """Says which snapshots are not there though their epoch was trained: before snapshots asked for them."""
+    missing = [epoch for epoch in config.snapshots if epoch <= epochs and not folder.snapshot(epoch).exists()]
+    if missing:
+        say(config, f"note: no snapshot of epochs {missing}: they were trained without it; force=true trains again")
 
 
 def recorder_of(trainer: L.Trainer) -> Recorder:

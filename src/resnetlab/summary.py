@@ -25,7 +25,8 @@ def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any)
     return {
         "status": status,
         **{
-            group: getattr(config, group).name for group in ("model", "data", "optimizer", "schedule", "regularization")
+            group: getattr(config, group).name
+            for group in ("model", "data", "optimizer", "schedule", "regularization", "averaging")
         },
         "study": config.study,
         "seed": config.seed,
@@ -35,6 +36,7 @@ def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any)
         "wd": config.wd,
         "l2": config.l2,
         "momentum": config.momentum,
+        "ema_momentum": config.ema_momentum,
         "shift": config.shift,
         "subset": config.data.limit,
         "epochs_trained": len(rows),
@@ -44,6 +46,8 @@ def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any)
         "final_val_acc": last.get("val/acc"),
         "final_val_acc5": last.get("val/acc5"),
         "final_val_acc_recal": last.get("val/acc_recal"),
+        "final_val_acc_avg": last.get("val/acc_avg"),
+        "final_val_ce_avg": last.get("val/ce_avg"),
         "final_train_acc": last.get("train/acc"),
         "final_train_loss": last.get("train/loss"),
         "final_train_ce": last.get("train/ce"),
@@ -51,6 +55,7 @@ def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any)
         "final_val_ce": last.get("val/ce"),
         "final_test_acc": None,
         "best_test_acc": None,
+        "averaged_test_acc": None,
         "val_loss_fluctuation": fluctuation(rows),
         "improvements": improvements(rows),
         "seconds_per_epoch": median(rows, "time/epoch"),

@@ -22,7 +22,7 @@ class TrainerOptions:
     precision: str = "auto"  # auto: 16-mixed on cuda (Keras' mixed_float16), 32-true on the cpu
     channels_last: bool = True
     patience: int | None = None  # early stopping: epochs without a new best val/acc; null = off
-    recalibration_images: int = 6400  # training images for recalibrate_bn
+    recalibration_images: int = 6400  # training images for recalibrate_bn and for averages
     progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +54,16 @@ def write_link(path: Path, link: Path) -> None:
 
 
 class Checkpoints(Checkpoint):
-    """Saves `last` after every epoch and `best` after every epoch with a new best val_acc.
+    """Saves `last` after every epoch, `best` after every epoch with a new best val_acc, and the snapshots asked for.
 
     Lightning's ModelCheckpoint (2.6.6) writes `last` only when `best` is written too, and forgets the best score when
     the folder is moved; this one has no state, because the recorder's rows tell.
     """
 
-    def __init__(self, folder: RunFolder, recorder: Recorder, config: dict[str, Any]) -> None:
-        self.folder, self.recorder, self.config = folder, recorder, config
+    def __init__(
+        self, folder: RunFolder, recorder: Recorder, config: dict[str, Any], snapshots: Collection[int] = ()
+    ) -> None:
+        self.folder, self.recorder, self.config, self.snapshots = folder, recorder, config, snapshots
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
@@ -69,6 +72,8 @@ class Checkpoints(Checkpoint):
         rows = self.recorder.rows
         if improvements(rows)[-1][0] == rows[-1]["epoch"]:
             trainer.save_checkpoint(self.folder.best, weights_only=False)
+        if (epoch := int(rows[-1]["epoch"])) in self.snapshots:
+            trainer.save_checkpoint(self.folder.snapshot(epoch), weights_only=False)
         trainer.save_checkpoint(self.folder.last, weights_only=False)
 
 

@@ -74,6 +74,7 @@ class ProgressDisplay(L.Callback):
             f"loss {row['train/loss']:.4f}  acc {row['train/acc']:.4f}  val_loss {row['val/loss']:.4f}  "
             f"val_acc {row['val/acc']:.4f}"
             + (f"  recalibrated {row['val/acc_recal']:.4f}" if "val/acc_recal" in row else "")
+            + (f"  averaged {row['val/acc_avg']:.4f}" if "val/acc_avg" in row else "")
             + f"  left {self.left()}"
         )
         if history[-1][0] == row["epoch"]:

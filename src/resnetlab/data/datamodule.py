@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import lightning as L
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from resnetlab.data import augment
 from resnetlab.data.normalize import NORMALIZATIONS, Normalizer
 from resnetlab.data.plan import Plan, plan
-from resnetlab.data.sources import SIZES, Images, load
+from resnetlab.data.sources import COARSE_CLASSES, SIZES, Images, load
 from resnetlab.data.splits import SPLITS, split, split_sizes
 from resnetlab.errors import ConfigError, DataError
 
@@ -25,6 +26,7 @@ class Data:
 
     name: str = "cifar10"
     root: str = "${oc.env:CIFAR_ROOT,data}"
+    labels: str = "fine"  # coarse: the 20 superclasses of cifar100
     split: str = "official"
     pool: str = "all"  # split=stratified: all 60,000 images, or the official "train"ing images
     val_size: float | None = None  # a fraction below 1 or a number of images; null = the split's default
@@ -43,6 +45,9 @@ class Data:
         _one_of("data.pool", self.pool, ("all", "train"))
         _one_of("data.normalize", self.normalize, NORMALIZATIONS)
         _one_of("data.translate", self.translate, TRANSLATIONS)
+        _one_of("data.labels", self.labels, ("fine", "coarse"))
+        if self.labels == "coarse" and self.name != "cifar100":
+            raise ConfigError(f"data.labels (=coarse) is for data=cifar100; {self.name} has one kind of label")
         if self.val_size is not None and self.split == "official":
             raise ConfigError(f"data.val_size (={self.val_size:g}) is not used by data.split=official; leave it out")
         if self.val_size is not None and not 0 < self.val_size < float("inf"):
@@ -65,6 +70,7 @@ class Data:
     def sizes(self) -> tuple[int, int]:
         """Training and validation images after the split, before the limit. Raises ConfigError if a side is empty."""
         train, test, classes = SIZES[self.name]
+        classes = COARSE_CLASSES if self.labels == "coarse" else classes
         return split_sizes(self.split, train, test, self.pool, self.val_size, classes)
 
     def steps_per_epoch(self, batch_size: int) -> int:
@@ -94,7 +100,7 @@ class ImageData(L.LightningDataModule):
         if self.train_images is not None:
             return
         config = self.config
-        source = load(config.name, config.root)
+        source = load(config.name, config.root, config.labels)
         pool = Images(
             torch.cat([source.train.pixels, source.test.pixels]), torch.cat([source.train.labels, source.test.labels])
         )
@@ -166,6 +172,11 @@ class ImageData(L.LightningDataModule):
         for order, shift, mirror in zip(*steps, strict=True):
             batch = images[order]
             yield self.augmented(batch, shift, mirror), batch.labels
+
+    def recalibration_inputs(self, images: int, epoch: int, device: torch.device) -> Iterator[Tensor]:
+        """Whole training batches of about `images` images: a partial one would weigh as much as the others."""
+        batches = max(1, min(images, len(self.train)) // self.batch_size)
+        return (x for x, _ in islice(self.batches(epoch, device), batches))
 
     def eval_batches(self, images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """All of `images`, normalised, not augmented, in batches of eval_batch_size."""

@@ -1,7 +1,9 @@
 """Image sets by name, as uint8 arrays: CIFAR-10 and CIFAR-100 through torchvision, and scikit-learn's digits."""
 
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -15,7 +17,7 @@ from torchvision.datasets.utils import check_integrity
 
 from resnetlab.errors import DataError, first_line
 
-__all__ = ["SIZES", "SOURCES", "Images", "Source", "load"]
+__all__ = ["COARSE_CLASSES", "SIZES", "SOURCES", "Images", "Source", "load"]
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,13 @@ class Source:
     class_names: tuple[str, ...]
 
 
-def load(name: str, root: str) -> Source:
-    """The data set, read from `root` (downloaded if it is not there). Raises DataError in one line."""
-    return SOURCES[name](Path(root).expanduser())
+def load(name: str, root: str, labels: str = "fine") -> Source:
+    """The data set, read from `root` (downloaded if it is not there). Raises DataError in one line.
+
+    labels: "coarse" for CIFAR-100's 20 superclasses instead of its 100 classes.
+    """
+    folder = Path(root).expanduser()
+    return coarse(folder) if labels == "coarse" else SOURCES[name](folder)
 
 
 def cifar10(root: Path) -> Source:
@@ -55,6 +61,17 @@ def cifar10(root: Path) -> Source:
 
 def cifar100(root: Path) -> Source:
     return _cifar(datasets.CIFAR100, root)
+
+
+def coarse(root: Path) -> Source:
+    """CIFAR-100 with its superclasses, which torchvision leaves out, from the files that it has checked."""
+    fine, folder = cifar100(root), root / datasets.CIFAR100.base_folder
+
+    def relabelled(images: Images, file: str) -> Images:
+        return Images(images.pixels, torch.tensor(_unpickle(folder / file)["coarse_labels"]))
+
+    names = _unpickle(folder / datasets.CIFAR100.meta["filename"])["coarse_label_names"]
+    return Source(relabelled(fine.train, "train"), relabelled(fine.test, "test"), tuple(names))
 
 
 def digits(root: Path) -> Source:
@@ -76,7 +93,14 @@ def digits(root: Path) -> Source:
 SOURCES = {"cifar10": cifar10, "cifar100": cifar100, "digits": digits}
 
 # training images, test images, classes: known before anything is read, so that every job of a sweep can be checked
+COARSE_CLASSES = 20  # of CIFAR-100
 SIZES = {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)}
+
+
+def _unpickle(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        content: dict[str, Any] = pickle.load(file, encoding="latin1")
+    return content
 
 
 def _cifar(cls: type[datasets.CIFAR10], root: Path) -> Source:

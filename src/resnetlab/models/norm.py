@@ -1,27 +1,55 @@
-"""Normalisation layers by name."""
+"""Normalisation layers by name, and the standardized weights that belong to one of them."""
 
 from collections.abc import Callable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from resnetlab.errors import ConfigError
 
-__all__ = ["NORMS", "norm_factory"]
+__all__ = ["NORMS", "StandardizedConv2d", "norm_factory", "standardize_weights"]
 
-NORMS = ("batch", "group")
+NORMS = ("batch", "group", "group_ws")
 
 # Wu & He 2018, table 3: 16 channels a group do as well as 32 groups, and 16 is our narrowest layer
 CHANNELS_PER_GROUP = 16
 
 
-def norm_factory(norm: str, bn_momentum: float, bn_eps: float) -> Callable[[int], nn.Module]:
-    """Returns a function channels -> layer.
+def norm_factory(norm: str, bn_momentum: float, bn_eps: float, flat: bool = False) -> Callable[[int], nn.Module]:
+    """Returns a function channels -> layer, for (N, C, H, W), or for (N, C) with `flat`.
 
     bn_momentum is PyTorch's (the weight of the new batch): Keras' momentum 0.99 is 0.01 here.
-    Group norm keeps no running statistics, so it behaves the same in training and evaluation.
+    Group norm keeps no running statistics, so it behaves the same in training and evaluation. group_ws is group norm
+    too; the convolutions of the network then have standardized weights, see `standardize_weights`. Raises ConfigError.
     """
+    if not 0 < bn_momentum <= 1:
+        raise ConfigError(f"model.bn_momentum (={bn_momentum}) must be in (0, 1]; Keras' 0.99 is 0.01 here")
+    if not 0 < bn_eps < 1:
+        raise ConfigError(f"model.bn_eps (={bn_eps}) must be in (0, 1)")
     if norm == "batch":
-        return lambda channels: nn.BatchNorm2d(channels, eps=bn_eps, momentum=bn_momentum)
-    if norm == "group":
+        layer = nn.BatchNorm1d if flat else nn.BatchNorm2d
+        return lambda channels: layer(channels, eps=bn_eps, momentum=bn_momentum)
+    if norm in ("group", "group_ws"):
         return lambda channels: nn.GroupNorm(max(1, channels // CHANNELS_PER_GROUP), channels, eps=bn_eps)
     raise ConfigError(f"model.norm (={norm}) must be one of {', '.join(NORMS)}")
+
+
+class StandardizedConv2d(nn.Conv2d):
+    """A convolution whose kernels have mean 0 and standard deviation 1 over (in, height, width) when they are used.
+
+    Qiao et al. 2019, Micro-Batch Training with Batch-Channel Normalization and Weight Standardization
+    (arXiv 1903.10520): what the optimizer moves, and what decay acts on, is the weight before that.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
+        weight = (self.weight - mean) / (deviation + 1e-5)  # their epsilon
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def standardize_weights(model: nn.Module) -> None:
+    """Turns every convolution of the model into a StandardizedConv2d, in place; its parameters stay what they were."""
+    for module in model.modules():
+        if type(module) is nn.Conv2d:
+            module.__class__ = StandardizedConv2d

@@ -16,7 +16,16 @@ from torch.nn import functional as F
 from resnetlab.errors import ConfigError
 from resnetlab.models.norm import norm_factory
 
-__all__ = ["ACTIVATIONS", "ResNetV2", "he_normal_", "resnet20v2", "resnet56v2", "resnet110v2"]
+__all__ = [
+    "ACTIVATIONS",
+    "ResNetV2",
+    "check_activation",
+    "check_v2",
+    "he_normal_",
+    "resnet20v2",
+    "resnet56v2",
+    "resnet110v2",
+]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -97,7 +106,7 @@ class ResNetV2(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_arguments(depth, bn_momentum, bn_eps, shortcut_kernel, activation, norm)
+        check_v2(depth, shortcut_kernel, activation)
         make_norm = norm_factory(norm, bn_momentum, bn_eps)
         self.activation = ACTIVATIONS[activation]
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which are replaced below
@@ -139,21 +148,19 @@ class ResNetV2(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
-def check_arguments(
-    depth: int, bn_momentum: float, bn_eps: float, shortcut_kernel: int, activation: str, norm: str
-) -> None:
+def check_v2(depth: int, shortcut_kernel: int, activation: str) -> None:
     """Raises ConfigError, naming the key and the value, for what no network can be built from."""
     if not 11 <= depth <= 2000 or (depth - 2) % 9:
         raise ConfigError(f"model.depth (={depth}) must be 9n + 2 with n >= 1: 11, 20, 29, ... 56, ... 110")
-    if not 0 < bn_momentum <= 1:
-        raise ConfigError(f"model.bn_momentum (={bn_momentum}) must be in (0, 1]; Keras' 0.99 is 0.01 here")
-    if not 0 < bn_eps < 1:
-        raise ConfigError(f"model.bn_eps (={bn_eps}) must be in (0, 1)")
     if not 1 <= shortcut_kernel <= 7 or shortcut_kernel % 2 == 0:
         raise ConfigError(f"model.shortcut_kernel (={shortcut_kernel}) must be odd: 1 or 3")
+    check_activation(activation)
+
+
+def check_activation(activation: str) -> None:
+    """Raises ConfigError, naming the key and the value."""
     if activation not in ACTIVATIONS:
         raise ConfigError(f"model.activation (={activation}) must be one of {', '.join(sorted(ACTIVATIONS))}")
-    norm_factory(norm, bn_momentum, bn_eps)
 
 
 def resnet20v2(classes: int = 10, **options: object) -> ResNetV2:

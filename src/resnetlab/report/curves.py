@@ -12,7 +12,7 @@ __all__ = ["draw_curves"]
 
 Row = dict[str, float]
 
-TRAIN, VALIDATION, RECALIBRATED = "tab:red", "tab:blue", "tab:cyan"
+TRAIN, VALIDATION, RECALIBRATED, AVERAGED = "tab:red", "tab:blue", "tab:cyan", "tab:purple"
 
 
 def draw_curves(
@@ -65,6 +65,7 @@ def _lines(axes: object, rows: Sequence[Row], name: str) -> None:
         ("train", "", TRAIN, "train"),
         ("val", "", VALIDATION, "val"),
         ("val", "_recal", RECALIBRATED, "val, batch-norm statistics re-estimated"),
+        ("val", "_avg", AVERAGED, "val, averaged weights"),
     ):
         epochs, values = _points(rows, f"{prefix}/{name}{suffix}")
         if epochs:

@@ -1,0 +1,49 @@
+"""torchvision's ResNet-18, and the ResNet-9 that "Experiments with CIFAR10" makes of the same parts."""
+
+from torch import nn
+from torchvision.models import ResNet
+from torchvision.models.resnet import BasicBlock
+
+from resnetlab.errors import ConfigError
+from resnetlab.models.norm import norm_factory
+
+__all__ = ["BLOCKS", "STEMS", "check_stem", "torchvision_resnet"]
+
+STEMS = ("cifar", "imagenet")
+BLOCKS = {"resnet18": [2, 2, 2, 2], "resnet9": [1, 1, 1, 1]}  # basic blocks of 64, 128, 256, 512 channels
+
+
+def torchvision_resnet(
+    blocks: list[int],
+    classes: int,
+    *,
+    stem: str = "cifar",
+    zero_init_residual: bool = True,
+    bn_momentum: float = 0.1,
+    bn_eps: float = 1e-5,
+    norm: str = "batch",
+) -> ResNet:
+    """(N, 3, H, W) -> (N, classes), its weights drawn from torch's global generator. Raises ConfigError.
+
+    stem: "imagenet", torchvision's 7x7 convolution of stride 2 and max-pooling, which leave 8x8 of a CIFAR image, or
+    "cifar", one 3x3 convolution of stride 1. zero_init_residual: blocks begin as the identity (Goyal et al. 2017).
+    """
+    check_stem(stem)
+    model = ResNet(
+        BasicBlock,
+        blocks,
+        num_classes=classes,
+        zero_init_residual=zero_init_residual,
+        norm_layer=norm_factory(norm, bn_momentum, bn_eps),
+    )
+    if stem == "cifar":
+        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    return model
+
+
+def check_stem(stem: str) -> None:
+    """Raises ConfigError, naming the key and the value."""
+    if stem not in STEMS:
+        raise ConfigError(f"model.stem (={stem}) must be one of {', '.join(STEMS)}")
