@@ -20,8 +20,10 @@ ROOMS = [
     "manifest callbacks",
     "build",
     "evaluation",
-    "run bench",
-    "front_door cli",
+    "run bench range_test interpolation",
+    "front_door",
+    "tools",
+    "cli",
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
 HYDRA = {"config", "front_door"}

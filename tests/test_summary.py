@@ -3,11 +3,19 @@
 import pytest
 
 from resnetlab import compose
-from resnetlab.summary import exhausted, fluctuation, improvements, summarize, threshold_columns
+from resnetlab.summary import exhausted, fit_sign, fluctuation, improvements, summarize, threshold_columns
 
 VAL_ACC = [0.50, 0.91, 0.90, 0.92, 0.92, 0.935, 0.93]
 ROWS = [
-    {"epoch": e, "val/acc": acc, "val/ce": 10.0 - e, "val/loss": 11.0 - e, "train/acc": 0.1 * e, "time/epoch": float(e)}
+    {
+        "epoch": e,
+        "val/acc": acc,
+        "val/ce": 10.0 - e,
+        "val/loss": 11.0 - e,
+        "train/acc": 0.1 * e,
+        "train/ce": 8.0 / e,
+        "time/epoch": float(e),
+    }
     for e, acc in enumerate(VAL_ACC, start=1)
 ]
 
@@ -57,3 +65,33 @@ def test_patience_counts_epochs_without_a_new_best() -> None:
     assert exhausted(ROWS[:3], 1)
     assert exhausted(ROWS[:5], 1)
     assert not exhausted(ROWS, None)
+
+
+def curves(train: list[float], val: list[float], column: str = "val/ce") -> list[dict[str, float]]:
+    pairs = enumerate(zip(train, val, strict=True), 1)
+    return [{"epoch": e, "train/ce": t, "val/ce": 9.0, column: v} for e, (t, v) in pairs]
+
+
+@pytest.mark.parametrize("column", ["val/ce", "val/ce_recal"])
+@pytest.mark.parametrize(
+    ("train", "val", "sign", "since"),
+    [
+        ([4.0, 3.0, 2.0, 1.8], [3.0, 2.5, 1.9, 1.6], "underfitting", None),  # the notebook's final run: 1.79 > 1.66
+        ([2.0, 1.0, 0.5, 0.2, 0.1], [1.9, 1.2, 1.3, 1.5, 1.7], "overfitting", 2),
+        ([2.0, 1.0, 0.5, 0.2, 0.1], [1.9, 1.4, 1.2, 1.1, 1.1], "balanced", None),
+        ([2.0, 1.0, 0.5, 0.2, 0.1], [1.9, 1.4, 9.9, 1.1, 1.1], "balanced", None),  # one swing is no sign
+        ([2.0, 1.0, 0.5, 0.6, 0.7], [1.9, 1.4, 0.8, 1.2, 1.4], "balanced", None),  # both rise: no overfitting
+        ([2.0, 1.0, 0.5], [1.9, 1.2, 1.5], None, None),  # too short to tell
+    ],
+)
+def test_the_signs_of_under_and_overfitting(
+    train: list[float], val: list[float], sign: str | None, since: int | None, column: str
+) -> None:
+    found = fit_sign(curves(train, val, column))
+    assert (found["fit_sign"], found["overfitting_since"]) == (sign, since)
+
+
+def test_the_gap_and_its_growth() -> None:
+    found = fit_sign(curves([2.0, 1.0, 0.5, 0.2], [2.1, 1.3, 1.2, 1.2]))
+    assert found["generalization_gap"] == pytest.approx(1.0)  # 1.2 - 0.2
+    assert found["gap_growth"] == pytest.approx(1.0 - 0.7)  # in the middle, epoch 3: 1.2 - 0.5

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from numpy.typing import NDArray
 
 from resnetlab.callbacks.board import Board
 from resnetlab.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -17,10 +19,10 @@ from resnetlab.callbacks.recorder import Recorder
 from resnetlab.config import Config, to_plain
 from resnetlab.data import ImageData, derive_seed
 from resnetlab.folders import run_folder
-from resnetlab.module import Lab
+from resnetlab.module import Lab, timetable
 from resnetlab.schedules import Span
 
-__all__ = ["build", "build_module", "quiet"]
+__all__ = ["build", "build_module", "plan", "quiet"]
 
 
 def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData, L.Trainer]:
@@ -59,7 +61,6 @@ def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData
 def build_module(config: Config, data: ImageData) -> Lab:
     """The LightningModule alone, its weights drawn from (seed, epoch 0)."""
     span = Span(data.steps_per_epoch, config.epochs)
-    config.schedule.check_span(span)
     generator = torch.Generator().manual_seed(derive_seed(config.seed, 0))
     model = config.model.build(len(data.class_names), generator)
     if config.trainer.channels_last:
@@ -73,7 +74,7 @@ def build_module(config: Config, data: ImageData) -> Lab:
         classes=len(data.class_names),
         span=span,
         lr=config.lr,
-        momentum=config.optimizer.default_momentum if config.momentum is None else config.momentum,
+        momentum=base_momentum(config),
         wd=config.wd,
         l2=config.l2,
         seed=config.seed,
@@ -81,6 +82,16 @@ def build_module(config: Config, data: ImageData) -> Lab:
         recalibrate=config.recalibrate_bn,
         recalibration_images=config.trainer.recalibration_images,
     )
+
+
+def plan(config: Config) -> tuple[Span, NDArray[np.float64]]:
+    """The run's span and its (steps, 2) table of lr and momentum, with no image read."""
+    span = Span(config.data.steps_per_epoch(config.batch_size), config.epochs)
+    return span, timetable(config.schedule, config.averaging, config.lr, base_momentum(config), span)
+
+
+def base_momentum(config: Config) -> float:
+    return config.optimizer.default_momentum if config.momentum is None else config.momentum
 
 
 def hyperparameters(config: Config) -> dict[str, Any]:

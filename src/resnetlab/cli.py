@@ -11,19 +11,34 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one subcommand; returns the exit status."""
+    """Runs one subcommand; returns the exit status: 2 if the command is wrong, 1 if something else is."""
     parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    add_evaluate(commands)
-    add_report(commands)
-    add_bench(commands)
-    options = parser.parse_args(argv)
+    for add in (add_evaluate, add_schedule, add_lr_range, add_interpolate, add_report, add_bench):
+        add(commands)
+    options = parser.parse_args(negative_values(sys.argv[1:] if argv is None else argv))
     try:
         options.command(options)
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except Exception as error:
+        from resnetlab.front_door import REFUSALS, complain
+
+        if not isinstance(error, (LabError, OSError, *REFUSALS)):
+            raise
+        return complain(error)
+    except KeyboardInterrupt:
+        return 130  # the shell's number for it
     return 0
+
+
+def negative_values(argv: Sequence[str]) -> list[str]:
+    """Joins "--alpha" "-0.5:1.5:41", which argparse would take for two options."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] == "--alpha":
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,6 +58,62 @@ def run_evaluate(options: argparse.Namespace) -> None:
     figures = evaluate_checkpoint(options.checkpoint, options.on, options.root, options.averaged)
     for name, value in figures.items():
         print(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
+
+
+def add_schedule(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("schedule", help="draws lr and momentum over a run before it is trained")
+    add_overrides(parser)
+    parser.add_argument("--out", type=Path, default=Path("schedule.png"), help="the picture (default: schedule.png)")
+    parser.set_defaults(command=run_schedule)
+
+
+def run_schedule(options: argparse.Namespace) -> None:
+    from resnetlab.tools import schedule
+
+    schedule(options.overrides, options.out)
+
+
+def add_lr_range(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("lr-range", help="the learning-rate range test; a comma overlays several")
+    add_overrides(parser)
+    parser.add_argument("--start", type=float, default=1e-7, help="first learning rate (default: 1e-7)")
+    parser.add_argument("--end", type=float, default=10.0, help="last learning rate (default: 10)")
+    parser.add_argument("--steps", type=int, default=100, help="steps from start to end (default: 100)")
+    parser.add_argument("--ramp", choices=("exponential", "linear"), default="exponential")
+    parser.add_argument("--stop", type=float, default=4.0, help="end at this multiple of the least loss (default: 4)")
+    parser.add_argument("--smoothing", type=float, default=0.9, help="of the exponential mean (default: 0.9)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/<study>/lr-range/<choices>")
+    parser.set_defaults(command=run_lr_range)
+
+
+def run_lr_range(options: argparse.Namespace) -> None:
+    from resnetlab.range_test import Ramp
+    from resnetlab.tools import lr_range
+
+    ramp = Ramp(options.start, options.end, options.steps, options.ramp, options.stop, options.smoothing)
+    lr_range(options.overrides, ramp, options.out)
+
+
+def add_interpolate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("interpolate", help="loss and accuracy on the line through two checkpoints' weights")
+    parser.add_argument("first", type=Path, metavar="A", help="the checkpoint at alpha 1")
+    parser.add_argument("second", type=Path, metavar="B", help="the checkpoint at alpha 0")
+    parser.add_argument("--alpha", default="-0.5:1.5:41", help="start:stop:count or numbers (default: -0.5:1.5:41)")
+    parser.add_argument("--limit", type=int, metavar="N", help="the first N training and N/5 validation images only")
+    parser.add_argument("--root", help="the folder of the data set, if it has moved")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: a folder in A's run")
+    parser.set_defaults(command=run_interpolate)
+
+
+def run_interpolate(options: argparse.Namespace) -> None:
+    from resnetlab.tools import alphas, interpolate_command
+
+    along = alphas(options.alpha)
+    interpolate_command(options.first, options.second, along, options.limit, options.root, options.out)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=digits wd=0.1,0.2")
 
 
 def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

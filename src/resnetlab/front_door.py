@@ -17,7 +17,7 @@ from resnetlab.config import GROUPS, Config, conf_dir, parse
 from resnetlab.errors import ConfigError, LabError
 from resnetlab.run import objective, run
 
-__all__ = ["expand_arguments", "main", "refusal"]
+__all__ = ["REFUSALS", "complain", "expand_arguments", "main", "refusal", "sweep"]
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as are some of Hydra's
 NOISE = ("full_key", "reference_type", "object_type", "provider", "Config search", "set HYDRA_FULL_ERROR", "To append")
@@ -97,12 +97,30 @@ def refuse_argument(argument: str) -> None:
 
 def jobs(overrides: Sequence[str], multirun: bool) -> list[Config]:
     """The configurations that the command line means, in the sweep's order; raises for the first that is wrong."""
+    return [config for _, config in labelled_jobs(overrides, multirun)]
+
+
+def labelled_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Config]]:
+    """The same with what tells each job from the others: "wd=0.1, seed=0", or "" for one job alone."""
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         batches: list[list[str]] = [list(overrides)]
         if multirun:
             parsed = OverridesParser.create().parse_overrides(list(overrides))
             batches = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
-        return [parse(hydra.compose("config", overrides=list(batch))) for batch in batches]
+        shared = set(batches[0]).intersection(*batches) if batches else set()
+        return [
+            (", ".join(o for o in batch if o not in shared), parse(hydra.compose("config", overrides=list(batch))))
+            for batch in batches
+        ]
+
+
+def sweep(arguments: Sequence[str]) -> list[tuple[str, Config]]:
+    """(label, configuration) of each job of train.py's command line; a comma makes a sweep, with or without -m."""
+    overrides = [argument for argument in expand_arguments(arguments) if argument != "-m"]
+    found = labelled_jobs(overrides, multirun=True)
+    if not found:
+        raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
+    return found
 
 
 def complain(error: Exception) -> int:

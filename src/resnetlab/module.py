@@ -3,6 +3,8 @@
 from typing import Any
 
 import lightning as L
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,9 +17,18 @@ from resnetlab.optimizers import Optimizer, set_lr_momentum
 from resnetlab.regularization import Regularization, conv_kernels, penalty
 from resnetlab.schedules import ReduceOnPlateau, Schedule, Span, table
 
-__all__ = ["Lab"]
+__all__ = ["Lab", "timetable"]
 
 Row = dict[str, float]
+
+
+def timetable(
+    schedule: Schedule, averaging: Averaging, lr: float, momentum: float, span: Span
+) -> npt.NDArray[np.float64]:
+    """The run's (steps, 2) table of learning rates and momenta: the schedule's, with the average's own lr in it."""
+    found = table(schedule, lr, momentum, span)
+    averaging.change_plan(found, span)
+    return found
 
 
 class Lab(L.LightningModule):
@@ -58,8 +69,7 @@ class Lab(L.LightningModule):
         self.lr, self.momentum, self.wd, self.l2 = lr, momentum, wd, l2
         self.seed, self.span = seed, span
         self.recalibrate, self.recalibration_images = recalibrate, recalibration_images
-        self.timetable = table(schedule, lr, momentum, span)
-        averaging.change_plan(self.timetable, span)
+        self.timetable = timetable(schedule, averaging, lr, momentum, span)
         self.averaging, self.average = averaging, averaging.begin(model, ema_momentum)
         self.kernels = conv_kernels(model) if l2 else []
         self.averaged_kernels = conv_kernels(self.average.module) if l2 and self.average is not None else []

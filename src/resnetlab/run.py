@@ -152,7 +152,8 @@ def conclude(
     summary |= extra
     if rows:
         title = f"{folder.path.parent.name}, seed {config.seed}"
-        draw_curves(rows, config.thresholds, title, folder.curves, planned_rates(module, len(rows)))
+        sign, since = summary["fit_sign"], summary["overfitting_since"]
+        draw_curves(rows, config.thresholds, title, folder.curves, planned_rates(module, len(rows)), sign, since)
     if status == "finished":
         _, confusion = evaluate(module, data, data.val, config.trainer.device)
         board = next(c for c in trainer.callbacks if isinstance(c, Board))  # type: ignore[attr-defined]
@@ -176,7 +177,7 @@ def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
     """The result row as a person reads it, and where everything is."""
     shown = {key: value for key, value in summary.items() if key.startswith("epoch_to_")}
     shown |= {key: summary[key] for key in ("best_epoch", "best_val_acc", "final_val_acc", "final_test_acc")}
-    shown |= {"seconds_per_epoch": summary["seconds_per_epoch"]}
+    shown |= {key: summary[key] for key in ("final_val_acc_avg", "fit_sign", "seconds_per_epoch")}
     figures = [
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {'never' if value is None else value}"
         for key, value in shown.items()

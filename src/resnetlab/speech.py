@@ -2,8 +2,10 @@
 
 import os
 import sys
+import time
+from datetime import timedelta
 
-__all__ = ["speak"]
+__all__ = ["Countdown", "speak"]
 
 
 def speak(line: str) -> None:
@@ -12,3 +14,21 @@ def speak(line: str) -> None:
         print(line, flush=True)
     except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (stays open until the process ends)
+
+
+class Countdown:
+    """Says how far a long work is and how long it will still take: at most one line every few seconds."""
+
+    def __init__(self, what: str, total: int, seconds: float = 10.0) -> None:
+        self.what, self.total, self.seconds = what, total, seconds
+        self.done, self.start = 0, time.monotonic()
+        self.said = self.start
+
+    def tick(self) -> None:
+        """One more part is done."""
+        self.done += 1
+        now = time.monotonic()
+        if now - self.said >= self.seconds and self.done < self.total:
+            self.said = now
+            left = timedelta(seconds=round((now - self.start) / self.done * (self.total - self.done)))
+            speak(f"{self.what} {self.done} of {self.total}  left {left}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from resnetlab.config import Config
 
-__all__ = ["Summary", "exhausted", "improvements", "summarize", "threshold_columns"]
+__all__ = ["Summary", "exhausted", "fit_sign", "improvements", "summarize", "threshold_columns"]
 
 Row = dict[str, float]
 Summary = dict[str, Any]
@@ -57,6 +57,7 @@ def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any)
         "best_test_acc": None,
         "averaged_test_acc": None,
         "val_loss_fluctuation": fluctuation(rows),
+        **fit_sign(rows),
         "improvements": improvements(rows),
         "seconds_per_epoch": median(rows, "time/epoch"),
         "images_per_second": median(rows, "time/images_per_second"),
@@ -92,6 +93,38 @@ def fluctuation(rows: Sequence[Row]) -> float | None:
     first, last = FLUCTUATION_EPOCHS
     values = [row["val/ce"] for row in rows if first <= row["epoch"] <= last]
     return max(values) - min(values) if len(values) >= 5 else None
+
+
+def fit_sign(rows: Sequence[Row]) -> Summary:
+    """Leslie Smith's signs of under- and overfitting (2018, arXiv 1803.09820, section 3), as one rule.
+
+    fit_sign: "underfitting" if at the end the validation cross-entropy is below that of training; "overfitting" if it
+    has risen by more than 5 % from its minimum while that of training has fallen; else "balanced"; null with fewer than
+    four epochs. Validation is the running median of three epochs, because one swing of stale statistics is no sign, and
+    with re-estimated statistics where there are some. overfitting_since: the epoch of that minimum. generalization_gap:
+    validation minus training at the end; gap_growth: what it has gained since the middle of the run. Training's figures
+    are means over the epoch, under augmentation and dropout, and so are a little above those of the weights at its end.
+    """
+    blank: Summary = {"fit_sign": None, "overfitting_since": None, "generalization_gap": None, "gap_growth": None}
+    if len(rows) < 4:
+        return blank
+    column = "val/ce_recal" if "val/ce_recal" in rows[0] else "val/ce"
+    train, val = [row["train/ce"] for row in rows], running_median([row[column] for row in rows])
+    least = min(range(len(val)), key=val.__getitem__)
+    gap, middle = val[-1] - train[-1], len(rows) // 2
+    found: Summary = {"generalization_gap": gap, "gap_growth": gap - (val[middle] - train[middle])}
+    if gap < 0:
+        found["fit_sign"] = "underfitting"
+    elif val[-1] > 1.05 * val[least] and train[-1] < train[least]:
+        found |= {"fit_sign": "overfitting", "overfitting_since": int(rows[least]["epoch"])}
+    else:
+        found["fit_sign"] = "balanced"
+    return blank | found
+
+
+def running_median(values: Sequence[float]) -> list[float]:
+    """The median of each value and its neighbours, of which the first and the last have one."""
+    return [statistics.median(values[max(0, i - 1) : i + 2]) for i in range(len(values))]
 
 
 def exhausted(rows: Sequence[Row], patience: int | None) -> bool:

@@ -16,12 +16,19 @@ TRAIN, VALIDATION, RECALIBRATED, AVERAGED = "tab:red", "tab:blue", "tab:cyan", "
 
 
 def draw_curves(
-    rows: Sequence[Row], thresholds: Sequence[float], title: str, path: Path, plan: Sequence[tuple[float, float]] = ()
+    rows: Sequence[Row],
+    thresholds: Sequence[float],
+    title: str,
+    path: Path,
+    plan: Sequence[tuple[float, float]] = (),
+    sign: str | None = None,
+    since: int | None = None,
 ) -> None:
     """Writes a picture: train red, validation blue, thresholds green (the first solid, the others dotted).
 
     An epoch's figures stand where it ends: epoch e at e. plan: (epochs done, lr) within the run, for schedules that
-    follow every step; without it the lr of each epoch's first step is drawn.
+    follow every step; without it the lr of each epoch's first step is drawn. sign, since: the summary's fit_sign and
+    overfitting_since.
     """
     figure = Figure(figsize=(8, 9))
     figure.subplots_adjust(left=0.14, right=0.98, top=0.95, bottom=0.06, hspace=0.06)  # a layout engine draws it twice
@@ -43,6 +50,10 @@ def draw_curves(
         for column, color in (("train/ce", TRAIN), ("val/ce", VALIDATION)):
             label = f"{column.split('/')[0]}, cross-entropy alone"
             loss.plot(*_points(rows, column), color=color, linestyle="--", linewidth=1, label=label)
+    if since is not None:
+        loss.axvline(since, color="tab:orange", linestyle=":", label=f"overfitting since epoch {since}")
+    elif sign == "underfitting":
+        loss.plot([], [], " ", label="underfitting: validation ends below training")
     loss.set(ylabel="loss", yscale="log")
     times, rates = _points(rows, "lr") if not plan else (list(part) for part in zip(*plan, strict=True))
     rate.plot(times, rates, color="black", linewidth=1, drawstyle="default" if plan else "steps-pre")

@@ -1,0 +1,170 @@
+"""Leslie Smith's learning-rate range test: raise the rate from nothing, step by step, until the loss explodes.
+
+Smith 2017, Cyclical Learning Rates (arXiv 1506.01186), section 3.3, and 2018 (arXiv 1803.09820) for several weight
+decays or momenta in one picture; the exponential ramp and the smoothed loss are fastai's.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, count, islice
+
+import torch
+from torch import Tensor
+
+from resnetlab.data import ImageData
+from resnetlab.errors import ConfigError
+from resnetlab.module import Lab
+from resnetlab.optimizers import set_lr_momentum
+from resnetlab.speech import Countdown
+
+__all__ = ["Ramp", "range_test", "suggestions"]
+
+Row = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """The learning rates: `steps` of them from start to end, equally far apart on a linear or a logarithmic scale.
+
+    stop: ends the test when the smoothed loss is that many times its minimum. smoothing: of the exponential mean, which
+    lags by 1 / (1 - smoothing) steps: fastai's 0.98 by half of its 100 steps, four decades of the rate; 0.9 by ten.
+    """
+
+    start: float = 1e-7
+    end: float = 10.0
+    steps: int = 100
+    shape: str = "exponential"
+    stop: float = 4.0
+    smoothing: float = 0.9
+
+    def check(self) -> None:
+        """Raises ConfigError, naming the option and the value."""
+        if not 0 < self.start < self.end < math.inf:
+            raise ConfigError(f"--start (={self.start:g}) must be above 0 and below --end (={self.end:g})")
+        if self.steps < 10:
+            raise ConfigError(f"--steps (={self.steps}) must be at least 10")
+        if not self.stop > 1:
+            raise ConfigError(f"--stop (={self.stop:g}) must be above 1, a multiple of the smallest smoothed loss")
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"--smoothing (={self.smoothing:g}) must be in [0, 1)")
+
+    def lr(self, k: int) -> float:
+        """The learning rate of step k, from 0."""
+        x = k / (self.steps - 1)
+        if self.shape == "linear":
+            return self.start + (self.end - self.start) * x
+        return self.start * (self.end / self.start) ** x
+
+
+def range_test(module: Lab, data: ImageData, ramp: Ramp, device: torch.device) -> list[Row]:
+    """Rows of step, lr, loss, acc (of the batch) and smoothed (bias-corrected mean loss), until it diverges.
+
+    Any optimizer; momentum, decay and penalty as the module has them; the schedule is not used. In float32. The
+    network, its statistics and torch's random numbers are afterwards what they were. Raises ConfigError.
+    """
+    ramp.check()
+    rows: list[Row] = []
+    mean, least, countdown = 0.0, math.inf, Countdown("step", ramp.steps)
+    with left_alone(module, device):
+        optimizer = module.build_optimizer()
+        for k, (x, y) in enumerate(islice(endless(data, device), ramp.steps)):
+            set_lr_momentum(optimizer, ramp.lr(k), module.momentum)
+            loss, acc = step(module, optimizer, x, y)
+            mean = ramp.smoothing * mean + (1 - ramp.smoothing) * loss
+            smoothed = mean / (1 - ramp.smoothing ** (k + 1))
+            rows.append({"step": k, "lr": ramp.lr(k), "loss": loss, "acc": acc, "smoothed": smoothed})
+            least = min(least, smoothed)
+            if not smoothed <= ramp.stop * least:  # also nan
+                break
+            countdown.tick()
+    return rows
+
+
+def suggestions(rows: Sequence[Row]) -> dict[str, float | None]:
+    """{rule: learning rate}, of the smoothed loss over log lr; None where a rule finds nothing.
+
+    Seen are the steps from the first tenth, where the mean is still of a few batches, to the minimum: beyond it the
+    loss falls back from its explosions.
+    steepest: where it falls fastest. valley: half way along the longest descent, which may be interrupted by rises, as
+    in fastai's rule of that name. minimum/10: a tenth of the rate at its minimum.
+    """
+    usable = [row for row in rows[len(rows) // 10 :] if math.isfinite(row["smoothed"])]
+    usable = usable[: 1 + min(range(len(usable)), key=lambda i: usable[i]["smoothed"], default=0)]
+    losses, logs = [row["smoothed"] for row in usable], [math.log(row["lr"]) for row in usable]
+    return {
+        "steepest": rate(usable, steepest(losses, logs)),
+        "valley": rate(usable, valley(losses)),
+        "minimum/10": usable[-1]["lr"] / 10 if usable else None,
+    }
+
+
+def rate(rows: Sequence[Row], index: int | None) -> float | None:
+    return None if index is None else rows[index]["lr"]
+
+
+def steepest(losses: Sequence[float], logs: Sequence[float]) -> int | None:
+    """Index with the most negative central difference of loss over log lr; None if it falls nowhere."""
+    slopes = {i: (losses[i + 1] - losses[i - 1]) / (logs[i + 1] - logs[i - 1]) for i in range(1, len(losses) - 1)}
+    best = min(slopes, key=lambda i: slopes[i], default=None)
+    return best if best is not None and slopes[best] < 0 else None
+
+
+def valley(losses: Sequence[float]) -> int | None:
+    """Index half way between the ends of the longest decreasing subsequence; None if nothing decreases."""
+    indices = longest_decrease(losses)
+    return (indices[0] + indices[-1]) // 2 if len(indices) > 1 else None
+
+
+def longest_decrease(values: Sequence[float]) -> list[int]:
+    """Indices of the longest strictly decreasing subsequence (patience sorting)."""
+    ends: list[float] = []  # the largest possible last value, negated, of a subsequence of each length
+    last: list[int] = []
+    previous: dict[int, int | None] = {}
+    for i, value in enumerate(values):
+        length = bisect_left(ends, -value)
+        previous[i] = last[length - 1] if length else None
+        if length == len(ends):
+            ends.append(-value)
+            last.append(i)
+        else:
+            ends[length], last[length] = -value, i
+    found: list[int] = []
+    at = last[-1] if last else None
+    while at is not None:
+        found.append(at)
+        at = previous[at]
+    return found[::-1]
+
+
+def step(module: Lab, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """One training step; loss and accuracy of the batch before it."""
+    optimizer.zero_grad()
+    logits = module.model(x)
+    loss, _ = module.losses(logits, y)
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach()), float((logits.argmax(1) == y).float().mean())
+
+
+def endless(data: ImageData, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The training batches of epoch 1, 2, 3 ..."""
+    return chain.from_iterable(data.batches(epoch, device) for epoch in count(1))
+
+
+@contextmanager
+def left_alone(module: Lab, device: torch.device) -> Iterator[None]:
+    """Inside the network may be trained; outside it is what it was, and where it was."""
+    model, mode, home = module.model, module.model.training, module.device
+    saved = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with torch.random.fork_rng():
+        try:
+            model.to(device).train()
+            yield
+        finally:
+            model.to(home).load_state_dict(saved)
+            model.train(mode)
+            for p in model.parameters():
+                p.grad = None

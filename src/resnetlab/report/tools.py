@@ -1,0 +1,101 @@
+"""The pictures of the tools: planned schedules, range tests, interpolations. From rows alone."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from resnetlab.files import write_atomically
+
+__all__ = ["draw_interpolation", "draw_range_test", "draw_schedules"]
+
+Row = Mapping[str, float]
+MARKERS = {"steepest": "v", "valley": "o", "minimum/10": "s"}
+
+
+def draw_schedules(plans: Mapping[str, Sequence[tuple[float, float, float]]], path: Path) -> None:
+    """{label: (epochs done, lr, momentum) of the steps}: the learning rate above, the momentum below."""
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    rate, momentum = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    for label, points in plans.items():
+        times, rates, momenta = zip(*points, strict=True)
+        rate.plot(times, rates, label=label, linewidth=1.2)
+        momentum.plot(times, momenta, linewidth=1.2)
+    rate.set(ylabel="learning rate")
+    momentum.set(ylabel="momentum or beta1", xlabel="epoch")
+    _finish(figure, [rate, momentum], path, legend=len(plans) > 1 and len(plans) <= 12)
+
+
+def draw_range_test(
+    curves: Mapping[str, tuple[Sequence[Row], Mapping[str, float | None]]], linear: bool, path: Path
+) -> None:
+    """{label: (rows of range_test, its suggestions)}: losses over the learning rate, one colour a run."""
+    figure = Figure(figsize=(8, 5.5), layout="constrained")
+    axes = figure.subplots()
+    shown = "loss" if len(curves) == 1 else "smoothed"
+    finite = [[row[shown] for row in rows if math.isfinite(row[shown])] for rows, _ in curves.values()]
+    lowest, highest = min(map(min, finite)), max(max(losses[: len(losses) // 2 + 1]) for losses in finite)
+    for number, (label, (rows, suggested)) in enumerate(curves.items()):
+        color = f"C{number % 10}"
+        rates = [row["lr"] for row in rows]
+        if len(curves) == 1:
+            axes.plot(rates, [row["loss"] for row in rows], color=color, alpha=0.25, linewidth=0.8, label="each batch")
+        axes.plot(rates, [row["smoothed"] for row in rows], color=color, label=label if len(curves) > 1 else "smoothed")
+        for rule, lr in suggested.items():
+            if lr is None:
+                continue
+            height = min(rows, key=lambda row: abs(math.log(row["lr"] / lr)))["smoothed"]
+            named = f"{rule}: {lr:.2g}" if len(curves) == 1 else (rule if number == 0 else None)
+            axes.plot([lr], [height], MARKERS[rule], color=color, markersize=8, markeredgecolor="black", label=named)
+    axes.set(xlabel="learning rate", ylabel="training loss, smoothed", xscale="linear" if linear else "log")
+    margin = 0.1 * (highest - lowest)
+    axes.set_ylim(lowest - margin, highest + 2 * margin)  # the explosion at the end is cut off
+    _finish(figure, [axes], path, legend=True)
+
+
+def draw_interpolation(rows: Sequence[Row], first: str, second: str, path: Path) -> None:
+    """Rows of interpolate(): losses and accuracies over alpha, at whose 1 `first` is and at whose 0 `second`."""
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    loss, accuracy = figure.subplots(2, 1, sharex=True)
+    alphas = [row["alpha"] for row in rows]
+    reestimated = "val/ce_recal" in rows[0]
+    for axes, name in ((loss, "ce"), (accuracy, "acc")):
+        for part, color in (("train", "tab:red"), ("val", "tab:blue")):
+            if reestimated:
+                values = [row[f"{part}/{name}_recal"] for row in rows]
+                axes.plot(alphas, values, color=color, label=f"{part}, batch-norm statistics re-estimated")
+            values = [row[f"{part}/{name}"] for row in rows]
+            style: dict[str, Any] = {"linestyle": "--", "linewidth": 1} if reestimated else {}
+            axes.plot(
+                alphas, values, color=color, label=f"{part}, statistics on the line" if reestimated else part, **style
+            )
+        for alpha, which in ((1.0, first), (0.0, second)):
+            axes.axvline(alpha, color="gray", linewidth=0.8, linestyle=":")
+            axes.annotate(
+                which, (alpha, 1), (2, -9), ("data", "axes fraction"), "offset points", fontsize=8, color="gray"
+            )
+    broken = [row["alpha"] for row in rows if row.get("negative_variances", 0) > 0]
+    for side in ([a for a in broken if a > 0.5], [a for a in broken if a < 0.5]):
+        if side:
+            for axes in (loss, accuracy):
+                axes.axvspan(
+                    min(side),
+                    max(side),
+                    color="tab:orange",
+                    alpha=0.12,
+                    linewidth=0,
+                    label="negative variances on the line" if side[0] == broken[0] else None,
+                )
+    loss.set(ylabel="cross-entropy", yscale="log")
+    accuracy.set(ylabel="accuracy", xlabel=f"alpha: {second} at 0, {first} at 1")
+    _finish(figure, [loss, accuracy], path, legend=True)
+
+
+def _finish(figure: Figure, panels: Sequence[Any], path: Path, legend: bool) -> None:
+    for axes in panels:
+        axes.grid(alpha=0.3)
+    if legend:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))

@@ -1,0 +1,60 @@
+"""Schedules on paper: what `resnetlab schedule` draws is what a real run applies at every step."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import TINY, tiny
+from resnetlab import build
+from resnetlab.build import plan, quiet
+from resnetlab.cli import main
+from resnetlab.module import Lab
+
+PLANS = (
+    "schedule=one_cycle lr=4e-3",
+    "schedule=one_cycle optimizer=sgd schedule.three_phase=true schedule.anneal=linear",
+    "schedule=cyclic optimizer=sgd schedule.up=0.5",
+    "schedule=piecewise_linear schedule.stretch=true schedule.warmup=6",
+    "schedule=cosine averaging=swa averaging.start=1 averaging.lr=1e-4",
+)
+
+
+@pytest.mark.parametrize("overrides", PLANS)
+def test_a_run_applies_what_was_planned_at_every_step(overrides: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny(*overrides.split())
+    applied: list[tuple[float, float]] = []
+    original = Lab.losses
+
+    def losses(self: Lab, *args: Any, **kwargs: Any) -> Any:  # called in each step, after lr and momentum were set
+        if torch.is_grad_enabled():
+            group = self.optimizers().optimizer.param_groups[0]  # type: ignore[union-attr]
+            applied.append((float(group["lr"]), float(group["betas"][0] if "betas" in group else group["momentum"])))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Lab, "losses", losses)
+    module, data, trainer = build(config)
+    with quiet():
+        trainer.fit(module, datamodule=data)
+    span, expected = plan(config)
+    assert len(applied) == span.steps == 6
+    np.testing.assert_array_equal(np.array(applied), expected)
+
+
+def test_the_command_draws_several_and_says_their_main_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schedule", *TINY, "epochs=10", "schedule=one_cycle,constant", "lr=0.01", "--out", "plan.png"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("schedule=one_cycle: 10 epochs of 2 steps; lr 0.0004 at first, at most 0.01 in epoch 3")
+    assert lines[1].startswith("schedule=constant: 10 epochs of 2 steps; lr 0.01 at first, at most 0.01 in epoch 1")
+    assert Path("plan.png").stat().st_size > 10_000
+    assert not Path("outputs").exists()
+
+
+def test_the_command_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schedule", "schedule=one_cycle", "schedule.pct_start=2"]) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "schedule.pct_start (=2.0) must be" in printed
+    assert not Path("schedule.png").exists()
