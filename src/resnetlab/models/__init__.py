@@ -152,7 +152,8 @@ def drawn_from(generator: torch.Generator | None) -> Iterator[None]:
         yield
         return
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        # not torch.manual_seed, which would seed the GPU's generator as well, for good
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         yield
 
 
