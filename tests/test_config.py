@@ -86,6 +86,7 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
         ("schedule=lambda", ["function"]),
         ("schedule=reduce_on_plateau schedule.monitor=val/los", ["schedule.monitor (=val/los)", "val/loss"]),
         ("schedule=reduce_on_plateau schedule.monitor=val/loss_recal", ["schedule.monitor"]),
+        ("data.limit=65 model=resnet56v1_concat", ["batch_size (=64)", "a last batch of 1 of 65 images"]),
         ("data.split=holdout data.val_size=60000", ["data.val_size (=60000)", "50,000"]),
         ("data.split=holdout data.val_size=5", ["data.val_size (=5)", "10 classes"]),
         ("data=digits data.limit=60 schedule=one_cycle epochs=1", ["1 step"]),

@@ -89,6 +89,8 @@ def refuse_argument(argument: str) -> None:
         raise ConfigError(f"{key} is not supported; put your files into {conf_dir()}")
     if key.startswith("~"):
         raise ConfigError(f"{key} is not supported: a key cannot be removed; give it the value that you want")
+    if key.removesuffix(".name") in GROUPS and key.endswith(".name"):
+        raise ConfigError(f"{key} (={value}) cannot be set by itself; choose with {key.removesuffix('.name')}=...")
     if value.startswith("glob("):
         raise ConfigError(f"{argument} is not supported; write the options out: {key}=a,b,c")
     if key in GROUPS and value == "null":

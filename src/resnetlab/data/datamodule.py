@@ -75,8 +75,11 @@ class Data:
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Steps an epoch, the last, partial batch included."""
-        images = min(self.sizes()[0], self.limit or self.sizes()[0])
-        return -(-images // batch_size)
+        return -(-self.images() // batch_size)
+
+    def images(self) -> int:
+        """Training images after the split and the limit."""
+        return min(self.sizes()[0], self.limit or self.sizes()[0])
 
 
 class ImageData(L.LightningDataModule):

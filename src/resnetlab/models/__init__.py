@@ -45,6 +45,11 @@ class Model:
     bn_eps: float = 1e-5
     norm: str = "batch"  # batch | group | group_ws: group norm with standardized weights
 
+    @property
+    def least_batch(self) -> int:
+        """Images that a training batch must have: 2 where a batch norm sees one value a channel and image."""
+        return 1
+
     def check(self) -> None:
         """Raises ConfigError, naming the key and the value, for what no network can be built from."""
         norm_factory(self.norm, self.bn_momentum, self.bn_eps)
@@ -101,6 +106,10 @@ class ResNetV1Model(Model):
     head: str = "average"
     dropout: float = 0.5  # of head=concat: before the logits, half of it before the 128 units
 
+    @property
+    def least_batch(self) -> int:
+        return 2 if self.norm == "batch" and self.head == "concat" else 1
+
     def _check(self) -> None:
         check_v1(self.depth, self.head, self.dropout)
         check_activation(self.activation)
@@ -128,6 +137,10 @@ class TorchvisionModel(Model):
     name: str = "resnet18"
     stem: str = "cifar"  # cifar | imagenet
     zero_init_residual: bool = True
+
+    @property
+    def least_batch(self) -> int:
+        return 2 if self.norm == "batch" and self.stem == "imagenet" else 1
 
     def _check(self) -> None:
         check_stem(self.stem)
