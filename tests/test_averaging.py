@@ -19,6 +19,7 @@ from resnetlab.evaluation import evaluate_checkpoint
 from resnetlab.files import read_rows
 from resnetlab.folders import run_folder
 from resnetlab.models import ResNetV2
+from resnetlab.run import objective
 from resnetlab.schedules import Span
 
 
@@ -178,7 +179,7 @@ def walk(
     """Random walk of a small network; (raw weights, averaged weights) after every step, and the network."""
     generator = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    average = averaging.begin(model, momentum)
+    average = averaging.begin(model)
     assert average is not None
     raw, averaged = [], []
     for step in range(steps):
@@ -186,7 +187,7 @@ def walk(
             for p in model.parameters():
                 p.add_(torch.randn(p.shape, generator=generator))
         raw.append([p.detach().double().clone() for p in model.parameters()])
-        averaging.after_step(average, model, step, span)
+        averaging.after_step(average, model, step, span, momentum)
         averaged.append([p.detach().double().clone() for p in average.module.parameters()])
     return raw, averaged, model
 
@@ -209,26 +210,30 @@ def test_ema_is_keras_use_ema_written_by_hand(warmup: bool) -> None:
 
 def test_ema_overwrites_the_weights_every_so_many_steps_and_goes_on_from_there() -> None:
     span, averaging, model = Span(9, 1), EMA(overwrite_frequency=3), nn.Linear(2, 2)
-    average = averaging.begin(model, 0.5)
+    average = averaging.begin(model)
     weight, expected = model.weight.detach().double().clone(), torch.zeros(2, 2, dtype=torch.float64)
     for step in range(9):
         with torch.no_grad():
             model.weight.add_(1.0)
         weight = weight + 1.0
         expected = weight.clone() if step == 0 else 0.5 * expected + 0.5 * weight
-        averaging.after_step(average, model, step, span)
+        averaging.after_step(average, model, step, span, 0.5)
         if step in (2, 5, 8):  # Keras: (iterations + 1) % frequency == 0
             weight = expected.clone()
         check_close([model.weight.detach().double()], [weight])
 
 
-@pytest.mark.parametrize(("start", "before"), [(0.75, 6), (0.0, 0), (5.0, 5), (0.99, 7)])
+@pytest.mark.parametrize(("start", "before"), [(0.75, 6), (0.0, 0), (5.0, 5), (0.99, 7), (0.125, 1)])
 def test_swa_is_the_mean_of_the_weights_after_each_epoch_beyond_start(start: float, before: int) -> None:
     span = Span(3, 8)
     raw, averaged, _ = walk(SWA(start=start), None, span.steps, span)
     ends = [raw[3 * epoch - 1] for epoch in range(before + 1, 9)]
     check_close(averaged[-1], [torch.stack(parts).mean(0) for parts in zip(*ends, strict=True)])
     assert len(ends) == 8 - before
+
+
+def test_the_start_of_swa_is_not_a_rounding_error_early() -> None:
+    assert [SWA(start=0.7).epochs_before(Span(1, 90)), SWA(start=0.29).epochs_before(Span(1, 100))] == [63, 29]
 
 
 def test_swa_has_a_learning_rate_of_its_own_from_start_on() -> None:
@@ -274,15 +279,16 @@ def test_a_resumed_average_equals_an_undisturbed_one(averaging: str, monkeypatch
     run(config)
     expected, weights = rows_of(config), read_checkpoint(run_folder(config).last)["state_dict"]
     config.force = True
-    monkeypatch.setattr(Recorder, "on_train_epoch_end", interrupted_after(2))
-    with pytest.raises(KeyboardInterrupt):
-        run(config)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_epoch_end", interrupted_after(2))
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert not run_folder(config).summary.exists()
     config.force = False
     run(config)
     assert rows_of(config) == expected
     resumed = read_checkpoint(run_folder(config).last)["state_dict"]
-    assert all(torch.equal(resumed[key], weights[key]) for key in weights)
+    assert [key for key in weights if not torch.equal(resumed[key], weights[key])] == []
     assert any(key.startswith("average.module.") for key in weights)
 
 
@@ -304,6 +310,41 @@ def test_evaluating_the_average_of_a_checkpoint_gives_the_rows_figure() -> None:
     figures = evaluate_checkpoint(run_folder(config).last, averaged=True)
     assert (figures["acc"], figures["ce"]) == (summary["final_val_acc_avg"], summary["final_val_ce_avg"])
     assert figures["ce"] != evaluate_checkpoint(run_folder(config).last)["ce"]
+
+
+def test_the_averages_test_figure_is_that_of_the_last_epoch_trained() -> None:
+    config = tiny("averaging=ema", "data.split=holdout", "trainer.patience=1", "lr=1e-9", "epochs=6")
+    summary = run(config)
+    assert summary["epochs_trained"] < 6
+    figures = evaluate_checkpoint(run_folder(config).last, "test", averaged=True)
+    assert figures["acc"] == summary["averaged_test_acc"]
+
+
+def test_a_run_that_stops_before_its_average_has_the_objective_zero() -> None:
+    config = tiny("averaging=swa", "averaging.start=5", "trainer.patience=1", "lr=1e-9", "epochs=7")
+    config.objective = "final_val_acc_avg"
+    summary = run(config)
+    assert summary["final_val_acc_avg"] is None
+    assert objective(config, summary) == 0.0
+
+
+def test_ema_with_overwriting_trains_on_the_average_and_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny("epochs=4", "averaging=ema", "averaging.overwrite_frequency=3", "ema_momentum=0.5")
+    run(config)
+    expected, plain = rows_of(config), tiny("epochs=4")
+    run(plain)
+    losses, others = ([row["train/ce"] for row in rows] for rows in (rows_of(plain), expected))
+    assert losses[0] == others[0]  # two steps: not overwritten yet
+    assert losses[2:] != others[2:]
+    config.force = True
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "on_train_epoch_end", interrupted_after(2))
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert not run_folder(config).summary.exists()
+    config.force = False
+    run(config)
+    assert rows_of(config) == expected
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,11 @@ def test_the_ends_are_the_states_themselves_and_counters_are_not_mixed() -> None
 def test_alpha_0_and_1_reproduce_the_snapshots_own_metrics() -> None:
     config, first, last = two_epochs("recalibrate_bn=true")
     metrics = read_rows(run_folder(config).metrics)
-    rows = interpolate(last, first, [0.0, 0.5, 1.0])
+    rows = list(interpolate(last, first, [0.0, 0.5, 1.0]))
     for name in ("loss", "ce", "acc"):
         assert rows[0][f"val/{name}"] == metrics[0][f"val/{name}"]
         assert rows[2][f"val/{name}"] == metrics[2][f"val/{name}"]
+        assert rows[0][f"val/{name}_recal"] == metrics[0][f"val/{name}_recal"]
         assert rows[2][f"val/{name}_recal"] == metrics[2][f"val/{name}_recal"]
     assert rows[1]["val/ce"] not in (rows[0]["val/ce"], rows[2]["val/ce"])
     assert [row["negative_variances"] for row in rows] == [0, 0, 0]
@@ -71,13 +72,15 @@ def test_far_outside_the_variances_turn_negative_and_only_re_estimated_ones_give
 
 def test_negative_variances_are_counted() -> None:
     model = nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(2))
-    model[0].running_var.copy_(torch.tensor([-1.0, 0.0, 2.0, -1e-9]))  # type: ignore[operator, union-attr]
+    model[0].eps = 1e-3
+    model[0].running_var.copy_(torch.tensor([-1.0, 0.0, -9e-4, -2e-3]))  # type: ignore[operator, union-attr]
     assert negative_variances(model) == 2
+    assert torch.isfinite(model[0].eval()(torch.zeros(1, 4, 1, 1))).flatten().tolist() == [False, True, True, False]
 
 
 def test_without_batch_norm_there_is_one_answer() -> None:
     _, first, last = two_epochs("model.norm=group")
-    rows = interpolate(last, first, [0.5])
+    rows = list(interpolate(last, first, [0.5]))
     assert not any(key.endswith("_recal") for key in rows[0])
     assert "negative_variances" not in rows[0]
 
@@ -85,8 +88,11 @@ def test_without_batch_norm_there_is_one_answer() -> None:
 def test_different_networks_are_refused() -> None:
     _, first, _ = two_epochs()
     _, other, _ = two_epochs("model.depth=20")
-    with pytest.raises(DataError, match="hold different networks"):
-        interpolate(first, other, [0.5])
+    with pytest.raises(DataError, match=r"differ in model.depth \(11 and 20\)"):
+        list(interpolate(first, other, [0.5]))
+    _, other, _ = two_epochs("data.normalize=channel")
+    with pytest.raises(DataError, match=r"differ in data.normalize \(mean_image and channel\)"):
+        list(interpolate(first, other, [0.5]))
 
 
 def test_the_command_writes_a_picture_and_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,12 +102,35 @@ def test_the_command_writes_a_picture_and_its_figures(capsys: pytest.CaptureFixt
     with (folder / "interpolation.csv").open() as file:
         assert [float(row["alpha"]) for row in csv.DictReader(file)] == [-0.5, 0.5, 1.5]
     assert (folder / "interpolation.png").stat().st_size > 10_000
-    assert "a subset, the first 30 training and 6 validation images" in capsys.readouterr().out
+    assert "3 alphas, 30 train and 6 val images each: a subset" in capsys.readouterr().out
+
+
+def test_an_interrupted_interpolation_keeps_its_rows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, first, last = two_epochs()
+    calls: list[int] = []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 6:  # two for each alpha
+            raise KeyboardInterrupt
+        return figures(*args)
+
+    monkeypatch.setattr("resnetlab.interpolation.figures", interrupted)
+    assert main(["interpolate", str(last), str(first), "--out", "found"]) == 130
+    with Path("found/interpolation.csv").open() as file:
+        assert [float(row["alpha"]) for row in csv.DictReader(file)] == [-0.5, -0.45]
+    assert "interrupted; what was measured is written" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("-0.5:1.5:5", [-0.5, 0, 0.5, 1, 1.5]), ("0,0.25,1", [0, 0.25, 1])])
 def test_alphas_are_ranges_or_numbers(text: str, numbers: list[float]) -> None:
     assert alphas(text) == numbers
+
+
+def test_the_ends_of_a_range_are_exact() -> None:
+    assert {0.0, 1.0} <= set(alphas("-0.1:1.1:13"))
 
 
 @pytest.mark.parametrize("text", ["", "a", "0:1", "0:1:x", "0:1:1", "nan", "0:inf:3", "0:1:0"])

@@ -13,13 +13,14 @@ import torch
 from torch.nn import functional as F
 
 from conftest import TINY, tiny
-from resnetlab import ConfigError
+from resnetlab import ConfigError, compose
 from resnetlab.build import build_module
 from resnetlab.cli import main
 from resnetlab.config import Config
 from resnetlab.data import ImageData
 from resnetlab.module import Lab
 from resnetlab.range_test import Ramp, longest_decrease, range_test, steepest, suggestions, valley
+from resnetlab.tools import diverged_at
 
 CPU = torch.device("cpu")
 
@@ -39,7 +40,7 @@ def test_a_range_test_is_plain_sgd_with_a_rising_rate() -> None:
     config = tiny("optimizer=sgd", "regularization=coupled", "wd=0.01", "momentum=0.5", "schedule=constant")
     module, data = parts(config)
     twin, _ = parts(config)
-    rows = range_test(module, data, Ramp(1e-3, 1e-1, 10), CPU)
+    rows = list(range_test(module, data, Ramp(1e-3, 1e-1, 10), CPU))
     optimizer = torch.optim.SGD(twin.model.parameters(), lr=1, momentum=0.5, weight_decay=0.01)
     batches = [batch for epoch in range(1, 6) for batch in data.batches(epoch, CPU)]
     mean = 0.0
@@ -61,7 +62,7 @@ def test_the_network_and_the_random_numbers_are_left_as_they_were(optimizer: str
     module, data = parts(tiny(f"optimizer={optimizer}", "schedule=constant"))
     module.model.eval()
     before, state = {k: v.clone() for k, v in module.state_dict().items()}, torch.get_rng_state()
-    range_test(module, data, Ramp(1e-5, 1, 12), CPU)
+    list(range_test(module, data, Ramp(1e-5, 1, 12), CPU))
     assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
     assert not module.model.training
@@ -70,7 +71,7 @@ def test_the_network_and_the_random_numbers_are_left_as_they_were(optimizer: str
 
 def test_it_ends_when_the_loss_explodes() -> None:
     module, data = parts(tiny("optimizer=sgd", "regularization=none", "schedule=constant"))
-    rows = range_test(module, data, Ramp(1e-3, 1e6, 60), CPU)
+    rows = list(range_test(module, data, Ramp(1e-3, 1e6, 60), CPU))
     assert len(rows) < 60
     least = min(row["smoothed"] for row in rows[:-1])
     assert not rows[-1]["smoothed"] <= 4 * least
@@ -90,10 +91,22 @@ def test_the_longest_decrease_is_as_long_as_any() -> None:
     rng = np.random.default_rng(0)
     for size in [0, 1, *rng.integers(2, 10, 40)]:
         values = rng.integers(0, 6, size).astype(float).tolist()
-        found = longest_decrease(values)
-        assert found == sorted(set(found))
-        assert all(values[i] > values[j] for i, j in pairwise(found))
-        assert len(found) == brute_force(values)
+        end, length = longest_decrease(values)
+        assert length == brute_force(values)
+        assert [brute_force(values[: end + 1]), brute_force(values[:end])] == [length, max(0, length - 1)]
+
+
+def test_valley_is_fastais() -> None:
+    """His rule by quadratic search: the first third of the longest descent and half of the second."""
+    rng = np.random.default_rng(1)
+    for _ in range(30):
+        losses = (3 / (1 + np.exp((np.arange(60) - 30) / 5)) + 0.2 * rng.standard_normal(60)).tolist()
+        best = [1] * 60
+        for i in range(60):
+            best[i] = 1 + max((best[j] for j in range(i) if losses[j] > losses[i]), default=0)
+        end = best.index(max(best))
+        third = max(best) / 3
+        assert valley(losses) == end - max(best) + int(third) + int(third / 2)
 
 
 def test_the_suggestions_on_a_curve_made_by_hand() -> None:
@@ -101,7 +114,8 @@ def test_the_suggestions_on_a_curve_made_by_hand() -> None:
     rows = [{"lr": 10.0 ** (k - 10), "smoothed": loss} for k, loss in enumerate(losses)]
     assert suggestions(rows) == {
         "steepest": pytest.approx(1e-3),  # k = 7, where (6.5 - 8.5) / 2 is the least central difference
-        "valley": pytest.approx(1e-1),  # k = 9, half way between 4 and 14, the ends of the longest decrease
+        # the longest decrease ends at k = 14 and has 9 values: 14 - 9 + int(9 / 3) + int(9 / 6) is 9
+        "valley": pytest.approx(1e-1),
         "minimum/10": pytest.approx(1e3),  # the minimum is at k = 14
     }
     assert steepest([1.0, 2.0, 3.0], [log(1), log(2), log(3)]) is None
@@ -118,6 +132,9 @@ def test_the_command_overlays_several_and_writes_three_files(capsys: pytest.Capt
     with Path("found/lr-range.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["run"] for row in rows] == ["wd=0"] * 10 + ["wd=0.1"] * 10
+    assert main(["lr-range", "wd=0", "--out", "again", "--steps", "10", "momentum=0.9", *overrides, "-m"]) == 0
+    with Path("again/lr-range.csv").open() as file:  # overrides may stand behind options, as may -m
+        assert [row["loss"] for row in csv.DictReader(file)] == [row["loss"] for row in rows[:10]]
     assert rows[0]["loss"] == rows[10]["loss"]  # the same network sees the same batch first
     assert rows[9]["loss"] != rows[19]["loss"]
     assert Path("found/lr-range.png").stat().st_size > 10_000
@@ -131,6 +148,9 @@ def test_the_command_overlays_several_and_writes_three_files(capsys: pytest.Capt
         (["--start", "2", "--end", "1"], "--start (=2) must be above 0 and below --end (=1)"),
         (["--steps", "3"], "--steps (=3) must be at least 10"),
         (["--stop", "1"], "--stop (=1) must be above 1"),
+        (["--stop", "inf"], "--stop (=inf) must be above 1"),
+        (["wd=0.1,0.1"], "two jobs of the sweep are the same"),
+        (["--out", "/proc/nope"], "--out (=/proc/nope) cannot be made"),
         (["--smoothing", "1"], "--smoothing (=1) must be in [0, 1)"),
         (["wd=-1"], "wd (=-1.0) must be"),
         (["optimizer=adamx"], "adamx"),
@@ -149,4 +169,43 @@ def test_bad_arguments_are_refused_in_one_line(
 
 def test_a_ramp_is_refused_by_python_too() -> None:
     with pytest.raises(ConfigError, match="steps"):
-        range_test(*parts(tiny()), Ramp(steps=1), CPU)
+        list(range_test(*parts(tiny()), Ramp(steps=1), CPU))
+
+
+def test_an_interrupted_range_test_keeps_what_was_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import resnetlab.range_test
+
+    original, calls = resnetlab.range_test.step, []
+
+    def step(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 15:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    monkeypatch.setattr(resnetlab.range_test, "step", step)
+    arguments = ["lr-range", *TINY, "wd=0,0.1,0.2", "--steps", "10", "--out", "found"]
+    assert main(arguments) == 130
+    with Path("found/lr-range.csv").open() as file:
+        assert [row["run"] for row in csv.DictReader(file)] == ["wd=0"] * 10 + ["wd=0.1"] * 4
+    assert Path("found/lr-range.png").exists()
+    assert "interrupted; what was measured is written" in capsys.readouterr().out
+
+
+def test_dropout_follows_the_seed_and_presets_with_a_cycle_are_taken() -> None:
+    config = compose("experiment=nb-final-15ep", *TINY[2:], "model.depth=8")
+    losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        losses.append([row["loss"] for row in range_test(*parts(config), Ramp(1e-5, 1e-2, 10), CPU)])
+    assert losses[0] == losses[1]
+    assert main(["lr-range", "experiment=nb-moms-0.99-0.90", *TINY[2:], "model.depth=8", "--steps", "10"]) == 0
+
+
+def test_divergence_at_the_last_step_is_divergence() -> None:
+    rows = [{"lr": 1.0, "smoothed": 1.0}, {"lr": 2.0, "smoothed": 4.1}]
+    assert diverged_at(rows, Ramp()) == 2.0
+    assert diverged_at(rows[:1], Ramp()) is None
+    assert diverged_at([*rows, {"lr": 3.0, "smoothed": float("nan")}], Ramp()) == 3.0

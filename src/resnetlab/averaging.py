@@ -2,11 +2,11 @@
 
 An average is a second network beside the one that is trained, kept by torch's AveragedModel: it is part of every
 checkpoint, and training does not see it (but for EMA's overwrite_frequency). Its batch-norm statistics are those of the
-raw weights; they are re-estimated whenever it is evaluated (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
+raw weights; whoever evaluates it has to re-estimate them (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from resnetlab.errors import ConfigError
 from resnetlab.schedules import Span
+from resnetlab.schedules.decay import whole
 
 __all__ = ["AVERAGINGS", "EMA", "SWA", "Averaging", "batch_norms", "reestimated_statistics", "resolve_momentum"]
 
@@ -38,12 +39,14 @@ class Averaging:
     def check_span(self, span: Span) -> None:
         """Refuses what can only be seen with the run's length known. Raises ConfigError."""
 
-    def begin(self, model: nn.Module, momentum: float | None) -> AveragedModel | None:
-        """An average of the model's weights, still empty; None where there is none. momentum: ema_momentum."""
+    def begin(self, model: nn.Module) -> AveragedModel | None:
+        """An average of the model's weights, still empty; None where there is none."""
         return None
 
-    def after_step(self, average: AveragedModel, model: nn.Module, step: int, span: Span) -> None:
-        """Takes the weights after step `step` (from 0, over the whole run) into the average, where it is due."""
+    def after_step(
+        self, average: AveragedModel, model: nn.Module, step: int, span: Span, momentum: float | None
+    ) -> None:
+        """Takes the weights after `step` (from 0, over the run) into the average, where due. momentum: ema_momentum."""
 
     def change_plan(self, timetable: npt.NDArray[np.float64], span: Span) -> None:
         """Writes a learning rate of its own into the run's table (steps, 2), in place."""
@@ -53,9 +56,10 @@ class Averaging:
 class EMA(Averaging):
     """An exponential moving average: after each step average = m * average + (1 - m) * weights, m = ema_momentum.
 
-    Keras' use_ema: the first step copies, and every overwrite_frequency steps the weights become the average. Null is
+    Keras' use_ema: step 0 copies, and every overwrite_frequency steps the weights become the average. Null is
     never: Keras then overwrites them once, when training has ended, which is our averaged figure of the last epoch.
     warmup: m is at most (1 + k) / (10 + k) at step k (TensorFlow's num_updates), so that the first weights fade soon.
+    Nothing is read back from the device. A step that the gradient scaler skips under 16-mixed is averaged all the same.
     """
 
     name: str = "ema"
@@ -70,22 +74,24 @@ class EMA(Averaging):
                 f"averaging.overwrite_frequency (={self.overwrite_frequency}) must be at least 1 step, or null"
             )
 
-    def begin(self, model: nn.Module, momentum: float | None) -> AveragedModel:
+    def begin(self, model: nn.Module) -> AveragedModel:
+        return AveragedModel(model)
+
+    @torch.no_grad()
+    def after_step(
+        self, average: AveragedModel, model: nn.Module, step: int, span: Span, momentum: float | None
+    ) -> None:
+        averages: list[Tensor] = list(average.module.parameters())
+        weights: list[Tensor] = list(model.parameters())
         assert momentum is not None
-
-        @torch.no_grad()
-        def update(average: Sequence[Tensor], weights: Sequence[Tensor], updates: Tensor | int) -> None:
-            k = int(updates)
-            m = min(momentum, (1 + k) / (10 + k)) if self.warmup else momentum
-            torch._foreach_lerp_(list(average), list(weights), 1 - m)
-
-        return AveragedModel(model, multi_avg_fn=update)
-
-    def after_step(self, average: AveragedModel, model: nn.Module, step: int, span: Span) -> None:
-        average.update_parameters(model)
+        m = min(momentum, (1 + step) / (10 + step)) if self.warmup else momentum
+        if step == 0:
+            torch._foreach_copy_(averages, weights)
+        else:
+            torch._foreach_lerp_(averages, weights, 1 - m)
+        average.n_averaged += 1
         if self.overwrite_frequency is not None and (step + 1) % self.overwrite_frequency == 0:
-            with torch.no_grad():
-                torch._foreach_copy_(list(model.parameters()), list(average.module.parameters()))
+            torch._foreach_copy_(weights, averages)
 
 
 @dataclass
@@ -119,12 +125,14 @@ class SWA(Averaging):
 
     def epochs_before(self, span: Span) -> int:
         """Epochs that are trained before those whose weights are averaged."""
-        return int(self.start) if self.start >= 1 else math.floor(self.start * span.epochs)
+        return int(self.start) if self.start >= 1 else whole(self.start * span.epochs)
 
-    def begin(self, model: nn.Module, momentum: float | None) -> AveragedModel:
+    def begin(self, model: nn.Module) -> AveragedModel:
         return AveragedModel(model)
 
-    def after_step(self, average: AveragedModel, model: nn.Module, step: int, span: Span) -> None:
+    def after_step(
+        self, average: AveragedModel, model: nn.Module, step: int, span: Span, momentum: float | None
+    ) -> None:
         epochs, rest = divmod(step + 1, span.steps_per_epoch)
         if rest == 0 and epochs > self.epochs_before(span):
             average.update_parameters(model)

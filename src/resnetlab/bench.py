@@ -40,8 +40,8 @@ def bench(model: str, steps: int, turn: int, batch_size: int, out: Path | None) 
     long. What the lab does between two epochs, without validation, is given apart. The images are noise of CIFAR-10's
     shape, every batch whole. out: where the JSON goes. Raises ConfigError.
     """
-    if steps < 1 or turn < 1:
-        raise ConfigError(f"--steps (={steps}) and --turn (={turn}) must be at least 1")
+    if turn < 1 or steps < 6 * turn:  # fewer give no interval of the median
+        raise ConfigError(f"--turn (={turn}) must be at least 1, and --steps (={steps}) six times as many")
     rounds = -(-steps // turn) + WARM_UP
     per_epoch = turn * -(-rounds // EPOCHS)
     config = compose(

@@ -16,7 +16,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_evaluate, add_schedule, add_lr_range, add_interpolate, add_report, add_bench):
         add(commands)
-    options = parser.parse_args(negative_values(sys.argv[1:] if argv is None else argv))
+    options, rest = parser.parse_known_args(negative_values(sys.argv[1:] if argv is None else argv))
+    rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
+    if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # overrides behind an option
+        options.overrides += rest
     try:
         options.command(options)
     except Exception as error:

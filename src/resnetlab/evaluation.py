@@ -1,7 +1,7 @@
 """Loss, accuracies and confusion matrix of a network on any images, outside of training."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,11 +10,12 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from resnetlab.averaging import reestimated_statistics
 from resnetlab.build import build_module
 from resnetlab.callbacks.checkpoints import read_checkpoint
-from resnetlab.config import from_plain
+from resnetlab.config import Config, from_plain
 from resnetlab.data import ImageData, Images
 from resnetlab.errors import DataError, first_line
 from resnetlab.meter import Meter
 from resnetlab.module import Lab
+from resnetlab.speech import Countdown
 from resnetlab.trainer import TrainerOptions
 
 __all__ = ["evaluate", "evaluate_average", "evaluate_checkpoint", "open_checkpoint"]
@@ -33,11 +34,13 @@ def evaluate(
     meter = Meter(classes, top5=True).to(device)
     confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
     module.eval()
+    countdown = Countdown("evaluated batch", -(-len(images) // data.config.eval_batch_size))
     with torch.inference_mode():
         for x, y in data.eval_batches(images, device):
             logits = network(x)
             meter.update(*module.losses(logits, y, averaged), logits, y)
             confusion.update(logits, y)
+            countdown.tick()
     module.train(mode)
     return meter.compute(), confusion.compute().cpu()
 
@@ -60,7 +63,7 @@ def evaluate_checkpoint(
     root: where the data set is now, if it has moved. averaged: the averaged weights, not the raw ones. Raises DataError
     in one line.
     """
-    module, data, epoch = open_checkpoint(path, root)
+    _, module, data, epoch = open_checkpoint(path, root)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
     if images is None:
         raise DataError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
@@ -74,8 +77,17 @@ def evaluate_checkpoint(
     return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **figures}
 
 
-def open_checkpoint(path: Path, root: str | None = None) -> tuple[Lab, ImageData, int]:
-    """The module with the checkpoint's weights, its data, and the epoch after which it was saved, from 1.
+class Opened(NamedTuple):
+    """A checkpoint's configuration, the module with its weights, its data, and the epoch it was saved after, from 1."""
+
+    config: Config
+    module: Lab
+    data: ImageData
+    epoch: int
+
+
+def open_checkpoint(path: Path, root: str | None = None) -> Opened:
+    """What is in a checkpoint of ours.
 
     root: where the data set is now, if it has moved. Raises DataError in one line.
     """
@@ -93,4 +105,4 @@ def open_checkpoint(path: Path, root: str | None = None) -> tuple[Lab, ImageData
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
     module = build_module(config, data)
     module.load_state_dict(checkpoint["state_dict"])
-    return module, data, checkpoint["epoch"] + 1
+    return Opened(config, module, data, checkpoint["epoch"] + 1)

@@ -23,7 +23,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
             os.unlink(file.name)
             raise
     os.chmod(file.name, 0o666 & ~_umask())
-    os.replace(file.name, path)
+    try:
+        os.replace(file.name, path)
+    except OSError:
+        os.unlink(file.name)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from resnetlab.config import GROUPS, Config
 
-__all__ = ["OUTPUTS", "RunFolder", "configuration_name", "identity", "run_folder"]
+__all__ = ["OUTPUTS", "RunFolder", "configuration_name", "digest", "identity", "run_folder"]
 
 OUTPUTS = Path("outputs")
 
@@ -77,8 +77,12 @@ def configuration_name(config: Config) -> str:
     parts = [config.model.name, config.data.name, config.optimizer.name, config.schedule.name]
     parts += [config.regularization.name, *([] if config.averaging.name == "none" else [config.averaging.name])]
     parts += [f"{short}{values[key]:g}" for key, short in READABLE.items() if key in values]
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
-    return "-".join([*parts, digest])
+    return "-".join([*parts, digest(values)])
+
+
+def digest(content: Any) -> str:
+    """Eight letters that stand for plain data."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 class RunFolder:

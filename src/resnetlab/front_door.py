@@ -122,6 +122,8 @@ def sweep(arguments: Sequence[str]) -> list[tuple[str, Config]]:
     found = labelled_jobs(overrides, multirun=True)
     if not found:
         raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
+    if len({label for label, _ in found}) < len(found):
+        raise ConfigError("two jobs of the sweep are the same; name each value once")
     return found
 
 

@@ -67,10 +67,10 @@ class Lab(L.LightningModule):
         self.model = model
         self.optimizer, self.schedule, self.regularization = optimizer, schedule, regularization
         self.lr, self.momentum, self.wd, self.l2 = lr, momentum, wd, l2
-        self.seed, self.span = seed, span
+        self.ema_momentum, self.seed, self.span = ema_momentum, seed, span
         self.recalibrate, self.recalibration_images = recalibrate, recalibration_images
         self.timetable = timetable(schedule, averaging, lr, momentum, span)
-        self.averaging, self.average = averaging, averaging.begin(model, ema_momentum)
+        self.averaging, self.average = averaging, averaging.begin(model)
         self.kernels = conv_kernels(model) if l2 else []
         self.averaged_kernels = conv_kernels(self.average.module) if l2 and self.average is not None else []
         if self.average is not None:
@@ -120,7 +120,7 @@ class Lab(L.LightningModule):
         self.manual_backward(loss)
         optimizer.step()
         if self.average is not None:
-            self.averaging.after_step(self.average, self.model, step, self.span)
+            self.averaging.after_step(self.average, self.model, step, self.span, self.ema_momentum)
         self.train_meter.update(loss, ce, logits, y)
         self.watch(loss.detach(), step)
 

@@ -14,13 +14,13 @@ from itertools import chain, count, islice
 import torch
 from torch import Tensor
 
-from resnetlab.data import ImageData
+from resnetlab.data import ImageData, derive_seed
 from resnetlab.errors import ConfigError
 from resnetlab.module import Lab
 from resnetlab.optimizers import set_lr_momentum
 from resnetlab.speech import Countdown
 
-__all__ = ["Ramp", "range_test", "suggestions"]
+__all__ = ["Ramp", "exploded", "range_test", "suggestions"]
 
 Row = dict[str, float]
 
@@ -46,8 +46,8 @@ class Ramp:
             raise ConfigError(f"--start (={self.start:g}) must be above 0 and below --end (={self.end:g})")
         if self.steps < 10:
             raise ConfigError(f"--steps (={self.steps}) must be at least 10")
-        if not self.stop > 1:
-            raise ConfigError(f"--stop (={self.stop:g}) must be above 1, a multiple of the smallest smoothed loss")
+        if not 1 < self.stop < math.inf:
+            raise ConfigError(f"--stop (={self.stop:g}) must be above 1, a multiple of the least loss; 1e9 is never")
         if not 0 <= self.smoothing < 1:
             raise ConfigError(f"--smoothing (={self.smoothing:g}) must be in [0, 1)")
 
@@ -59,14 +59,14 @@ class Ramp:
         return self.start * (self.end / self.start) ** x
 
 
-def range_test(module: Lab, data: ImageData, ramp: Ramp, device: torch.device) -> list[Row]:
+def range_test(module: Lab, data: ImageData, ramp: Ramp, device: torch.device) -> Iterator[Row]:
     """Rows of step, lr, loss, acc (of the batch) and smoothed (bias-corrected mean loss), until it diverges.
 
-    Any optimizer; momentum, decay and penalty as the module has them; the schedule is not used. In float32. The
-    network, its statistics and torch's random numbers are afterwards what they were. Raises ConfigError.
+    Any optimizer; momentum, decay and penalty as the module has them; the schedule is not used. In float32. When the
+    iterator ends or is closed, the network, its statistics and torch's random numbers are what they were. Raises
+    ConfigError.
     """
     ramp.check()
-    rows: list[Row] = []
     mean, least, countdown = 0.0, math.inf, Countdown("step", ramp.steps)
     with left_alone(module, device):
         optimizer = module.build_optimizer()
@@ -75,12 +75,16 @@ def range_test(module: Lab, data: ImageData, ramp: Ramp, device: torch.device) -
             loss, acc = step(module, optimizer, x, y)
             mean = ramp.smoothing * mean + (1 - ramp.smoothing) * loss
             smoothed = mean / (1 - ramp.smoothing ** (k + 1))
-            rows.append({"step": k, "lr": ramp.lr(k), "loss": loss, "acc": acc, "smoothed": smoothed})
+            yield {"step": k, "lr": ramp.lr(k), "loss": loss, "acc": acc, "smoothed": smoothed}
             least = min(least, smoothed)
-            if not smoothed <= ramp.stop * least:  # also nan
+            if exploded(smoothed, least, ramp):
                 break
             countdown.tick()
-    return rows
+
+
+def exploded(smoothed: float, least: float, ramp: Ramp) -> bool:
+    """Whether a smoothed loss ends the test: beyond `stop` times the least so far, or not a number."""
+    return not smoothed <= ramp.stop * least
 
 
 def suggestions(rows: Sequence[Row]) -> dict[str, float | None]:
@@ -88,8 +92,8 @@ def suggestions(rows: Sequence[Row]) -> dict[str, float | None]:
 
     Seen are the steps from the first tenth, where the mean is still of a few batches, to the minimum: beyond it the
     loss falls back from its explosions.
-    steepest: where it falls fastest. valley: half way along the longest descent, which may be interrupted by rises, as
-    in fastai's rule of that name. minimum/10: a tenth of the rate at its minimum.
+    steepest: where it falls fastest. valley: fastai's rule, half way along the longest descent, whatever rises are in
+    it. minimum/10: a tenth of the rate at its minimum.
     """
     usable = [row for row in rows[len(rows) // 10 :] if math.isfinite(row["smoothed"])]
     usable = usable[: 1 + min(range(len(usable)), key=lambda i: usable[i]["smoothed"], default=0)]
@@ -113,30 +117,26 @@ def steepest(losses: Sequence[float], logs: Sequence[float]) -> int | None:
 
 
 def valley(losses: Sequence[float]) -> int | None:
-    """Index half way between the ends of the longest decreasing subsequence; None if nothing decreases."""
-    indices = longest_decrease(losses)
-    return (indices[0] + indices[-1]) // 2 if len(indices) > 1 else None
+    """Index half way along the longest decreasing subsequence, as fastai counts it; None if nothing decreases.
+
+    fastai places the subsequence as if it had no gaps, so that it ends where it ends and is as long as it is long.
+    """
+    end, length = longest_decrease(losses)
+    return end - length + int(length / 3) + int(length / 6) if length > 1 else None
 
 
-def longest_decrease(values: Sequence[float]) -> list[int]:
-    """Indices of the longest strictly decreasing subsequence (patience sorting)."""
-    ends: list[float] = []  # the largest possible last value, negated, of a subsequence of each length
-    last: list[int] = []
-    previous: dict[int, int | None] = {}
+def longest_decrease(values: Sequence[float]) -> tuple[int, int]:
+    """(index of the end, length) of the longest strictly decreasing subsequence, the first to end of equals."""
+    ends: list[float] = []  # negated: the largest value at which a decrease of each length can end (patience sorting)
+    end = 0
     for i, value in enumerate(values):
         length = bisect_left(ends, -value)
-        previous[i] = last[length - 1] if length else None
         if length == len(ends):
             ends.append(-value)
-            last.append(i)
+            end = i
         else:
-            ends[length], last[length] = -value, i
-    found: list[int] = []
-    at = last[-1] if last else None
-    while at is not None:
-        found.append(at)
-        at = previous[at]
-    return found[::-1]
+            ends[length] = -value
+    return end, len(ends)
 
 
 def step(module: Lab, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> tuple[float, float]:
@@ -156,11 +156,12 @@ def endless(data: ImageData, device: torch.device) -> Iterator[tuple[Tensor, Ten
 
 @contextmanager
 def left_alone(module: Lab, device: torch.device) -> Iterator[None]:
-    """Inside the network may be trained; outside it is what it was, and where it was."""
+    """Inside the network may be trained, with dropout as its seed says; outside it is what it was, and where it was."""
     model, mode, home = module.model, module.model.training, module.device
     saved = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with torch.random.fork_rng():
         try:
+            torch.manual_seed(derive_seed(module.seed, 1))
             model.to(device).train()
             yield
         finally:

@@ -60,8 +60,9 @@ def run(config: Config) -> Summary:
 
 
 def objective(config: Config, summary: Summary) -> float:
-    """The one number for a sweeper, to be maximised; 0 for a run that diverged."""
-    return 0.0 if summary["status"] == "diverged" else float(summary[config.objective])
+    """The one number for a sweeper, to be maximised; 0 for a run that diverged or has no such figure."""
+    value = None if summary["status"] == "diverged" else summary[config.objective]
+    return 0.0 if value is None else float(value)  # stopped early, before there was an average
 
 
 def finished(folder: RunFolder, config: Config) -> Summary | None:
@@ -147,7 +148,7 @@ def conclude(
     rows = recorder_of(trainer).rows
     write_rows(folder.metrics, rows)
     if status == "finished" and data.test_images is not None:
-        extra |= test_figures(config, folder, module, data, data.test_images)
+        extra |= test_figures(config, folder, module, data, data.test_images, int(rows[-1]["epoch"]))
     summary = summarize(config, rows, status=status, parameters=model_counts(module.model)["trainable_parameters"])
     summary |= extra
     if rows:
@@ -192,7 +193,7 @@ def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
 
 
 def test_figures(
-    config: Config, folder: RunFolder, module: Lab, data: ImageData, test_images: Images
+    config: Config, folder: RunFolder, module: Lab, data: ImageData, test_images: Images, epoch: int
 ) -> dict[str, float]:
     """Accuracy on the untouched test images, once: of the weights best on validation, the final and the average."""
     figures = {}
@@ -202,7 +203,7 @@ def test_figures(
         result, _ = evaluate(module, data, test_images, config.trainer.device)
         figures[f"{name}_test_acc"] = result["acc"]
     if module.averaged:
-        result, _ = evaluate_average(module, data, test_images, config.trainer.device, config.epochs)
+        result, _ = evaluate_average(module, data, test_images, config.trainer.device, epoch)
         figures["averaged_test_acc"] = result["acc"]
     return figures
 

@@ -1,5 +1,6 @@
 """summary.json: one flat row, a pure function of a run's configuration and its epochs' figures. Unknown is null."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -99,14 +100,15 @@ def fit_sign(rows: Sequence[Row]) -> Summary:
     """Leslie Smith's signs of under- and overfitting (2018, arXiv 1803.09820, section 3), as one rule.
 
     fit_sign: "underfitting" if at the end the validation cross-entropy is below that of training; "overfitting" if it
-    has risen by more than 5 % from its minimum while that of training has fallen; else "balanced"; null with fewer than
-    four epochs. Validation is the running median of three epochs, because one swing of stale statistics is no sign, and
-    with re-estimated statistics where there are some. overfitting_since: the epoch of that minimum. generalization_gap:
-    validation minus training at the end; gap_growth: what it has gained since the middle of the run. Training's figures
-    are means over the epoch, under augmentation and dropout, and so are a little above those of the weights at its end.
+    has risen by more than 5 % from its minimum (our margin: less is the wobble between epochs) while that of training
+    has fallen; else "balanced"; null with fewer than four epochs. Validation is the running median of three epochs,
+    because one swing of stale statistics is no sign, and with re-estimated statistics where there are some.
+    overfitting_since: the epoch of that minimum. generalization_gap: validation minus training at the end; gap_growth:
+    what it has gained since the middle of the run, for the reader, not part of the rule. Training's figures are means
+    over the epoch, under augmentation and dropout, and so are a little above those of the weights at its end.
     """
     blank: Summary = {"fit_sign": None, "overfitting_since": None, "generalization_gap": None, "gap_growth": None}
-    if len(rows) < 4:
+    if len(rows) < 4 or not all(math.isfinite(row["train/ce"]) for row in rows):
         return blank
     column = "val/ce_recal" if "val/ce_recal" in rows[0] else "val/ce"
     train, val = [row["train/ce"] for row in rows], running_median([row[column] for row in rows])

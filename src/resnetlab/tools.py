@@ -1,20 +1,27 @@
-"""What the commands lr-range, schedule and interpolate do: the work, the files, and what they say about it."""
+"""What the commands lr-range, schedule and interpolate do: the work, the files, and what they say about it.
+
+Ctrl-C ends the work, not the files: what was measured is written before the interrupt goes on.
+"""
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from resnetlab.build import build_module, plan
+from resnetlab.config import Config
 from resnetlab.data import ImageData
 from resnetlab.errors import ConfigError
 from resnetlab.files import write_json, write_rows, write_text
-from resnetlab.folders import OUTPUTS, configuration_name
+from resnetlab.folders import OUTPUTS, configuration_name, digest, identity
 from resnetlab.front_door import sweep
 from resnetlab.interpolation import interpolate
-from resnetlab.range_test import Ramp, range_test, suggestions
+from resnetlab.range_test import Ramp, exploded, range_test, suggestions
 from resnetlab.report.tools import draw_interpolation, draw_range_test, draw_schedules
+from resnetlab.run import threads
 from resnetlab.schedules import shortfall
 from resnetlab.speech import speak
 
@@ -22,51 +29,77 @@ __all__ = ["alphas", "interpolate_command", "lr_range", "schedule"]
 
 DRAWN_POINTS = 2000  # of a schedule, at most
 
+Row = dict[str, float]
+
 
 def lr_range(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:
     """The range test of every job of the command line; writes lr-range.png, .csv, .json and returns their folder."""
     ramp.check()
-    chosen = any(argument.startswith("schedule=") for argument in arguments)
-    found = sweep(arguments if chosen else ["schedule=constant", *arguments])
-    folder = out or OUTPUTS / found[0][1].study / "lr-range" / configuration_name(found[0][1])
-    curves: dict[str, Any] = {}
-    content: list[dict[str, Any]] = []
-    for label, config in found:
-        data = ImageData(config.data, config.batch_size, config.shift, config.seed)
-        module = build_module(config, data)
-        speak(f"range test{': ' if label else ''}{label}, {ramp.steps} steps of {config.batch_size} images")
-        if note := data.note():
-            speak(f"note: {note}")
-        rows = range_test(module, data, ramp, config.trainer.device)
-        suggested = suggestions(rows)
-        curves[label or config.model.name] = (rows, suggested)
-        ended = rows[-1]["lr"] if len(rows) < ramp.steps else None
-        content.append(
-            {
-                "label": label,
-                "configuration": configuration_name(config),
-                "diverged_at": ended,
-                "suggestions": suggested,
-            }
-        )
-        speak("  ".join(f"{rule} {'none' if lr is None else f'{lr:.3g}'}" for rule, lr in suggested.items()))
-        speak("no divergence up to the end of the ramp" if ended is None else f"diverged at lr {ended:.3g}")
-    folder.mkdir(parents=True, exist_ok=True)
-    draw_range_test(curves, ramp.shape == "linear", folder / "lr-range.png")
-    write_labelled_rows(folder / "lr-range.csv", {label: rows for label, (rows, _) in curves.items()})
-    write_json(folder / "lr-range.json", {"ramp": vars(ramp), "runs": content})
-    speak(f"picture, figures: {folder / 'lr-range.png'}, {folder / 'lr-range.csv'}, {folder / 'lr-range.json'}")
+    found = [(label or configuration_name(config), config) for label, config in sweep(arguments)]
+    content = [vars(ramp), *(identity(config) | {"seed": config.seed} for _, config in found)]
+    folder = out or OUTPUTS / found[0][1].study / "lr-range" / f"{configuration_name(found[0][1])}-{digest(content)}"
+    make_folder(folder)
+    curves: dict[str, list[Row]] = {}
+    with kept(lambda: write_range_test(folder, ramp, curves, dict(found)), curves):
+        for label, config in found:
+            with threads(config.threads):
+                probe(label, config, ramp, curves.setdefault(label, []))
     return folder
+
+
+def probe(label: str, config: Config, ramp: Ramp, rows: list[Row]) -> None:
+    """One range test, its rows added as they come, and what it suggests."""
+    data = ImageData(config.data, config.batch_size, config.shift, config.seed)
+    module = build_module(config, data)
+    speak(
+        f"{label}: {ramp.steps} steps of {config.batch_size} images, momentum {module.momentum:g} throughout; the "
+        f"schedule is not used"
+    )
+    if note := data.note():
+        speak(f"note: {note}")
+    for row in range_test(module, data, ramp, config.trainer.device):
+        rows.append(row)  # one by one, so that an interrupt leaves them
+    speak("  ".join(f"{rule} {'none' if lr is None else f'{lr:.3g}'}" for rule, lr in suggestions(rows).items()))
+    ended = diverged_at(rows, ramp)
+    speak("no divergence up to the end of the ramp" if ended is None else f"diverged at lr {ended:.3g}")
+
+
+def diverged_at(rows: Sequence[Row], ramp: Ramp) -> float | None:
+    """The learning rate at which the loss exploded, if it did."""
+    least = min((row["smoothed"] for row in rows if math.isfinite(row["smoothed"])), default=math.inf)
+    return rows[-1]["lr"] if exploded(rows[-1]["smoothed"], least, ramp) else None
+
+
+def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], configs: dict[str, Config]) -> None:
+    found = {label: rows for label, rows in curves.items() if rows}
+    drawn = {label: (rows, suggestions(rows)) for label, rows in found.items()}
+    draw_range_test(drawn, ramp.shape == "linear", folder / "lr-range.png")
+    write_labelled_rows(folder / "lr-range.csv", found)
+    runs = [
+        {
+            "label": label,
+            "configuration": configuration_name(configs[label]),
+            "differs_from_defaults": identity(configs[label]),
+            "seed": configs[label].seed,
+            "steps": len(rows),
+            "diverged_at": diverged_at(rows, ramp),
+            "suggestions": drawn[label][1],
+        }
+        for label, rows in found.items()
+    ]
+    write_json(folder / "lr-range.json", {"ramp": vars(ramp), "runs": runs})
+    speak(f"picture, figures: {folder / 'lr-range.png'}, {folder / 'lr-range.csv'}, {folder / 'lr-range.json'}")
 
 
 def schedule(arguments: Sequence[str], out: Path) -> None:
     """Draws lr and momentum of every job of the command line, before anything is trained, and says the main values."""
+    if out.is_dir():
+        raise ConfigError(f"--out (={out}) is a folder; name a picture, such as {out / 'schedule.png'}")
     plans = {}
     for label, config in sweep(arguments):
-        span, table = plan(config)
         label = label or config.schedule.name
-        every = max(1, span.steps // DRAWN_POINTS)
-        steps = range(0, span.steps, every)
+        span, table = plan(config)
+        steps = range(0, span.steps, max(1, span.steps // DRAWN_POINTS))
         plans[label] = [(k / span.steps_per_epoch, float(table[k, 0]), float(table[k, 1])) for k in steps]
         peak = int(table[:, 0].argmax())
         speak(
@@ -87,26 +120,55 @@ def schedule(arguments: Sequence[str], out: Path) -> None:
 def interpolate_command(
     first: Path, second: Path, along: Sequence[float], limit: int | None, root: str | None, out: Path | None
 ) -> Path:
-    """Writes interpolation.png and .csv, beside A's checkpoints unless `out` says where; returns their folder."""
+    """Writes interpolation.png and .csv, into A's run unless `out` says where; returns their folder."""
     folder = out or first.parent.parent / f"interpolation-{first.stem}-{second.stem}"
-    if limit is not None:
-        if limit < 10:
-            raise ConfigError(f"--limit (={limit}) must be at least 10 images")
-        speak(f"note: a subset, the first {limit:,} training and {limit // 5:,} validation images")
-    rows = interpolate(first, second, along, limit, root)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_rows(folder / "interpolation.csv", rows)
-    draw_interpolation(rows, first.stem, second.stem, folder / "interpolation.png")
-    kind = "_recal" if "val/ce_recal" in rows[0] else ""
-    best = min(rows, key=lambda row: row[f"val/ce{kind}"])
-    speak(
-        f"least validation cross-entropy {best[f'val/ce{kind}']:.4f} at alpha {best['alpha']:g}"
-        f"{' with re-estimated batch-norm statistics' if kind else ''}; {first.stem} is at 1, {second.stem} at 0"
-    )
-    if broken := [row["alpha"] for row in rows if row.get("negative_variances", 0) > 0]:
-        speak(f"running variances on the line are negative at {len(broken)} of {len(rows)} alphas: no loss there")
-    speak(f"picture, figures: {folder / 'interpolation.png'}, {folder / 'interpolation.csv'}")
+    points = interpolate(first, second, along, limit, root)
+    rows: list[Row] = []
+    with kept(lambda: write_interpolation(folder, rows, first.stem, second.stem), rows):
+        for row in points:
+            if not rows:
+                make_folder(folder)
+            rows.append(row)
     return folder
+
+
+def write_interpolation(folder: Path, rows: Sequence[Row], first: str, second: str) -> None:
+    write_rows(folder / "interpolation.csv", rows)
+    draw_interpolation(rows, first, second, folder / "interpolation.png")
+    kind = "_recal" if "val/ce_recal" in rows[0] else ""
+    finite = [row for row in rows if math.isfinite(row[f"val/ce{kind}"])]
+    if finite:
+        best = min(finite, key=lambda row: row[f"val/ce{kind}"])
+        speak(
+            f"least validation cross-entropy {best[f'val/ce{kind}']:.4f} at alpha {best['alpha']:g}"
+            f"{' with re-estimated batch-norm statistics' if kind else ''}; {first} is at 1, {second} at 0"
+        )
+    if broken := sum(row.get("negative_variances", 0) > 0 for row in rows):
+        speak(
+            f"at {broken} of {len(rows)} alphas running variances on the line are negative, and there is no loss there"
+        )
+    speak(f"picture, figures: {folder / 'interpolation.png'}, {folder / 'interpolation.csv'}")
+
+
+@contextmanager
+def kept(write: Any, measured: Iterable[Any]) -> Iterator[None]:
+    """Writes when the work inside has ended, and also when it is interrupted, unless nothing was measured."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        speak("interrupted; " + ("what was measured is written" if any(measured) else "nothing was measured yet"))
+        if any(measured):
+            write()
+        raise
+    write()
+
+
+def make_folder(folder: Path) -> None:
+    """Raises ConfigError where no folder can be made, before the work is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out (={folder}) cannot be made: {error.strerror}") from error
 
 
 def alphas(text: str) -> list[float]:
@@ -123,11 +185,11 @@ def alphas(text: str) -> list[float]:
             f"--alpha (={text}) must be start:stop:count, such as -0.5:1.5:41, or numbers: 0,0.5,1"
         ) from None
     if not found or not all(abs(alpha) < 1e6 for alpha in found):
-        raise ConfigError(f"--alpha (={text}) must name at least one finite number")
-    return found
+        raise ConfigError(f"--alpha (={text}) must name at least one number, and none beyond a million")
+    return [round(alpha, 12) for alpha in found]  # so that the ends are 0 and 1 where they are meant
 
 
-def write_labelled_rows(path: Path, curves: dict[str, list[dict[str, float]]]) -> None:
+def write_labelled_rows(path: Path, curves: dict[str, list[Row]]) -> None:
     """One CSV of several runs' rows, with the run's label in front."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
