@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from resnetlab.files import write_atomically
 
@@ -36,14 +36,8 @@ def draw_curves(
     figure.suptitle(title, fontsize=9, y=0.98)
     _lines(accuracy, rows, "acc")
     for number, threshold in enumerate(thresholds):
-        accuracy.axhline(threshold, color="tab:green", linestyle=":" if number else "-", linewidth=1)
-        note = {
-            "xycoords": ("axes fraction", "data"),
-            "textcoords": "offset points",
-            "fontsize": 7,
-            "color": "tab:green",
-        }
-        accuracy.annotate(f"{threshold:g}", (0, threshold), (2, 1), **note)
+        style, label = ":" if number else "-", f"threshold {threshold:g}"
+        accuracy.axhline(threshold, color="tab:green", linestyle=style, linewidth=1, label=label)
     accuracy.set(ylabel="accuracy")
     _lines(loss, rows, "loss")
     if any(row["train/loss"] != row["train/ce"] for row in rows):  # a penalty or label smoothing is in the loss
@@ -55,6 +49,9 @@ def draw_curves(
     elif sign == "underfitting":
         loss.plot([], [], " ", label="underfitting: validation ends below training")
     loss.set(ylabel="loss", yscale="log")
+    low, high = loss.get_ylim()
+    loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    loss.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if high < 10 * low else NullFormatter())
     times, rates = _points(rows, "lr") if not plan else (list(part) for part in zip(*plan, strict=True))
     rate.plot(times, rates, color="black", linewidth=1, drawstyle="default" if plan else "steps-pre")
     rate.set(ylabel="learning rate", xlabel="epoch")
@@ -65,7 +62,7 @@ def draw_curves(
     for axes in (accuracy, loss, rate):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    accuracy.legend(fontsize=8, loc="lower right")
+    accuracy.legend(fontsize=8)
     loss.legend(fontsize=8)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
 

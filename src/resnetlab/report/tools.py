@@ -71,24 +71,23 @@ def draw_interpolation(rows: Sequence[Row], first: str, second: str, path: Path)
             axes.plot(
                 alphas, values, color=color, label=f"{part}, statistics on the line" if reestimated else part, **style
             )
-        for alpha, which in ((1.0, first), (0.0, second)):
+        for alpha, which, side in ((1.0, first, "left"), (0.0, second, "right")):
             axes.axvline(alpha, color="gray", linewidth=0.8, linestyle=":")
-            axes.annotate(
-                which, (alpha, 1), (2, -9), ("data", "axes fraction"), "offset points", fontsize=8, color="gray"
-            )
-    broken = [row["alpha"] for row in rows if row.get("negative_variances", 0) > 0]
-    for side in ([a for a in broken if a > 0.5], [a for a in broken if a < 0.5]):
-        if side:
+            offset = (2 if alpha else -2, -9)
+            where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": side}
+            axes.annotate(which, (alpha, 1), offset, **where, fontsize=8, color="gray")
+    half = (alphas[1] - alphas[0]) / 2 if len(alphas) > 1 else 0.5
+    label = "negative variances on the line"
+    for row in rows:
+        if row.get("negative_variances", 0) > 0:
             for axes in (loss, accuracy):
-                axes.axvspan(
-                    min(side),
-                    max(side),
-                    color="tab:orange",
-                    alpha=0.12,
-                    linewidth=0,
-                    label="negative variances on the line" if side[0] == broken[0] else None,
-                )
-    loss.set(ylabel="cross-entropy", yscale="log")
+                span = row["alpha"] - half, row["alpha"] + half
+                axes.axvspan(*span, color="tab:orange", alpha=0.15, linewidth=0, label=label)
+            label = "_"  # once in the legend
+    shown = [row[key] for row in rows for key in row if key.split("_")[0].endswith("/ce") and math.isfinite(row[key])]
+    if shown and max(shown) > 5 * min(shown):
+        loss.set_yscale("log")
+    loss.set(ylabel="cross-entropy")
     accuracy.set(ylabel="accuracy", xlabel=f"alpha: {second} at 0, {first} at 1")
     _finish(figure, [loss, accuracy], path, legend=True)
 
