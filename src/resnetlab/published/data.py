@@ -26,7 +26,7 @@ Milestones = tuple[tuple[float, float], ...]
 class Published:
     """One row of a published table, or one run that a text tells of. None: not said.
 
-    n: runs behind the figures; None: several, their number is not printed.
+    n: runs behind the figures; None: not printed, for averages and success rates of several.
     options: further keys of ours, such as {"model.stem": "imagenet"}.
     lr_initial: the lr of the first step, so not one_cycle's peak, which is `lr`. milestones: [epoch, lr];
     piecewise_constant holds a value until its epoch, piecewise_linear the first one up to its epoch, one_cycle and the

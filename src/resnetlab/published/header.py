@@ -72,7 +72,7 @@ def _figures(row: Published) -> Iterator[str]:
 
 
 def _count(row: Published) -> str:
-    return "several runs" if row.n is None else f"n = {row.n}"
+    return "n not printed" if row.n is None else f"n = {row.n}"
 
 
 def _origins(row: Published) -> Iterator[str]:
