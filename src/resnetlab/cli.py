@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status: 2 if the command is wrong, 1 if something else is."""
     parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_evaluate, add_schedule, add_lr_range, add_interpolate, add_report, add_bench):
+    for add in (add_evaluate, add_schedule, add_lr_range, add_interpolate, add_report, add_published, add_bench):
         add(commands)
     options, rest = parser.parse_known_args(negative_values(sys.argv[1:] if argv is None else argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
@@ -134,6 +134,23 @@ def run_report(options: argparse.Namespace) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
     print_table(options.folders)
+
+
+def add_published(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("published", help="the published results, and the preset that repeats each")
+    parser.add_argument("--format", default="table", metavar="FORM", help="table, csv or json (default: table)")
+    parser.add_argument("--post", help="the rows of one source: I, II, IV, V, VI, atienza, fastai, part1 or part2")
+    parser.add_argument("--optimizer", help="such as adamw")
+    parser.add_argument("--schedule", help="such as piecewise_linear")
+    parser.add_argument("--id", metavar="GLOB", help="such as 'post4-*'")
+    parser.set_defaults(command=run_published)
+
+
+def run_published(options: argparse.Namespace) -> None:
+    from resnetlab.published import find
+    from resnetlab.published.listing import print_rows
+
+    print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format)
 
 
 def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,0 +1,86 @@
+"""What `resnetlab published` prints: the rows with their presets, as a table, CSV or JSON."""
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from resnetlab.errors import ConfigError
+from resnetlab.published.configuration import preset_of
+from resnetlab.published.data import Published
+
+__all__ = ["FORMATS", "print_rows"]
+
+COLUMNS = (
+    *("id", "preset", "model", "optimizer", "schedule", "lr", "wd", "l2", "batch", "epochs"),
+    *("epoch@threshold", "val_acc there", "best", "confidence"),
+)
+
+
+def print_rows(rows: Sequence[Published], form: str = "table") -> None:
+    """Prints the rows; CSV and JSON have every column of published.csv, and preset. Raises ConfigError for the form."""
+    if form not in FORMATS:
+        raise ConfigError(f"format (={form}) must be one of {', '.join(FORMATS)}")
+    FORMATS[form](rows)
+
+
+def _print_table(rows: Sequence[Published]) -> None:
+    table = Table(*COLUMNS, caption="wd ?: lost in print. Epochs count from 1. (epoch@threshold): not reached by then.")
+    for row in rows:
+        table.add_row(*_cells(row))
+    Console(width=None if Console().is_terminal else 220).print(table)
+
+
+def _cells(row: Published) -> list[str]:
+    preset = preset_of(row.id)
+    wd = "?" if row.wd is None else _number(row.wd)
+    numbers = [_number(row.lr), wd, _number(row.l2), _number(row.batch_size), _number(row.epochs)]
+    names = [row.id, "" if preset == row.id else preset, row.model, row.optimizer, row.schedule or "-"]
+    return [*names, *numbers, _threshold(row), _number(row.val_acc_at_threshold), _best(row), row.confidence]
+
+
+def _threshold(row: Published) -> str:
+    if row.reached is None:
+        return "-" if row.threshold is None else f"(-@{row.threshold:g})"
+    text = f"{row.bound or ''}{row.epoch(row.epoch_at_threshold)}@{row.threshold:g}"
+    return text if row.reached else f"({text})"
+
+
+def _best(row: Published) -> str:
+    return _number(row.val_acc_best) + ("" if row.epoch_best is None else f" @ {row.epoch(row.epoch_best)}")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
+def _print_csv(rows: Sequence[Published]) -> None:
+    columns = ["preset", *(field.name for field in fields(Published))]
+    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _cell(value) for key, value in _plain(row).items()})
+
+
+def _cell(value: Any) -> str:
+    if value is None or value in ({}, ()):
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value) if isinstance(value, dict | tuple) else str(value)
+
+
+def _print_json(rows: Sequence[Published]) -> None:
+    print(json.dumps([_plain(row) for row in rows], indent=2))
+
+
+def _plain(row: Published) -> dict[str, Any]:
+    return {"preset": preset_of(row.id), **asdict(row)}
+
+
+FORMATS = {"table": _print_table, "csv": _print_csv, "json": _print_json}
