@@ -1,12 +1,13 @@
 """What the series argues from, drawn for one study: decay, penalty, batch size, noise scale, selection."""
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from resnetlab.report.configurations import Configuration
 from resnetlab.report.derive import LEVELS, noise_scales
-from resnetlab.report.figures import COLORS, Picture, paper, whole_epochs
+from resnetlab.report.figures import COLORS, Picture, logarithmic, paper, whole_epochs
 
 __all__ = ["argue", "lines_along"]
 
@@ -48,7 +49,7 @@ def fluctuation(configurations: Configurations, thresholds: Sequence[str]) -> Pi
         return "Fluctuation of the validation loss over wd: needs wd to vary alone, and runs of 14 epochs or more."
     figure, panels = paper(2.4)
     points(panels[0], lines, "wd", "val_loss_fluctuation")
-    panels[0].set(yscale="log")
+    logarithmic(panels[0])
     panels[0].set_ylabel("max - min of val ce, epochs 10 to 36", fontsize=8)
     panels[0].set_xlabel("wd", fontsize=9)
     legend(panels[0], lines)
@@ -62,7 +63,7 @@ def penalty(configurations: Configurations, thresholds: Sequence[str]) -> Pictur
         v for c in bars for v in c.values("final_penalty")
     ):
         return "Cross-entropy and penalty apart: needs an L2 penalty, or two regularizations to set beside each other."
-    figure, panels = paper(0.5 + 0.34 * len(bars))
+    figure, panels = paper(0.5 + 0.36 * len(bars))
     places = range(len(bars))
     ce, extra = ([mean(c, figure_) for c in bars] for figure_ in ("final_train_ce", "final_penalty"))
     panels[0].barh(places, ce, color=COLORS[0], height=0.6, label="train cross-entropy")
@@ -113,8 +114,10 @@ def noise(configurations: Configurations, thresholds: Sequence[str]) -> Picture 
     figure, panels = paper(2.4)
     for color, c in zip(COLORS, drawn, strict=False):
         epochs, scales = zip(*noise_scales(c.runs[0]), strict=True)
-        panels[0].plot(epochs, scales, color=color, lw=1.2, label=short(c), marker="." if len(epochs) < 8 else None)
-    panels[0].set(yscale="log")
+        panels[0].plot(
+            epochs, scales, color=color, lw=1.2, label=f"{c.label}, n = {c.n}", marker="." if len(epochs) < 8 else None
+        )
+    logarithmic(panels[0])
     panels[0].set_ylabel("g = εN / (B(1 - m))", fontsize=9)
     panels[0].set_xlabel("epoch", fontsize=9)
     whole_epochs(panels[0])
@@ -129,7 +132,7 @@ def noise(configurations: Configurations, thresholds: Sequence[str]) -> Picture 
 
 def selection(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
     bars = [c for c in best(configurations) if c.values("best_val_acc") and c.values("final_val_acc")][:MOST_BARS]
-    figure, panels = paper(0.5 + 0.34 * len(bars))
+    figure, panels = paper(0.5 + 0.36 * len(bars))
     marks = (
         ("best_val_acc", "best epoch, validation", "o", COLORS[1]),
         ("final_val_acc", "last epoch, validation", "s", COLORS[0]),
@@ -187,7 +190,7 @@ def legend(axes: Any, lines: Sequence[Configurations]) -> None:
 
 
 def name_bars(figure: Any, axes: Any, bars: Configurations) -> None:
-    axes.set_yticks(range(len(bars)), [short(c) for c in bars], fontsize=7)
+    axes.set_yticks(range(len(bars)), [wrapped(c) for c in bars], fontsize=6.5)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     high = figure.get_size_inches()[1]
     figure.subplots_adjust(left=0.38, top=1 - 0.35 / high)
@@ -202,9 +205,10 @@ def best(configurations: Configurations) -> list[Configuration]:
     return sorted(configurations, key=lambda c: -mean(c, "best_val_acc"))
 
 
-def short(configuration: Configuration) -> str:
-    text = f"{configuration.label}, n = {configuration.n}"
-    return text if len(text) <= 34 else f"{configuration.label[:24]}..., n = {configuration.n}"
+def wrapped(configuration: Configuration) -> str:
+    return "\n".join(
+        textwrap.wrap(f"{configuration.label}, n = {configuration.n}", 34, max_lines=3, placeholder=" ...")
+    )
 
 
 def limited(count: int, configurations: Configurations) -> str:

@@ -1,6 +1,6 @@
 """A configuration and its runs, and what tells it from the others in a few words."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -62,7 +62,14 @@ def differing_keys(a: Configuration, b: Configuration) -> set[str] | None:
 
 
 def label(configurations: Sequence[Configuration]) -> list[Configuration]:
-    """The same with labels: the settings that are not equal in all of them, and if need be the hash or a number."""
+    """The same with labels, study by study: the settings that are not equal in all, if need be the hash or a number."""
+    studies: dict[str, list[Configuration]] = defaultdict(list)
+    for c in configurations:
+        studies[c.study].append(c)
+    return [labelled for study in studies.values() for labelled in label_study(study)]
+
+
+def label_study(configurations: Sequence[Configuration]) -> list[Configuration]:
     others = dict.fromkeys(key for c in configurations for key in c.identity or {})
     keys = [*CHOICES, *TOP_LEVEL, *(key for key in others if key not in (*CHOICES, *TOP_LEVEL, "data.limit"))]
     varied = [key for key in keys if len({plain(c.setting(key)) for c in configurations}) > 1]
@@ -73,18 +80,15 @@ def label(configurations: Sequence[Configuration]) -> list[Configuration]:
 
 
 def told_apart(named: Sequence[Configuration]) -> list[Configuration]:
-    """No two of one study share a label."""
-    shared = Counter((c.study, c.label) for c in named)
+    """No two share a label."""
+    shared = Counter(c.label for c in named)
     hashed = [
-        replace(c, label=f"{c.label} {c.name[-8:]}".strip()) if shared[c.study, c.label] > 1 or not c.label else c
-        for c in named
+        replace(c, label=f"{c.label} {c.name[-8:]}".strip()) if shared[c.label] > 1 or not c.label else c for c in named
     ]
-    again, met = Counter((c.study, c.label) for c in hashed), Counter[tuple[str, str]]()
-    found = []
+    again, met, found = Counter(c.label for c in hashed), Counter[str](), []
     for c in hashed:
-        met[c.study, c.label] += 1
-        numbered = again[c.study, c.label] > 1
-        found.append(replace(c, label=f"{c.label} #{met[c.study, c.label]}") if numbered else c)
+        met[c.label] += 1
+        found.append(replace(c, label=f"{c.label} #{met[c.label]}") if again[c.label] > 1 else c)
     return found
 
 
@@ -93,7 +97,7 @@ def words(configuration: Configuration, key: str) -> str:
     value = configuration.setting(key)
     if key in CHOICES:
         return "" if value in (None, "none") and key == "averaging" else plain(value)
-    if value is None:
+    if value is None or key == "subset":  # a subset is marked wherever the label stands
         return ""
     if key == "epochs":
         return f"{plain(value)} epochs"

@@ -13,7 +13,6 @@ from resnetlab.report.collect import Collection
 from resnetlab.report.columns import NOTHING, SETTINGS, Column, PublishedFigures, cell, columns, number, setting_text
 from resnetlab.report.compare import Comparison
 from resnetlab.report.configurations import Configuration
-from resnetlab.report.figures import Picture
 from resnetlab.report.runs import Run
 from resnetlab.report.statistics import spread
 from resnetlab.report.table import count_text
@@ -31,9 +30,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture and the SVG that was written of it."""
+    """A picture's words, and the SVG that was written of it."""
 
-    picture: Picture
+    title: str
+    caption: str
     svg: str
 
     @property
@@ -61,12 +61,15 @@ def page(
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     shown = [c for c in columns(collection.thresholds) if any(k.values(c.figure) for k in collection.configurations)]
+    varied = [key for key in SETTINGS if len({setting_text(c, key) for c in collection.configurations}) > 1]
+    constant = [key for key in SETTINGS if key not in varied] if collection.configurations else []
     return environment.get_template("page.html").render(
         header=header(collection),
         columns=shown,
         unmeasured=[c.heading for c in columns(collection.thresholds) if c not in shown],
-        settings=list(SETTINGS.values()),
-        rows=[row(c, shown, published or {}) for c in collection.configurations],
+        settings=[SETTINGS[key] for key in varied],
+        constants=[f"{SETTINGS[key]} {setting_text(collection.configurations[0], key)}" for key in constant],
+        rows=[row(c, shown, varied, published or {}) for c in collection.configurations],
         published=published is not None,
         comparisons=[panel(figure, found) for figure, found in comparisons.items()],
         selected=[chosen for c in collection.configurations if (chosen := selection_row(c))],
@@ -113,14 +116,16 @@ def machine(manifest: Mapping[str, Any]) -> str:
     return ", ".join([*parts, *([f"torch {torch}"] if torch else [])]).replace("1 threads", "1 thread")
 
 
-def row(c: Configuration, shown: Sequence[Column], published: Mapping[str, PublishedFigures]) -> dict[str, Any]:
+def row(
+    c: Configuration, shown: Sequence[Column], varied: Sequence[str], published: Mapping[str, PublishedFigures]
+) -> dict[str, Any]:
     printed = published.get(c.name)
     return {
         "configuration": c,
         "count": count_text(c.n),
         "published": printed.name if printed else None,
         "cells": [cell(c, column, printed) for column in shown],
-        "settings": [(setting_text(c, key), c.setting(key)) for key in SETTINGS],
+        "settings": [(setting_text(c, key), c.setting(key)) for key in varied],
     }
 
 
@@ -140,8 +145,8 @@ def pair_row(c: Comparison) -> dict[str, Any]:
     first, second = c.sides
     return {
         "study": c.first.study,
-        "first": c.first,
-        "second": c.second,
+        "names": f"{c.first.name} against {c.second.name}",
+        "both": ", ".join(part for part in c.first.label.split(", ") if part in c.second.label.split(", ")) or NOTHING,
         "change": f"{c.key}: {first} against {second}",
         "n": f"{c.counts[0]} and {c.counts[1]}",
         "difference": ("+" if c.difference > 0 else "") + number(c.difference, digits),

@@ -16,7 +16,7 @@ from resnetlab.report.table import pairs_csv, table_csv, table_md
 
 __all__ = ["write_report"]
 
-MOST_CURVES = 24  # a second is three of them; a page with more of them is not looked at
+MOST_CURVES = 12  # each takes half a second, and a page with more of them is not looked at
 MOST_OVERLAID = 8
 
 
@@ -97,7 +97,7 @@ def strength(configuration: Configuration) -> float:
 
 def drawn(picture: Picture, stem: str, folder: Path) -> Drawn:
     named = Picture(f"{stem}-{picture.stem}", picture.title, picture.caption, picture.figure)
-    return Drawn(named, write(named, folder))
+    return Drawn(named.title, named.caption, write(named, folder))
 
 
 def slug(text: str) -> str:
