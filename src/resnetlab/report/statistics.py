@@ -38,6 +38,8 @@ def spread(values: Sequence[float]) -> Spread | None:
     if n == 1:
         return Spread(1, mean)
     sd = statistics.stdev(values)
+    if sd < 1e-12 * max(map(abs, values)):  # rounding
+        sd = 0.0
     half = student(n - 1) * sd / math.sqrt(n)
     return Spread(n, mean, sd, mean - half, mean + half)
 
