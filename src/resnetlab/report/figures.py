@@ -133,7 +133,10 @@ def threshold_lines(axes: Any, thresholds: Sequence[str]) -> None:
 
 
 def logarithmic(axes: Any) -> None:
-    """A logarithmic y axis whose ticks are 1, 2 and 5 in each decade, in plain figures."""
+    """A logarithmic y axis with ticks at 1, 2 and 5 in each decade; none where the data span less than a factor 5."""
+    low, high = axes.dataLim.intervaly
+    if not 0 < 5 * low < high:
+        return
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

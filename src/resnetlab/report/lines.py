@@ -76,7 +76,12 @@ def best(configurations: Configurations) -> list[Configuration]:
 
 def wrapped(configuration: Configuration) -> str:
     return "\n".join(
-        textwrap.wrap(f"{configuration.label}, n = {configuration.n}", 34, max_lines=3, placeholder=" ...")
+        textwrap.wrap(
+            f"{configuration.label}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{configuration.n}",
+            34,
+            max_lines=3,
+            placeholder=" ...",
+        )
     )
 
 

@@ -68,7 +68,11 @@ def page(
         columns=shown,
         unmeasured=[c.heading for c in columns(collection.thresholds) if c not in shown],
         settings=[SETTINGS[key] for key in varied],
-        constants=[f"{SETTINGS[key]} {setting_text(collection.configurations[0], key)}" for key in constant],
+        constants=[
+            f"{SETTINGS[key]} {setting_text(collection.configurations[0], key)}"
+            for key in constant
+            if setting_text(collection.configurations[0], key) != NOTHING
+        ],
         rows=[row(c, shown, varied, published or {}) for c in collection.configurations],
         published=published is not None,
         comparisons=[panel(figure, found) for figure, found in comparisons.items()],
