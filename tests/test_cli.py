@@ -11,14 +11,15 @@ from conftest import tiny
 from resnetlab import run
 from resnetlab.cli import main
 from resnetlab.folders import run_folder
-from resnetlab.report.table import collect, mean_sd
+from resnetlab.report.collect import collect
+from resnetlab.report.table import mean_sd
 
 
 def test_mean_and_sd_by_hand() -> None:
-    assert mean_sd([0.92, 0.93, 0.94]) == "0.93 +- 0.01"  # the sd of a sample: n - 1
-    assert mean_sd([0.5]) == "0.5"
-    assert mean_sd([None, 0.5]) == "0.5"
-    assert mean_sd([None]) == "-"
+    assert mean_sd([0.92, 0.93, 0.94], of=3) == "0.93 ± 0.01"  # the sd of a sample: n - 1
+    assert mean_sd([0.5], of=1, digits=4) == "0.5000"
+    assert mean_sd([0.5], of=2) == "0.5 (1 of 2)"
+    assert mean_sd([], of=2) == "\N{EN DASH}"
 
 
 def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,11 +36,11 @@ def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.Capt
         folder.config.write_text("")
         if text is not None:
             folder.summary.write_text(text)
-    finished, others = collect([Path("outputs")])
-    ((_, summaries),) = finished.items()
-    assert [summary["seed"] for summary in summaries] == [0, 1]
-    assert [line.split(": ")[1].split(" (")[0] for line in others] == [
-        "not finished", "summary.json cannot be read", "diverged in epoch 5", "summary.json cannot be read"
+    collection = collect([Path("outputs")])
+    (configuration,) = collection.configurations
+    assert [run.seed for run in configuration.runs] == [0, 1]
+    assert [unused.reason.split(" (")[0].split(": ")[0] for unused in collection.unused] == [
+        "not finished", "summary.json cannot be read", "diverged in epoch 5", "summary.json is not a run's"
     ]  # fmt: skip
     assert main(["report"]) == 0
     assert "seed=4: diverged in epoch 5" in capsys.readouterr().out

@@ -124,16 +124,26 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("report", help="a table of finished runs: mean, sd and n over seeds")
     parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write report.html, table.csv, table.md and the figures"
+    )
     parser.set_defaults(command=run_report)
 
 
 def run_report(options: argparse.Namespace) -> None:
+    from resnetlab.report.collect import collect
     from resnetlab.report.table import print_table
 
     for folder in options.folders:
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
-    print_table(options.folders)
+    collection = collect(options.folders)
+    print_table(collection)
+    if options.out is not None:
+        from resnetlab.report.write import write_report
+
+        for path in write_report(collection, options.out):
+            print(path)
 
 
 def add_published(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,0 +1,123 @@
+"""The columns of the table: the series' own, then what they cost, then the settings."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resnetlab.report.configurations import Configuration, plain
+from resnetlab.report.statistics import Spread
+
+__all__ = ["NOTHING", "SETTINGS", "Cell", "Column", "PublishedFigures", "cell", "columns", "number", "setting_text"]
+
+NOTHING = "\N{EN DASH}"  # what is not known, or not used
+SETTINGS = {
+    "model": "model",
+    "optimizer": "optimizer",
+    "schedule": "schedule",
+    "regularization": "regularization",
+    "averaging": "averaging",
+    "epochs": "epochs",
+    "batch_size": "batch",
+    "lr": "lr",
+    "l2": "l2",
+    "wd": "wd",
+    "momentum": "momentum",
+    "ema_momentum": "m (ema)",
+    "shift": "shift",
+}
+
+
+@dataclass(frozen=True)
+class PublishedFigures:
+    """What a publication says of one configuration, n = 1.
+
+    name: what it is called there. figures: by column, for example best_val_acc, epoch_to_0.92, val_acc_at_0.92.
+    """
+
+    name: str
+    figures: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One figure. digits: after the point for the mean, None for four significant ones."""
+
+    figure: str
+    heading: str
+    title: str
+    digits: int | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of one configuration in words. notes: its n, interval and published value."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+    sort: float | None = None
+
+
+def columns(thresholds: Sequence[str]) -> list[Column]:
+    """All columns of figures; the thresholds' come first."""
+    at = [column for name in thresholds for column in of_threshold(name)]
+    return [
+        *at,
+        Column("final_train_acc", "train acc", "training accuracy of the last epoch", 4),
+        Column("best_epoch", "best epoch", "epoch of the best validation accuracy", 1),
+        Column("best_val_acc", "best val acc", "best validation accuracy, its epoch selected on the same images", 4),
+        Column("final_val_acc", "final val acc", "validation accuracy after the last epoch", 4),
+        Column("final_test_acc", "final test acc", "last epoch's weights on test images untouched until then", 4),
+        Column("best_test_acc", "best test acc", "best epoch's weights on test images untouched until then", 4),
+        Column("final_train_loss", "train loss", "training loss of the last epoch, with penalty and smoothing"),
+        Column("final_val_loss", "val loss", "validation loss after the last epoch, with penalty and smoothing"),
+        Column("final_train_ce", "train ce", "training cross-entropy of the last epoch"),
+        Column("final_val_ce", "val ce", "validation cross-entropy after the last epoch"),
+        Column("final_penalty", "penalty", "training loss minus cross-entropy: penalty and label smoothing"),
+        Column("val_loss_fluctuation", "val fluctuation", "max - min of the validation ce over epochs 10 to 36"),
+        Column("noise_scale", "noise g", "eps N / (B (1 - m)) at the start of the run"),
+        Column("seconds_per_epoch", "s / epoch", "median seconds an epoch, with validation"),
+        Column("power_w", "W", "mean power in watts"),
+        Column("joules_per_epoch", "J / epoch", "energy an epoch in joules"),
+    ]
+
+
+def of_threshold(name: str) -> Iterator[Column]:
+    yield Column(f"epoch_to_{name}", f"epoch at {name}", f"first epoch with validation accuracy of {name} or more", 1)
+    yield Column(f"val_acc_at_{name}", f"val acc at {name}", f"validation accuracy at the first epoch with {name}", 4)
+
+
+def cell(configuration: Configuration, column: Column, published: PublishedFigures | None) -> Cell:
+    """Mean, sd and interval of one figure, and how far the published one is from it."""
+    found = configuration.spread(column.figure)
+    printed = None if published is None else published.figures.get(column.figure)
+    if found is None:
+        missing = "not reached" if column.figure.startswith(("epoch_to_", "val_acc_at_")) else NOTHING
+        return Cell(missing, () if printed is None else (f"published {number(printed, column.digits)}",))
+    text = number(found.mean, column.digits)
+    if found.sd is not None:
+        text += f" ± {found.sd:.2g}"
+    return Cell(text, tuple(notes(configuration, column, found, printed)), found.mean)
+
+
+def notes(configuration: Configuration, column: Column, found: Spread, printed: float | None) -> Iterator[str]:
+    """The small lines below a mean."""
+    if found.n < configuration.n:
+        yield f"n = {found.n} of {configuration.n}" + (", no spread" if found.n == 1 else "")
+    if found.low is not None and found.high is not None:
+        yield f"{number(found.low, column.digits)} to {number(found.high, column.digits)}"
+    if printed is not None:
+        yield f"published {number(printed, column.digits)}{distance(found, printed)}"
+
+
+def distance(found: Spread, printed: float) -> str:
+    """For example "; here +1.3 sd": mean minus published in standard deviations of the seeds."""
+    return f"; here {(found.mean - printed) / found.sd:+.1f} sd" if found.sd else ""
+
+
+def number(value: float, digits: int | None) -> str:
+    return f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
+
+
+def setting_text(configuration: Configuration, key: str) -> str:
+    value: Any = configuration.setting(key)
+    return NOTHING if value is None else plain(value)

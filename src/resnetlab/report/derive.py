@@ -1,0 +1,48 @@
+"""Figures of a run that its summary does not hold: worked out of its rows."""
+
+from collections.abc import Iterable
+
+from resnetlab.report.runs import Run
+
+__all__ = ["LEVELS", "derive", "noise_scales"]
+
+# the accuracies whose "transition epochs" the series tabulates over the batch size (part I, observation 4)
+LEVELS = (0.91, 0.92, 0.925, 0.927, 0.928, 0.93)
+
+
+def derive(run: Run, thresholds: Iterable[str]) -> None:
+    """Adds to run.figures: epoch_to_X and val_acc_at_X of every threshold in the report and every level of the series;
+    final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch."""
+    run.figures = {k: v for k, v in run.figures.items() if not k.startswith(("epoch_to_", "val_acc_at_"))}
+    for name in {*thresholds, *map(str, LEVELS)}:
+        reached = next((row for row in run.rows if row.get("val/acc", 0.0) >= float(name)), None)
+        if reached is not None:
+            run.figures |= {f"epoch_to_{name}": reached["epoch"], f"val_acc_at_{name}": reached["val/acc"]}
+    last = run.rows[-1]
+    if "train/loss" in last and "train/ce" in last:
+        run.figures["final_penalty"] = last["train/loss"] - last["train/ce"]
+    if scales := noise_scales(run):
+        run.figures["noise_scale"] = scales[0][1]
+    energy = run.figures.get("energy_wh")
+    if energy is not None:
+        run.figures["joules_per_epoch"] = energy * 3600 / len(run.rows)
+
+
+def noise_scales(run: Run) -> list[tuple[float, float]]:
+    """(epoch, g) with g = eps N / (B (1 - m)), Smith and Le (2017), arXiv 1710.06451: eps the learning rate and m the
+    momentum (of Adam and its kin: beta1) at the start of the epoch, N the training images, B the batch size."""
+    batch, images = run.figures.get("batch_size"), training_images(run)
+    if not batch or not images:
+        return []
+    momenta = [row.get("momentum", run.figures.get("momentum", 0.0)) for row in run.rows]
+    return [
+        (row["epoch"], row["lr"] * images / (batch * (1 - m)))
+        for row, m in zip(run.rows, momenta, strict=True)
+        if "lr" in row and m < 1
+    ]
+
+
+def training_images(run: Run) -> int | None:
+    """Images an epoch: its training seconds times the images a second."""
+    row = next((row for row in run.rows if "time/train" in row and "time/images_per_second" in row), None)
+    return None if row is None else round(row["time/train"] * row["time/images_per_second"])

@@ -1,0 +1,136 @@
+"""Reads one run's folder, or says why it cannot be used."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resnetlab.files import read_rows
+
+__all__ = ["Row", "Run", "Unusable", "read_run"]
+
+Row = dict[str, float]
+
+NEEDED = ("epoch", "lr", "train/loss", "train/ce", "train/acc", "val/loss", "val/ce", "val/acc")
+GROUPS = ("model", "data", "optimizer", "schedule", "regularization")
+
+
+class Unusable(Exception):
+    """A run that cannot be in the statistics. kind: diverged | unfinished | unreadable | repeated."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind, self.reason = kind, reason
+
+
+@dataclass
+class Run:
+    """A finished run. figures: every finite number of its summary, and what derive.py adds; what is unknown is absent.
+
+    remarks: what was left out of it, in words. manifest: {} where it cannot be read.
+    """
+
+    path: Path
+    study: str
+    configuration: str
+    seed: int
+    summary: dict[str, Any]
+    rows: list[Row]
+    manifest: dict[str, Any]
+    remarks: list[str] = field(default_factory=list)
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def read_run(path: Path) -> Run:
+    """Raises Unusable with the reason for whatever is not a finished run of the lab."""
+    summary = read_summary(path)
+    rows, remarks = read_metrics(path, summary["epochs_trained"])
+    broken = sorted(key for key, value in summary.items() if isinstance(value, float) and not math.isfinite(value))
+    if broken:
+        remarks.append(f"summary.json has NaN or infinity in {', '.join(broken)}: taken as unknown")
+    manifest = read_manifest(path)
+    if not manifest:
+        remarks.append("no manifest.json that can be read: commit and machine unknown, not compared in pairs")
+    name = str(manifest.get("configuration", path.name)) if not path.name.startswith("seed=") else path.parent.name
+    numbers = {k: v for k, v in summary.items() if is_number(v) and math.isfinite(v)}
+    return Run(path, summary["study"], name, summary["seed"], summary, rows, manifest, remarks, numbers)
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The summary of a finished run."""
+    try:
+        summary = json.loads((path / "summary.json").read_text())
+    except FileNotFoundError:
+        raise Unusable("unfinished", progress(path)) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise Unusable("unreadable", f"summary.json cannot be read ({type(error).__name__})") from None
+    for complaint in complaints(summary):
+        raise Unusable("unreadable", f"summary.json is not a run's: {complaint}")
+    if summary["status"] == "diverged":
+        where = summary.get("diverged_quantity")
+        reason = f"diverged in epoch {summary.get('diverged_epoch')}" + (f": {where} is not finite" if where else "")
+        raise Unusable("diverged", reason)
+    if summary["status"] != "finished":
+        raise Unusable("unreadable", f"summary.json has the unknown status {summary['status']!r}")
+    return dict(summary)
+
+
+def complaints(summary: Any) -> Sequence[str]:
+    """What a run's summary must have and this one has not."""
+    if not isinstance(summary, dict):
+        return ["it holds no object"]
+    diverged = summary.get("status") == "diverged"  # which may have ended before its first epoch
+    wanted: dict[str, type | tuple[type, ...]] = {"status": str, "study": str}
+    if not diverged:
+        wanted |= {"seed": int, "epochs_trained": int, **dict.fromkeys(GROUPS, str)}
+        wanted |= dict.fromkeys(("best_val_acc", "final_val_acc", "best_epoch"), (int, float))
+    return [
+        f"{key} is {summary.get(key)!r:.40}" for key, kind in wanted.items() if not isinstance(summary.get(key), kind)
+    ]
+
+
+def progress(path: Path) -> str:
+    """How far a run without a summary is, as far as its files tell."""
+    try:
+        epochs = re.search(r"^epochs: (\d+)", (path / "config.yaml").read_text(), re.MULTILINE)
+        done = (path / "metrics.csv").read_text().count("\n") - 1
+    except (OSError, UnicodeDecodeError):
+        return "not finished: no epoch is written yet"
+    return f"not finished: {done} of {epochs[1] if epochs else 'an unknown number of'} epochs are written"
+
+
+def read_metrics(path: Path, epochs: int) -> tuple[list[Row], list[str]]:
+    """The rows, and remarks on what is missing in them. Raises Unusable unless all epochs are there."""
+    file = path / "metrics.csv"
+    try:
+        rows = read_rows(file)
+        whole = file.read_bytes().endswith(b"\n")
+    except (OSError, ValueError, AttributeError, csv.Error) as error:
+        raise Unusable("unreadable", f"metrics.csv cannot be read ({type(error).__name__})") from None
+    numbered = [row.get("epoch") for row in rows] == list(range(1, epochs + 1))
+    if not (whole and rows and numbered and all(key in row for row in rows for key in NEEDED)):
+        raise Unusable("unreadable", f"metrics.csv is cut off or damaged: {len(rows)} rows for {epochs} epochs")
+    broken = [(int(row["epoch"]), key) for row in rows for key, value in row.items() if not math.isfinite(value)]
+    if not broken:
+        return rows, []
+    numbers = sorted({epoch for epoch, _ in broken})
+    shown = ", ".join(map(str, numbers[:5])) + (" ..." if len(numbers) > 5 else "")
+    remark = f"NaN or infinity in {', '.join(sorted({key for _, key in broken}))} of epochs {shown}: left out of curves"
+    return [{key: value for key, value in row.items() if math.isfinite(value)} for row in rows], [remark]
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest; {} where there is none that can be read."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("differs_from_defaults"), dict) else {}
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,144 @@
+"""What few runs can tell: spread, confidence, tests for small n, and how many seeds a difference would need."""
+
+import math
+import statistics
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+from scipy.special import chdtri, ndtr, stdtr, stdtrit
+
+__all__ = ["Spread", "holm", "least_permutation_p", "permutation", "pooled_sd", "seeds_needed", "spread", "welch"]
+
+CONFIDENCE = 0.95
+EXACT = 20_000  # up to so many ways to deal the runs out, all are tried; above, as many are drawn
+MOST_SEEDS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """n values: mean; sd of a sample (n - 1) and the 95 % confidence interval of the mean, None for n = 1."""
+
+    n: int
+    mean: float
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """Student's interval, mean +- t sd / sqrt(n); None without a value."""
+    n = len(values)
+    if n == 0:
+        return None
+    mean = statistics.fmean(values)
+    if n == 1:
+        return Spread(1, mean)
+    sd = statistics.stdev(values)
+    if sd < 1e-12 * max(map(abs, values)):  # rounding
+        sd = 0.0
+    half = student(n - 1) * sd / math.sqrt(n)
+    return Spread(n, mean, sd, mean - half, mean + half)
+
+
+@lru_cache
+def student(freedom: int) -> float:
+    """The two-sided 95 % quantile: 12.7 for one degree of freedom, 4.30 for two."""
+    return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Two-sided p of Welch's t-test, which allows for unequal sd; None where a side has n = 1 or neither has an sd."""
+    if min(len(a), len(b)) < 2:
+        return None
+    errors = [statistics.variance(side) / len(side) for side in (a, b)]
+    total = sum(errors)
+    if total == 0:
+        return None
+    t = (statistics.fmean(a) - statistics.fmean(b)) / math.sqrt(total)
+    freedom = total**2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, (a, b), strict=True))
+    return float(2 * stdtr(freedom, -abs(t)))
+
+
+def permutation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Two-sided p of the difference of means when the runs are dealt out anew: all ways, or 20,000 drawn ones."""
+    pooled = np.array([*a, *b])
+    dealt = deals(len(a), len(b))
+    first = dealt @ pooled
+    apart = np.abs(first / len(a) - (pooled.sum() - first) / len(b))
+    observed = abs(statistics.fmean(a) - statistics.fmean(b))
+    extreme = int((apart >= observed - 1e-9 * (1e-9 + np.abs(pooled).max())).sum())  # ties survive rounding
+    exact = math.comb(len(pooled), len(a)) <= EXACT
+    return extreme / len(dealt) if exact else (extreme + 1) / (len(dealt) + 1)
+
+
+@lru_cache(maxsize=64)
+def deals(n: int, m: int) -> np.ndarray:
+    """Rows of n ones among n + m: who is in the first group."""
+    if math.comb(n + m, n) <= EXACT:
+        chosen = np.array(list(combinations(range(n + m), n)))
+    else:
+        chosen = np.argsort(np.random.default_rng(0).random((EXACT, n + m)), axis=1)[:, :n]
+    rows = np.zeros((len(chosen), n + m))
+    np.put_along_axis(rows, chosen, 1.0, axis=1)
+    return rows
+
+
+def least_permutation_p(n: int, m: int) -> float:
+    """The smallest p that the permutation test can give: 1/3 at n = 2 and 2, 0.1 at 3 and 3, 0.029 at 4 and 4."""
+    return (2 if n == m else 1) / math.comb(n + m, n)
+
+
+def pooled_sd(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """The common sd of both sides; None where both have n = 1, or no run differs from its side."""
+    freedom = len(a) + len(b) - 2
+    if freedom < 1:
+        return None
+    square = sum((len(side) - 1) * statistics.variance(side) for side in (a, b) if len(side) > 1) / freedom
+    return math.sqrt(square) or None
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Holm's (1979) adjusted p over those that are known: no more than 5 % of such lists hold a false difference."""
+    known = sorted((p, place) for place, p in enumerate(ps) if p is not None)
+    adjusted: list[float | None] = [None] * len(ps)
+    floor = 0.0
+    for rank, (p, place) in enumerate(known):
+        floor = max(floor, min(1.0, (len(known) - rank) * p))
+        adjusted[place] = floor
+    return adjusted
+
+
+def seeds_needed(difference: float, sd: float, alpha: float = 0.05) -> int | None:
+    """Seeds on each side at which a t-test finds that difference in four of five tries; None above 10,000."""
+    counts, effects = detectable(alpha)
+    place = bisect_left(effects, -abs(difference) / sd)  # ascending, because negated
+    return counts[place] if place < len(counts) else None
+
+
+@lru_cache(maxsize=64)
+def detectable(alpha: float, power: float = 0.8) -> tuple[list[int], list[float]]:
+    """(n, minus the difference in sd that n and n runs show with that power), n from 2, above 100 in steps of 4 %."""
+    counts = sorted({*range(2, 101), *(round(100 * 1.04**k) for k in range(118)), MOST_SEEDS})
+    n = np.array(counts, dtype=float)
+    critical = stdtrit(2 * n - 2, 1 - alpha / 2)
+    limits = critical[:, None] * sd_ratios(2 * n - 2)
+    low, high = np.zeros_like(n), 10 + 2 * critical
+    for _ in range(40):
+        middle = (low + high) / 2
+        enough = ndtr((middle * np.sqrt(n / 2))[:, None] - limits).mean(axis=1) >= power
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return counts, (-high).tolist()
+
+
+def sd_ratios(freedom: np.ndarray) -> np.ndarray:
+    """Estimated over true sd at 200 equally likely places, one row for each number of degrees of freedom.
+
+    P(noncentral t > c) is the mean of ndtr(noncentrality - c ratio) over them; scipy's nct is nan far out.
+    """
+    tails = (np.arange(200) + 0.5) / 200
+    ratios: np.ndarray = np.sqrt(chdtri(freedom[:, None], tails) / freedom[:, None])
+    return ratios

@@ -1,0 +1,104 @@
+"""Writes the report's files: the page, the tables, the figures."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from resnetlab.files import write_text
+from resnetlab.report.arguments import argue
+from resnetlab.report.collect import Collection
+from resnetlab.report.columns import PublishedFigures
+from resnetlab.report.compare import compare
+from resnetlab.report.configurations import Configuration
+from resnetlab.report.figures import Picture, series_plot, side_by_side, write
+from resnetlab.report.page import Drawn, StudyFigures, page
+from resnetlab.report.table import pairs_csv, table_csv, table_md
+
+__all__ = ["write_report"]
+
+MOST_CURVES = 12  # each takes half a second, and a page with more of them is not looked at
+MOST_OVERLAID = 8
+
+
+def write_report(
+    collection: Collection, out: Path, published: Mapping[str, PublishedFigures] | None = None
+) -> list[Path]:
+    """Writes report.html, table.csv, table.md, pairs.csv and figures/*.png|svg below `out`; returns the first four.
+
+    published: what was printed about a configuration, by its folder's name (choices and hash); None leaves it out of
+    the tables.
+    """
+    comparisons = {figure: compare(collection.configurations, figure) for figure in compared(collection.thresholds)}
+    clear(out / "figures")
+    figures = list(study_figures(collection, out / "figures"))
+    files = {
+        "report.html": page(collection, comparisons, figures, published),
+        "table.csv": table_csv(collection, published),
+        "table.md": table_md(collection, published),
+        "pairs.csv": pairs_csv([comparison for found in comparisons.values() for comparison in found]),
+    }
+    for name, text in files.items():
+        write_text(out / name, text)
+    return [out / name for name in files]
+
+
+def compared(thresholds: Sequence[str]) -> list[str]:
+    """The figures of the pairwise comparison."""
+    return ["best_val_acc", "final_val_acc", *(f"epoch_to_{name}" for name in thresholds[:1])]
+
+
+def clear(folder: Path) -> None:
+    """Removes the pictures of an earlier report, which are numbered, so that none is taken for one of this report."""
+    for path in folder.glob("[0-9][0-9]-*"):
+        if path.suffix in (".png", ".svg"):
+            path.unlink()
+
+
+def study_figures(collection: Collection, folder: Path) -> Iterator[StudyFigures]:
+    """Draws and writes everything, study by study."""
+    favoured = set(favourites(collection.configurations))
+    for place, (study, configurations) in enumerate(collection.studies.items(), 1):
+        stem = f"{place:02d}-{slug(study)}"
+        found = StudyFigures(study)
+        for picture in argue(configurations, collection.thresholds):
+            if isinstance(picture, str):
+                found.absent.append(picture)
+            else:
+                found.arguments.append(drawn(picture, stem, folder))
+        mine = sorted((c for c in configurations if id(c) in favoured), key=strength)
+        if len(mine) > 1:
+            overlay = side_by_side("side-by-side", mine[:MOST_OVERLAID], collection.thresholds)
+            found.curves.append(drawn(overlay, stem, folder))
+        for number, configuration in enumerate(mine, 1):
+            picture = series_plot(f"curves-{number:02d}", configuration, collection.thresholds)
+            found.curves.append(drawn(picture, stem, folder))
+        found.absent += left_out(len(mine), len(configurations))
+        yield found
+
+
+def left_out(drawn_: int, configurations: int) -> Iterator[str]:
+    """Says whose curves are not there."""
+    if drawn_ < configurations:
+        yield (
+            f"Curves of {configurations - drawn_} of {configurations} configurations: a report draws the "
+            f"{MOST_CURVES} with the best validation accuracy. "
+            "Name fewer folders for the others, or see each run's curves.png."
+        )
+
+
+def favourites(configurations: Sequence[Configuration]) -> list[int]:
+    return [id(c) for c in sorted(configurations, key=strength)[:MOST_CURVES]]
+
+
+def strength(configuration: Configuration) -> float:
+    found = configuration.spread("best_val_acc")
+    return 0.0 if found is None else -found.mean
+
+
+def drawn(picture: Picture, stem: str, folder: Path) -> Drawn:
+    named = Picture(f"{stem}-{picture.stem}", picture.title, picture.caption, picture.figure)
+    return Drawn(named.title, named.caption, write(named, folder))
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:60] or "study"

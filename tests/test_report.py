@@ -1,0 +1,223 @@
+"""The report over folders as they are found: finished, damaged, foreign, running, and named alike."""
+
+import csv
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from resnetlab.cli import main
+from resnetlab.files import read_rows, write_rows
+from resnetlab.report.collect import Collection, collect
+from resnetlab.report.columns import PublishedFigures
+from resnetlab.report.compare import compare
+from resnetlab.report.write import write_report
+from synthetic import change_summary, write_run
+
+RUNS = Path("runs")
+
+
+def reasons(collection: Collection) -> list[str]:
+    return [f"{unused.kind}: {unused.reason}" for unused in collection.unused]
+
+
+def report(published: dict[str, PublishedFigures] | None = None) -> str:
+    """The page over RUNS."""
+    write_report(collect([RUNS]), Path("out"), published)
+    return Path("out/report.html").read_text()
+
+
+def table() -> list[dict[str, str]]:
+    return list(csv.DictReader(Path("out/table.csv").read_text().splitlines()))
+
+
+def test_an_empty_folder() -> None:
+    RUNS.mkdir()
+    assert main(["report", "runs", "--out", "out"]) == 0
+    assert "No finished run" in Path("out/report.html").read_text()
+    assert table() == []
+
+
+def test_what_cannot_be_used_is_named_with_its_reason() -> None:
+    folders = [write_run(RUNS, seed=seed) for seed in range(10)]
+    text = (folders[1] / "metrics.csv").read_text()
+    (folders[1] / "metrics.csv").write_text(text[: len(text) // 2])
+    (folders[2] / "metrics.csv").write_text(text[:-9])  # in the middle of the last number
+    (folders[3] / "summary.json").write_text('{"name": "a package", "version": 1}')
+    (folders[4] / "summary.json").write_text('{"status": "finished", "study"')
+    (folders[5] / "summary.json").unlink()
+    (folders[5] / "metrics.csv").write_text("".join(text.splitlines(keepends=True)[:4]))
+    change_summary(folders[6], status="diverged", diverged_epoch=5, diverged_quantity="val/loss")
+    change_summary(folders[7], best_val_acc="high")
+    (folders[8] / "metrics.csv").unlink()
+    (folders[9] / "metrics.csv").write_bytes(b"\x00\xff\xfe")
+    collection = collect([RUNS])
+    assert [run.seed for run in collection.runs] == [0]
+    assert [reason.split(" (")[0] for reason in reasons(collection)] == [
+        "unreadable: metrics.csv is cut off or damaged: 3 rows for 6 epochs",
+        "unreadable: metrics.csv is cut off or damaged: 6 rows for 6 epochs",
+        "unreadable: summary.json is not a run's: status is None",
+        "unreadable: summary.json cannot be read",
+        "unfinished: not finished: 3 of 6 epochs are written",
+        "diverged: diverged in epoch 5: val/loss is not finite",
+        "unreadable: summary.json is not a run's: best_val_acc is 'high'",
+        "unreadable: metrics.csv cannot be read",
+        "unreadable: metrics.csv cannot be read",
+    ]
+    page = report()
+    for folder in folders[1:]:
+        assert str(folder) in page
+    assert "n = 1, no spread" in page
+    assert "diverged in epoch 5" in Path("out/table.md").read_text()
+
+
+def test_nan_is_left_out_and_said() -> None:
+    folder = write_run(RUNS)
+    rows = read_rows(folder / "metrics.csv")
+    rows[2]["val/loss"] = float("nan")
+    write_rows(folder / "metrics.csv", rows)
+    change_summary(folder, final_val_loss=float("nan"))
+    page = report()
+    assert "NaN or infinity in val/loss of epochs 3" in page
+    assert "NaN or infinity in final_val_loss" in page
+    (row,) = table()
+    assert (row["final_val_loss_n"], row["final_val_loss_mean"]) == ("0", "")
+    assert "nan" not in Path("out/table.csv").read_text()
+
+
+def test_two_studies_may_hold_the_same_configuration_name() -> None:
+    write_run(RUNS, study="one", best=0.93)
+    write_run(RUNS, study="two", best=0.90)
+    collection = collect([RUNS])
+    assert [(c.study, c.n) for c in collection.configurations] == [("one", 1), ("two", 1)]
+    assert len({c.name for c in collection.configurations}) == 1
+
+
+def test_two_configurations_in_one_folder_name_are_kept_apart() -> None:
+    write_run(RUNS, seed=0)
+    other = write_run(RUNS, seed=1)
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["differs_from_defaults"]["model.bn_momentum"] = 0.1
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    collection = collect([RUNS])
+    assert [c.n for c in collection.configurations] == [1, 1]
+    assert len({c.label for c in collection.configurations}) == 2
+
+
+def test_a_copied_run_counts_once_and_an_overlapping_folder_not_twice(tmp_path: Path) -> None:
+    write_run(RUNS)
+    write_run(Path("copy"))
+    collection = collect([RUNS, RUNS / "one", Path("copy")])
+    assert len(collection.runs) == 1
+    assert [reason.split(" as in")[0] for reason in reasons(collection)] == ["repeated: study, configuration and seed"]
+
+
+def test_the_table_holds_mean_sd_n_and_interval() -> None:
+    accuracies = [0.92, 0.93, 0.94]
+    for seed, accuracy in enumerate(accuracies):
+        change_summary(write_run(RUNS, seed=seed), best_val_acc=accuracy)
+    report()
+    (row,) = table()
+    found = [float(row[f"best_val_acc_{part}"]) for part in ("mean", "sd", "n", "low_95", "high_95")]
+    assert found == pytest.approx([0.93, 0.01, 3, 0.93 - 0.024841, 0.93 + 0.024841], abs=1e-6)
+
+
+def test_the_published_value_stands_beside_with_its_distance_in_sd() -> None:
+    for seed, accuracy in enumerate((0.92, 0.93, 0.94)):
+        folder = write_run(RUNS, seed=seed)
+        change_summary(folder, best_val_acc=accuracy)
+    page = report({folder.parent.name: PublishedFigures("post 4, run 7", {"best_val_acc": 0.945})})
+    assert "published 0.9450; here -1.5 sd" in page
+    assert "post 4, run 7" in page
+    assert float(table()[0]["best_val_acc_sd_from_published"]) == pytest.approx(-1.5)
+
+
+def test_never_reached_is_said_per_seed() -> None:
+    for seed, best in enumerate((0.95, 0.95, 0.5)):
+        write_run(RUNS, seed=seed, epochs=30, best=best)
+    write_run(RUNS, seed=0, epochs=30, best=0.5, wd=0.5)
+    page = report()
+    assert "n = 2 of 3" in page
+    assert "not reached" in page
+
+
+def test_pairs_are_of_one_study_and_differ_in_one_key() -> None:
+    for seed in (0, 1):
+        write_run(RUNS, seed=seed, wd=0.1)
+        write_run(RUNS, seed=seed, wd=0.3)
+        write_run(RUNS, seed=seed, wd=0.3, lr=1e-3)
+        write_run(RUNS, study="two", seed=seed, wd=0.2)
+    found = compare(collect([RUNS]).configurations, "final_val_acc")
+    assert sorted((c.first.study, c.key, *sorted(c.sides)) for c in found) == [
+        ("one", "lr", "0.0008", "0.001"), ("one", "wd", "0.1", "0.3")
+    ]  # fmt: skip
+
+
+def test_verdicts() -> None:
+    for wd, accuracies in {0.1: (0.90, 0.901, 0.902, 0.9), 0.2: (0.93, 0.931, 0.93, 0.932), 0.3: (0.9, 0.93)}.items():
+        for seed, accuracy in enumerate(accuracies):
+            change_summary(write_run(RUNS, seed=seed, wd=wd), final_val_acc=accuracy)
+    write_run(RUNS, wd=0.4)
+    verdicts = {c.sides: c.verdict for c in compare(collect([RUNS]).configurations, "final_val_acc")}
+    assert verdicts["0.1", "0.2"] == "0.2 is higher"
+    assert re.fullmatch(r"cannot tell at n = 4 and 2; about \d+ seeds each would show .*", verdicts["0.1", "0.3"])
+    assert verdicts["0.1", "0.4"].startswith("cannot tell at n = 4 and 1; about ")
+
+
+class Outside(HTMLParser):
+    """Collects every address that a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.loaded += [value or "" for key, value in attrs if key in ("src", "href", "srcset", "data")]
+
+
+def test_the_page_is_self_contained_and_escapes_what_it_shows() -> None:
+    for seed in (0, 1):
+        for settings in ({"wd": 0.1}, {"wd": 0.3}, {"batch_size": 32}, {"batch_size": 128}, {"l2": 1e-4}):
+            write_run(RUNS, seed=seed, epochs=15, **settings)
+    folder = write_run(RUNS, study="<script>alert(1)</script>", subset=640)
+    assert folder.exists()
+    page = report()
+    parser = Outside()
+    parser.feed(page)
+    assert parser.loaded
+    assert all(address.startswith(("data:", "#")) for address in parser.loaded)
+    assert "<script>alert" not in page
+    assert "subset of 640 images" in page
+    stems = {path.stem for path in Path("out/figures").iterdir()}
+    assert {stem.split("-", 2)[2] for stem in stems if "-one-" in stem} >= {
+        *("wd", "fluctuation", "penalty", "batch-size", "noise-scale", "selection", "side-by-side", "curves-01")
+    }
+    for stem in stems:
+        assert ET.parse(f"out/figures/{stem}.svg").getroot().tag.endswith("svg")
+        assert Path(f"out/figures/{stem}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_selection_sets_the_best_epoch_beside_the_last_and_the_test() -> None:
+    for seed, (best, last, test) in enumerate([(0.93, 0.92, 0.91), (0.94, 0.92, 0.92)]):
+        change_summary(write_run(RUNS, seed=seed), best_val_acc=best, final_val_acc=last, best_test_acc=test)
+    page = report()
+    assert "+0.0150 ± 0.0071" in page  # best - last: 0.01 and 0.02
+    assert "+0.0200 ± 0" in page  # best on validation - the same weights on test
+
+
+def test_a_run_kept_outside_a_seed_folder_is_found() -> None:
+    write_run(RUNS).rename("kept")
+    assert [c.name for c in collect([Path("kept")]).configurations] == ["resnet56v2-00000000"]
+
+
+def test_the_console_table_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    for wd in (0.1, 0.2):
+        write_run(RUNS, wd=wd, study="a-study-with-a-very-long-name-that-goes-on-and-on")
+    assert main(["report", "runs"]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 120
+    assert "n = 1, no spread" in printed
+    assert not Path("out").exists()
