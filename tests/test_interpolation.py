@@ -133,10 +133,18 @@ def test_the_ends_of_a_range_are_exact() -> None:
     assert {0.0, 1.0} <= set(alphas("-0.1:1.1:13"))
 
 
-@pytest.mark.parametrize("text", ["", "a", "0:1", "0:1:x", "0:1:1", "nan", "0:inf:3", "0:1:0"])
+@pytest.mark.parametrize("text", ["", "a", "0:1", "0:1:x", "0:1:1", "nan", "0:inf:3", "0:1:0", "0,1:2:3", "0:1:2.5"])
 def test_other_alphas_are_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["interpolate", "a.ckpt", "b.ckpt", "--alpha", text]) == 2
     assert f"--alpha (={text}) must" in capsys.readouterr().err
+
+
+def test_one_file_twice_and_a_folder_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.ckpt").touch()
+    assert main(["interpolate", "a.ckpt", "./a.ckpt", "--alpha", "0,1"]) == 2
+    assert "are one file" in capsys.readouterr().err
+    assert main(["interpolate", ".", "a.ckpt", "--alpha", "0,1"]) == 1
+    assert capsys.readouterr().err.startswith("error: . is a folder; name a checkpoint")
 
 
 def test_a_missing_checkpoint_is_said(capsys: pytest.CaptureFixture[str]) -> None:

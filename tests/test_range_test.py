@@ -120,6 +120,8 @@ def test_the_suggestions_on_a_curve_made_by_hand() -> None:
     }
     assert steepest([1.0, 2.0, 3.0], [log(1), log(2), log(3)]) is None
     assert valley([1.0, 1.0]) is None
+    rising = [{"lr": 10.0**k, "smoothed": 2.0 + k} for k in range(10)]
+    assert set(suggestions(rising).values()) == {None}  # nothing was learned
     assert suggestions([]) == {"steepest": None, "valley": None, "minimum/10": None}
 
 
@@ -191,6 +193,8 @@ def test_an_interrupted_range_test_keeps_what_was_measured(
     with Path("found/lr-range.csv").open() as file:
         assert [row["run"] for row in csv.DictReader(file)] == ["wd=0"] * 10 + ["wd=0.1"] * 4
     assert Path("found/lr-range.png").exists()
+    runs = json.loads(Path("found/lr-range.json").read_text())["runs"]
+    assert [set(run["suggestions"].values()) == {None} for run in runs] == [False, True]  # of half a ramp: none
     assert "interrupted; what was measured is written" in capsys.readouterr().out
 
 

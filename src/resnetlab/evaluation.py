@@ -91,6 +91,8 @@ def open_checkpoint(path: Path, root: str | None = None) -> Opened:
 
     root: where the data set is now, if it has moved. Raises DataError in one line.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a checkpoint, such as {path / 'best.ckpt'}")
     if not path.is_file():
         raise DataError(f"{path} is not there; a run's are in its checkpoints/ folder")
     try:

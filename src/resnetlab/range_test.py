@@ -101,7 +101,7 @@ def suggestions(rows: Sequence[Row]) -> dict[str, float | None]:
     return {
         "steepest": rate(usable, steepest(losses, logs)),
         "valley": rate(usable, valley(losses)),
-        "minimum/10": usable[-1]["lr"] / 10 if usable else None,
+        "minimum/10": usable[-1]["lr"] / 10 if len(usable) > 1 else None,  # at the first step nothing was learned
     }
 
 

@@ -55,7 +55,10 @@ def run(config: Config) -> Summary:
             for remark in remarks:
                 say(config, remark)
             status, extra = fit(config, module, data, trainer, checkpoint)
-            say_missing_snapshots(config, folder, len(recorder_of(trainer).rows))
+            trained = len(recorder_of(trainer).rows)
+            if status == "finished" and trained < config.epochs:
+                say(config, f"stopped early after epoch {trained}: no new best val_acc for {config.trainer.patience}")
+            say_missing_snapshots(config, folder, trained)
             return conclude(config, folder, module, data, trainer, status, extra)
 
 

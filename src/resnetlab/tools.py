@@ -60,8 +60,8 @@ def probe(label: str, config: Config, ramp: Ramp, rows: list[Row]) -> None:
     for row in range_test(module, data, ramp, config.trainer.device):
         rows.append(row)  # one by one, so that an interrupt leaves them
     speak("  ".join(f"{rule} {'none' if lr is None else f'{lr:.3g}'}" for rule, lr in suggestions(rows).items()))
-    ended = diverged_at(rows, ramp)
-    speak("no divergence up to the end of the ramp" if ended is None else f"diverged at lr {ended:.3g}")
+    ended, limit = diverged_at(rows, ramp), f"{ramp.stop:g} times its minimum"
+    speak(f"the smoothed loss stayed below {limit}" if ended is None else f"it reached {limit} at lr {ended:.3g}")
 
 
 def diverged_at(rows: Sequence[Row], ramp: Ramp) -> float | None:
@@ -70,9 +70,15 @@ def diverged_at(rows: Sequence[Row], ramp: Ramp) -> float | None:
     return rows[-1]["lr"] if exploded(rows[-1]["smoothed"], least, ramp) else None
 
 
+def judged(rows: Sequence[Row], ramp: Ramp) -> dict[str, float | None]:
+    """The suggestions of a test that came to its end; none of one that was interrupted."""
+    ended = len(rows) == ramp.steps or diverged_at(rows, ramp) is not None
+    return suggestions(rows) if ended else suggestions([])
+
+
 def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], configs: dict[str, Config]) -> None:
     found = {label: rows for label, rows in curves.items() if rows}
-    drawn = {label: (rows, suggestions(rows)) for label, rows in found.items()}
+    drawn = {label: (rows, judged(rows, ramp)) for label, rows in found.items()}
     draw_range_test(drawn, ramp.shape == "linear", folder / "lr-range.png")
     write_labelled_rows(folder / "lr-range.csv", found)
     runs = [
@@ -95,6 +101,7 @@ def schedule(arguments: Sequence[str], out: Path) -> None:
     """Draws lr and momentum of every job of the command line, before anything is trained, and says the main values."""
     if out.is_dir():
         raise ConfigError(f"--out (={out}) is a folder; name a picture, such as {out / 'schedule.png'}")
+    make_folder(out.parent)
     plans = {}
     for label, config in sweep(arguments):
         label = label or config.schedule.name
@@ -121,10 +128,13 @@ def interpolate_command(
     first: Path, second: Path, along: Sequence[float], limit: int | None, root: str | None, out: Path | None
 ) -> Path:
     """Writes interpolation.png and .csv, into A's run unless `out` says where; returns their folder."""
+    if first.resolve() == second.resolve():
+        raise ConfigError(f"{first} and {second} are one file; interpolate between two")
     folder = out or first.parent.parent / f"interpolation-{first.stem}-{second.stem}"
+    names = (first.stem, second.stem) if first.stem != second.stem else (f"A, {first.stem}", f"B, {second.stem}")
     points = interpolate(first, second, along, limit, root)
     rows: list[Row] = []
-    with kept(lambda: write_interpolation(folder, rows, first.stem, second.stem), rows):
+    with kept(lambda: write_interpolation(folder, rows, *names), rows):
         for row in points:
             if not rows:
                 make_folder(folder)
@@ -168,25 +178,24 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out (={folder}) cannot be made: {error.strerror}") from error
+        raise ConfigError(f"--out (={folder}) cannot be made: {error.strerror}") from None
 
 
 def alphas(text: str) -> list[float]:
     """ "-0.5:1.5:41" is 41 numbers from -0.5 to 1.5; "0,0.5,1" these three. Raises ConfigError."""
+    shape = "start:stop:count, such as -0.5:1.5:41, or numbers: 0,0.5,1"
     try:
-        if ":" in text:
-            start, stop, count = text.split(":")
-            n = int(count)
-            found = [float(start) + (float(stop) - float(start)) * i / (n - 1) for i in range(n)]
-        else:
-            found = [float(part) for part in text.split(",")]
-    except (ValueError, ZeroDivisionError):
-        raise ConfigError(
-            f"--alpha (={text}) must be start:stop:count, such as -0.5:1.5:41, or numbers: 0,0.5,1"
-        ) from None
-    if not found or not all(abs(alpha) < 1e6 for alpha in found):
-        raise ConfigError(f"--alpha (={text}) must name at least one number, and none beyond a million")
-    return [round(alpha, 12) for alpha in found]  # so that the ends are 0 and 1 where they are meant
+        parts = [float(part) for part in text.replace(":", ",").split(",")]
+    except ValueError:
+        raise ConfigError(f"--alpha (={text}) must be {shape}") from None
+    if ":" in text:
+        if len(parts) != 3 or "," in text or not 2 <= parts[2] <= 100_000 or parts[2] != int(parts[2]):
+            raise ConfigError(f"--alpha (={text}) must be {shape}; count is at least 2")
+        start, stop, n = parts[0], parts[1], int(parts[2])
+        parts = [start + (stop - start) * i / (n - 1) for i in range(n)]
+    if not all(abs(alpha) < 1e6 for alpha in parts):
+        raise ConfigError(f"--alpha (={text}) must be numbers below a million in size")
+    return [round(alpha, 12) for alpha in parts]  # so that the ends are 0 and 1 where they are meant
 
 
 def write_labelled_rows(path: Path, curves: dict[str, list[Row]]) -> None:

@@ -21,8 +21,8 @@ def draw_schedules(plans: Mapping[str, Sequence[tuple[float, float, float]]], pa
     rate, momentum = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     for label, points in plans.items():
         times, rates, momenta = zip(*points, strict=True)
-        rate.plot(times, rates, label=label, linewidth=1.2)
-        momentum.plot(times, momenta, linewidth=1.2)
+        rate.plot(times, rates, _marker(times), label=label, linewidth=1.2)
+        momentum.plot(times, momenta, _marker(times), linewidth=1.2)
     rate.set(ylabel="learning rate")
     momentum.set(ylabel="momentum or beta1", xlabel="epoch")
     _finish(figure, [rate, momentum], path, legend=len(plans) > 1 and len(plans) <= 12)
@@ -65,9 +65,12 @@ def draw_interpolation(rows: Sequence[Row], first: str, second: str, path: Path)
         for part, color in (("train", "tab:red"), ("val", "tab:blue")):
             if reestimated:
                 values = [row[f"{part}/{name}_recal"] for row in rows]
-                axes.plot(alphas, values, color=color, label=f"{part}, batch-norm statistics re-estimated")
+                label = f"{part}, batch-norm statistics re-estimated"
+                axes.plot(alphas, values, _marker(rows), color=color, label=label)
             values = [row[f"{part}/{name}"] for row in rows]
-            style: dict[str, Any] = {"linestyle": "--", "linewidth": 1} if reestimated else {}
+            style: dict[str, Any] = (
+                {"linestyle": "--", "linewidth": 1, "marker": "."} if reestimated else {"marker": "."}
+            )
             axes.plot(
                 alphas, values, color=color, label=f"{part}, statistics on the line" if reestimated else part, **style
             )
@@ -90,6 +93,11 @@ def draw_interpolation(rows: Sequence[Row], first: str, second: str, path: Path)
     loss.set(ylabel="cross-entropy")
     accuracy.set(ylabel="accuracy", xlabel=f"alpha: {second} at 0, {first} at 1")
     _finish(figure, [loss, accuracy], path, legend=True)
+
+
+def _marker(points: Sequence[Any]) -> str:
+    """A dot at every point where there are so few that a line alone might show nothing."""
+    return ".-" if len(points) < 30 else "-"
 
 
 def _finish(figure: Figure, panels: Sequence[Any], path: Path, legend: bool) -> None:
