@@ -422,9 +422,9 @@ def test_in_the_network_the_scale_and_the_mean_of_a_filter_do_not_matter() -> No
 BEFORE_THE_ZERO = ("conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight")
 
 
-@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize("size", [16, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("norm", ["group", "group_ws"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [n if n != "resnet110v2" else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
 def test_every_network_steps_with_group_norm_and_keeps_no_running_statistics(name: str, norm: str, size: int) -> None:
     model = built(name, 10, norm=norm)
     assert list(model.buffers()) == []
@@ -467,7 +467,7 @@ def kernels(model: nn.Module) -> dict[str, Tensor]:
     return {key: p.detach() for key, p in model.named_parameters() if p.ndim > 1}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [n if n != "resnet110v2" else pytest.param(n, marks=pytest.mark.slow) for n in MODELS])
 def test_the_weights_follow_from_the_generators_seed_alone(name: str) -> None:
     torch.manual_seed(1)
     first = built(name, seed=5)

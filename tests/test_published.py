@@ -158,7 +158,11 @@ def tolerance(row: Published) -> float:
     return math.pi / 2 * peak / (STEPS * min(top - start, end - top) - 1)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+# every third here, the others in make test-slow: composing takes a quarter of a second each
+SOME = [p if i % 3 == 0 else pytest.param(p, marks=pytest.mark.slow) for i, p in enumerate(PRESETS)]
+
+
+@pytest.mark.parametrize("preset", SOME)
 def test_a_preset_is_what_its_rows_say(preset: str) -> None:
     """In one test, so that a worker composes each preset once."""
     config = composed(preset)
