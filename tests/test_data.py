@@ -507,6 +507,24 @@ def test_a_limit_above_one_part_only_is_still_a_limit() -> None:
     assert "first 1,437 training and 300 validation" in str(some.note())
 
 
+@pytest.mark.parametrize("keys", [{}, {"limit": 50}, {"split": "holdout", "val_size": 200.0}])
+def test_smaller_images_are_the_rounded_means_of_squares_in_every_part_and_said(keys: dict[str, Any]) -> None:
+    plain, some = data(**keys), data(resolution=8, **keys)
+    for part in ("train", "val", "test_images"):
+        full, small = getattr(plain, part), getattr(some, part)
+        if full is None:
+            assert small is None
+            continue
+        squares = full.pixels.numpy().reshape(len(full), 3, 8, 2, 8, 2)
+        np.testing.assert_array_equal(small.pixels, np.rint(squares.mean((3, 5))))
+        assert torch.equal(small.labels, full.labels)
+    note = str(some.note())
+    assert "data.resolution=8: images made smaller" in note
+    assert "not a result" in note
+    assert ("data.limit=50" in note) == ("limit" in keys)
+    assert epoch(some)[0].shape[1:] == (3, 8, 8)
+
+
 @pytest.mark.parametrize(
     ("kind", "train", "val", "test"),
     [
@@ -583,6 +601,8 @@ def test_sizes_and_steps_are_known_before_the_images_are(keys: dict[str, Any], b
         ({"val_size": 1437.0, "split": "tail"}, "data.val_size (=1437) must leave images on both sides of 1,437"),
         ({"pool": "train"}, "data.pool (=train) is used by data.split=stratified only"),
         ({"limit": 9}, "data.limit (=9) must be at least 10"),
+        ({"resolution": 16}, "data.resolution (=16) must be 8 pixels a side, or null for the 16 of digits"),
+        ({"name": "cifar10", "resolution": 24}, "data.resolution (=24) must be 8 or 16 pixels a side"),
         ({"split_seed": -1}, "data.split_seed (=-1) must be in 0..4294967295"),
         ({"padding": 0}, "data.padding (=0) must be in 1..8"),
         ({"eval_batch_size": 0}, "data.eval_batch_size (=0) must be in 1..1,000,000"),
@@ -599,6 +619,8 @@ def test_what_makes_no_sense_is_refused_by_key_and_value(keys: dict[str, Any], s
     "keys",
     [
         {},
+        {"resolution": 8},
+        {"name": "cifar10", "resolution": 16},
         {"limit": 10, "padding": 1, "eval_batch_size": 1},
         {"split": "stratified", "pool": "train", "val_size": 0.5},
         {"split": "tail", "val_size": 1.0},

@@ -352,3 +352,24 @@ def test_checkpoints_are_plain_data_and_hold_the_history() -> None:
     assert checkpoint["global_step"] == 6
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert not any(key.startswith("_orig_mod") for key in checkpoint["state_dict"])
+
+
+@pytest.mark.parametrize("batch_size", [60, 32])
+def test_weight_norm_and_relative_update_are_those_of_the_checkpoints_weights(batch_size: int) -> None:
+    config = tiny(f"batch_size={batch_size}", "epochs=1", "schedule=constant", "optimizer=sgd", "momentum=0", "lr=0.1")
+    first = [p.detach().clone() for p in build(config)[0].model.parameters()]
+    run(config)
+    folder = run_folder(config)
+    row = read_rows(folder.metrics)[0]
+    content = read_checkpoint(folder.last)["state_dict"]
+    names = [f"model.{name}" for name, _ in build(config)[0].model.named_parameters()]
+    change = [content[name] - before for name, before in zip(names, first, strict=True)]
+    flat, moved, start = (
+        torch.cat([t.double().flatten() for t in ts]) for ts in ([content[n] for n in names], change, first)
+    )
+    assert row["weight_norm"] == pytest.approx(float(flat.norm()), rel=1e-5)  # sums of float32
+    whole = float(moved.norm() / start.norm())
+    if batch_size == 60:  # the epoch is one step
+        assert row["relative_update"] == pytest.approx(whole, rel=1e-4)  # differences of float32 numbers near 0.1
+    else:  # the last of two
+        assert 0 < row["relative_update"] < 2 * whole

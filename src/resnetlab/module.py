@@ -80,6 +80,8 @@ class Lab(L.LightningModule):
         self.row: Row = {}  # the epoch's figures, complete when validation has ended
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
         self.first_bad_step: Tensor
+        self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
+        self.relative_update: Tensor
 
     def configure_optimizers(self) -> Any:
         """The optimizer; with reduce_on_plateau also its scheduler, the only one that has a state."""
@@ -118,7 +120,11 @@ class Lab(L.LightningModule):
         loss, ce = self.losses(logits, y)
         optimizer.zero_grad()
         self.manual_backward(loss)
+        last = index == self.span.steps_per_epoch - 1
+        before = [p.detach().clone() for p in self.model.parameters()] if last else []
         optimizer.step()
+        if last:
+            self.relative_update.copy_(relative_change(before, list(self.model.parameters())))
         if self.average is not None:
             self.averaging.after_step(self.average, self.model, step, self.span, self.ema_momentum)
         self.train_meter.update(loss, ce, logits, y)
@@ -164,6 +170,7 @@ class Lab(L.LightningModule):
             **(self.validate_again(self.model, "_recal") if self.recalibrate else {}),
             **(self.validate_again(self.average.module, "_avg") if self.average is not None and self.averaged else {}),
             "weight_norm": self.weight_norm(),
+            "relative_update": float(self.relative_update),
         }
         # for callbacks of the user's own that monitor a figure
         self.log_dict({k: v for k, v in self.row.items() if k.startswith("val/")}, logger=False, batch_size=1)
@@ -188,5 +195,15 @@ class Lab(L.LightningModule):
 
     def weight_norm(self) -> float:
         """The Euclidean norm of all trainable tensors together."""
-        norms = torch._foreach_norm([p.detach() for p in self.model.parameters()])
-        return float(torch.linalg.vector_norm(torch.stack(norms)))
+        return float(norm([p.detach() for p in self.model.parameters()]))
+
+
+def norm(tensors: list[Tensor]) -> Tensor:
+    """The Euclidean norm of all tensors together."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+
+
+def relative_change(before: list[Tensor], after: list[Tensor]) -> Tensor:
+    """|after - before| / |before|, over all tensors together: how far one step turned the weights."""
+    change = torch._foreach_sub([p.detach() for p in after], before)
+    return norm(list(change)) / norm(before)

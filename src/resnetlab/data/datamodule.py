@@ -11,7 +11,7 @@ from torch import Tensor
 from resnetlab.data import augment
 from resnetlab.data.normalize import NORMALIZATIONS, Normalizer
 from resnetlab.data.plan import Plan, plan
-from resnetlab.data.sources import COARSE_CLASSES, SIZES, Images, load
+from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES, Images, load
 from resnetlab.data.splits import SPLITS, split, split_sizes
 from resnetlab.errors import ConfigError, DataError
 
@@ -37,6 +37,7 @@ class Data:
     translate: str = "shift"  # shift: subpixel, by the top-level key shift | pad_crop: whole pixels, by padding | none
     padding: int = 4
     limit: int | None = None  # the first N training and N/5 validation images, for quick looks
+    resolution: int | None = None  # pixels a side, as means over squares, for quick looks; null = as they are
     eval_batch_size: int = 500
 
     def check(self) -> None:
@@ -58,6 +59,13 @@ class Data:
             self.sizes()
         if self.limit is not None and self.limit < 10:
             raise ConfigError(f"data.limit (={self.limit}) must be at least 10 images, or null for all of them")
+        if self.resolution is not None and self.name in SIDES:
+            sides = [side for side in (8, 16) if side < SIDES[self.name]]
+            if self.resolution not in sides:
+                raise ConfigError(
+                    f"data.resolution (={self.resolution}) must be {' or '.join(map(str, sides))} pixels a side, "
+                    f"or null for the {SIDES[self.name]} of {self.name}"
+                )
         if not 0 <= self.split_seed < 2**32:
             raise ConfigError(f"data.split_seed (={self.split_seed}) must be in 0..{2**32 - 1}")
         if not 1 <= self.padding <= 8:
@@ -115,8 +123,11 @@ class ImageData(L.LightningDataModule):
         if config.limit is not None:
             train, val = _first(train, config.limit), _first(val, config.limit // 5)
         self.limited = (len(train), len(val)) != (len(parts.train), len(parts.val))
-        self.train_images, self.val_images = train, val
         self.test_images = None if parts.test is None else pool[parts.test]
+        if config.resolution is not None:
+            train, val = train.scaled(config.resolution), val.scaled(config.resolution)
+            self.test_images = self.test_images and self.test_images.scaled(config.resolution)
+        self.train_images, self.val_images = train, val
         self.normalizer = Normalizer(config.normalize, train)
 
     @property
@@ -136,16 +147,17 @@ class ImageData(L.LightningDataModule):
         return -(-len(self.train) // self.batch_size)
 
     def note(self) -> str | None:
-        """One sentence when not all of the data set is used."""
-        if self.config.limit is None:
-            return None
+        """One sentence when not all of the data set is used: fewer images, or smaller ones."""
         self.setup()
-        if not self.limited:  # the limit is no less than what there is
-            return None
-        return (
-            f"data.limit={self.config.limit}: a subset, the first {len(self.train):,} training and "
-            f"{len(self.val):,} validation images; not a result for the whole of {self.config.name}"
-        )
+        reductions = []
+        if self.limited:
+            reductions.append(
+                f"data.limit={self.config.limit}: a subset, the first {len(self.train):,} training and "
+                f"{len(self.val):,} validation images"
+            )
+        if self.config.resolution is not None:
+            reductions.append(f"data.resolution={self.config.resolution}: images made smaller")
+        return f"{'; '.join(reductions)}; not a result for the whole of {self.config.name}" if reductions else None
 
     def plan(self, epoch: int) -> Plan:
         """The randomness of `epoch` (from 1): what is shown when, and how it is moved."""

@@ -17,7 +17,7 @@ from torchvision.datasets.utils import check_integrity
 
 from resnetlab.errors import DataError, first_line
 
-__all__ = ["COARSE_CLASSES", "SIZES", "SOURCES", "Images", "Source", "load"]
+__all__ = ["COARSE_CLASSES", "SIDES", "SIZES", "SOURCES", "Images", "Source", "load"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Images:
 
     def to(self, device: torch.device) -> "Images":
         return Images(self.pixels.to(device), self.labels.to(device))
+
+    def scaled(self, side: int) -> "Images":
+        """The images at side x side pixels, each the mean of a square of pixels; `side` divides the present side."""
+        means = [F.adaptive_avg_pool2d(part.float(), side).round().to(torch.uint8) for part in self.pixels.split(5000)]
+        return Images(torch.cat(means), self.labels)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ SOURCES = {"cifar10": cifar10, "cifar100": cifar100, "digits": digits}
 # training images, test images, classes: known before anything is read, so that every job of a sweep can be checked
 COARSE_CLASSES = 20  # of CIFAR-100
 SIZES = {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)}
+SIDES = {"cifar10": 32, "cifar100": 32, "digits": 16}  # pixels
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
