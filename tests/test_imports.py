@@ -16,6 +16,7 @@ ROOMS = [
     "optimizers",
     "config",
     "folders summary report",
+    "preset_digests",
     "module",
     "manifest callbacks",
     "build",

@@ -19,8 +19,11 @@ from resnetlab import Config, ConfigError, compose
 from resnetlab.averaging import SWA
 from resnetlab.cli import main
 from resnetlab.config import conf_dir
+from resnetlab.folders import identity
+from resnetlab.preset_digests import line
 from resnetlab.published import Published, find, preset_of, rows
 from resnetlab.published import presets as writer
+from resnetlab.published.match import FILE, matching_preset, reduced_from
 from resnetlab.schedules import Span, table
 
 EXPERIMENTS = conf_dir() / "experiment"
@@ -167,9 +170,39 @@ def test_a_preset_is_what_its_rows_say(preset: str) -> None:
     """In one test, so that a worker composes each preset once."""
     config = composed(preset)
     assert config.study == "published"
+    assert line(preset) in FILE.read_text().splitlines(), "python -m resnetlab.preset_digests"
     for row in rows_of(preset):
         check_learning_rates(config, row)
         check_keys(config, row)
+
+
+def test_every_preset_has_a_line_among_the_digests() -> None:
+    with FILE.open(newline="") as file:
+        assert {entry["preset"] for entry in csv.DictReader(file)} == {preset_of(row.id) for row in rows()}
+
+
+NINE = "experiment=post4-table1-09"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "repeats", "reduces"),
+    [
+        ("", "post4-table1-09", None),
+        ("seed=3 study=mine recalibrate_bn=true threads=2 thresholds=[0.9]", "post4-table1-09", None),
+        ("trainer.precision=bf16-mixed", "post4-table1-09", None),
+        ("wd=0.15", "post4-table1-08", None),
+        ("wd=0.26", None, None),
+        ("epochs=15 schedule.stretch=true data.limit=5000 data.resolution=16", None, "post4-table1-09"),
+        ("model=resnet20v2 model.depth=11", None, "post4-table1-09"),
+        ("model=resnet20v2 lr=1e-3", None, None),
+        ("model.norm=group", None, None),
+    ],
+)
+def test_a_run_is_known_as_a_repetition_or_a_reduction(
+    overrides: str, repeats: str | None, reduces: str | None
+) -> None:
+    found = json.loads(json.dumps(identity(compose(NINE, *overrides.split()))))  # as the manifest keeps it
+    assert (matching_preset(found), reduced_from(found)) == (repeats, reduces)
 
 
 def check_learning_rates(config: Config, row: Published) -> None:

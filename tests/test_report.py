@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from resnetlab import compose
 from resnetlab.cli import main
 from resnetlab.files import read_rows, write_rows
+from resnetlab.folders import identity
 from resnetlab.report.collect import Collection, collect
 from resnetlab.report.columns import PublishedFigures
 from resnetlab.report.compare import compare
@@ -129,10 +131,42 @@ def test_the_published_value_stands_beside_with_its_distance_in_sd() -> None:
     for seed, accuracy in enumerate((0.92, 0.93, 0.94)):
         folder = write_run(RUNS, seed=seed)
         change_summary(folder, best_val_acc=accuracy)
-    page = report({folder.parent.name: PublishedFigures("post 4, run 7", {"best_val_acc": 0.945})})
+    page = report({folder.parent.name: PublishedFigures("post 4, run 7", {"best_val_acc": (0.945,)})})
     assert "published 0.9450; here -1.5 sd" in page
     assert "post 4, run 7" in page
     assert float(table()[0]["best_val_acc_sd_from_published"]) == pytest.approx(-1.5)
+
+
+def test_repetitions_of_a_preset_meet_its_printed_figures() -> None:
+    manifests = [write_run(RUNS, seed=seed, epochs=60, wd=0.25) / "manifest.json" for seed in (0, 1)]
+    for path in manifests:
+        content = json.loads(path.read_text())
+        content["differs_from_defaults"] = identity(compose("experiment=post4-table1-09")) | {"precision": "16-mixed"}
+        path.write_text(json.dumps(content))
+    assert main(["report", "runs", "--out", "out"]) == 0
+    (row,) = table()
+    printed = {
+        key.removesuffix("_published"): float(row[key]) for key in row if key.endswith("_published") and row[key]
+    }
+    assert printed == {  # published.csv by hand: epoch 52 0.93, best 0.9349 at 59, loss 0.0202, val_loss 0.2279
+        **{"epoch_to_0.93": 52, "val_acc_at_0.93": 0.93, "best_epoch": 59, "best_val_acc": 0.9349},
+        **{"final_train_loss": 0.0202, "final_val_loss": 0.2279},
+    }
+    page = Path("out/report.html").read_text()
+    assert "published as post4-table1-09" in page
+    assert "published 52;" in page
+
+
+def test_a_reduction_is_said_to_be_one_and_has_no_printed_figures_beside_it() -> None:
+    path = write_run(RUNS, epochs=15, wd=0.25) / "manifest.json"
+    content = json.loads(path.read_text())
+    overrides = ("experiment=post4-table1-09", "epochs=15", "data.limit=5000", "schedule.stretch=true")
+    path.write_text(json.dumps(content | {"differs_from_defaults": identity(compose(*overrides))}))
+    assert main(["report", "runs", "--out", "out"]) == 0
+    page = Path("out/report.html").read_text()
+    assert "a reduction of post4-table1-09" in page
+    assert "data.limit 5000, epochs 15, schedule.stretch true" in page
+    assert not any(value for key, value in table()[0].items() if key.endswith("_published"))
 
 
 def test_never_reached_is_said_per_seed() -> None:

@@ -140,9 +140,10 @@ def run_report(options: argparse.Namespace) -> None:
     collection = collect(options.folders)
     print_table(collection)
     if options.out is not None:
+        from resnetlab.report.printed import published_figures
         from resnetlab.report.write import write_report
 
-        for path in write_report(collection, options.out):
+        for path in write_report(collection, options.out, published_figures(collection.configurations)):
             print(path)
 
 

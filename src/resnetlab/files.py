@@ -1,6 +1,7 @@
 """Small files, written so that a kill leaves the old one or the new one, never half of either."""
 
 import csv
+import hashlib
 import json
 import os
 import tempfile
@@ -8,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["read_rows", "write_atomically", "write_json", "write_rows", "write_text"]
+__all__ = ["digest", "read_rows", "write_atomically", "write_json", "write_rows", "write_text"]
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
@@ -64,3 +65,8 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def digest(content: Any) -> str:
+    """Eight letters that stand for plain data, as in the names of run folders."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]

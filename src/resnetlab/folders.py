@@ -1,14 +1,13 @@
 """Where a run lives: a readable folder name, made unique by a hash of what changes the result."""
 
-import hashlib
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from resnetlab.config import GROUPS, Config
+from resnetlab.files import digest
 
-__all__ = ["OUTPUTS", "RunFolder", "configuration_name", "digest", "identity", "run_folder"]
+__all__ = ["OUTPUTS", "RunFolder", "configuration_name", "identity", "run_folder"]
 
 OUTPUTS = Path("outputs")
 
@@ -78,11 +77,6 @@ def configuration_name(config: Config) -> str:
     parts += [config.regularization.name, *([] if config.averaging.name == "none" else [config.averaging.name])]
     parts += [f"{short}{values[key]:g}" for key, short in READABLE.items() if key in values]
     return "-".join([*parts, digest(values)])
-
-
-def digest(content: Any) -> str:
-    """Eight letters that stand for plain data."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 class RunFolder:

@@ -15,8 +15,8 @@ from resnetlab.build import build_module, plan
 from resnetlab.config import Config
 from resnetlab.data import ImageData
 from resnetlab.errors import ConfigError
-from resnetlab.files import write_json, write_rows, write_text
-from resnetlab.folders import OUTPUTS, configuration_name, digest, identity
+from resnetlab.files import digest, write_json, write_rows, write_text
+from resnetlab.folders import OUTPUTS, configuration_name, identity
 from resnetlab.front_door import sweep
 from resnetlab.interpolation import interpolate
 from resnetlab.range_test import Ramp, exploded, range_test, suggestions

@@ -1,5 +1,6 @@
 """The columns of the table: the series' own, then what they cost, then the settings."""
 
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,13 +30,18 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class PublishedFigures:
-    """What a publication says of one configuration, n = 1.
+    """What a publication says of one configuration: single runs, each value once.
 
     name: what it is called there. figures: by column, for example best_val_acc, epoch_to_0.92, val_acc_at_0.92.
     """
 
     name: str
-    figures: Mapping[str, float]
+    figures: Mapping[str, Sequence[float]]
+
+    def mean(self, figure: str) -> float | None:
+        """Of the values that are printed."""
+        values = self.figures.get(figure, ())
+        return statistics.fmean(values) if values else None
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,11 @@ class Column:
     heading: str
     title: str
     digits: int | None = None
+
+    @property
+    def printed_digits(self) -> int | None:
+        """Of a single published value: epochs are whole."""
+        return 0 if "epoch" in self.figure and self.digits == 1 else self.digits
 
 
 @dataclass(frozen=True)
@@ -84,34 +95,41 @@ def columns(thresholds: Sequence[str]) -> list[Column]:
 def of_threshold(name: str) -> Iterator[Column]:
     yield Column(f"epoch_to_{name}", f"epoch at {name}", f"first epoch with validation accuracy of {name} or more", 1)
     yield Column(f"val_acc_at_{name}", f"val acc at {name}", f"validation accuracy at the first epoch with {name}", 4)
+    yield Column(f"train_acc_at_{name}", f"train acc at {name}", f"training accuracy at the first epoch with {name}", 4)
 
 
 def cell(configuration: Configuration, column: Column, published: PublishedFigures | None) -> Cell:
     """Mean, sd and interval of one figure, and how far the published one is from it."""
     found = configuration.spread(column.figure)
-    printed = None if published is None else published.figures.get(column.figure)
+    printed = () if published is None else published.figures.get(column.figure, ())
     if found is None:
-        missing = "not reached" if column.figure.startswith(("epoch_to_", "val_acc_at_")) else NOTHING
-        return Cell(missing, () if printed is None else (f"published {number(printed, column.digits)}",))
+        missing = "not reached" if column.figure.startswith(("epoch_to_", "val_acc_at_", "train_acc_at_")) else NOTHING
+        return Cell(missing, tuple(publication(column, printed)))
     text = number(found.mean, column.digits)
     if found.sd is not None:
         text += f" ± {found.sd:.2g}"
     return Cell(text, tuple(notes(configuration, column, found, printed)), found.mean)
 
 
-def notes(configuration: Configuration, column: Column, found: Spread, printed: float | None) -> Iterator[str]:
+def notes(configuration: Configuration, column: Column, found: Spread, printed: Sequence[float]) -> Iterator[str]:
     """The small lines below a mean."""
     if found.n < configuration.n:
         yield f"n = {found.n} of {configuration.n}" + (", no spread" if found.n == 1 else "")
     if found.low is not None and found.high is not None:
         yield f"{number(found.low, column.digits)} to {number(found.high, column.digits)}"
-    if printed is not None:
-        yield f"published {number(printed, column.digits)}{distance(found, printed)}"
+    for text in publication(column, printed):
+        yield text + distance(found, printed)
 
 
-def distance(found: Spread, printed: float) -> str:
+def publication(column: Column, printed: Sequence[float]) -> Iterator[str]:
+    """For example "published 0.9230, 0.9242"; nothing where nothing is."""
+    if printed:
+        yield "published " + ", ".join(number(value, column.printed_digits) for value in sorted(printed))
+
+
+def distance(found: Spread, printed: Sequence[float]) -> str:
     """For example "; here +1.3 sd": mean minus published in standard deviations of the seeds."""
-    return f"; here {(found.mean - printed) / found.sd:+.1f} sd" if found.sd else ""
+    return f"; here {(found.mean - statistics.fmean(printed)) / found.sd:+.1f} sd" if found.sd else ""
 
 
 def number(value: float, digits: int | None) -> str:

@@ -11,13 +11,14 @@ LEVELS = (0.91, 0.92, 0.925, 0.927, 0.928, 0.93)
 
 
 def derive(run: Run, thresholds: Iterable[str]) -> None:
-    """Adds to run.figures: epoch_to_X and val_acc_at_X of every threshold in the report and every level of the series;
-    final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch."""
+    """Adds to run.figures: epoch_to_X, val_acc_at_X and train_acc_at_X of every threshold of the report and every
+    level of the series; final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch."""
     run.figures = {k: v for k, v in run.figures.items() if not k.startswith(("epoch_to_", "val_acc_at_"))}
     for name in {*thresholds, *map(str, LEVELS)}:
         reached = next((row for row in run.rows if row.get("val/acc", 0.0) >= float(name)), None)
         if reached is not None:
             run.figures |= {f"epoch_to_{name}": reached["epoch"], f"val_acc_at_{name}": reached["val/acc"]}
+            run.figures[f"train_acc_at_{name}"] = reached["train/acc"]
     last = run.rows[-1]
     if "train/loss" in last and "train/ce" in last:
         run.figures["final_penalty"] = last["train/loss"] - last["train/ce"]

@@ -13,6 +13,7 @@ from resnetlab.report.collect import Collection
 from resnetlab.report.columns import NOTHING, SETTINGS, Column, PublishedFigures, cell, columns, number, setting_text
 from resnetlab.report.compare import Comparison
 from resnetlab.report.configurations import Configuration
+from resnetlab.report.printed import origin, reductions
 from resnetlab.report.runs import Run
 from resnetlab.report.statistics import spread
 from resnetlab.report.table import count_text
@@ -95,6 +96,7 @@ def header(collection: Collection) -> dict[str, Any]:
         "unused": [(KINDS[kind], count) for kind, count in Counter(u.kind for u in collection.unused).items()],
         "singles": sum(c.n == 1 for c in collection.configurations),
         "subsets": sum(c.subset is not None for c in collection.configurations),
+        "reductions": reductions(collection.configurations),
         "commits": counted(runs, commit),
         "machines": counted(runs, machine),
     }
@@ -128,6 +130,7 @@ def row(
         "configuration": c,
         "count": count_text(c.n),
         "published": printed.name if printed else None,
+        "origin": origin(c),
         "cells": [cell(c, column, printed) for column in shown],
         "settings": [(setting_text(c, key), c.setting(key)) for key in varied],
     }

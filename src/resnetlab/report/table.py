@@ -89,7 +89,7 @@ def line(c: Configuration, thresholds: Sequence[str], published: Published | Non
         found = c.spread(column.figure) or Spread(0, float("nan"))
         cells += [found.mean if found.n else None, found.sd, found.n, found.low, found.high]
         if published is not None:
-            printed = published[c.name].figures.get(column.figure) if c.name in published else None
+            printed = published[c.name].mean(column.figure) if c.name in published else None
             apart = (found.mean - printed) / found.sd if printed is not None and found.sd else None
             cells += [printed, apart]
     return cells
