@@ -3,7 +3,8 @@
 import pytest
 
 from resnetlab import compose
-from resnetlab.summary import exhausted, fit_sign, fluctuation, improvements, summarize, threshold_columns
+from resnetlab.summary import exhausted, fit_sign, improvements, summarize, threshold_columns
+from resnetlab.swings import fluctuation
 
 VAL_ACC = [0.50, 0.91, 0.90, 0.92, 0.92, 0.935, 0.93]
 ROWS = [

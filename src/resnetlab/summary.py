@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from resnetlab.config import Config
+from resnetlab.swings import fluctuation
 
 __all__ = ["Summary", "exhausted", "fit_sign", "improvements", "summarize", "threshold_columns"]
 
 Row = dict[str, float]
 Summary = dict[str, Any]
-
-FLUCTUATION_EPOCHS = (10, 36)  # where the series measures the swings of the validation loss
 
 
 def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any) -> Summary:
@@ -87,13 +86,6 @@ def improvements(rows: Sequence[Row]) -> list[list[float]]:
         if not steps or row["val/acc"] > steps[-1][1]:
             steps.append([int(row["epoch"]), row["val/acc"]])
     return steps
-
-
-def fluctuation(rows: Sequence[Row]) -> float | None:
-    """max - min of the validation cross-entropy over epochs 10 to 36; None with fewer than five of them."""
-    first, last = FLUCTUATION_EPOCHS
-    values = [row["val/ce"] for row in rows if first <= row["epoch"] <= last]
-    return max(values) - min(values) if len(values) >= 5 else None
 
 
 def fit_sign(rows: Sequence[Row]) -> Summary:

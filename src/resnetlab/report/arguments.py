@@ -16,6 +16,7 @@ from resnetlab.report.lines import (
     name_bars,
     points,
 )
+from resnetlab.report.riddle import riddle
 
 __all__ = ["argue"]
 
@@ -23,7 +24,7 @@ __all__ = ["argue"]
 def argue(configurations: Configurations, thresholds: Sequence[str]) -> Iterator[Picture | str]:
     """The study's pictures; in place of one that cannot be drawn the reason, as a sentence."""
     drawers: tuple[Callable[[Configurations, Sequence[str]], Picture | str], ...]
-    drawers = (over_decay, fluctuation, penalty, over_batch, noise, selection)
+    drawers = (over_decay, fluctuation, riddle, penalty, over_batch, noise, selection)
     for draw in drawers:
         yield draw(configurations, thresholds)
 

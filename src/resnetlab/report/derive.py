@@ -1,8 +1,10 @@
 """Figures of a run that its summary does not hold: worked out of its rows."""
 
 from collections.abc import Iterable
+from statistics import fmean
 
 from resnetlab.report.runs import Run
+from resnetlab.swings import fluctuation, within
 
 __all__ = ["LEVELS", "derive", "noise_scales"]
 
@@ -12,7 +14,7 @@ LEVELS = (0.91, 0.92, 0.925, 0.927, 0.928, 0.93)
 
 def derive(run: Run, thresholds: Iterable[str]) -> None:
     """Adds to run.figures: epoch_to_X, val_acc_at_X and train_acc_at_X of every threshold of the report and every
-    level of the series; final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch."""
+    level of the series; final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch, and swings()."""
     run.figures = {k: v for k, v in run.figures.items() if not k.startswith(("epoch_to_", "val_acc_at_"))}
     for name in {*thresholds, *map(str, LEVELS)}:
         reached = next((row for row in run.rows if row.get("val/acc", 0.0) >= float(name)), None)
@@ -22,11 +24,31 @@ def derive(run: Run, thresholds: Iterable[str]) -> None:
     last = run.rows[-1]
     if "train/loss" in last and "train/ce" in last:
         run.figures["final_penalty"] = last["train/loss"] - last["train/ce"]
+    run.figures |= swings(run)
     if scales := noise_scales(run):
         run.figures["noise_scale"] = scales[0][1]
     energy = run.figures.get("energy_wh")
     if energy is not None:
         run.figures["joules_per_epoch"] = energy * 3600 / len(run.rows)
+
+
+def swings(run: Run) -> dict[str, float]:
+    """What the riddle of the swinging validation loss is argued with, over epochs 10 to 36; absent if unknown.
+
+    swing_*: max - min of a cross-entropy; least_val_acc and, with re-estimated statistics, least_val_acc_recal;
+    weight_norm and relative_update (of one step): means.
+    """
+    found: dict[str, float | None] = {
+        "swing_train": fluctuation(run.rows, "train/ce"),
+        "swing_running": fluctuation(run.rows, "val/ce"),
+        "swing_recal": fluctuation(run.rows, "val/ce_recal"),
+    }
+    for name, column in (("least_val_acc", "val/acc"), ("least_val_acc_recal", "val/acc_recal")):
+        found[name] = min(within(run.rows, column), default=None)
+    for column in ("weight_norm", "relative_update"):
+        values = within(run.rows, column)
+        found[column] = fmean(values) if values else None
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def noise_scales(run: Run) -> list[tuple[float, float]]:

@@ -14,6 +14,8 @@ from resnetlab.report.columns import NOTHING, SETTINGS, Column, PublishedFigures
 from resnetlab.report.compare import Comparison
 from resnetlab.report.configurations import Configuration
 from resnetlab.report.printed import origin, reductions
+from resnetlab.report.riddle import COLUMNS as RIDDLE_COLUMNS
+from resnetlab.report.riddle import answer, participants
 from resnetlab.report.runs import Run
 from resnetlab.report.statistics import spread
 from resnetlab.report.table import count_text
@@ -78,6 +80,8 @@ def page(
         published=published is not None,
         comparisons=[panel(figure, found) for figure, found in comparisons.items()],
         selected=[chosen for c in collection.configurations if (chosen := selection_row(c))],
+        riddles=[found for name, cs in collection.studies.items() if (found := riddle_table(name, cs))],
+        riddle_columns=RIDDLE_COLUMNS,
         studies=figures,
         unused=[(KINDS[kind], [u for u in collection.unused if u.kind == kind]) for kind in KINDS],
         remarks=[(run.path, remark) for run in collection.runs for remark in run.remarks],
@@ -176,6 +180,17 @@ def selection_row(c: Configuration) -> dict[str, Any] | None:
         ],
         "gains": [best_less_last, difference(c, "best_val_acc", "best_test_acc") or NOTHING],
     }
+
+
+def riddle_table(study: str, configurations: Sequence[Configuration]) -> dict[str, Any] | None:
+    """The study's part in the riddle of the swinging validation loss; None where it has none."""
+    found = participants(configurations)
+    rows_ = [{"configuration": c, "count": count_text(c.n), "cells": riddle_cells(c)} for c in found]
+    return {"study": study, "rows": rows_, "answer": list(answer(configurations))} if rows_ else None
+
+
+def riddle_cells(c: Configuration) -> list[Any]:
+    return [cell(c, column, None) for column in RIDDLE_COLUMNS]
 
 
 def difference(c: Configuration, first: str, second: str) -> str | None:

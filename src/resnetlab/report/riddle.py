@@ -1,0 +1,126 @@
+"""The series' riddle: why does the validation loss swing under strong decay while the training loss does not?
+
+Three answers can be told apart: running batch-norm statistics that lag behind the weights (then the swings are gone
+with re-estimated statistics, and with group norm, which has none), the loss surface (then they stay), or both.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from resnetlab.report.columns import Column
+from resnetlab.report.configurations import Configuration, differing_keys
+from resnetlab.report.figures import COLORS, Picture, band, logarithmic, paper, whole_epochs
+from resnetlab.report.lines import Configurations, counted, mean
+from resnetlab.swings import EPOCHS
+
+__all__ = ["COLUMNS", "answer", "participants", "riddle"]
+
+COLUMNS = (
+    Column("swing_running", "val swing, running", "max - min of the validation ce, running statistics", 3),
+    Column("swing_recal", "re-estimated", "the same with batch-norm statistics re-estimated on training images", 3),
+    Column("swing_train", "train swing", "max - min of the training ce", 3),
+    Column("least_val_acc", "least val acc, running", "least validation accuracy, running statistics", 3),
+    Column("least_val_acc_recal", "re-estimated", "least validation accuracy, re-estimated statistics", 3),
+    Column("weight_norm", "weight norm", "Euclidean norm of all weights, mean over these epochs", 1),
+    Column("relative_update", "relative update", "|change| / |weights| of one step: of each epoch's last, the mean", 5),
+)
+SWINGS = 2.0  # a swing is a riddle if it is more than so many times that of the training loss
+LEFT = 0.5  # and explained by the statistics if less than this share of it is left without the running ones
+
+
+def participants(configurations: Configurations) -> list[Configuration]:
+    """Those with enough epochs, in a study that has re-estimated statistics or norms without running ones."""
+    if not any(c.values("swing_recal") or norm(c) != "batch" for c in configurations):
+        return []
+    return sorted((c for c in configurations if c.values("swing_running")), key=lambda c: (norm(c), decay(c)))
+
+
+def riddle(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
+    """Validation loss with running and re-estimated statistics, weight norm and relative update over the epochs."""
+    drawn = participants(configurations)[: len(COLORS)]
+    if not drawn:
+        return (
+            "The riddle of the swinging validation loss: needs recalibrate_bn=true or model.norm=group, and runs of "
+            f"{EPOCHS[0] + 4} epochs or more."
+        )
+    figure, (loss, weights, update) = paper(2.8, 1.1, 1.1)
+    for color, c in zip(COLORS, drawn, strict=False):
+        band(loss, c.runs, "val/ce", color, c.label)
+        dashed(loss, c, color)
+        band(weights, c.runs, "weight_norm", color, None)
+        band(update, c.runs, "relative_update", color, None)
+    logarithmic(loss)
+    for axes, text in ((loss, "validation ce"), (weights, "weight norm"), (update, "relative update")):
+        axes.set_ylabel(text, fontsize=9)
+    loss.legend(fontsize=7)
+    update.set_xlabel("epoch", fontsize=9)
+    whole_epochs(update)
+    caption = (
+        "Validation cross-entropy with running (solid) and re-estimated (dashed) batch-norm statistics of the same "
+        f"weights; their norm; how far one step turns them. {counted([drawn])}"
+    )
+    return Picture("riddle", "The riddle of the swinging validation loss", caption, figure)
+
+
+def dashed(axes: Any, configuration: Configuration, color: str) -> None:
+    """The mean over seeds with re-estimated statistics, where there are some."""
+    epochs: dict[float, list[float]] = {}
+    for run in configuration.runs:
+        for row in run.rows:
+            if "val/ce_recal" in row:
+                epochs.setdefault(row["epoch"], []).append(row["val/ce_recal"])
+    at = sorted(epochs)
+    axes.plot(at, [sum(epochs[e]) / len(epochs[e]) for e in at], "--", color=color, lw=1.1)
+
+
+def answer(configurations: Configurations) -> Iterator[str]:
+    """What the figures of one study say, one sentence a configuration with batch norm, then the answer."""
+    found = participants(configurations)
+    pairs = [c for c in found if norm(c) == "batch" and c.values("swing_recal")]
+    for c in pairs:
+        yield sentence(c, next((other for other in found if differing_keys(c, other) == {"model.norm"}), None))
+    riddles = [c for c in pairs if mean(c, "swing_running") > SWINGS * mean(c, "swing_train")]
+    if not pairs:
+        yield "No run here was validated with both kinds of statistics, so the cause cannot be told."
+    elif not riddles:
+        yield (
+            f"No configuration swings more than {SWINGS:g} times as much as its training loss: no riddle here, and no "
+            "answer."
+        )
+    else:
+        yield conclusion(riddles)
+
+
+def sentence(c: Configuration, control: Configuration | None) -> str:
+    text = (
+        f"{c.label} (n = {c.n}): the validation cross-entropy swings by {mean(c, 'swing_running'):.3g} with running "
+        f"statistics and by {mean(c, 'swing_recal'):.3g} with re-estimated ones, that of training by "
+        f"{mean(c, 'swing_train'):.3g}"
+    )
+    if control is not None:
+        text += f"; with {norm(control)} norm instead (n = {control.n}) by {mean(control, 'swing_running'):.3g}"
+    return f"{text}."
+
+
+def conclusion(riddles: Configurations) -> str:
+    shares = [mean(c, "swing_recal") / mean(c, "swing_running") for c in riddles]
+    explained = sum(share < LEFT for share in shares)
+    low, high = min(shares), max(shares)
+    left = f"{low:.0%}" if len(shares) == 1 else f"{low:.0%} to {high:.0%}"
+    text = (
+        f"{len(riddles)} of these swing more than {SWINGS:g} times as much as the training loss; re-estimating the "
+        f"statistics leaves {left} of the swing. "
+    )
+    if explained == len(riddles):
+        return text + "As far as these runs go, the running statistics are the cause, not the loss surface."
+    if explained == 0:
+        return text + "As far as these runs go, the running statistics do not explain it."
+    return text + f"They explain it (less than {LEFT:.0%} left) in {explained} of {len(riddles)}."
+
+
+def norm(configuration: Configuration) -> str:
+    return str(configuration.setting("model.norm") or "batch")
+
+
+def decay(configuration: Configuration) -> float:
+    return float(configuration.setting("wd") or 0.0)
