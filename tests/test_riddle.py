@@ -68,7 +68,7 @@ def test_group_norm_is_the_control_of_its_counterpart() -> None:
     planted(0.12, None, wd=0.3, **{"model.norm": "group"})
     first, last = answer(found())
     assert "with group norm instead (n = 1) by 0.12" in first
-    assert "1 of these swing" in last
+    assert "In 1 of these" in last
 
 
 def test_group_norm_alone_cannot_tell() -> None:
@@ -90,5 +90,5 @@ def test_the_page_has_table_picture_and_answer() -> None:
     write_report(collect([RUNS]), Path("out"))
     page = Path("out/report.html").read_text()
     assert 'id="riddle"' in page
-    assert "<b>1 of these swing" in page
+    assert "<b>In 1 of these" in page
     assert list(Path("out/figures").glob("*-riddle.png"))

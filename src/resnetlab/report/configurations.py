@@ -96,7 +96,9 @@ def words(configuration: Configuration, key: str) -> str:
     """For example "wd 0.3", "60 epochs", "cosine"; nothing for what is not used."""
     value = configuration.setting(key)
     if key in CHOICES:
-        return "" if value in (None, "none") and key == "averaging" else plain(value)
+        if value in (None, "none"):
+            return "" if key == "averaging" else f"no {key}"
+        return plain(value)
     if value is None or key == "subset":  # a subset is marked wherever the label stands
         return ""
     if key == "epochs":

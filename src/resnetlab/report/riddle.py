@@ -108,8 +108,8 @@ def conclusion(riddles: Configurations) -> str:
     low, high = min(shares), max(shares)
     left = f"{low:.0%}" if len(shares) == 1 else f"{low:.0%} to {high:.0%}"
     text = (
-        f"{len(riddles)} of these swing more than {SWINGS:g} times as much as the training loss; re-estimating the "
-        f"statistics leaves {left} of the swing. "
+        f"In {len(riddles)} of these the validation loss swings more than {SWINGS:g} times as much as the training "
+        f"loss; re-estimating the statistics leaves {left} of the swing. "
     )
     if explained == len(riddles):
         return text + "As far as these runs go, the running statistics are the cause, not the loss surface."
