@@ -278,6 +278,15 @@ def test_a_resumed_average_equals_an_undisturbed_one(averaging: str, monkeypatch
         config.averaging = SWA(start=1)
     run(config)
     expected, weights = rows_of(config), read_checkpoint(run_folder(config).last)["state_dict"]
+    run_interrupted(config, monkeypatch)
+    assert rows_of(config) == expected
+    resumed = read_checkpoint(run_folder(config).last)["state_dict"]
+    assert [key for key in weights if not torch.equal(resumed[key], weights[key])] == []
+    assert any(key.startswith("average.module.") for key in weights)
+
+
+def run_interrupted(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starts the run over, interrupts it after two epochs, and resumes it."""
     config.force = True
     with monkeypatch.context() as patch:
         patch.setattr(Recorder, "on_train_epoch_end", interrupted_after(2))
@@ -286,10 +295,6 @@ def test_a_resumed_average_equals_an_undisturbed_one(averaging: str, monkeypatch
     assert not run_folder(config).summary.exists()
     config.force = False
     run(config)
-    assert rows_of(config) == expected
-    resumed = read_checkpoint(run_folder(config).last)["state_dict"]
-    assert [key for key in weights if not torch.equal(resumed[key], weights[key])] == []
-    assert any(key.startswith("average.module.") for key in weights)
 
 
 def interrupted_after(epochs: int) -> Any:
@@ -336,14 +341,7 @@ def test_ema_with_overwriting_trains_on_the_average_and_resumes(monkeypatch: pyt
     losses, others = ([row["train/ce"] for row in rows] for rows in (rows_of(plain), expected))
     assert losses[0] == others[0]  # two steps: not overwritten yet
     assert losses[2:] != others[2:]
-    config.force = True
-    with monkeypatch.context() as patch:
-        patch.setattr(Recorder, "on_train_epoch_end", interrupted_after(2))
-        with pytest.raises(KeyboardInterrupt):
-            run(config)
-    assert not run_folder(config).summary.exists()
-    config.force = False
-    run(config)
+    run_interrupted(config, monkeypatch)
     assert rows_of(config) == expected
 
 
