@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DIR ?= outputs
+OUT ?= report
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow check train report tensorboard bench clean
@@ -34,8 +35,8 @@ check: $(READY)  ## formatting, lint and types
 train: $(READY)  ## the main experiment; make train ARGS="wd=0.1 seeds=5" overrides it
 	$(BIN)/python train.py $(ARGS)
 
-report: $(READY)  ## a table of the runs in DIR (default: outputs)
-	$(BIN)/resnetlab report $(DIR)
+report: $(READY)  ## a table of the runs in DIR (default: outputs), and a page of them in OUT (default: report)
+	$(BIN)/resnetlab report $(DIR) --out $(OUT)
 
 tensorboard: $(READY)  ## TensorBoard on the runs in DIR (default: outputs)
 	$(BIN)/tensorboard --logdir $(DIR)

@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from conftest import tiny
 from resnetlab import run
 from resnetlab.cli import main
+from resnetlab.config import to_plain
 from resnetlab.folders import run_folder
 from resnetlab.report.collect import collect
 from resnetlab.report.table import mean_sd
@@ -51,19 +53,55 @@ def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.Capt
     [
         (["report", "nowhere"], "nowhere is not a folder"),
         (["evaluate", "nothing.ckpt"], "nothing.ckpt is not there"),
-        (["evaluate", "text.ckpt"], "text.ckpt is not a checkpoint"),
-        (["evaluate", "object.ckpt"], "object.ckpt is not a checkpoint"),
-        (["evaluate", "number.ckpt"], "number.ckpt is not a checkpoint"),
+        (["evaluate", "text.ckpt"], "text.ckpt is damaged or no checkpoint of the lab (it is cut off, or another kind"),
+        (["evaluate", "half.ckpt"], "half.ckpt is damaged or no checkpoint of the lab (it is cut off, or another kind"),
+        (["evaluate", "empty.ckpt"], "empty.ckpt is damaged or no checkpoint of the lab (it is empty)"),
+        (["evaluate", "object.ckpt"], "object.ckpt is damaged or no checkpoint of the lab (UnpicklingError: Weights"),
+        (["evaluate", "number.ckpt"], "number.ckpt is damaged or no checkpoint of the lab (TypeError: "),
+        (["evaluate", "blank.ckpt"], "blank.ckpt is damaged or no checkpoint of the lab (KeyError: 'state_dict')"),
+        (["evaluate", "other.ckpt"], "other.ckpt is damaged or no checkpoint of the lab (its weights are of another"),
+        (["interpolate", "half.ckpt", "text.ckpt"], "half.ckpt is damaged or no checkpoint of the lab (it is cut off"),
     ],
 )
 def test_refusals_are_one_line(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("text.ckpt").write_text("hello")
     torch.save({"config": argparse.Namespace()}, "object.ckpt")
     torch.save({"config": 1}, "number.ckpt")
+    torch.save({"config": to_plain(tiny())}, "blank.ckpt")
+    torch.save({"config": to_plain(tiny()), "state_dict": {"w": torch.zeros(500)}, "epoch": 0}, "other.ckpt")
+    Path("half.ckpt").write_bytes(Path("other.ckpt").read_bytes()[:-500])
+    Path("empty.ckpt").touch()
     assert main(arguments) == 1
     printed = capsys.readouterr()
     assert printed.err.count("\n") == 1
     assert wanted in printed.err
+    assert "miniz" not in printed.err
+
+
+def test_an_interrupt_before_anything_was_done_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for name in ("evaluation.open_checkpoint", "tools.sweep", "tools.interpolate", "bench.bench"):
+        monkeypatch.setattr(f"resnetlab.{name}", interrupted)
+    for command in ("evaluate a.ckpt", "schedule", "lr-range", "interpolate a.ckpt b.ckpt --alpha 0,1", "bench"):
+        assert main(command.split()) == 130
+        assert capsys.readouterr().err == "interrupted; nothing was written\n"
+    assert not any(Path().iterdir())
+
+
+def test_an_interrupted_report_is_not_said_to_be_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    Path("outputs").mkdir()
+    monkeypatch.setattr("resnetlab.report.write.page", interrupted)
+    assert main(["report", "--out", "out"]) == 130
+    assert capsys.readouterr().err == "interrupted; the report in out is not complete\n"
 
 
 def test_evaluate_prints_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,8 +109,14 @@ def test_evaluate_prints_the_figures(capsys: pytest.CaptureFixture[str]) -> None
     best = str(run_folder(tiny("epochs=1")).best)
     assert main(["evaluate", best]) == 0
     assert f"acc  {summary['best_val_acc']:.5f}" in capsys.readouterr().out
-    assert main(["evaluate", best, "--on", "test"]) == 1
-    assert "no untouched test images" in capsys.readouterr().err
+    for wrong, wanted in (
+        (["--on", "test"], "no untouched test images"),
+        (["--averaged"], "holds no averaged weights"),
+    ):
+        assert main(["evaluate", best, *wrong]) == 2
+        printed = capsys.readouterr().err
+        assert wanted in printed
+        assert printed.count("\n") == 1
 
 
 def test_bench_writes_the_contracts_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,14 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
         ("+optimizer.epsilon=1", ["optimizer.epsilon", "eps"]),
         ("optimizer.epsilon=1", ["epsilon", "eps"]),
         ("optimizer=adamx", ["adamx", "adamw"]),
-        ("experiment=nothing", ["nothing", "demo"]),
+        ("experiment=nothing", ["experiment (=nothing)", "conf/experiment", "resnetlab published"]),
+        ("experiment=post4-table1-9", ["did you mean post4-table1-09,"]),
+        ("patience=1", ["unknown key patience; did you mean", "trainer.patience"]),
+        ("norm=group", ["unknown key norm; did you mean model.norm?"]),
+        ("+norm=group", ["unknown key norm; did you mean model.norm?"]),
+        ("warmup=2", ["did you mean schedule.warmup or averaging.warmup?"]),
+        ("name=x", ["name", "valid: "]),  # of every group, and of none in particular
+        ("optimizer.norm=group", ["optimizer.norm", "valid: "]),
         ("epochs=many", ["epochs", "many"]),
         ("lr=-1", ["lr (=-1.0)", "above 0"]),
         ("lr=nan", ["lr (=nan)"]),
@@ -105,6 +112,12 @@ def test_bad_input_is_refused_in_one_line_with_value_and_cure(override: str, wan
     assert "+wdd" not in line  # Hydra's advice, which would be refused as well
     for word in wanted:
         assert word in line
+
+
+def test_a_preset_that_is_not_there_is_refused_with_the_closest_few_names() -> None:
+    with pytest.raises(HydraException) as caught:
+        compose("experiment=post4-table1-9")
+    assert 2 <= refusal(caught.value).count("post4-table") <= 5  # itself and at most four of more than a hundred
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What only a CUDA device can show: run with make test-slow where there is one."""
 
+import json
+
 import pytest
 import torch
 
@@ -75,3 +77,18 @@ def test_a_step_reads_nothing_back_from_the_device() -> None:
         step(2, *next(batches))  # not the last of its epoch, whose end reads the figures back
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_run_tells_its_energy_power_and_load() -> None:
+    """75 steps an epoch, some seconds in all: the card's counter moves ten times a second or so."""
+    config = tiny("data.limit=600", "batch_size=8")
+    summary = run(config)
+    rows = read_rows(run_folder(config).metrics)
+    assert json.loads(run_folder(config).manifest.read_text())["energy_source"] in ("counter", "sampled")
+    assert all(row["power/joules"] > 0 for row in rows)
+    assert all(0 <= row["power/gpu_load"] <= 100 for row in rows)
+    assert summary["energy_wh"] == pytest.approx(sum(row["power/joules"] for row in rows) / 3600)
+    assert 10 <= summary["power_w"] <= 2000
+    assert 0 <= summary["gpu_load"] <= 100
+    power, seconds = summary["power_w"], sum(row["time/epoch"] for row in rows)
+    assert 3600 * summary["energy_wh"] == pytest.approx(power * seconds)

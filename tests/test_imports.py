@@ -10,7 +10,7 @@ PACKAGE = Path(resnetlab.__file__).parent
 
 # from the ground up; a room may import from the rooms below it, and from itself
 ROOMS = [
-    "errors files speech swings",
+    "errors files hints nvml speech swings",
     "models data schedules trainer published",
     "regularization averaging meter",
     "optimizers",

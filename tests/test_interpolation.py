@@ -121,7 +121,7 @@ def test_an_interrupted_interpolation_keeps_its_rows(
     assert main(["interpolate", str(last), str(first), "--out", "found"]) == 130
     with Path("found/interpolation.csv").open() as file:
         assert [float(row["alpha"]) for row in csv.DictReader(file)] == [-0.5, -0.45]
-    assert "interrupted; what was measured is written" in capsys.readouterr().out
+    assert "interrupted; what was measured is written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("-0.5:1.5:5", [-0.5, 0, 0.5, 1, 1.5]), ("0,0.25,1", [0, 0.25, 1])])

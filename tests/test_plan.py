@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import matplotlib.colors
+import matplotlib.image as mpimg
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from resnetlab import build
 from resnetlab.build import plan, quiet
 from resnetlab.cli import main
 from resnetlab.module import Lab
+from resnetlab.report.tools import dashes_in_turn, draw_schedules
 
 PLANS = (
     "schedule=one_cycle lr=4e-3",
@@ -58,3 +61,31 @@ def test_the_command_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert printed.count("\n") == 1
     assert "schedule.pct_start (=2.0) must be" in printed
     assert not Path("schedule.png").exists()
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x", "x.png.gz"])
+def test_a_picture_in_a_format_that_is_not_drawn_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schedule", *TINY, "--out", f"new/{name}"]) == 2
+    assert capsys.readouterr().err == f"error: --out (=new/{name}) must end in .png, .svg or .pdf\n"
+    assert not any(Path().iterdir())
+
+
+@pytest.mark.parametrize(("name", "begins"), [("a.svg", b"<?xml"), ("a.PDF", b"%PDF"), ("a.png", b"\x89PNG")])
+def test_the_picture_is_what_its_name_says(name: str, begins: bytes) -> None:
+    assert main(["schedule", *TINY, "epochs=2", "--out", name]) == 0
+    assert Path(name).read_bytes().startswith(begins)
+
+
+def test_equal_schedules_are_dashed_in_turn_and_all_seen() -> None:
+    """Three flat lines on each other and one apart: each colour covers a part of the picture, the three about alike."""
+    flat = [(t / 10, 0.1, 0.9) for t in range(100)]
+    plans = dict.fromkeys("abc", flat) | {"d": [(t, lr / 2, m) for t, lr, m in flat]}
+    draw_schedules(plans, Path("plan.png"))
+    ink = 1 - mpimg.imread("plan.png")[..., :3]  # a line thinner than a pixel is its colour in a lighter tint
+    ink /= np.linalg.norm(ink, axis=-1, keepdims=True) + 1e-9
+    shades = [1 - np.array(matplotlib.colors.to_rgb(f"C{i}")) for i in range(4)]
+    seen = [int((ink @ (shade / np.linalg.norm(shade)) > 0.999).sum()) for shade in shades]
+    assert min(seen[:3]) > 0.5 * max(seen[:3]) > 50
+    # a solid line of its own above, and its turn of the four below
+    styles = dashes_in_turn([np.array([(t, y) for t in range(5)], dtype=float) for y in (1.0, 2.0, 1.001, 1.01)])
+    assert [style == "-" for style in styles] == [False, True, False, True]

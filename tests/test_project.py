@@ -1,5 +1,6 @@
 """The README's commands and names, the constraints, the wheel."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -38,6 +39,18 @@ def test_every_make_target_of_the_readme_exists() -> None:
     expected = "help demo test test-slow check train report tensorboard bench clean"
     assert targets == set(expected.split())
     assert {arguments[0] for arguments in commands("make")} <= targets
+
+
+def test_make_report_writes_the_page_too() -> None:
+    def commands_of(*arguments: str) -> str:
+        plain = {k: v for k, v in os.environ.items() if k not in ("DIR", "OUT", "MAKEFLAGS")}
+        done = subprocess.run(
+            ["make", "-n", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, env=plain
+        )
+        return done.stdout
+
+    assert ".venv/bin/resnetlab report outputs --out report\n" in commands_of("report")
+    assert ".venv/bin/resnetlab report a --out b\n" in commands_of("report", "DIR=a", "OUT=b")
 
 
 @pytest.mark.parametrize("group", GROUPS)

@@ -195,7 +195,19 @@ def test_an_interrupted_range_test_keeps_what_was_measured(
     assert Path("found/lr-range.png").exists()
     runs = json.loads(Path("found/lr-range.json").read_text())["runs"]
     assert [set(run["suggestions"].values()) == {None} for run in runs] == [False, True]  # of half a ramp: none
-    assert "interrupted; what was measured is written" in capsys.readouterr().out
+    assert "interrupted; what was measured is written" in capsys.readouterr().err
+
+
+def test_an_interrupt_before_the_first_step_writes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resnetlab.tools.ImageData", interrupted)
+    assert main(["lr-range", *TINY, "--steps", "10", "--out", "found"]) == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+    assert not any(Path("found").iterdir())
 
 
 def test_dropout_follows_the_seed_and_presets_with_a_cycle_are_taken() -> None:

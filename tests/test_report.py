@@ -241,6 +241,23 @@ def test_selection_sets_the_best_epoch_beside_the_last_and_the_test() -> None:
     assert "+0.0200 ± 0" in page  # best on validation - the same weights on test
 
 
+def test_watts_and_joules_are_in_the_table_and_drawn_over_the_batch_size() -> None:
+    """1 Wh over six epochs is 600 J an epoch."""
+    for batch_size in (32, 64):
+        folder = write_run(RUNS, batch_size=batch_size)
+        change_summary(folder, energy_wh=1.0 * batch_size / 32, power_w=120.0, gpu_load=75.0)
+    page = report()
+    found = {row["batch_size"]: row for row in table()}
+    assert float(found["32"]["joules_per_epoch_mean"]) == 600
+    assert float(found["64"]["joules_per_epoch_mean"]) == 1200
+    assert (float(found["32"]["power_w_mean"]), float(found["32"]["gpu_load_mean"])) == (120, 75)
+    drawn = Path("out/figures/01-one-batch-size.svg").read_text()
+    assert ">J / epoch<" in drawn
+    assert ">W<" in drawn
+    assert "Watts and joules are the card" in page
+    assert "No run has measured power" not in page
+
+
 def test_a_run_kept_outside_a_seed_folder_is_found() -> None:
     write_run(RUNS).rename("kept")
     assert [c.name for c in collect([Path("kept")]).configurations] == ["resnet56v2-00000000"]

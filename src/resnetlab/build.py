@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from resnetlab.callbacks.board import Board
 from resnetlab.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from resnetlab.callbacks.energy import Energy
 from resnetlab.callbacks.progress import ProgressDisplay
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.config import Config, to_plain
@@ -43,6 +44,7 @@ def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData
             benchmark=True,
             logger=TensorBoardLogger(folder.path, name="", version="", default_hp_metric=False),
             callbacks=[
+                Energy(),
                 recorder,
                 ProgressDisplay(config.trainer.progress, recorder, folder),
                 Board(hyperparameters(config)),

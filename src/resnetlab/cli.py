@@ -30,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, (LabError, OSError, *REFUSALS)):
             raise
         return complain(error)
-    except KeyboardInterrupt:
-        return 130  # the shell's number for it
+    except KeyboardInterrupt as stop:
+        from resnetlab.front_door import interrupted
+
+        return interrupted(stop)
     return 0
 
 
@@ -143,7 +145,11 @@ def run_report(options: argparse.Namespace) -> None:
         from resnetlab.report.printed import published_figures
         from resnetlab.report.write import write_report
 
-        for path in write_report(collection, options.out, published_figures(collection.configurations)):
+        try:
+            paths = write_report(collection, options.out, published_figures(collection.configurations))
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted; the report in {options.out} is not complete") from None
+        for path in paths:
             print(path)
 
 

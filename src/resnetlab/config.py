@@ -14,6 +14,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from resnetlab.averaging import AVERAGINGS, Averaging, resolve_momentum
 from resnetlab.data import SOURCES, Data
 from resnetlab.errors import ConfigError
+from resnetlab.hints import group_hint
 from resnetlab.models import MODELS, Model
 from resnetlab.optimizers import OPTIMIZERS, Optimizer, check_pair
 from resnetlab.regularization import REGULARIZATIONS, Regularization, resolve
@@ -133,7 +134,8 @@ def refuse_unknown(node: DictConfig, path: str = "") -> None:
         valid = [f.name for f in fields(schema)]
         extra = sorted(str(key) for key in node if key not in valid)
         if extra:
-            raise ConfigError(f"unknown key {path}{extra[0]!s}; valid: {', '.join(valid)}")
+            hint = "" if path else group_hint(extra[0], GROUPS)
+            raise ConfigError(f"unknown key {path}{extra[0]!s}; {hint or 'valid: ' + ', '.join(valid)}")
     for key in node:
         if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
             refuse_unknown(node[key], f"{path}{key!s}.")

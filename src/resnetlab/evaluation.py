@@ -9,10 +9,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from resnetlab.averaging import reestimated_statistics
 from resnetlab.build import build_module
-from resnetlab.callbacks.checkpoints import read_checkpoint
+from resnetlab.callbacks.checkpoints import damage, read_checkpoint
 from resnetlab.config import Config, from_plain
 from resnetlab.data import ImageData, Images
-from resnetlab.errors import DataError, first_line
+from resnetlab.errors import ConfigError, DataError
 from resnetlab.meter import Meter
 from resnetlab.module import Lab
 from resnetlab.speech import Countdown
@@ -60,15 +60,15 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """What a checkpoint of ours achieves on the train, val or test part of its own data.
 
-    root: where the data set is now, if it has moved. averaged: the averaged weights, not the raw ones. Raises DataError
-    in one line.
+    root: where the data set is now, if it has moved. averaged: the averaged weights, not the raw ones. Raises
+    ConfigError for a part or an average that is not there, DataError for a checkpoint that cannot be used.
     """
     _, module, data, epoch = open_checkpoint(path, root)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
     if images is None:
-        raise DataError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
+        raise ConfigError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
     if averaged and not module.averaged:
-        raise DataError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
+        raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
     device = TrainerOptions().device
     how = {"weights": "averaged"} if averaged else {}
     figures, _ = (
@@ -101,10 +101,13 @@ def open_checkpoint(path: Path, root: str | None = None) -> Opened:
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto"}  # evaluation is in float32, on any device
         if root is not None:
             plain["data"]["root"] = root
-        config = from_plain(plain)
+        config, weights, epoch = from_plain(plain), checkpoint["state_dict"], checkpoint["epoch"] + 1
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise DataError(f"{path} is not a checkpoint of this lab ({first_line(error)})") from error
+        raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage(path, error)})") from None
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
     module = build_module(config, data)
-    module.load_state_dict(checkpoint["state_dict"])
-    return Opened(config, module, data, checkpoint["epoch"] + 1)
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError):
+        raise DataError(f"{path} is damaged or no checkpoint of the lab (its weights are of another network)") from None
+    return Opened(config, module, data, epoch)

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -15,9 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resnetlab.config import GROUPS, Config, conf_dir, parse
 from resnetlab.errors import ConfigError, LabError
+from resnetlab.hints import group_hint, preset_hint
 from resnetlab.run import objective, run
 
-__all__ = ["REFUSALS", "complain", "expand_arguments", "main", "refusal", "sweep"]
+__all__ = ["REFUSALS", "complain", "expand_arguments", "interrupted", "main", "refusal", "sweep"]
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as are some of Hydra's
 NOISE = ("full_key", "reference_type", "object_type", "provider", "Config search", "set HYDRA_FULL_ERROR", "To append")
@@ -37,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
         except REFUSALS as error:
             return complain(error)
+        except KeyboardInterrupt as stop:
+            return interrupted(stop)
     failures.clear()
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
@@ -133,12 +137,22 @@ def complain(error: Exception) -> int:
     return 2 if isinstance(error, REFUSALS) else 1
 
 
+def interrupted(stop: KeyboardInterrupt) -> int:
+    """One line on stderr: the interrupt's own about what is kept, if it has one; and the shell's status for it."""
+    print(str(stop) or "interrupted; nothing was written", file=sys.stderr, flush=True)
+    return 130
+
+
 def refusal(error: BaseException) -> str:
-    """What is wrong, in one line, with the valid names where OmegaConf knows them."""
+    """What is wrong, in one line, with the valid names where OmegaConf knows them, or those that may be meant."""
     lines = [line.strip() for line in str(error).splitlines()]
     text = " ".join(line for line in lines if line and not line.startswith(NOISE))
+    if missing := re.search(r"Could not find 'experiment/([^']*)'", text):
+        folder = conf_dir() / "experiment"
+        near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+        return preset_hint(missing[1], (path.stem for path in folder.glob("*.yaml")), str(near))
     chain = [error]
-    while (following := chain[-1].__cause__ or chain[-1].__context__) is not None and following not in chain:
+    while (following := reason(chain[-1])) is not None and following not in chain:
         chain.append(following)
     causes = [str(link).splitlines()[0] for link in reversed(chain) if str(link)]
     if causes and causes[0] not in text:
@@ -146,5 +160,13 @@ def refusal(error: BaseException) -> str:
     for link in chain:
         parent = getattr(link, "parent_node", None)
         if isinstance(parent, DictConfig) and "not in" in str(link):
+            key = str(getattr(link, "full_key", ""))  # with a dot, if it is below a group
+            if hint := group_hint(key, GROUPS):
+                return f"unknown key {key}; {hint}"
             return f"{text} (valid: {', '.join(map(str, parent))})"
     return text
+
+
+def reason(error: BaseException) -> BaseException | None:
+    """What led to the error, unless it was raised `from None`."""
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)

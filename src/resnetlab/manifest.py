@@ -14,6 +14,7 @@ from torch import nn
 
 from resnetlab.config import Config
 from resnetlab.folders import RunFolder, configuration_name, identity
+from resnetlab.nvml import energy_source
 from resnetlab.optimizers import group_counts
 
 __all__ = ["changed_conditions", "git_state", "make_manifest", "model_counts", "read_manifest"]
@@ -35,6 +36,7 @@ def make_manifest(config: Config, model: nn.Module, optimizer: torch.optim.Optim
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "precision": config.trainer.resolved_precision,
+        **energy_source(device),
         "model": model_counts(model),
         "optimizer_groups": group_counts(optimizer),
     }

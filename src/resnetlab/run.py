@@ -181,7 +181,7 @@ def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
     """The result row as a person reads it, and where everything is."""
     shown = {key: value for key, value in summary.items() if key.startswith("epoch_to_")}
     shown |= {key: summary[key] for key in ("best_epoch", "best_val_acc", "final_val_acc", "final_test_acc")}
-    shown |= {key: summary[key] for key in ("final_val_acc_avg", "fit_sign", "seconds_per_epoch")}
+    shown |= {key: summary[key] for key in ("final_val_acc_avg", "fit_sign", "seconds_per_epoch", "energy_wh")}
     figures = [
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {'never' if value is None else value}"
         for key, value in shown.items()

@@ -61,9 +61,7 @@ def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any)
         "improvements": improvements(rows),
         "seconds_per_epoch": median(rows, "time/epoch"),
         "images_per_second": median(rows, "time/images_per_second"),
-        "energy_wh": None,
-        "power_w": None,
-        "gpu_load": None,
+        **power(rows),
         "parameters": None,
         **extra,
     }
@@ -126,6 +124,21 @@ def exhausted(rows: Sequence[Row], patience: int | None) -> bool:
     if patience is None or not rows:
         return False
     return rows[-1]["epoch"] - improvements(rows)[-1][0] >= patience
+
+
+def power(rows: Sequence[Row]) -> Summary:
+    """energy_wh, power_w and gpu_load (%) over training and validation of all epochs; null unless every epoch has them.
+
+    They are the card's, whoever used it.
+    """
+    seconds = sum(row.get("time/epoch", 0.0) for row in rows)
+    found: Summary = {"energy_wh": None, "power_w": None, "gpu_load": None}
+    if rows and all("power/joules" in row for row in rows):
+        joules = sum(row["power/joules"] for row in rows)
+        found |= {"energy_wh": joules / 3600, "power_w": joules / seconds}
+    if rows and all("power/gpu_load" in row for row in rows):
+        found["gpu_load"] = sum(row["power/gpu_load"] * row["time/epoch"] for row in rows) / seconds
+    return found
 
 
 def median(rows: Sequence[Row], column: str) -> float | None:

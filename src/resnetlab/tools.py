@@ -20,7 +20,7 @@ from resnetlab.folders import OUTPUTS, configuration_name, identity
 from resnetlab.front_door import sweep
 from resnetlab.interpolation import interpolate
 from resnetlab.range_test import Ramp, exploded, range_test, suggestions
-from resnetlab.report.tools import draw_interpolation, draw_range_test, draw_schedules
+from resnetlab.report.tools import PICTURES, draw_interpolation, draw_range_test, draw_schedules
 from resnetlab.run import threads
 from resnetlab.schedules import shortfall
 from resnetlab.speech import speak
@@ -40,7 +40,7 @@ def lr_range(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:
     folder = out or OUTPUTS / found[0][1].study / "lr-range" / f"{configuration_name(found[0][1])}-{digest(content)}"
     make_folder(folder)
     curves: dict[str, list[Row]] = {}
-    with kept(lambda: write_range_test(folder, ramp, curves, dict(found)), curves):
+    with kept(lambda: write_range_test(folder, ramp, curves, dict(found)), curves.values()):
         for label, config in found:
             with threads(config.threads):
                 probe(label, config, ramp, curves.setdefault(label, []))
@@ -101,6 +101,8 @@ def schedule(arguments: Sequence[str], out: Path) -> None:
     """Draws lr and momentum of every job of the command line, before anything is trained, and says the main values."""
     if out.is_dir():
         raise ConfigError(f"--out (={out}) is a folder; name a picture, such as {out / 'schedule.png'}")
+    if out.suffix.lower() not in PICTURES:
+        raise ConfigError(f"--out (={out}) must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
     make_folder(out.parent)
     plans = {}
     for label, config in sweep(arguments):
@@ -162,14 +164,17 @@ def write_interpolation(folder: Path, rows: Sequence[Row], first: str, second: s
 
 @contextmanager
 def kept(write: Any, measured: Iterable[Any]) -> Iterator[None]:
-    """Writes when the work inside has ended, and also when it is interrupted, unless nothing was measured."""
+    """Writes when the work inside has ended, and also when it is interrupted, unless nothing was measured.
+
+    An interrupt goes on with a message about what was written, or with none.
+    """
     try:
         yield
     except KeyboardInterrupt:
-        speak("interrupted; " + ("what was measured is written" if any(measured) else "nothing was measured yet"))
-        if any(measured):
-            write()
-        raise
+        if not any(measured):
+            raise
+        write()
+        raise KeyboardInterrupt("interrupted; what was measured is written") from None
     write()
 
 

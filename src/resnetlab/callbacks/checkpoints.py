@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zipfile
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from resnetlab.files import write_atomically
 from resnetlab.folders import RunFolder, configuration_name, identity
 from resnetlab.summary import improvements
 
-__all__ = ["AtomicCheckpointIO", "Checkpoints", "read_checkpoint", "resume_point"]
+__all__ = ["AtomicCheckpointIO", "Checkpoints", "damage", "read_checkpoint", "resume_point"]
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -83,6 +84,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def damage(path: Path, error: Exception) -> str:
+    """In a few words what is wrong with a checkpoint that could not be read."""
+    try:
+        if path.stat().st_size == 0:
+            return "it is empty"
+        if not zipfile.is_zipfile(path):  # what torch.save writes; its directory is at the end
+            return "it is cut off, or another kind of file"
+    except OSError as unreadable:
+        return str(unreadable.strerror)
+    return f"{type(error).__name__}: {first_line(error).split('. ')[0]}"
+
+
 def epochs_done(checkpoint: dict[str, Any], config: Config) -> int:
     """The finished epochs in it. Raises if it is no checkpoint of ours, or another run's."""
     saved = from_plain(checkpoint["config"])
@@ -100,8 +113,7 @@ def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[s
         try:
             epoch = epochs_done(read_checkpoint(path), config)
         except Exception as error:  # torch raises many kinds for a damaged file
-            reason = f"{type(error).__name__}: {first_line(error)}"
-            remarks.append(f"{path} cannot be used ({reason}); going back to what was saved before it")
+            remarks.append(f"{path} cannot be used ({damage(path, error)}); going back to what was saved before it")
             continue
         if path == folder.previous:
             write_link(path, folder.last)  # or the next save would keep the damaged one as its previous

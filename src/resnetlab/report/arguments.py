@@ -47,7 +47,10 @@ def over_batch(configurations: Configurations, thresholds: Sequence[str]) -> Pic
                 *zip(*known, strict=True) if known else ([], []), "o-", ms=3, lw=1, color=COLORS[place], label=label
             )
     panels[0].set_ylabel("transition epoch", fontsize=9)
-    panels[0].legend(fontsize=7, title="val acc", title_fontsize=7)
+    low, high = panels[0].get_ylim()
+    panels[0].set_ylim(low, high + 0.3 * (high - low))  # room for the legend above the lines
+    shape = {"ncols": len(LEVELS), "loc": "upper center", "columnspacing": 1.0, "handlelength": 1.2}
+    panels[0].legend(fontsize=7, title="val acc", title_fontsize=7, **shape)
     for axes, (name, text) in zip(panels[1:], costs, strict=True):
         points(axes, lines, "batch_size", name)
         axes.set_ylabel(text, fontsize=9)
@@ -55,8 +58,8 @@ def over_batch(configurations: Configurations, thresholds: Sequence[str]) -> Pic
     sizes = sorted({c.setting("batch_size") for c in members})
     panels[-1].set_xticks(sizes, [str(size) for size in sizes])
     panels[-1].set_xlabel("batch size", fontsize=9)
-    unknown = "" if len(costs) == 3 else " No run has measured power or energy."
-    caption = f"Epochs at which an accuracy is first reached, and what an epoch costs. {counted(lines)}{unknown}"
+    source = " Watts and joules are the card's." if len(costs) == 3 else " No run has measured power or energy."
+    caption = f"Epochs at which an accuracy is first reached, and what an epoch costs. {counted(lines)}{source}"
     return Picture("batch-size", "Batch size", caption, figure)
 
 

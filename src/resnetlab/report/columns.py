@@ -87,8 +87,9 @@ def columns(thresholds: Sequence[str]) -> list[Column]:
         Column("val_loss_fluctuation", "val fluctuation", "max - min of the validation ce over epochs 10 to 36"),
         Column("noise_scale", "noise g", "eps N / (B (1 - m)) at the start of the run"),
         Column("seconds_per_epoch", "s / epoch", "median seconds an epoch, with validation"),
-        Column("power_w", "W", "mean power in watts"),
-        Column("joules_per_epoch", "J / epoch", "energy an epoch in joules"),
+        Column("power_w", "W", "mean power of the card in watts, whoever used it"),
+        Column("joules_per_epoch", "J / epoch", "mean energy of the card an epoch in joules, whoever used it"),
+        Column("gpu_load", "load %", "mean percentage of the time in which the card computed, for whomever"),
     ]
 
 

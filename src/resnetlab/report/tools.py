@@ -5,27 +5,51 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from resnetlab.files import write_atomically
 
-__all__ = ["draw_interpolation", "draw_range_test", "draw_schedules"]
+__all__ = ["PICTURES", "draw_interpolation", "draw_range_test", "draw_schedules"]
 
 Row = Mapping[str, float]
+Line = NDArray[np.float64]  # (points, 2): x and y
+PICTURES = (".png", ".svg", ".pdf")
+DASH = 8  # points, of lines that lie on each other
 MARKERS = {"steepest": "v", "valley": "o", "minimum/10": "s"}
 
 
 def draw_schedules(plans: Mapping[str, Sequence[tuple[float, float, float]]], path: Path) -> None:
-    """{label: (epochs done, lr, momentum) of the steps}: the learning rate above, the momentum below."""
+    """{label: (epochs done, lr, momentum) of the steps}: the learning rate above, the momentum below.
+
+    Equal lines are dashed in turn, so that each is seen.
+    """
     figure = Figure(figsize=(8, 6), layout="constrained")
     rate, momentum = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    for label, points in plans.items():
-        times, rates, momenta = zip(*points, strict=True)
-        rate.plot(times, rates, _marker(times), label=label, linewidth=1.2)
-        momentum.plot(times, momenta, _marker(times), linewidth=1.2)
+    for panel, column in ((rate, 1), (momentum, 2)):
+        lines = [np.array([(point[0], point[column]) for point in points]) for points in plans.values()]
+        for label, line, dashes in zip(plans, lines, dashes_in_turn(lines), strict=True):
+            panel.plot(*line.T, marker="." if len(line) < 30 else None, linestyle=dashes, label=label, linewidth=1.2)
     rate.set(ylabel="learning rate")
     momentum.set(ylabel="momentum or beta1", xlabel="epoch")
     _finish(figure, [rate, momentum], path, legend=len(plans) > 1 and len(plans) <= 12)
+
+
+def dashes_in_turn(lines: Sequence[Line]) -> list[Any]:
+    """matplotlib's line style of each: solid, or where n of them look the same, 1/n of it in its turn."""
+    styles: list[Any] = []
+    for line in lines:
+        same = [place for place, other in enumerate(lines) if looks_like(other, line)]
+        turn = len([place for place in same if place < len(styles)])
+        period = DASH * len(same)
+        styles.append(((period - DASH * turn) % period, (DASH, period - DASH)) if len(same) > 1 else "-")
+    return styles
+
+
+def looks_like(a: Line, b: Line) -> bool:
+    """Whether one would hide the other: apart by less than a line's width, about a 300th of the panel."""
+    return a.shape == b.shape and bool((np.abs(a - b).max(0) <= np.maximum(a.max(0), b.max(0)) / 300).all())
 
 
 def draw_range_test(
@@ -104,5 +128,7 @@ def _finish(figure: Figure, panels: Sequence[Any], path: Path, legend: bool) -> 
     for axes in panels:
         axes.grid(alpha=0.3)
     if legend:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8)
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8, handlelength=3.5
+        )
+    write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=110))
