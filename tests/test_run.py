@@ -170,8 +170,11 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(capsys: pytest
     stop_after(broken, epochs=2)
     folder = run_folder(broken)
     folder.last.write_bytes(folder.last.read_bytes()[:1000])
+    leftover = folder.last.with_name("last.ckptx1y2.part")  # of a kill in the middle of writing
+    leftover.write_bytes(b"half a checkpoint")
     capsys.readouterr()
     run(broken)
+    assert not leftover.exists()
     said = capsys.readouterr().out
     assert "last.ckpt cannot be used" in said
     assert "resuming after epoch 1 from" in said

@@ -95,6 +95,11 @@ class RunFolder:
         self.last = self.checkpoints / "last.ckpt"
         self.previous = self.checkpoints / "last.prev.ckpt"
 
+    def remove_leftovers(self) -> None:
+        """Removes what a kill in the middle of writing left: the temporary file beside the one that it was to become."""
+        for path in (*self.path.glob("*.part"), *self.checkpoints.glob("*.part")):
+            path.unlink()
+
     def snapshot(self, epoch: int) -> Path:
         """The checkpoint that is kept of that epoch, if snapshots asks for it."""
         return self.checkpoints / f"epoch={epoch}.ckpt"

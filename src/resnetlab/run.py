@@ -50,6 +50,7 @@ def run(config: Config) -> Summary:
         with alone(folder):
             if config.force:
                 start_over(folder)
+            folder.remove_leftovers()
             checkpoint, remarks = resume_point(folder, config)
             describe(config, folder, module, data, resumed=checkpoint is not None)
             for remark in remarks:
