@@ -96,7 +96,7 @@ class RunFolder:
         self.previous = self.checkpoints / "last.prev.ckpt"
 
     def remove_leftovers(self) -> None:
-        """Removes what a kill in the middle of writing left: the temporary file beside the one that it was to become."""
+        """Removes the temporary files that a kill in the middle of writing left behind."""
         for path in (*self.path.glob("*.part"), *self.checkpoints.glob("*.part")):
             path.unlink()
 
