@@ -24,7 +24,7 @@ class Part:
     contrast  figure of the runs at `a` against that at `b`, which differ in no key but those that a and b name and
               `also` allows; expect higher | lower | equal (means apart by less than margin)
     level     figure of one configuration; at_least, at_most, or both. Of `presets` (never of reduced runs), or of any
-              configuration at `where` if the figure compares a run with itself or is a size of swings
+              configuration at `where` if the figure compares a run with itself; full: never of reduced runs
     rate      the share of runs whose figure is at_least; share: [least, most] of that share
     trend     figure along `key`, or against the figure `against` along it; expect rising | falling
     optimum   the best figure along `key` lies inside [at_least, at_most] of the key
@@ -53,11 +53,12 @@ class Part:
     value: float | None = None
     share: Sequence[float] = (0.0, 1.0)
     needs: Mapping[str, float] = field(default_factory=dict)
+    full: bool = False
 
     @property
     def relation(self) -> bool:
         """Whether reduced runs may speak to it."""
-        return not (self.presets or "preset" in self.a or "preset" in self.b or self.rule == "rate")
+        return not (self.full or self.presets or "preset" in self.a or "preset" in self.b)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def best(part: Part, pools: Sequence[Pool]) -> tuple[Pool, Departures] | None:
     """The configuration to look at: of the part's presets, or else any; as published first, then the most seeds."""
     suited = [pool for pool in pools if pool.values(part.figure) and (not part.presets or pool.preset in part.presets)]
     ranked = [(pool, departures([pool], part.home, part.where)) for pool in suited]
-    if part.presets:
+    if not part.relation:
         ranked = [(pool, scope) for pool, scope in ranked if scope.full]
     order = [(not (scope.full and len(pool.runs) > 1), -len(pool.values(part.figure))) for pool, scope in ranked]
     return min(zip(order, ranked, strict=True), key=lambda item: item[0])[1] if ranked else None
