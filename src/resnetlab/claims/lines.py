@@ -12,7 +12,19 @@ from resnetlab.claims.pools import Departures, Pool, departures
 from resnetlab.claims.words import short, told
 from resnetlab.report.configurations import plain
 
-__all__ = ["optimum", "trend"]
+__all__ = ["ASLEEP", "asleep", "optimum", "trend"]
+
+SWINGING = 0.5  # a swing of val ce below it is none; the published ones are 0.7 and more
+ASLEEP = "nothing swings in these runs, which may be too small or too short for it"
+
+
+def asleep(pools: Iterable[Pool], part: Part, scope: Departures) -> bool:
+    """Whether a claim of swings is asked of runs other than the published, of which none swings."""
+    if scope.full or "amplitude" not in (part.figure, part.against):
+        return False
+    means = [statistics.fmean(found) for pool in pools if (found := pool.values("amplitude"))]
+    return max(means, default=0.0) < SWINGING
+
 
 Line = dict[float, list[Pool]]  # the key's value -> the configurations with it, ascending
 Scaled = Callable[[Iterable[float], str], list[float]]
@@ -33,11 +45,11 @@ def longest(part: Part, pools: Sequence[Pool]) -> tuple[Line, Departures] | None
         line: Line = defaultdict(list)
         for pool in sorted(group, key=lambda pool: pool.setting(part.key)):
             line[pool.setting(part.key)].append(pool)
-        varied = {part.key, *(key for pool in group for key in pool.settings if allowed(key, part))}
-        scope = departures(group, part.home, varied)
+        scope = departures(group, part.home, {part.key, *part.where, *({"schedule.milestones"} & {*part.also})})
         runs = sum(len(pool.values(part.figure)) for pool in group)
-        if len(line) > 1:
-            found.append(((not (scope.full and runs > len(line)), -len(line), -runs), line, scope))
+        if len(line) > 1 and not scope.foreign:
+            still = asleep(group, part, scope)
+            found.append(((not (scope.full and runs > len(line)), still, -len(line), -runs), line, scope))
     return min(found, key=lambda item: item[0])[1:] if found else None
 
 
@@ -73,6 +85,8 @@ def trend(part: Part, pools: Sequence[Pool], scaled: Scaled) -> Shown:
             ys += scaled(y, part.figure)
     r = f"; correlation {statistics.correlation(xs, ys):+.2f}" if len(set(xs)) > 1 and len(set(ys)) > 1 else ""
     over = f" with {short(part.against)}" if part.against else ""
+    if asleep([pool for members in line.values() for pool in members], part, scope):
+        return listed(part, line), ASLEEP, None, scope, len(ys)
     why = "a trend needs three values of the key, and runs beyond one a value"
     enough = len(line) > 2 and len(ys) > len(line)
     text = f"{listed(part, line)}{r}{over if r else ''}"

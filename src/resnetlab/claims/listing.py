@@ -88,9 +88,10 @@ def print_table(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
 def tally(verdicts: Sequence[Verdict]) -> str:
     """How many of each, those in full apart from those of reduced or other runs."""
     kinds = Counter((verdict.verdict, bool(verdict.scope)) for verdict in verdicts)
-    parts = [f"{kinds[word, False]} {word}" for word in (HOLDS, FAILS)]
-    parts += [f"{kinds[word, True]} {word} in runs other than the published" for word in (HOLDS, FAILS)]
-    return f"Of {len(verdicts)} claims: {', '.join(parts)}, {kinds[CANNOT, False]} {CANNOT}."
+    words = {HOLDS: "hold", FAILS: "do not hold"}
+    parts = [f"{kinds[key, False]} {word}" for key, word in words.items()]
+    parts += [f"{kinds[key, True]} {word} in runs other than the published" for key, word in words.items()]
+    return f"Of {len(verdicts)} claims: {', '.join(parts)}, {kinds[CANNOT, False]} cannot be told."
 
 
 def lines(verdict: Verdict) -> Iterator[str]:

@@ -34,6 +34,8 @@ DEFAULTS: dict[str, Any] = {
     "schedule.shape": "half",
 }
 REDUCING = ("model", "data", "model.depth", "data.limit", "data.resolution", "epochs", "schedule.stretch")
+RECIPE = ("optimizer", "schedule", "regularization")
+SAME = ({"adam", "adamw"},)  # one algorithm, here and in Keras
 SILENT = ("recalibrate_bn", "threads")  # change no figure of a run
 
 
@@ -114,10 +116,14 @@ def _fits(value: Any, wanted: Any) -> bool:
 
 @dataclass(frozen=True)
 class Departures:
-    """How runs differ from the published ones, in words. reduced: smaller networks, data, images or budgets."""
+    """How runs differ from the published ones, in words. reduced: smaller networks, data, images or budgets.
+
+    foreign: by another recipe, so that they say nothing of the claim.
+    """
 
     reduced: tuple[str, ...] = ()
     other: tuple[str, ...] = ()
+    foreign: bool = False
 
     @property
     def full(self) -> bool:
@@ -131,23 +137,28 @@ class Departures:
 def departures(pools: Iterable[Pool], home: str, varied: Iterable[str]) -> Departures:
     """From the home's settings, leaving out the keys that a claim varies.
 
-    A published configuration departs only where it is another network or data set than the claim's.
+    A published configuration departs only where it is another network or data set than the claim's. Another recipe is
+    foreign, but for a constant rate in place of a piecewise one, which begins with it.
     """
     published = settings(homes()[home], homes()[home])
     published.pop("preset")
     varied = set(varied)
     reduced: dict[str, None] = {}
     other: dict[str, None] = {}
+    foreign = False
     for pool in pools:
         for key in sorted(k for k in {*pool.settings, *published} if not is_varied(k, varied, pool)):
             mine, theirs = (side.get(key, DEFAULTS.get(key)) for side in (pool.settings, published))
+            if mine == theirs or (key == "optimizer" and {mine, theirs} in SAME):
+                continue
             more = key == "epochs" and mine is not None and mine > theirs
-            if mine != theirs and key in REDUCING and not more:
+            if key in REDUCING and not more:
                 if key != "epochs" or pool.preset is None:
                     reduced[words(key, mine)] = None
-            elif mine != theirs and pool.preset is None:
+            elif pool.preset is None:
                 other[words(key, mine)] = None
-    return Departures(tuple(reduced), tuple(other))
+                foreign |= key in RECIPE and (mine, str(theirs).split("_")[0]) != ("constant", "piecewise")
+    return Departures(tuple(reduced), tuple(other), foreign)
 
 
 def is_varied(key: str, varied: Collection[str], pool: Pool) -> bool:
@@ -170,4 +181,6 @@ def words(key: str, value: Any) -> str:
         return str(value)
     if key == "epochs":
         return f"{value} epochs"
-    return "other milestones" if key == "schedule.milestones" else f"{key} {plain(value)}"
+    if key == "schedule.milestones":
+        return "other milestones"
+    return f"{key} {'default' if value is None else plain(value)}"

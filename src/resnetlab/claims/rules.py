@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from resnetlab.claims.data import Part
 from resnetlab.claims.evidence import Tails, clopper_pearson, difference, share, within
 from resnetlab.claims.figures import COSTS, LOGARITHMIC
-from resnetlab.claims.lines import optimum, trend
+from resnetlab.claims.lines import ASLEEP, asleep, optimum, trend
 from resnetlab.claims.pools import Departures, Pool, departures, fits, same_network
 from resnetlab.claims.words import name, short, told
 from resnetlab.report.statistics import least_permutation_p, permutation
@@ -55,7 +55,7 @@ def contrast(part: Part, pools: Sequence[Pool]) -> Finding:
     found = sorted(pairs(part, pools), key=lambda pair: pair[:-2])
     if not found:
         return Finding(part)
-    *_, (a, b), scope = found[0]
+    still, (a, b), scope = found[0][1], *found[0][-2:]
     raw = [pool.values(part.figure) for pool in (a, b)]
     first, second = (scaled(values, part.figure) for values in raw)
     text = "; ".join(
@@ -66,6 +66,8 @@ def contrast(part: Part, pools: Sequence[Pool]) -> Finding:
     tails = difference(first, second, part.expect, part.margin) or flat(first, second, part, dealt)
     text = f"{short(part.figure)}: {text}{others(part, [pair[-2] for pair in found])}"
     counts = len(first), len(second)
+    if still:
+        return Finding(part, text, ASLEEP, None, scope, counts=counts)
     why = "one run on a side" if min(counts) < 2 else "the seeds do not differ"
     return Finding(part, text, why, tails, scope, None, dealt if reachable else None, counts)
 
@@ -92,7 +94,7 @@ def mean(pool: Pool, figure: str) -> float:
     return statistics.fmean(pool.values(figure))
 
 
-Pair = tuple[bool, int, int, int, float, int, tuple[Pool, Pool], Departures]
+Pair = tuple[bool, bool, int, int, int, float, int, tuple[Pool, Pool], Departures]
 
 
 def pairs(part: Part, pools: Sequence[Pool]) -> Iterator[Pair]:
@@ -110,10 +112,14 @@ def pairs(part: Part, pools: Sequence[Pool]) -> Iterator[Pair]:
             allowed = {key for key in apart if any(fnmatchcase(key, also) for also in part.also)}
             if apart != allowed and "preset" not in part.a:
                 continue
-            scope = departures((a, b), part.home, {*varied, *allowed} if "preset" not in part.a else {*apart, *varied})
+            untold = {*varied, *allowed, *({"schedule.milestones"} & {*part.also})}
+            scope = departures((a, b), part.home, untold if "preset" not in part.a else {*apart, *varied})
+            if scope.foreign:
+                continue
             n = min(len(pool.values(part.figure)) for pool in (a, b))
             more = len(a.values(part.figure)) + len(b.values(part.figure))
-            order = (not (scope.full and n > 1), -n, len(allowed), len(scope.reduced + scope.other))
+            full, still = scope.full and n > 1, asleep((a, b), part, scope)
+            order = (not full, still, -n, len(allowed), len(scope.reduced + scope.other))
             yield *order, -stretch(part, a, b), -more, (a, b), scope
 
 
@@ -160,6 +166,7 @@ def best(part: Part, pools: Sequence[Pool]) -> tuple[Pool, Departures] | None:
     """The configuration to look at: of the part's presets, or else any; as published first, then the most seeds."""
     suited = [pool for pool in pools if pool.values(part.figure) and (not part.presets or pool.preset in part.presets)]
     ranked = [(pool, departures([pool], part.home, part.where)) for pool in suited]
+    ranked = [(pool, scope) for pool, scope in ranked if not scope.foreign]
     if not part.relation:
         ranked = [(pool, scope) for pool, scope in ranked if scope.full]
     order = [(not (scope.full and len(pool.runs) > 1), -len(pool.values(part.figure))) for pool, scope in ranked]
