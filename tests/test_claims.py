@@ -28,8 +28,9 @@ from resnetlab.config import Config, conf_dir
 from resnetlab.files import write_json
 from resnetlab.folders import identity
 from resnetlab.front_door import expand_arguments, jobs
-from resnetlab.report.collect import collect
-from resnetlab.report.runs import read_run
+from resnetlab.report.collect import Collection, collect
+from resnetlab.report.configurations import Configuration
+from resnetlab.report.runs import Run, read_run
 from resnetlab.report.statistics import holm
 from resnetlab.summary import summarize
 from synthetic import change_summary, manifest
@@ -184,11 +185,37 @@ def test_the_defaults_are_the_labs() -> None:
         assert getattr(options.get(key, getattr(config, group)), name) == value, key
 
 
+def as_run(config: Config, seed: int) -> Run:
+    """A run of that configuration as it would be read, with every figure that a claim may ask for."""
+    rows = rows_of(config.epochs, 0.935, 3.0, 2.9, seed)
+    for row in rows:
+        row |= {"val/acc_avg": row["val/acc"] + 0.001}
+    summary = json.loads(json.dumps(summarize(config, rows, status="finished")))
+    differing = identity(config)
+    if "precision" in differing:
+        differing["precision"] = "16-mixed"  # which needs a GPU, and stands here as bf16-mixed
+    counts = {"trainable_parameters": 1_663_338, "statistics": 10_400, "convolutions": 58}
+    numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)} | {"power_w": 70.0}
+    found = manifest("x", differing) | {"model": counts}
+    return Run(Path("x"), "one", "x", seed, summary, rows, found, figures=numbers)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", sorted({text for claim in claims() for text in claim.decided_by}))
-def test_what_would_decide_composes(arguments: str) -> None:
-    arguments = arguments.replace("=16-mixed", "=bf16-mixed")  # which needs no GPU
-    assert jobs([a for a in expand_arguments(arguments.split()) if a != "-m"], multirun=True)
+@pytest.mark.parametrize("claim", [claim for claim in claims() if claim.decided_by], ids=lambda claim: claim.id)
+def test_what_would_decide_is_what_is_looked_for(claim: Claim) -> None:
+    """The runs of these commands, and they alone, give every part of the claim its figures, and as published."""
+    configs: list[Config] = []
+    for text in claim.decided_by:
+        arguments = expand_arguments([*text.replace("=16-mixed", "=bf16-mixed").split()])
+        configs += jobs(arguments, multirun=True)
+    collection = Collection([])
+    runs = [as_run(config, seed) for config in configs for seed in (0, 1)]
+    collection.configurations = [Configuration("one", "x", (run,), None) for run in runs]
+    (found,) = judge([claim], pooled(collection))
+    for part in found.parts:
+        assert part.finding.counts, part.finding.part
+        assert part.finding.scope.full, part.finding.scope
+        assert part.finding.settled is not None or sum(part.finding.counts) > 1
 
 
 # ------------------------------------------------------------------------------------ the tests against scipy.stats
@@ -414,6 +441,26 @@ def test_where_nothing_swings_the_riddle_is_open(tmp_path: Path) -> None:
         plant(tmp_path, seed, swing=0.01, left=0.01)
         plant(tmp_path, seed, swing=0.01, **{"model.norm": "group"})
     assert verdict(tmp_path, BY_ID["IV-26"]).verdict == CANNOT
+
+
+def test_reduced_runs_without_swings_say_nothing_of_them(tmp_path: Path) -> None:
+    part = replace(CONTRAST, figure="amplitude", b={"wd": 0.0})
+    for seed in range(4):
+        plant(tmp_path, seed, swing=0.2, epochs=20)
+        plant(tmp_path, seed, swing=0.02, epochs=20, wd=0.0)
+    assert verdict(tmp_path, part).parts[0].why.startswith("nothing swings in these runs")
+    for seed in range(4):
+        plant(tmp_path, seed, swing=0.2)
+        plant(tmp_path, seed, swing=0.02, wd=0.0)
+    assert str(verdict(tmp_path, part)) == HOLDS
+
+
+def test_another_recipe_says_nothing_but_a_constant_rate_may(tmp_path: Path) -> None:
+    sweep(tmp_path / "sgd", {0.2: 0.935, 0.01: 0.925}, 4, optimizer="sgd")
+    sweep(tmp_path / "cosine", {0.2: 0.935, 0.01: 0.925}, 4, schedule="cosine")
+    assert verdict(tmp_path, CONTRAST).parts[0].why == "no such runs"
+    sweep(tmp_path / "constant", {0.2: 0.935, 0.01: 0.925}, 4, schedule="constant")
+    assert str(verdict(tmp_path, CONTRAST)) == "holds (other than published: constant)"
 
 
 # -------------------------------------------------------------------------------------------------- figures by hand

@@ -164,7 +164,8 @@ def departures(pools: Iterable[Pool], home: str, varied: Iterable[str]) -> Depar
 def is_varied(key: str, varied: Collection[str], pool: Pool) -> bool:
     """Whether a claim varies the key, or the choice that it is an option of; an unused shift is no departure."""
     unused = key == "shift" and pool.setting("data.augment") is False
-    return key in varied or key == "precision" or unused or ("." in key and key.split(".")[0] in varied)
+    choice = "averaging" if key == "ema_momentum" else key.split(".")[0]
+    return key in varied or key == "precision" or unused or (choice != key and choice in varied)
 
 
 def same_network(pool: Pool, home: str, varied: Iterable[str]) -> bool:

@@ -112,7 +112,7 @@ def pairs(part: Part, pools: Sequence[Pool]) -> Iterator[Pair]:
             allowed = {key for key in apart if any(fnmatchcase(key, also) for also in part.also)}
             if apart != allowed and "preset" not in part.a:
                 continue
-            untold = {*varied, *allowed, *({"schedule.milestones"} & {*part.also})}
+            untold = {*varied, *allowed, *part.where, *({"schedule.milestones"} & {*part.also})}
             scope = departures((a, b), part.home, untold if "preset" not in part.a else {*apart, *varied})
             if scope.foreign:
                 continue
