@@ -440,7 +440,24 @@ def test_where_nothing_swings_the_riddle_is_open(tmp_path: Path) -> None:
     for seed in range(4):
         plant(tmp_path, seed, swing=0.01, left=0.01)
         plant(tmp_path, seed, swing=0.01, **{"model.norm": "group"})
-    assert verdict(tmp_path, BY_ID["IV-26"]).verdict == CANNOT
+    found = verdict(tmp_path, BY_ID["IV-26"])
+    assert found.verdict == CANNOT
+    assert [part.why for part in found.parts] == ["no such runs", "no such runs"]
+
+
+def test_what_only_full_runs_may_say_reduced_ones_do_not(tmp_path: Path) -> None:
+    for seed in range(3):
+        plant(tmp_path, seed, best=0.97 + seed / 1000, **{"data.resolution": 16})
+    part = replace(LEVEL, presets=(), full=True)
+    assert verdict(tmp_path, part).parts[0].why == "no such runs"
+    assert verdict(tmp_path, replace(part, full=False)).verdict == HOLDS
+
+
+def test_of_a_run_that_is_there_twice_the_one_with_re_estimated_statistics_counts(tmp_path: Path) -> None:
+    for study, left in (("a", None), ("b", 0.05), ("c", None)):
+        plant(tmp_path, 0, swing=3.0, left=left, study=study)
+    (pool,) = pooled(collect([tmp_path]))
+    assert [run.study for run in pool.runs] == ["b"]
 
 
 def test_reduced_runs_without_swings_say_nothing_of_them(tmp_path: Path) -> None:
