@@ -17,7 +17,7 @@ ROOMS = [
     "config",
     "folders summary report",
     "preset_digests",
-    "module",
+    "module claims",
     "manifest callbacks",
     "build",
     "evaluation",
@@ -63,7 +63,16 @@ def test_only_the_door_knows_hydra() -> None:
 
 def test_leaves_and_report_know_no_lightning() -> None:
     lightning = {room for room, top, _ in imports() if top == "lightning"}
-    assert not lightning & {"models", "schedules", "optimizers", "regularization", "averaging", "meter", "report"}
+    assert not lightning & {
+        "models",
+        "schedules",
+        "optimizers",
+        "regularization",
+        "averaging",
+        "meter",
+        "report",
+        "claims",
+    }
 
 
 def test_what_is_exported_exists() -> None:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnetlab.errors import DataError, LabError
+from resnetlab.errors import ConfigError, DataError, LabError
 
 __all__ = ["main"]
 
@@ -160,10 +160,21 @@ def add_published(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     parser.add_argument("--optimizer", help="such as adamw")
     parser.add_argument("--schedule", help="such as piecewise_linear")
     parser.add_argument("--id", metavar="GLOB", help="such as 'post4-*'")
+    parser.add_argument(
+        "--claims", type=Path, nargs="+", metavar="DIR", help="judge the published claims by the runs below DIR"
+    )
     parser.set_defaults(command=run_published)
 
 
 def run_published(options: argparse.Namespace) -> None:
+    if options.claims is not None:
+        from resnetlab.claims.listing import print_claims
+
+        for name in ("optimizer", "schedule", "id"):
+            if getattr(options, name) is not None:
+                raise ConfigError(f"--{name} (={getattr(options, name)}) does not go with --claims; --post does")
+        print_claims(options.claims, options.format, options.post)
+        return
     from resnetlab.published import find
     from resnetlab.published.listing import print_rows
 

@@ -8,9 +8,9 @@ EPOCHS = (10, 36)  # post IV: the swings set in at 10 to 14, and end when lr fal
 FEWEST = 5  # of these epochs, for a figure
 
 
-def within(rows: Sequence[Mapping[str, float]], column: str) -> list[float]:
+def within(rows: Sequence[Mapping[str, float]], column: str, epochs: tuple[int, int] = EPOCHS) -> list[float]:
     """The column's values in those epochs; nothing where fewer than five of them are there."""
-    first, last = EPOCHS
+    first, last = epochs
     values = [row[column] for row in rows if first <= row["epoch"] <= last and column in row]
     return values if len(values) >= FEWEST else []
 
