@@ -23,7 +23,7 @@ from resnetlab.folders import identity
 from resnetlab.preset_digests import line
 from resnetlab.published import Published, find, preset_of, rows
 from resnetlab.published import presets as writer
-from resnetlab.published.match import FILE, matching_preset, reduced_from
+from resnetlab.published.match import FILE, matching_preset, matching_presets, reduced_from, reduction
 from resnetlab.schedules import Span, table
 
 EXPERIMENTS = conf_dir() / "experiment"
@@ -178,7 +178,7 @@ def test_a_preset_is_what_its_rows_say(preset: str) -> None:
 
 def test_every_preset_has_a_line_among_the_digests() -> None:
     with FILE.open(newline="") as file:
-        assert {entry["preset"] for entry in csv.DictReader(file)} == {preset_of(row.id) for row in rows()}
+        assert {entry["name"] for entry in csv.DictReader(file)} == {preset_of(row.id) for row in rows()}
 
 
 NINE = "experiment=post4-table1-09"
@@ -195,6 +195,10 @@ NINE = "experiment=post4-table1-09"
         ("epochs=15 schedule.stretch=true data.limit=5000 data.resolution=16", None, "post4-table1-09"),
         ("model=resnet20v2 model.depth=11", None, "post4-table1-09"),
         ("model=resnet20v2 lr=1e-3", None, None),
+        ("epochs=80", None, None),  # larger
+        ("model=resnet110v2", None, None),
+        ("model=resnet20v2 model.depth=110", None, None),
+        ("model=resnet18", None, None),  # another family
         ("model.norm=group", None, None),
     ],
 )
@@ -203,6 +207,18 @@ def test_a_run_is_known_as_a_repetition_or_a_reduction(
 ) -> None:
     found = json.loads(json.dumps(identity(compose(NINE, *overrides.split()))))  # as the manifest keeps it
     assert (matching_preset(found), reduced_from(found)) == (repeats, reduces)
+    assert bool(reduction(found)) == bool(reduces)
+
+
+def test_runs_that_differ_in_what_keras_ignores_are_all_found() -> None:
+    found = identity(compose("experiment=post2-trial3b-05"))
+    assert matching_presets(found) == ["post2-trial3b-05", "post2-trial3b-06", "post2-trial3b-07"]
+
+
+def test_a_reduction_names_what_is_reduced_and_nothing_else() -> None:
+    found = identity(compose("experiment=post1-bs64", "data.limit=500", "epochs=60"))  # 60 is the lab's default
+    assert reduction(found) == "data.limit 500, epochs 60"
+    assert reduction(identity(compose(NINE, "model=resnet20v2"))) == "model resnet20v2"
 
 
 def check_learning_rates(config: Config, row: Published) -> None:

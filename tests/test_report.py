@@ -16,6 +16,8 @@ from resnetlab.folders import identity
 from resnetlab.report.collect import Collection, collect
 from resnetlab.report.columns import PublishedFigures
 from resnetlab.report.compare import compare
+from resnetlab.report.configurations import Key
+from resnetlab.report.printed import printed
 from resnetlab.report.write import write_report
 from synthetic import change_summary, write_run
 
@@ -26,7 +28,7 @@ def reasons(collection: Collection) -> list[str]:
     return [f"{unused.kind}: {unused.reason}" for unused in collection.unused]
 
 
-def report(published: dict[str, PublishedFigures] | None = None) -> str:
+def report(published: dict[Key, PublishedFigures] | None = None) -> str:
     """The page over RUNS."""
     write_report(collect([RUNS]), Path("out"), published)
     return Path("out/report.html").read_text()
@@ -131,7 +133,8 @@ def test_the_published_value_stands_beside_with_its_distance_in_sd() -> None:
     for seed, accuracy in enumerate((0.92, 0.93, 0.94)):
         folder = write_run(RUNS, seed=seed)
         change_summary(folder, best_val_acc=accuracy)
-    page = report({folder.parent.name: PublishedFigures("post 4, run 7", {"best_val_acc": (0.945,)})})
+    (configuration,) = collect([RUNS]).configurations
+    page = report({configuration.key: PublishedFigures("post 4, run 7", {"best_val_acc": (0.945,)})})
     assert "published 0.9450; here -1.5 sd" in page
     assert "post 4, run 7" in page
     assert float(table()[0]["best_val_acc_sd_from_published"]) == pytest.approx(-1.5)
@@ -152,8 +155,32 @@ def test_repetitions_of_a_preset_meet_its_printed_figures() -> None:
         **{"final_train_loss": 0.0202, "final_val_loss": 0.2279},
     }
     page = Path("out/report.html").read_text()
-    assert "published as post4-table1-09" in page
+    assert ">post4-table1-09 (confidence medium)</a>" in page
     assert "published 52;" in page
+
+
+def test_printed_figures_of_several_runs_are_all_kept_and_prose_gives_way() -> None:
+    repeats = printed(["post2-trial2-05"], "32-true").figures
+    assert repeats["epoch_to_0.92"] == (48, 48, 44)
+    assert repeats["best_val_acc"] == (0.923, 0.9242, 0.9242)
+    assert printed(["cifar10p2-multistep-50"], "32-true").figures["best_val_acc"] == (0.9394,)  # "about 93.7-94 %"
+
+
+def test_seconds_and_watts_are_those_of_the_same_precision() -> None:
+    both = {precision: printed(["post1-bs64"], precision).figures for precision in ("32-true", "16-mixed")}
+    assert both["32-true"]["power_w"] == (97,)
+    assert both["32-true"]["seconds_per_epoch"] == (22,)
+    assert both["16-mixed"]["power_w"] == (65,)
+
+
+def test_a_run_without_training_accuracy_where_it_reaches_a_threshold_is_still_reported() -> None:
+    folder = write_run(RUNS, epochs=30, best=0.95)
+    rows = read_rows(folder / "metrics.csv")
+    for row in rows:
+        row["train/acc"] = float("nan")
+    write_rows(folder / "metrics.csv", rows)
+    assert "30" in report()
+    assert float(table()[0]["epoch_to_0.92_mean"]) > 1
 
 
 def test_a_reduction_is_said_to_be_one_and_has_no_printed_figures_beside_it() -> None:
@@ -164,7 +191,7 @@ def test_a_reduction_is_said_to_be_one_and_has_no_printed_figures_beside_it() ->
     assert main(["report", "runs", "--out", "out"]) == 0
     page = Path("out/report.html").read_text()
     assert "a reduction of post4-table1-09" in page
-    assert "data.limit 5000, epochs 15, schedule.stretch true" in page
+    assert "published presets were run with data.limit 5000, epochs 15, schedule.stretch true:" in page
     assert not any(value for key, value in table()[0].items() if key.endswith("_published"))
 
 

@@ -15,12 +15,13 @@ __all__ = ["line", "main"]
 def main() -> None:
     """One line a preset, in the order of the published rows."""
     presets = dict.fromkeys(preset_of(row.id) for row in rows())
-    write_text(FILE, "preset,whole,core\n" + "".join(f"{line(preset)}\n" for preset in presets))
+    write_text(FILE, "name,whole,core,model,epochs\n" + "".join(f"{line(preset)}\n" for preset in presets))
 
 
 def line(preset: str) -> str:
-    """For example "post4-table1-05,0a1b2c3d,4e5f6a7b"."""
-    return ",".join([preset, *digests(identity(compose(f"experiment={preset}")))])
+    """For example "post4-table1-05,0a1b2c3d,4e5f6a7b,resnet56v2,60"."""
+    config = compose(f"experiment={preset}")
+    return ",".join([preset, *digests(identity(config)), config.model.name, str(config.epochs)])
 
 
 if __name__ == "__main__":

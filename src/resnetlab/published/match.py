@@ -1,39 +1,80 @@
 """Which published configuration a run repeats, or is a reduction of, from what its manifest says."""
 
 import csv
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from resnetlab.files import digest
 
-__all__ = ["FILE", "REDUCING", "digests", "matching_preset", "reduced_from"]
+__all__ = [
+    "FILE",
+    "REDUCING",
+    "SILENT",
+    "Preset",
+    "digests",
+    "matching_preset",
+    "matching_presets",
+    "reduced_from",
+    "reduction",
+]
 
 FILE = Path(__file__).with_name("presets.csv")
 
-# what does not tell a repetition from another run: no post prints the precision of its tables, and validating a second
-# time changes nothing
-SILENT = {"precision", "recalibrate_bn", "threads"}
+# what leaves accuracies and losses as they are, or about so: posts I and IV saw no effect of 16-mixed
+SILENT = ("precision", "recalibrate_bn", "threads")
 # what makes a run smaller without changing its recipe
 REDUCING = (
     *("model", "model.depth", "data.limit", "data.resolution"),
     *("epochs", "schedule.stretch", "schedule.length"),
 )
+EPOCHS = 60  # the lab's default, which an identity leaves out
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A line of presets.csv. whole, core: digests of its configuration, and of what a reduction leaves alone."""
+
+    name: str
+    whole: str
+    core: str
+    model: str
+    epochs: int
 
 
 def matching_preset(identity: Mapping[str, Any]) -> str | None:
-    """The preset with exactly this configuration (a manifest's differs_from_defaults); None where there is none.
+    """The first of matching_presets; None where there is none."""
+    return next(iter(matching_presets(identity)), None)
 
-    Where two published configurations are the same in all that a run knows, the first.
+
+def matching_presets(identity: Mapping[str, Any]) -> list[str]:
+    """The presets with exactly this configuration (a manifest's differs_from_defaults), but for what is SILENT.
+
+    Several where the sources' runs differ in what Keras ignores, such as ema_momentum.
     """
-    return _presets(0).get(digests(identity)[0])
+    whole, _ = digests(identity)
+    return [preset.name for preset in _presets() if preset.whole == whole]
 
 
 def reduced_from(identity: Mapping[str, Any]) -> str | None:
-    """The preset that this is with a smaller network, fewer or smaller images, or fewer epochs; None otherwise."""
-    whole, core = digests(identity)
-    return None if whole in _presets(0) else _presets(1).get(core)
+    """The first preset of which this is a reduction: a smaller network of the family, fewer or smaller images, or
+    fewer epochs, and nothing larger. None for all else."""
+    preset = _origin(identity)
+    return None if preset is None else preset.name
+
+
+def reduction(identity: Mapping[str, Any]) -> str:
+    """What is reduced, for example "model resnet20v2, data.limit 5000, epochs 15"; nothing if it is no reduction."""
+    preset = _origin(identity)
+    if preset is None:
+        return ""
+    values = {**identity, "epochs": identity.get("epochs", EPOCHS)}
+    same = {"model": preset.model, "epochs": preset.epochs}
+    found = [(key, values[key]) for key in REDUCING if key in values and values[key] != same.get(key)]
+    return ", ".join(f"{key} {str(value).lower()}" for key, value in found)
 
 
 def digests(identity: Mapping[str, Any]) -> tuple[str, str]:
@@ -42,11 +83,31 @@ def digests(identity: Mapping[str, Any]) -> tuple[str, str]:
     return digest(whole), digest({key: value for key, value in whole.items() if key not in REDUCING})
 
 
+def _origin(identity: Mapping[str, Any]) -> Preset | None:
+    whole, core = digests(identity)
+    related = [preset for preset in _presets() if preset.core == core]
+    if any(preset.whole == whole for preset in related):
+        return None
+    return next((preset for preset in related if _no_larger(identity, preset)), None)
+
+
+def _no_larger(identity: Mapping[str, Any], preset: Preset) -> bool:
+    family, depth = _size(str(identity["model"]))
+    published_family, published_depth = _size(preset.model)
+    return (
+        family == published_family
+        and int(identity.get("model.depth", depth)) <= published_depth
+        and int(identity.get("epochs", EPOCHS)) <= preset.epochs
+    )
+
+
+def _size(model: str) -> tuple[str, int]:
+    """("resnetv2", 56) of resnet56v2; torchvision's differ in their blocks, so each is a family of its own."""
+    found = re.fullmatch(r"(resnet)(\d+)(v\d.*)", model)
+    return (found[1] + found[3], int(found[2])) if found else (model, 0)
+
+
 @cache
-def _presets(column: int) -> dict[str, str]:
-    """{digest: the first preset that has it}."""
+def _presets() -> tuple[Preset, ...]:
     with FILE.open(newline="", encoding="utf-8") as file:
-        found: dict[str, str] = {}
-        for row in csv.DictReader(file):
-            found.setdefault(row["whole" if column == 0 else "core"], row["preset"])
-        return found
+        return tuple(Preset(**{**row, "epochs": int(row["epochs"])}) for row in csv.DictReader(file))  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from resnetlab.published import Published
 from resnetlab.report.configurations import Configuration, plain
 from resnetlab.report.statistics import Spread
 
@@ -26,17 +27,20 @@ SETTINGS = {
     "ema_momentum": "m (ema)",
     "shift": "shift",
 }
+COSTS = ("seconds_per_epoch", "power_w")  # of another machine: no difference in sd of ours
 
 
 @dataclass(frozen=True)
 class PublishedFigures:
-    """What a publication says of one configuration: single runs, each value once.
+    """What a publication says of one configuration: single runs, or printed averages.
 
     name: what it is called there. figures: by column, for example best_val_acc, epoch_to_0.92, val_acc_at_0.92.
+    row: one of its rows, for the source.
     """
 
     name: str
     figures: Mapping[str, Sequence[float]]
+    row: Published | None = None
 
     def mean(self, figure: str) -> float | None:
         """Of the values that are printed."""
@@ -119,7 +123,7 @@ def notes(configuration: Configuration, column: Column, found: Spread, printed: 
     if found.low is not None and found.high is not None:
         yield f"{number(found.low, column.digits)} to {number(found.high, column.digits)}"
     for text in publication(column, printed):
-        yield text + distance(found, printed)
+        yield text + ("" if column.figure in COSTS else distance(found, printed))
 
 
 def publication(column: Column, printed: Sequence[float]) -> Iterator[str]:

@@ -8,11 +8,13 @@ from typing import Any
 from resnetlab.report.runs import Run
 from resnetlab.report.statistics import Spread, spread
 
-__all__ = ["Configuration", "differing_keys", "label", "plain"]
+__all__ = ["Configuration", "Key", "differing_keys", "label", "plain"]
 
+Key = tuple[str, str, str]
 CHOICES = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
 # keys of the summary; those that depend on a choice's default (wd 0.2) stand there as they were used
 TOP_LEVEL = ("epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift", "subset")
+SHOWN_APART = ("data.limit", "data.resolution")  # by reduced_data
 SHORT = {"batch_size": "batch", "momentum": "m", "ema_momentum": "ema m", "recalibrate_bn": "recalibrated"}
 
 
@@ -30,6 +32,11 @@ class Configuration:
     label: str = ""
 
     @property
+    def key(self) -> Key:
+        """What no other configuration of a report has."""
+        return self.study, self.name, self.label
+
+    @property
     def n(self) -> int:
         return len(self.runs)
 
@@ -37,6 +44,13 @@ class Configuration:
     def subset(self) -> Any:
         """The number of training images if the runs saw only the first of them, else None."""
         return self.runs[0].summary.get("subset")
+
+    @property
+    def reduced_data(self) -> str:
+        """For example "subset of 5000 images, 16x16 pixels"; nothing if the runs saw all of the set as it is."""
+        side = self.setting("data.resolution")
+        parts = [f"subset of {self.subset} images"] if self.subset is not None else []
+        return ", ".join([*parts, *([f"{side}x{side} pixels"] if side else [])])
 
     def values(self, figure: str) -> list[float]:
         """Of the runs that have it, in the order of their seeds."""
@@ -71,7 +85,7 @@ def label(configurations: Sequence[Configuration]) -> list[Configuration]:
 
 def label_study(configurations: Sequence[Configuration]) -> list[Configuration]:
     others = dict.fromkeys(key for c in configurations for key in c.identity or {})
-    keys = [*CHOICES, *TOP_LEVEL, *(key for key in others if key not in (*CHOICES, *TOP_LEVEL, "data.limit"))]
+    keys = [*CHOICES, *TOP_LEVEL, *(key for key in others if key not in (*CHOICES, *TOP_LEVEL, *SHOWN_APART))]
     varied = [key for key in keys if len({plain(c.setting(key)) for c in configurations}) > 1]
     if len(configurations) == 1:
         varied = ["model", "optimizer", "schedule", "regularization"]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from resnetlab.report.runs import Run
-from resnetlab.swings import fluctuation, within
+from resnetlab.swings import swing, within
 
 __all__ = ["LEVELS", "derive", "noise_scales"]
 
@@ -20,7 +20,8 @@ def derive(run: Run, thresholds: Iterable[str]) -> None:
         reached = next((row for row in run.rows if row.get("val/acc", 0.0) >= float(name)), None)
         if reached is not None:
             run.figures |= {f"epoch_to_{name}": reached["epoch"], f"val_acc_at_{name}": reached["val/acc"]}
-            run.figures[f"train_acc_at_{name}"] = reached["train/acc"]
+            if "train/acc" in reached:
+                run.figures[f"train_acc_at_{name}"] = reached["train/acc"]
     last = run.rows[-1]
     if "train/loss" in last and "train/ce" in last:
         run.figures["final_penalty"] = last["train/loss"] - last["train/ce"]
@@ -33,15 +34,18 @@ def derive(run: Run, thresholds: Iterable[str]) -> None:
 
 
 def swings(run: Run) -> dict[str, float]:
-    """What the riddle of the swinging validation loss is argued with, over epochs 10 to 36; absent if unknown.
+    """What the riddle of the swinging validation loss is argued with, over epochs 10 to 36; absent if unknown, and
+    where the schedule is stretched, which takes its high rates out of these epochs.
 
-    swing_*: max - min of a cross-entropy; least_val_acc and, with re-estimated statistics, least_val_acc_recal;
-    weight_norm and relative_update (of one step): means.
+    swing_*: of a cross-entropy, its ordinary fall taken out; least_val_acc and, with re-estimated statistics,
+    least_val_acc_recal; weight_norm and relative_update (of one step): means.
     """
+    if run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):
+        return {}
     found: dict[str, float | None] = {
-        "swing_train": fluctuation(run.rows, "train/ce"),
-        "swing_running": fluctuation(run.rows, "val/ce"),
-        "swing_recal": fluctuation(run.rows, "val/ce_recal"),
+        "swing_train": swing(run.rows, "train/ce"),
+        "swing_running": swing(run.rows, "val/ce"),
+        "swing_recal": swing(run.rows, "val/ce_recal"),
     }
     for name, column in (("least_val_acc", "val/acc"), ("least_val_acc_recal", "val/acc_recal")):
         found[name] = min(within(run.rows, column), default=None)

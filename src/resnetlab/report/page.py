@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from resnetlab.report.collect import Collection
 from resnetlab.report.columns import NOTHING, SETTINGS, Column, PublishedFigures, cell, columns, number, setting_text
 from resnetlab.report.compare import Comparison
-from resnetlab.report.configurations import Configuration
+from resnetlab.report.configurations import Configuration, Key
 from resnetlab.report.printed import origin, reductions
 from resnetlab.report.riddle import COLUMNS as RIDDLE_COLUMNS
 from resnetlab.report.riddle import answer, participants
@@ -58,7 +58,7 @@ def page(
     collection: Collection,
     comparisons: Mapping[str, Sequence[Comparison]],
     figures: Sequence[StudyFigures],
-    published: Mapping[str, PublishedFigures] | None,
+    published: Mapping[Key, PublishedFigures] | None,
 ) -> str:
     """The page's text. comparisons: by the figure that is compared."""
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), autoescape=True, undefined=StrictUndefined)
@@ -99,7 +99,7 @@ def header(collection: Collection) -> dict[str, Any]:
         "studies": len(collection.studies),
         "unused": [(KINDS[kind], count) for kind, count in Counter(u.kind for u in collection.unused).items()],
         "singles": sum(c.n == 1 for c in collection.configurations),
-        "subsets": sum(c.subset is not None for c in collection.configurations),
+        "subsets": sum(bool(c.reduced_data) for c in collection.configurations),
         "reductions": reductions(collection.configurations),
         "commits": counted(runs, commit),
         "machines": counted(runs, machine),
@@ -127,13 +127,14 @@ def machine(manifest: Mapping[str, Any]) -> str:
 
 
 def row(
-    c: Configuration, shown: Sequence[Column], varied: Sequence[str], published: Mapping[str, PublishedFigures]
+    c: Configuration, shown: Sequence[Column], varied: Sequence[str], published: Mapping[Key, PublishedFigures]
 ) -> dict[str, Any]:
-    printed = published.get(c.name)
+    printed = published.get(c.key)
     return {
         "configuration": c,
         "count": count_text(c.n),
         "published": printed.name if printed else None,
+        "source": printed.row.source if printed and printed.row else None,
         "origin": origin(c),
         "cells": [cell(c, column, printed) for column in shown],
         "settings": [(setting_text(c, key), c.setting(key)) for key in varied],

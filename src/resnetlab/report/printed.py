@@ -1,20 +1,26 @@
 """What was published of a configuration, under the names of our figures."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from resnetlab.published import Published, preset_of, rows
-from resnetlab.published.match import REDUCING, matching_preset, reduced_from
+from resnetlab.published.match import matching_presets, reduced_from, reduction
 from resnetlab.report.columns import PublishedFigures
-from resnetlab.report.configurations import Configuration, plain
+from resnetlab.report.configurations import Configuration, Key
 
 __all__ = ["figures_of", "origin", "published_figures", "reductions"]
 
 
-def published_figures(configurations: Iterable[Configuration]) -> dict[str, PublishedFigures]:
-    """By the configuration's name, of those that repeat a published one exactly (whatever their precision)."""
-    presets = {c.name: matching_preset(c.identity) for c in configurations if c.identity is not None}
-    return {name: printed(preset) for name, preset in presets.items() if preset is not None}
+def published_figures(configurations: Iterable[Configuration]) -> dict[Key, PublishedFigures]:
+    """By the configuration's key, of those that repeat a published one exactly, whatever their precision.
+
+    Seconds and watts are those of runs that are said to have had the same precision.
+    """
+    found = {}
+    for c in configurations:
+        presets = matching_presets(c.identity) if c.identity is not None else []
+        if presets:
+            found[c.key] = printed(presets, str((c.identity or {}).get("precision", "32-true")))
+    return found
 
 
 def origin(configuration: Configuration) -> str | None:
@@ -25,31 +31,34 @@ def origin(configuration: Configuration) -> str | None:
 def reductions(configurations: Iterable[Configuration]) -> list[str]:
     """How the reductions among them are reduced, each way once: "model resnet20v2, data.limit 5000, epochs 15"."""
     return list(
-        dict.fromkeys(
-            ", ".join(f"{key} {plain(c.identity[key])}" for key in REDUCING if key in c.identity)
-            for c in configurations
-            if c.identity is not None and origin(c)
-        )
+        dict.fromkeys(text for c in configurations if c.identity is not None and (text := reduction(c.identity)))
     )
 
 
-def printed(preset: str) -> PublishedFigures:
-    """All that is printed of the preset's rows, each value once: several thresholds of one run, or several runs."""
-    mine = [row for row in rows() if preset_of(row.id) == preset]
-    values: dict[str, dict[float, None]] = defaultdict(dict)
-    for row in mine:
-        for figure, value in figures_of(row):
-            values[figure][value] = None
-    return PublishedFigures(named(mine), {figure: tuple(found) for figure, found in values.items()})
+def printed(presets: Sequence[str], precision: str) -> PublishedFigures:
+    """All that is printed of the presets' rows; what prose tells gives way to what a table prints."""
+    mine = [row for row in rows() if preset_of(row.id) in presets]
+    values: dict[str, dict[tuple[str, str], float]] = {}
+    for row in sorted(mine, key=in_prose):
+        for figure, value in figures_of(row, precision):
+            known = values.setdefault(figure, {})
+            if not (known and in_prose(row)):
+                known[row.table, row.run] = value  # a run's other thresholds repeat its figures
+    return PublishedFigures(named(mine), {figure: tuple(runs.values()) for figure, runs in values.items()}, mine[0])
+
+
+def in_prose(row: Published) -> bool:
+    return row.table in ("prose", "introduction")
 
 
 def named(mine: Sequence[Published]) -> str:
     """The rows, and what is not sure about them."""
     text = mine[0].id if len(mine) == 1 else f"{mine[0].id} and {len(mine) - 1} more"
-    return text if mine[0].wd is not None else f"{text} (its wd is lost in print, and filled in)"
+    lost = "" if mine[0].wd is not None else ", its wd lost in print and filled in"
+    return f"{text} (confidence {mine[0].confidence}{lost})"
 
 
-def figures_of(row: Published) -> Iterator[tuple[str, float]]:
+def figures_of(row: Published, precision: str = "32-true") -> Iterator[tuple[str, float]]:
     """(our figure, the printed value): exact figures only, no bounds; epochs counted from 1.
 
     The posts' train acc stands beside the threshold's epoch. Post IV's losses are the lowest of the run, not the last.
@@ -60,9 +69,9 @@ def figures_of(row: Published) -> Iterator[tuple[str, float]]:
         "best_val_acc": row.val_acc_best,
         "final_train_loss": row.final_loss,
         "final_val_loss": row.final_val_loss,
-        "seconds_per_epoch": row.seconds_per_epoch,
-        "power_w": row.power_w,
     }
+    if row.precision == precision:
+        found |= {"seconds_per_epoch": row.seconds_per_epoch, "power_w": row.power_w}
     if at is not None:
         found[f"epoch_to_{at}"] = row.epoch(row.epoch_at_threshold)
         found[f"val_acc_at_{at}"] = row.val_acc_at_threshold

@@ -16,15 +16,16 @@ from resnetlab.swings import EPOCHS
 __all__ = ["COLUMNS", "answer", "participants", "riddle"]
 
 COLUMNS = (
-    Column("swing_running", "val swing, running", "max - min of the validation ce, running statistics", 3),
+    Column("swing_running", "val swing, running", "swing of the validation ce, running statistics", 3),
     Column("swing_recal", "re-estimated", "the same with batch-norm statistics re-estimated on training images", 3),
-    Column("swing_train", "train swing", "max - min of the training ce", 3),
+    Column("swing_train", "train swing", "swing of the training ce", 3),
     Column("least_val_acc", "least val acc, running", "least validation accuracy, running statistics", 3),
     Column("least_val_acc_recal", "re-estimated", "least validation accuracy, re-estimated statistics", 3),
     Column("weight_norm", "weight norm", "Euclidean norm of all weights, mean over these epochs", 1),
-    Column("relative_update", "relative update", "|change| / |weights| of one step: of each epoch's last, the mean", 5),
+    Column("relative_update", "relative update", "|change| / |weights| of one step, each epoch's last; mean", 5),
 )
 SWINGS = 2.0  # a swing is a riddle if it is more than so many times that of the training loss
+SILENT = {"recalibrate_bn", "threads"}  # change nothing in a run
 LEFT = 0.5  # and explained by the statistics if less than this share of it is left without the running ones
 
 
@@ -40,8 +41,8 @@ def riddle(configurations: Configurations, thresholds: Sequence[str]) -> Picture
     drawn = participants(configurations)[: len(COLORS)]
     if not drawn:
         return (
-            "The riddle of the swinging validation loss: needs recalibrate_bn=true or model.norm=group, and runs of "
-            f"{EPOCHS[0] + 4} epochs or more."
+            "The riddle of the swinging validation loss: needs recalibrate_bn=true or model.norm=group, runs of "
+            f"{EPOCHS[0] + 4} epochs or more, and a schedule that is not stretched."
         )
     figure, (loss, weights, update) = paper(2.8, 1.1, 1.1)
     for color, c in zip(COLORS, drawn, strict=False):
@@ -57,7 +58,7 @@ def riddle(configurations: Configurations, thresholds: Sequence[str]) -> Picture
     whole_epochs(update)
     caption = (
         "Validation cross-entropy with running (solid) and re-estimated (dashed) batch-norm statistics of the same "
-        f"weights; their norm; how far one step turns them. {counted([drawn])}"
+        f"weights; their norm; how far each epoch's last step moves them. {counted([drawn])}"
     )
     return Picture("riddle", "The riddle of the swinging validation loss", caption, figure)
 
@@ -78,7 +79,7 @@ def answer(configurations: Configurations) -> Iterator[str]:
     found = participants(configurations)
     pairs = [c for c in found if norm(c) == "batch" and c.values("swing_recal")]
     for c in pairs:
-        yield sentence(c, next((other for other in found if differing_keys(c, other) == {"model.norm"}), None))
+        yield sentence(c, control_of(c, found))
     riddles = [c for c in pairs if mean(c, "swing_running") > SWINGS * mean(c, "swing_train")]
     if not pairs:
         yield "No run here was validated with both kinds of statistics, so the cause cannot be told."
@@ -88,7 +89,7 @@ def answer(configurations: Configurations) -> Iterator[str]:
             "answer."
         )
     else:
-        yield conclusion(riddles)
+        yield conclusion(riddles, [control for c in riddles if (control := control_of(c, found))])
 
 
 def sentence(c: Configuration, control: Configuration | None) -> str:
@@ -102,20 +103,31 @@ def sentence(c: Configuration, control: Configuration | None) -> str:
     return f"{text}."
 
 
-def conclusion(riddles: Configurations) -> str:
+def control_of(c: Configuration, found: Configurations) -> Configuration | None:
+    """The same without running statistics, which cannot be re-estimated there."""
+    return next((other for other in found if (differing_keys(c, other) or set()) - SILENT == {"model.norm"}), None)
+
+
+def conclusion(riddles: Configurations, controls: Configurations) -> str:
     shares = [mean(c, "swing_recal") / mean(c, "swing_running") for c in riddles]
-    explained = sum(share < LEFT for share in shares)
     low, high = min(shares), max(shares)
     left = f"{low:.0%}" if len(shares) == 1 else f"{low:.0%} to {high:.0%}"
     text = (
         f"In {len(riddles)} of these the validation loss swings more than {SWINGS:g} times as much as the training "
         f"loss; re-estimating the statistics leaves {left} of the swing. "
     )
-    if explained == len(riddles):
-        return text + "As far as these runs go, the running statistics are the cause, not the loss surface."
+    if controls:
+        swinging = sum(mean(c, "swing_running") > SWINGS * mean(c, "swing_train") for c in controls)
+        text += f"Of {len(controls)} controls without running statistics {swinging} swing{'s' * (swinging == 1)} so. "
+    explained = sum(share < LEFT for share in shares)
     if explained == 0:
-        return text + "As far as these runs go, the running statistics do not explain it."
-    return text + f"They explain it (less than {LEFT:.0%} left) in {explained} of {len(riddles)}."
+        verdict = "the running statistics do not explain it"
+    elif explained < len(riddles):
+        verdict = f"they explain most of it in {explained} of {len(riddles)}"
+    else:
+        verdict = "most of the swing is the running statistics', not the loss surface's"
+    alone = " One run each, though: a hint." if max(c.n for c in riddles) == 1 else ""
+    return f"{text}As far as these runs go, {verdict}.{alone}"
 
 
 def norm(configuration: Configuration) -> str:

@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from resnetlab.report.collect import Collection
-from resnetlab.report.columns import NOTHING, SETTINGS, PublishedFigures, cell, columns, number, setting_text
+from resnetlab.report.columns import COSTS, NOTHING, SETTINGS, PublishedFigures, cell, columns, number, setting_text
 from resnetlab.report.compare import Comparison
-from resnetlab.report.configurations import Configuration
+from resnetlab.report.configurations import Configuration, Key
 from resnetlab.report.statistics import Spread, spread
 
 __all__ = ["count_text", "mean_sd", "pairs_csv", "print_table", "table_csv", "table_md"]
 
-Published = Mapping[str, PublishedFigures]
+Published = Mapping[Key, PublishedFigures]
 WIDTH = 120
 
 
@@ -56,8 +56,8 @@ def print_table(collection: Collection) -> None:
 
 def marked(configuration: Configuration) -> str:
     """The label, with the mark of runs that saw a part of the data."""
-    subset = configuration.subset
-    return configuration.label if subset is None else f"{configuration.label} (subset of {subset})"
+    reduced = configuration.reduced_data
+    return f"{configuration.label} ({reduced})" if reduced else configuration.label
 
 
 def remark_lines(collection: Collection) -> list[str]:
@@ -89,8 +89,10 @@ def line(c: Configuration, thresholds: Sequence[str], published: Published | Non
         found = c.spread(column.figure) or Spread(0, float("nan"))
         cells += [found.mean if found.n else None, found.sd, found.n, found.low, found.high]
         if published is not None:
-            printed = published[c.name].mean(column.figure) if c.name in published else None
-            apart = (found.mean - printed) / found.sd if printed is not None and found.sd else None
+            printed = published[c.key].mean(column.figure) if c.key in published else None
+            apart = None
+            if printed is not None and found.sd and column.figure not in COSTS:
+                apart = (found.mean - printed) / found.sd
             cells += [printed, apart]
     return cells
 
@@ -143,7 +145,7 @@ def table_md(collection: Collection, published: Published | None) -> str:
     heads = ["study", "configuration", "n", *(column.heading for column in shown), *SETTINGS.values()]
     lines = [row_md(heads), row_md(["---"] * len(heads))]
     for c in collection.configurations:
-        cells = [cell(c, column, (published or {}).get(c.name)) for column in shown]
+        cells = [cell(c, column, (published or {}).get(c.key)) for column in shown]
         figures = [f"{found.text} ({'; '.join(found.notes)})" if found.notes else found.text for found in cells]
         lines.append(
             row_md([c.study, marked(c), count_text(c.n), *figures, *(setting_text(c, key) for key in SETTINGS)])

@@ -9,7 +9,7 @@ from resnetlab.report.arguments import argue
 from resnetlab.report.collect import Collection
 from resnetlab.report.columns import PublishedFigures
 from resnetlab.report.compare import compare
-from resnetlab.report.configurations import Configuration
+from resnetlab.report.configurations import Configuration, Key
 from resnetlab.report.figures import Picture, series_plot, side_by_side, write
 from resnetlab.report.page import Drawn, StudyFigures, page
 from resnetlab.report.table import pairs_csv, table_csv, table_md
@@ -21,12 +21,11 @@ MOST_OVERLAID = 8
 
 
 def write_report(
-    collection: Collection, out: Path, published: Mapping[str, PublishedFigures] | None = None
+    collection: Collection, out: Path, published: Mapping[Key, PublishedFigures] | None = None
 ) -> list[Path]:
     """Writes report.html, table.csv, table.md, pairs.csv and figures/*.png|svg below `out`; returns the first four.
 
-    published: what was printed about a configuration, by its folder's name (choices and hash); None leaves it out of
-    the tables.
+    published: what was printed about a configuration, by its key; None leaves it out of the tables.
     """
     comparisons = {figure: compare(collection.configurations, figure) for figure in compared(collection.thresholds)}
     clear(out / "figures")
