@@ -30,9 +30,9 @@ class Part:
     optimum   the best figure along `key` lies inside [at_least, at_most] of the key
     count     a number of the network's, value +- margin or at_least: no chance in it
 
-    home: the name of the published surroundings from which departures are told. needs: {figure: its least mean}, for
-    configurations that have nothing to show otherwise, of a contrast's only b. where: of all sides. margin: of figures
-    that are compared as logarithms in powers of ten, and -0.3 of a "higher" reads: higher than half.
+    home: the name of the published surroundings from which departures are told. where: of all sides.
+    needs: {"amplitude": its least mean}, of a level's or a contrast's b, without which there is nothing to show.
+    margin: of figures that are compared as logarithms in powers of ten, and -0.3 of a "higher" reads: higher than half.
     """
 
     rule: str
@@ -54,6 +54,12 @@ class Part:
     share: Sequence[float] = (0.0, 1.0)
     needs: Mapping[str, float] = field(default_factory=dict)
     full: bool = False
+
+    @property
+    def named(self) -> set[str]:
+        """The published configurations that it names."""
+        sides = [side.get("preset", []) for side in (self.a, self.b)]
+        return {*self.presets, *(name for side in sides for name in ([side] if isinstance(side, str) else side))}
 
     @property
     def relation(self) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from scipy.special import bdtr, bdtrc, betaincinv, stdtr
 
+from resnetlab.report.statistics import means_apart
+
 __all__ = ["Tails", "clopper_pearson", "difference", "share", "slope", "within"]
 
 
@@ -42,15 +44,11 @@ def difference(a: Sequence[float], b: Sequence[float], expect: str, margin: floa
 
     equal: two one-sided tests. None where a side has one run, or no run differs from its side.
     """
-    if min(len(a), len(b)) < 2:
+    found = means_apart(a, b)
+    if found is None:
         return None
-    errors = [statistics.variance(side) / len(side) for side in (a, b)]
-    total = sum(errors)
-    if total <= 1e-24 * max(abs(x) for x in (*a, *b, 1e-300)) ** 2:
-        return None
-    freedom = total**2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, (a, b), strict=True))
-    apart = statistics.fmean(a) - statistics.fmean(b)
-    return tails(apart, math.sqrt(total), freedom, expect, margin, math.sqrt(total * min(len(a), len(b)) / 2))
+    sd = found.error * math.sqrt(min(len(a), len(b)) / 2)
+    return tails(found.difference, found.error, found.freedom, expect, margin, sd)
 
 
 def tails(apart: float, error: float, freedom: float, expect: str, margin: float, sd: float) -> Tails:

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resnetlab.claims.data import Claim
-from resnetlab.claims.pools import Departures, Pool
-from resnetlab.claims.rules import Finding, find
+from resnetlab.claims.departures import Departures
+from resnetlab.claims.finding import Finding
+from resnetlab.claims.pools import Pool
+from resnetlab.claims.rules import find
 from resnetlab.report.compare import ALPHA
 from resnetlab.report.statistics import holm, seeds_needed
 
-__all__ = ["CANNOT", "FAILS", "HOLDS", "Judged", "Verdict", "judge"]
+__all__ = ["CANNOT", "FAILS", "HOLDS", "PARTLY", "Judged", "Verdict", "judge"]
 
-HOLDS, FAILS, CANNOT = "holds", "does not hold", "cannot tell"
+HOLDS, FAILS, PARTLY, CANNOT = "holds", "does not hold", "holds in part", "cannot tell"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim. verdict: HOLDS, FAILS or CANNOT; scope: how the runs behind it differ from the published ones."""
+    """A claim. verdict: HOLDS, FAILS, PARTLY, CANNOT; scope: how the runs behind it differ from the published ones."""
 
     claim: Claim
     verdict: str
@@ -36,7 +38,7 @@ class Verdict:
     @property
     def full(self) -> bool:
         """Whether nothing is left to decide."""
-        return self.verdict != CANNOT and not self.scope
+        return self.verdict in (HOLDS, FAILS) and not self.scope
 
     def __str__(self) -> str:
         return f"{self.verdict} ({self.scope})" if self.scope else self.verdict
@@ -81,7 +83,7 @@ def more(finding: Finding, alpha: float) -> str:
 def together(claim: Claim, parts: Sequence[Judged]) -> Verdict:
     """Holds if all parts do, does not if one does not.
 
-    Of reduced runs the parts that are relations are enough, since the others are never decided by them.
+    In part if the relations do, and the levels, which reduced runs never decide, have no run.
     """
     if claim.settled:
         return Verdict(claim, HOLDS, "", parts)
@@ -94,7 +96,7 @@ def together(claim: Claim, parts: Sequence[Judged]) -> Verdict:
         return Verdict(claim, HOLDS, scopes(held), parts)
     reduced = [part for part in held if not part.finding.scope.full]
     if reduced and len(held) + len(silent) == len(parts):
-        return Verdict(claim, HOLDS, f"{scopes(held)}; the relation, not the levels", parts)
+        return Verdict(claim, PARTLY, f"{scopes(held)}; the relation, not the levels", parts)
     return Verdict(claim, CANNOT, "", parts)
 
 

@@ -1,18 +1,17 @@
-"""Runs of one configuration, whatever study they are from, and how far a configuration is from a published one."""
+"""Runs of one configuration, whatever study they are from, and whether it is the one that is asked for."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from resnetlab.claims.data import Where, homes
-from resnetlab.claims.figures import figure
-from resnetlab.published.match import matching_preset
-from resnetlab.report.collect import Collection as Collected
-from resnetlab.report.configurations import plain
+from resnetlab.claims.data import Where
+from resnetlab.claims.figures import figure, reached
+from resnetlab.published.match import SILENT, matching_preset
+from resnetlab.report.collect import Collection
 from resnetlab.report.runs import Run
 
-__all__ = ["DEFAULTS", "Departures", "Pool", "departures", "fits", "pooled", "same_network", "settings"]
+__all__ = ["DEFAULTS", "Pool", "fits", "pooled", "settings"]
 
 TOP = (
     *("model", "data", "optimizer", "schedule", "regularization", "averaging"),
@@ -33,10 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "schedule.lowest_momentum": 0.85,
     "schedule.shape": "half",
 }
-REDUCING = ("model", "data", "model.depth", "data.limit", "data.resolution", "epochs", "schedule.stretch")
-RECIPE = ("optimizer", "schedule", "regularization")
-SAME = ({"adam", "adamw"},)  # one algorithm, here and in Keras
-SILENT = ("recalibrate_bn", "threads")  # change no figure of a run
+UNSEEN = {*SILENT} - {"precision"}  # change no figure of a run but its costs; of the precision claims speak
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,15 @@ class Pool:
         found = (figure(run, name) for run in self.runs)
         return [value for value in found if value is not None]
 
+    def together(self, first: str, second: str) -> list[tuple[float, float]]:
+        """Both figures of each run that has both."""
+        found = ((figure(run, first), figure(run, second)) for run in self.runs)
+        return [(a, b) for a, b in found if a is not None and b is not None]
+
+    def looked_at(self, name: str) -> int:
+        """How many runs could tell the figure: those that have it, or all where not to reach it is a result."""
+        return len(self.runs) if reached(name) else len(self.values(name))
+
     def setting(self, key: str) -> Any:
         """first_knot is the first epoch of a piecewise linear schedule's milestones: 0 if the rate falls at once."""
         if key == "preset":
@@ -62,8 +67,18 @@ class Pool:
         return self.settings.get(key, DEFAULTS.get(key))
 
     @property
-    def machines(self) -> set[str]:
-        return {str(run.manifest.get("device")) for run in self.runs}
+    def loads(self) -> set[tuple[str, ...]]:
+        """On what its runs ran, and what they did beside training: what costs depend on."""
+        return {load(run) for run in self.runs}
+
+    def under(self, conditions: tuple[str, ...]) -> "Pool":
+        """The runs of that load alone."""
+        return replace(self, runs=tuple(run for run in self.runs if load(run) == conditions))
+
+
+def load(run: Run) -> tuple[str, ...]:
+    validations = run.manifest["differs_from_defaults"].get("recalibrate_bn", False)
+    return str(run.manifest.get("device")), str(run.manifest.get("threads")), str(validations)
 
 
 def settings(used: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,7 +88,7 @@ def settings(used: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, 
     0, a penalty and a decoupled decay are two numbers, and a shift that is not applied is none.
     """
     found = {key: used.get(key) for key in TOP} | {"averaging": used.get("averaging") or "none"}
-    found |= {key: value for key, value in identity.items() if key not in (*TOP, *SILENT)}
+    found |= {key: value for key, value in identity.items() if key not in (*TOP, *UNSEEN)}
     found |= {"wd": found["wd"] or 0.0, "l2": found["l2"] or 0.0}
     if found["regularization"] != "coupled":
         found["regularization"] = "decoupled"
@@ -82,7 +97,7 @@ def settings(used: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, 
     return {key: value for key, value in found.items() if value is not None and value != DEFAULTS.get(key)}
 
 
-def pooled(collection: Collected) -> list[Pool]:
+def pooled(collection: Collection) -> list[Pool]:
     """The runs by configuration; of a configuration and seed that is there twice, the one with more columns counts.
 
     Runs without a manifest are in none, because what they are is not known.
@@ -112,76 +127,3 @@ def _fits(value: Any, wanted: Any) -> bool:
         number = isinstance(value, int | float)
         return number and wanted.get("min", value) <= value <= wanted.get("max", value)
     return value in wanted if isinstance(wanted, list) else value == wanted
-
-
-@dataclass(frozen=True)
-class Departures:
-    """How runs differ from the published ones, in words. reduced: smaller networks, data, images or budgets.
-
-    foreign: by another recipe, so that they say nothing of the claim.
-    """
-
-    reduced: tuple[str, ...] = ()
-    other: tuple[str, ...] = ()
-    foreign: bool = False
-
-    @property
-    def full(self) -> bool:
-        return not self.reduced and not self.other
-
-    def __str__(self) -> str:
-        parts = [("reduced: ", self.reduced), ("other than published: ", self.other)]
-        return "; ".join(head + ", ".join(texts) for head, texts in parts if texts)
-
-
-def departures(pools: Iterable[Pool], home: str, varied: Iterable[str]) -> Departures:
-    """From the home's settings, leaving out the keys that a claim varies.
-
-    A published configuration departs only where it is another network or data set than the claim's. Another recipe is
-    foreign, but for a constant rate in place of a piecewise one, which begins with it.
-    """
-    published = settings(homes()[home], homes()[home])
-    published.pop("preset")
-    varied = set(varied)
-    reduced: dict[str, None] = {}
-    other: dict[str, None] = {}
-    foreign = False
-    for pool in pools:
-        for key in sorted(k for k in {*pool.settings, *published} if not is_varied(k, varied, pool)):
-            mine, theirs = (side.get(key, DEFAULTS.get(key)) for side in (pool.settings, published))
-            if mine == theirs or (key == "optimizer" and {mine, theirs} in SAME):
-                continue
-            more = key == "epochs" and mine is not None and mine > theirs
-            if key in REDUCING and not more:
-                if key != "epochs" or pool.preset is None:
-                    reduced[words(key, mine)] = None
-            elif pool.preset is None:
-                other[words(key, mine)] = None
-                foreign |= key in RECIPE and (mine, str(theirs).split("_")[0]) != ("constant", "piecewise")
-    return Departures(tuple(reduced), tuple(other), foreign)
-
-
-def is_varied(key: str, varied: Collection[str], pool: Pool) -> bool:
-    """Whether a claim varies the key, or the choice that it is an option of; an unused shift is no departure."""
-    unused = key == "shift" and pool.setting("data.augment") is False
-    choice = "averaging" if key == "ema_momentum" else key.split(".")[0]
-    return key in varied or key == "precision" or unused or (choice != key and choice in varied)
-
-
-def same_network(pool: Pool, home: str, varied: Iterable[str]) -> bool:
-    """Whether its network and data set are the home's in all that decides the number of its parameters."""
-    published = homes()[home]
-    network = {key for key in {*pool.settings, *published} if key == "data" or key.startswith("model")}
-    network -= {*varied, "model.bn_momentum", "model.bn_eps"}
-    return all(pool.setting(key) == published.get(key, DEFAULTS.get(key)) for key in network)
-
-
-def words(key: str, value: Any) -> str:
-    """For example "resnet20v2", "20 epochs", "data.resolution 16"."""
-    if key in ("model", "data", "schedule", "optimizer"):
-        return str(value)
-    if key == "epochs":
-        return f"{value} epochs"
-    if key == "schedule.milestones":
-        return "other milestones"
-    return f"{key} {'default' if value is None else plain(value)}"

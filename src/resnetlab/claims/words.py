@@ -1,7 +1,5 @@
 """How figures and sides are written in a verdict."""
 
-from collections.abc import Sequence
-
 from resnetlab.claims.data import Part
 from resnetlab.claims.figures import LOGARITHMIC
 from resnetlab.claims.pools import Pool
@@ -12,10 +10,8 @@ __all__ = ["name", "short", "told"]
 
 SHORT = {
     "amplitude": "swing of val ce, epochs 10-36",
-    "amplitude_recal": "swing of val ce with re-estimated statistics",
     "swing_left": "share of the swing left with re-estimated statistics",
     "jump_ratio": "largest jump of val ce over that of train ce, epochs 10-36",
-    "jump_train": "largest jump of train ce, epochs 10-36",
     "rise_train": "largest rise of train ce in an epoch",
     "calm_ratio": "largest jump of val ce at a tenth of the lr over that in epochs 10-36",
     "damping": "roughness of val ce before the first drop of lr over that after it",
@@ -33,12 +29,14 @@ def short(figure: str) -> str:
     return f"{text} (compared as logarithms)" if figure in LOGARITHMIC else text
 
 
-def told(values: Sequence[float]) -> str:
-    """For example "0.9231 ± 0.0012 (n = 3)"."""
-    found = spread(values)
-    assert found is not None
+def told(pool: Pool, figure: str) -> str:
+    """For example "0.9231 ± 0.0012 (n = 3)", "(n = 3 of 10)" where the others do not have it."""
+    found = spread(pool.values(figure))
+    if found is None:
+        return f"none (n = 0 of {len(pool.runs)})"
     sd = "" if found.sd is None else f" ± {found.sd:.2g}"
-    return f"{found.mean:.4g}{sd} (n = {found.n})"
+    of = f" of {len(pool.runs)}" if found.n < len(pool.runs) else ""
+    return f"{found.mean:.4g}{sd} (n = {found.n}{of})"
 
 
 def name(pool: Pool, part: Part, side: str = "") -> str:

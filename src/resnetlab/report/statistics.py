@@ -11,7 +11,18 @@ from itertools import combinations
 import numpy as np
 from scipy.special import chdtri, ndtr, stdtr, stdtrit
 
-__all__ = ["Spread", "holm", "least_permutation_p", "permutation", "pooled_sd", "seeds_needed", "spread", "welch"]
+__all__ = [
+    "Apart",
+    "Spread",
+    "holm",
+    "least_permutation_p",
+    "means_apart",
+    "permutation",
+    "pooled_sd",
+    "seeds_needed",
+    "spread",
+    "welch",
+]
 
 CONFIDENCE = 0.95
 EXACT = 20_000  # up to so many ways to deal the runs out, all are tried; above, as many are drawn
@@ -52,15 +63,29 @@ def student(freedom: int) -> float:
 
 def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Two-sided p of Welch's t-test, which allows for unequal sd; None where a side has n = 1 or neither has an sd."""
+    found = means_apart(a, b)
+    return None if found is None else float(2 * stdtr(found.freedom, -abs(found.difference) / found.error))
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """mean(a) - mean(b), its standard error, and Welch's degrees of freedom."""
+
+    difference: float
+    error: float
+    freedom: float
+
+
+def means_apart(a: Sequence[float], b: Sequence[float]) -> Apart | None:
+    """None where a side has n = 1 or neither has an sd."""
     if min(len(a), len(b)) < 2:
         return None
     errors = [statistics.variance(side) / len(side) for side in (a, b)]
     total = sum(errors)
-    if total == 0:
+    if total <= 1e-24 * max(map(abs, (*a, *b))) ** 2:  # rounding
         return None
-    t = (statistics.fmean(a) - statistics.fmean(b)) / math.sqrt(total)
     freedom = total**2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, (a, b), strict=True))
-    return float(2 * stdtr(freedom, -abs(t)))
+    return Apart(statistics.fmean(a) - statistics.fmean(b), math.sqrt(total), freedom)
 
 
 def permutation(a: Sequence[float], b: Sequence[float]) -> float:
