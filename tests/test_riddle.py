@@ -74,7 +74,7 @@ def test_group_norm_is_the_control_of_its_counterpart() -> None:
     first, last = answer(found())
     assert "with group norm instead (n = 1) by 0.12" in first
     assert "In 1 of these" in last
-    assert "Of 1 controls without running statistics 0 swing so" in last
+    assert "leaves 10% of the swing, norms without them 6%." in last
 
 
 def test_an_even_fall_is_no_swing() -> None:

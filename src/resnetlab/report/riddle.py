@@ -89,7 +89,7 @@ def answer(configurations: Configurations) -> Iterator[str]:
             "answer."
         )
     else:
-        yield conclusion(riddles, [control for c in riddles if (control := control_of(c, found))])
+        yield conclusion(riddles, [(c, control) for c in riddles if (control := control_of(c, found))])
 
 
 def sentence(c: Configuration, control: Configuration | None) -> str:
@@ -108,17 +108,15 @@ def control_of(c: Configuration, found: Configurations) -> Configuration | None:
     return next((other for other in found if (differing_keys(c, other) or set()) - SILENT == {"model.norm"}), None)
 
 
-def conclusion(riddles: Configurations, controls: Configurations) -> str:
+def conclusion(riddles: Configurations, controls: Sequence[tuple[Configuration, Configuration]]) -> str:
     shares = [mean(c, "swing_recal") / mean(c, "swing_running") for c in riddles]
-    low, high = min(shares), max(shares)
-    left = f"{low:.0%}" if len(shares) == 1 else f"{low:.0%} to {high:.0%}"
     text = (
         f"In {len(riddles)} of these the validation loss swings more than {SWINGS:g} times as much as the training "
-        f"loss; re-estimating the statistics leaves {left} of the swing. "
+        f"loss; re-estimating the statistics leaves {percent(shares)} of the swing"
     )
     if controls:
-        swinging = sum(mean(c, "swing_running") > SWINGS * mean(c, "swing_train") for c in controls)
-        text += f"Of {len(controls)} controls without running statistics {swinging} swing{'s' * (swinging == 1)} so. "
+        kept = [mean(control, "swing_running") / mean(c, "swing_running") for c, control in controls]
+        text += f", norms without them {percent(kept)}"
     explained = sum(share < LEFT for share in shares)
     if explained == 0:
         verdict = "the running statistics do not explain it"
@@ -127,7 +125,12 @@ def conclusion(riddles: Configurations, controls: Configurations) -> str:
     else:
         verdict = "most of the swing is the running statistics', not the loss surface's"
     alone = " One run each, though: a hint." if max(c.n for c in riddles) == 1 else ""
-    return f"{text}As far as these runs go, {verdict}.{alone}"
+    return f"{text}. As far as these runs go, {verdict}.{alone}"
+
+
+def percent(shares: Sequence[float]) -> str:
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return low if low == high else f"{low} to {high}"
 
 
 def norm(configuration: Configuration) -> str:
