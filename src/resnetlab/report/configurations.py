@@ -14,7 +14,7 @@ Key = tuple[str, str, str]
 CHOICES = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
 # keys of the summary; those that depend on a choice's default (wd 0.2) stand there as they were used
 TOP_LEVEL = ("epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift", "subset")
-SHOWN_APART = ("data.limit", "data.resolution")  # by reduced_data
+SHOWN_APART = ("data.limit", "data.resolution", "recalibrate_bn")  # by reduced_data; changes no figure of a run
 SHORT = {"batch_size": "batch", "momentum": "m", "ema_momentum": "ema m", "recalibrate_bn": "recalibrated"}
 
 
