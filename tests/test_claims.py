@@ -218,7 +218,8 @@ def verdict_of(runs: Sequence[Run], claim: Claim) -> Verdict:
     return judge([claim], pooled(collection))[0]
 
 
-QUICK = {"III-02", "IV-10", "NB-19"}  # of each kind that could go wrong alone: no parts, first_knot, another post's run
+# of each kind that could go wrong alone: no parts, first_knot, another post's run, an own length
+QUICK = {"III-02", "IV-10", "NB-19", "C2-03"}
 
 
 @pytest.mark.parametrize(

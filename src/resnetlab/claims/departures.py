@@ -15,6 +15,7 @@ from resnetlab.report.configurations import plain
 __all__ = ["Departures", "away", "departures", "same_network"]
 
 SMALLER = ("data", *REDUCING)
+BUDGET = ("epochs", "schedule.length", "schedule.stretch")  # which each publication has its own of
 RECIPE = ("optimizer", "schedule", "regularization")
 SAME = ({"adam", "adamw"},)  # one algorithm, here and in Keras
 
@@ -59,7 +60,7 @@ def departures(pools: Iterable[Pool], part: Part, varied: Iterable[str]) -> Depa
                 continue
             more = key == "epochs" and mine is not None and mine > theirs
             if key in SMALLER and not more:
-                if key != "epochs" or not known:
+                if key not in BUDGET or not known:
                     reduced[words(key, mine)] = None
             elif not known:
                 other[words(key, mine)] = None
