@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -37,7 +38,6 @@ from resnetlab.report.configurations import Configuration
 from resnetlab.report.runs import Run, read_run
 from resnetlab.report.statistics import holm
 from resnetlab.summary import summarize
-from resnetlab.swings import fluctuation
 from synthetic import change_summary, manifest
 
 COUNTS = {"I": 21, "II": 14, "IV": 29, "NB": 21, "C2": 6, "C1": 4, "III": 2, "V": 5, "VI": 4}  # of the sources' claims
@@ -688,12 +688,15 @@ def test_figures_of_the_rows(tmp_path: Path) -> None:
     path = plant(tmp_path, 0, best=0.93, swing=3.0, left=0.3)
     rows = rows_of(60, 0.93, 3.0, 0.3, 0)
     inside = [row for row in rows if 10 <= row["epoch"] <= 36]
-    swing, again = fluctuation(rows), fluctuation(rows, "val/ce_recal")
-    assert swing
-    assert again
+    swings = []
+    for column in ("val/ce", "val/ce_recal"):
+        values = np.array([row[column] for row in inside])
+        places = np.arange(len(values))
+        swings.append(float(np.ptp(values - np.polyval(np.polyfit(places, values, 1), places))))
     jumps = [abs(b["val/ce"] - a["val/ce"]) for a, b in pairwise(inside)]
     steps = [abs(b["train/ce"] - a["train/ce"]) for a, b in pairwise(inside)]
-    expected = [swing, again / swing, max(jumps) / max(steps), 12, 0.93 - 0.5 * math.exp(-2.5)]
+    amplitude = max(row["val/ce"] for row in inside) - min(row["val/ce"] for row in inside)
+    expected = [amplitude, swings[1] / swings[0], max(jumps) / max(steps), 12, 0.93 - 0.5 * math.exp(-2.5)]
     assert of(path, "amplitude", "swing_left", "jump_ratio", "onset", "lowest_acc") == pytest.approx(expected)
     at_50, second = 0.93 - 0.5 * math.exp(-12.5), 0.93 - 0.5 * math.exp(-0.5)
     assert of(path, "best_by_50", "acc_of_epoch_2", "best_by_61") == [pytest.approx(at_50), pytest.approx(second), None]
@@ -702,6 +705,12 @@ def test_figures_of_the_rows(tmp_path: Path) -> None:
     drop = [rows[i]["val/acc"] for i in range(17, 23)]
     assert of(path, "drop_gain") == [pytest.approx(sum(drop[3:]) / 3 - sum(drop[:3]) / 3)]
     assert of(path, "power_w", "train_acc_at_0.94") == [None, None]
+
+
+def test_a_stretched_schedule_has_no_figures_of_numbered_epochs(tmp_path: Path) -> None:
+    path = plant(tmp_path, 0, swing=3.0, left=0.3, **{"schedule.stretch": True})
+    assert of(path, "amplitude", "swing_left", "jump_ratio", "calm_ratio", "lowest_acc") == [None] * 5
+    assert of(path, "onset") == [12]
 
 
 @pytest.mark.parametrize(("column", "epoch"), [("lr", 3), ("val/acc", 21)])

@@ -78,6 +78,7 @@ def test_a_refusal_as_a_process() -> None:
     assert not os.listdir()
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_costs_nothing() -> None:
     """train.py | head -1: the run goes on in silence to its end."""
     arguments = [*command(*TINY, "epochs=2", "trainer.progress=lines")]
@@ -140,6 +141,7 @@ def test_a_job_that_cannot_run_does_not_stop_the_others() -> None:
     assert json.loads(summary.read_text())["wd"] == 0.2
 
 
+@pytest.mark.slow
 def test_hydra_still_shows_the_configuration() -> None:
     done = subprocess.run(
         [sys.executable, str(TRAIN), "--cfg", "job", "wd=0.3"],

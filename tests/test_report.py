@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -298,3 +299,74 @@ def test_the_console_table_fits(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, printed.splitlines())) <= 120
     assert "n = 1, no spread" in printed
     assert not Path("out").exists()
+
+
+def test_runs_behind_a_link_are_read_and_a_loop_ends() -> None:
+    real = write_run(Path("elsewhere")).parent
+    RUNS.mkdir()
+    (RUNS / "linked").symlink_to(real.absolute())
+    (RUNS / "loop").symlink_to(RUNS.absolute())
+    assert len(collect([RUNS]).runs) == 1
+
+
+def test_only_pictures_that_a_report_wrote_are_removed() -> None:
+    write_run(RUNS, wd=0.1)
+    write_run(RUNS, wd=0.3)
+    mine = Path("out/figures/01-mine.png")
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    report()
+    before = {path.name for path in mine.parent.glob("*.png")}
+    shutil.rmtree(next(RUNS.rglob("*wd0.1*")))
+    report()
+    after = {path.name for path in mine.parent.glob("*.png")}
+    assert "01-mine.png" in after < before
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("epochs_trained", 10**30), ("best_val_acc", 1e300), ("seed", True), ("seed", -3), ("epochs", "60")),
+        *(("epochs", -4), ("final_val_acc", 10**400), ("seed", 10**400)),
+    ],
+)
+def test_numbers_that_no_run_has_make_it_unreadable_and_spare_the_others(key: str, value: object) -> None:
+    write_run(RUNS, seed=0)
+    change_summary(write_run(RUNS, seed=1), **{key: value})
+    collection = collect([RUNS])
+    assert len(collection.runs) == 1
+    assert [unused.kind for unused in collection.unused] == ["unreadable"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *({"model": 3}, {"epochs": "many"}, {"epochs": -4}, {"model.depth": None}, {"schedule.milestones": [5]}),
+        *({"schedule.milestones": []}, {"schedule.milestones": {"a": 1}}, {"epochs": float("nan")}),
+    ],
+)
+def test_a_manifest_that_makes_no_sense_is_as_good_as_none(odd: dict[str, object]) -> None:
+    path = write_run(RUNS) / "manifest.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"differs_from_defaults": content["differs_from_defaults"] | odd}))
+    (run,) = collect([RUNS]).runs
+    assert run.manifest == {}
+    assert any("no manifest.json that can be read" in remark for remark in run.remarks)
+    assert main(["report", "runs"]) == 0
+
+
+def test_what_rich_takes_for_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    change_summary(write_run(RUNS), study="[/red]")
+    assert main(["report", "runs"]) == 0
+    assert "[/red]" in capsys.readouterr().out
+
+
+def test_a_file_in_place_of_the_reports_folder_is_said_before_anything_is_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_run(RUNS)
+    Path("out").write_text("a file")
+    assert main(["report", "runs", "--out", "out"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "--out (=out/figures) cannot be made: Not a directory" in said.err

@@ -66,7 +66,9 @@ def test_a_killed_run_equals_an_undisturbed_one(empty_folder: Path, monkeypatch:
     assert not list(results[1].rglob("*.part"))
 
 
-@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("stop", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_says_what_is_kept_and_its_status_tells(stop: signal.Signals, status: int) -> None:
     stop_in_the_middle_of_an_epoch(1, stop, status)
     said = Path("log").read_text()

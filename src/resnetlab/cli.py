@@ -1,6 +1,7 @@
 """The command `resnetlab`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         options.overrides += rest
     try:
         options.command(options)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         from resnetlab.front_door import REFUSALS, complain
 
@@ -139,6 +143,10 @@ def run_report(options: argparse.Namespace) -> None:
     for folder in options.folders:
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
+    if options.out is not None:
+        from resnetlab.report.write import make_folder
+
+        make_folder(options.out / "figures")
     collection = collect(options.folders)
     print_table(collection)
     if options.out is not None:

@@ -21,6 +21,7 @@ from resnetlab.front_door import sweep
 from resnetlab.interpolation import interpolate
 from resnetlab.range_test import Ramp, exploded, range_test, suggestions
 from resnetlab.report.tools import PICTURES, draw_interpolation, draw_range_test, draw_schedules
+from resnetlab.report.write import make_folder
 from resnetlab.run import threads
 from resnetlab.schedules import shortfall
 from resnetlab.speech import speak
@@ -176,14 +177,6 @@ def kept(write: Any, measured: Iterable[Any]) -> Iterator[None]:
         write()
         raise KeyboardInterrupt("interrupted; what was measured is written") from None
     write()
-
-
-def make_folder(folder: Path) -> None:
-    """Raises ConfigError where no folder can be made, before the work is done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out (={folder}) cannot be made: {error.strerror}") from None
 
 
 def alphas(text: str) -> list[float]:

@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from resnetlab.report.runs import Row
-from resnetlab.swings import EPOCHS, fluctuation, within
+from resnetlab.swings import EPOCHS, fluctuation, swing, within
 
-__all__ = ["OF_ROWS"]
+__all__ = ["OF_ROWS", "WINDOWED"]
+
+# of numbered epochs, which are not those of the high rates where a schedule is stretched to fewer epochs
+WINDOWED = ("amplitude", "swing_left", "jump_ratio", "calm_ratio", "lowest_acc", "noise_acc")
 
 
 def jump(values: Sequence[float]) -> float | None:
@@ -76,7 +79,7 @@ def rise(values: Sequence[float]) -> float | None:
 
 OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
     "amplitude": fluctuation,
-    "swing_left": lambda rows: ratio(fluctuation(rows, "val/ce_recal"), fluctuation(rows)),
+    "swing_left": lambda rows: ratio(swing(rows, "val/ce_recal"), swing(rows, "val/ce")),
     "jump_ratio": lambda rows: ratio(jump(within(rows, "val/ce")), jump(within(rows, "train/ce"))),
     "rise_train": lambda rows: rise([row["train/ce"] for row in rows if "train/ce" in row]),
     "calm_ratio": calm,

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from resnetlab.claims.curves import OF_ROWS
+from resnetlab.claims.curves import OF_ROWS, WINDOWED
 from resnetlab.report.runs import Row, Run
 
 __all__ = ["COSTS", "LOGARITHMIC", "figure", "known", "reached"]
@@ -22,6 +22,8 @@ def figure(run: Run, name: str) -> float | None:
     """The figure; None where this run does not have it, or not as a finite number above 0 if it is logarithmic."""
     if name in SUMMARY:
         value = run.figures.get(name)
+    elif name in WINDOWED and run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):
+        value = None
     elif name in OF_ROWS:
         value = OF_ROWS[name](run.rows)
     elif name in OF_MODEL:

@@ -9,8 +9,8 @@ from resnetlab.report.statistics import spread
 __all__ = ["name", "short", "told"]
 
 SHORT = {
-    "amplitude": "swing of val ce, epochs 10-36",
-    "swing_left": "share of the swing left with re-estimated statistics",
+    "amplitude": "max - min of val ce, epochs 10-36",
+    "swing_left": "share of the swing (its even fall taken out) left with re-estimated statistics",
     "jump_ratio": "largest jump of val ce over that of train ce, epochs 10-36",
     "rise_train": "largest rise of train ce in an epoch",
     "calm_ratio": "largest jump of val ce at a tenth of the lr over that in epochs 10-36",

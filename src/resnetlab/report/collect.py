@@ -53,6 +53,8 @@ def collect(folders: Sequence[Path]) -> Collection:
             runs.append(read_run(path))
         except Unusable as error:
             collection.unused.append(Unused(path, error.kind, error.reason))
+        except OverflowError:
+            collection.unused.append(Unused(path, "unreadable", "a number in it is too large for any computer"))
     runs = list(once_each(runs, collection.unused))
     collection.thresholds = thresholds(runs)
     for run in runs:
@@ -64,8 +66,13 @@ def collect(folders: Sequence[Path]) -> Collection:
 def run_paths(folders: Iterable[Path]) -> list[Path]:
     """Folders named seed=*, and any other with a config.yaml beside a run's files; each once."""
     found: dict[Path, Path] = {}
+    seen: set[Path] = set()
     for folder in folders:
-        for root, below, files in os.walk(folder):
+        for root, below, files in os.walk(folder, followlinks=True):
+            if Path(root).resolve() in seen:  # a link to what was read, or to a folder above
+                below.clear()
+                continue
+            seen.add(Path(root).resolve())
             kept = "config.yaml" in files and {"summary.json", "metrics.csv", "manifest.json"} & set(files)
             if kept or os.path.basename(root).startswith("seed="):
                 found.setdefault(Path(root).resolve(), Path(root))

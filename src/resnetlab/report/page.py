@@ -33,11 +33,12 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Drawn:
-    """A picture's words, and the SVG that was written of it."""
+    """A picture's words, the SVG that was written of it, and its files' name without the ending."""
 
     title: str
     caption: str
     svg: str
+    stem: str
 
     @property
     def address(self) -> str:

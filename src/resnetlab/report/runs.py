@@ -16,6 +16,8 @@ __all__ = ["Row", "Run", "Unusable", "read_run"]
 Row = dict[str, float]
 
 NEEDED = ("epoch", "lr", "train/loss", "train/ce", "train/acc", "val/loss", "val/ce", "val/acc")
+COUNTS = ("seed", "epochs", "epochs_trained")
+MOST = 2**63  # of a seed; JSON knows no largest number
 GROUPS = ("model", "data", "optimizer", "schedule", "regularization")
 
 
@@ -86,11 +88,21 @@ def complaints(summary: Any) -> Sequence[str]:
     diverged = summary.get("status") == "diverged"  # which may have ended before its first epoch
     wanted: dict[str, type | tuple[type, ...]] = {"status": str, "study": str}
     if not diverged:
-        wanted |= {"seed": int, "epochs_trained": int, **dict.fromkeys(GROUPS, str)}
+        wanted |= {**dict.fromkeys(COUNTS, int), **dict.fromkeys(GROUPS, str)}
         wanted |= dict.fromkeys(("best_val_acc", "final_val_acc", "best_epoch"), (int, float))
-    return [
-        f"{key} is {summary.get(key)!r:.40}" for key, kind in wanted.items() if not isinstance(summary.get(key), kind)
-    ]
+    wrong = [key for key, kind in wanted.items() if not is_a(summary.get(key), kind)]
+    if not diverged:
+        wrong += [key for key in ("best_val_acc", "final_val_acc") if key not in wrong and not is_share(summary[key])]
+        wrong += [key for key in COUNTS if key not in wrong and not 0 <= summary[key] < MOST]
+    return [f"{key} is {summary.get(key)!r:.40}" for key in wrong]
+
+
+def is_a(value: Any, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def is_share(value: float) -> bool:
+    return math.isnan(value) or 0 <= value <= 1
 
 
 def progress(path: Path) -> str:
@@ -111,7 +123,7 @@ def read_metrics(path: Path, epochs: int) -> tuple[list[Row], list[str]]:
         whole = file.read_bytes().endswith(b"\n")
     except (OSError, ValueError, AttributeError, csv.Error) as error:
         raise Unusable("unreadable", f"metrics.csv cannot be read ({type(error).__name__})") from None
-    numbered = [row.get("epoch") for row in rows] == list(range(1, epochs + 1))
+    numbered = [row.get("epoch") for row in rows] == list(range(1, len(rows) + 1)) and len(rows) == epochs
     if not (whole and rows and numbered and all(key in row for row in rows for key in NEEDED)):
         raise Unusable("unreadable", f"metrics.csv is cut off or damaged: {len(rows)} rows for {epochs} epochs")
     broken = [(int(row["epoch"]), key) for row in rows for key, value in row.items() if not math.isfinite(value)]
@@ -129,7 +141,22 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads((path / "manifest.json").read_text())
     except (OSError, ValueError, RecursionError):
         return {}
-    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("differs_from_defaults"), dict) else {}
+    usable = isinstance(manifest, dict) and isinstance(manifest.get("model", {}), dict)
+    return manifest if usable and sound(manifest.get("differs_from_defaults")) else {}
+
+
+def sound(identity: Any) -> bool:
+    """Whether it can be what folders.identity makes: its keys that are worked with have their types."""
+    if not isinstance(identity, dict) or not all(isinstance(identity.get(group), str) for group in GROUPS):
+        return False
+    whole = [identity.get(key, 1) for key in ("epochs", "model.depth")]
+    milestones = identity.get("schedule.milestones", [])
+    return (
+        all(is_a(value, int) and 0 < value < MOST for value in whole)
+        and isinstance(milestones, list)
+        and all(isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in milestones)
+        and ("schedule.milestones" not in identity or len(milestones) > 0)
+    )
 
 
 def is_number(value: Any) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from resnetlab.report.collect import Collection
@@ -42,12 +43,15 @@ def print_table(collection: Collection) -> None:
     )
     for study, configurations in collection.studies.items():
         table.add_section()
-        table.add_row(f"[bold]{study}[/bold]")
+        table.add_row(f"[bold]{escape(study)}[/bold]")
         for c in configurations:
             reached = [mean_sd(c.values(f"epoch_to_{name}"), c.n, 1) for name in thresholds]
             accuracies = [mean_sd(c.values(figure), c.n, 4) for figure in ("best_val_acc", "final_val_acc")]
             table.add_row(
-                f"{marked(c)}; {count_text(c.n)}", *reached, *accuracies, mean_sd(c.values("seconds_per_epoch"), c.n)
+                f"{escape(marked(c))}; {count_text(c.n)}",
+                *reached,
+                *accuracies,
+                mean_sd(c.values("seconds_per_epoch"), c.n),
             )
     console.print(table)
     for line in remark_lines(collection):
@@ -158,4 +162,5 @@ def table_md(collection: Collection, published: Published | None) -> str:
 
 
 def row_md(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|").replace("\n", " ") for text in cells) + " |"
+    kept = (text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;") for text in cells)
+    return "| " + " | ".join(kept) + " |"

@@ -1,9 +1,10 @@
 """Writes the report's files: the page, the tables, the figures."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
+from resnetlab.errors import ConfigError
 from resnetlab.files import write_text
 from resnetlab.report.arguments import argue
 from resnetlab.report.collect import Collection
@@ -14,7 +15,7 @@ from resnetlab.report.figures import Picture, series_plot, side_by_side, write
 from resnetlab.report.page import Drawn, StudyFigures, page
 from resnetlab.report.table import pairs_csv, table_csv, table_md
 
-__all__ = ["write_report"]
+__all__ = ["make_folder", "write_report"]
 
 MOST_CURVES = 12  # each takes half a second, and a page with more of them is not looked at
 MOST_OVERLAID = 8
@@ -28,8 +29,8 @@ def write_report(
     published: what was printed about a configuration, by its key; None leaves it out of the tables.
     """
     comparisons = {figure: compare(collection.configurations, figure) for figure in compared(collection.thresholds)}
-    clear(out / "figures")
     figures = list(study_figures(collection, out / "figures"))
+    tidy(out / "figures", {picture.stem for study in figures for picture in (*study.arguments, *study.curves)})
     files = {
         "report.html": page(collection, comparisons, figures, published),
         "table.csv": table_csv(collection, published),
@@ -46,11 +47,25 @@ def compared(thresholds: Sequence[str]) -> list[str]:
     return ["best_val_acc", "final_val_acc", *(f"epoch_to_{name}" for name in thresholds[:1])]
 
 
-def clear(folder: Path) -> None:
-    """Removes the pictures of an earlier report, which are numbered, so that none is taken for one of this report."""
-    for path in folder.glob("[0-9][0-9]-*"):
-        if path.suffix in (".png", ".svg"):
-            path.unlink()
+def tidy(folder: Path, stems: Set[str]) -> None:
+    """Removes the pictures of an earlier report that this one has not, so that none is taken for one of this report.
+
+    Only what a report wrote, which is listed in .pictures beside it.
+    """
+    listed = folder.parent / ".pictures"
+    earlier = set(listed.read_text().split("\n")) if listed.is_file() else set()
+    for stem in earlier - stems - {""}:
+        for suffix in (".png", ".svg"):
+            (folder / f"{stem}{suffix}").unlink(missing_ok=True)
+    write_text(listed, "\n".join(sorted(stems)))
+
+
+def make_folder(folder: Path) -> None:
+    """Raises ConfigError where no folder can be made, before the work is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out (={folder}) cannot be made: {error.strerror}") from None
 
 
 def study_figures(collection: Collection, folder: Path) -> Iterator[StudyFigures]:
@@ -96,7 +111,7 @@ def strength(configuration: Configuration) -> float:
 
 def drawn(picture: Picture, stem: str, folder: Path) -> Drawn:
     named = Picture(f"{stem}-{picture.stem}", picture.title, picture.caption, picture.figure)
-    return Drawn(named.title, named.caption, write(named, folder))
+    return Drawn(named.title, named.caption, write(named, folder), named.stem)
 
 
 def slug(text: str) -> str:
