@@ -14,11 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from resnetlab import Config, ConfigError, compose
 from resnetlab.averaging import SWA
+from resnetlab.build import build_module
 from resnetlab.cli import main
 from resnetlab.config import conf_dir
+from resnetlab.data import Data, ImageData
 from resnetlab.folders import identity
 from resnetlab.preset_digests import line
 from resnetlab.published import Published, find, preset_of, rows
@@ -174,6 +177,17 @@ def test_a_preset_is_what_its_rows_say(preset: str) -> None:
     for row in rows_of(preset):
         check_learning_rates(config, row)
         check_keys(config, row)
+    check_that_it_builds(config)
+
+
+def check_that_it_builds(config: Config) -> None:
+    """Network, optimizer and module; the digits stand in for CIFAR-10, which has ten classes too."""
+    digits = ImageData(Data(name="digits", root="nowhere"), config.batch_size, config.shift, 0)
+    module = build_module(config, digits)
+    grouped = [p for group in module.build_optimizer().param_groups for p in group["params"]]
+    assert sum(p.numel() for p in grouped) == sum(p.numel() for p in module.model.parameters())
+    with torch.no_grad():
+        assert module.model.eval()(torch.zeros(2, 3, 32, 32)).isfinite().sum() == 2 * 10
 
 
 def test_every_preset_has_a_line_among_the_digests() -> None:
