@@ -1,7 +1,7 @@
 """The figures' paper: size, colours, and the series' own plot of one configuration with a band over its seeds."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,20 @@ from resnetlab.report.curves import TRAIN, VALIDATION
 from resnetlab.report.runs import Run
 from resnetlab.report.table import count_text
 
-__all__ = ["COLORS", "Picture", "logarithmic", "paper", "series_plot", "side_by_side", "svg", "whole_epochs", "write"]
+__all__ = [
+    "COLORS",
+    "Picture",
+    "band",
+    "by_epoch",
+    "logarithmic",
+    "means",
+    "paper",
+    "series_plot",
+    "side_by_side",
+    "svg",
+    "whole_epochs",
+    "write",
+]
 
 WIDTH = 5.2  # inches: at a phone's 390 pixels, 9 points are still 8 pixels high
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8b6d00")  # Okabe and Ito's
@@ -108,16 +121,25 @@ def shown(configuration: Configuration) -> str:
     return f"n = {configuration.n}: lines are means, bands reach from the least to the greatest run"
 
 
-def band(axes: Any, runs: Sequence[Run], column: str, color: str, text: str | None) -> None:
-    """The mean over the runs that have the epoch, and from the least to the greatest of them."""
+def by_epoch(runs: Sequence[Run], column: str) -> dict[float, list[float]]:
+    """The column's values of all runs that have the epoch, in the order of the epochs."""
     epochs: dict[float, list[float]] = {}
     for run in runs:
         for row in run.rows:
             if column in row:
                 epochs.setdefault(row["epoch"], []).append(row[column])
-    at = sorted(epochs)
-    means = [sum(epochs[e]) / len(epochs[e]) for e in at]
-    axes.plot(at, means, color=color, linewidth=1.1, label=text, marker="." if len(at) < 8 else None)
+    return dict(sorted(epochs.items()))
+
+
+def means(epochs: Mapping[float, Sequence[float]]) -> list[float]:
+    return [sum(values) / len(values) for values in epochs.values()]
+
+
+def band(axes: Any, runs: Sequence[Run], column: str, color: str, text: str | None) -> None:
+    """The mean over the runs that have the epoch, and from the least to the greatest of them."""
+    epochs = by_epoch(runs, column)
+    at = list(epochs)
+    axes.plot(at, means(epochs), color=color, linewidth=1.1, label=text, marker="." if len(at) < 8 else None)
     if len(runs) > 1:
         axes.fill_between(at, [min(epochs[e]) for e in at], [max(epochs[e]) for e in at], color=color, alpha=0.2, lw=0)
 

@@ -5,11 +5,10 @@ with re-estimated statistics, and with group norm, which has none), the loss sur
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from resnetlab.report.columns import Column
 from resnetlab.report.configurations import Configuration, differing_keys
-from resnetlab.report.figures import COLORS, Picture, band, logarithmic, paper, whole_epochs
+from resnetlab.report.figures import COLORS, Picture, band, by_epoch, logarithmic, means, paper, whole_epochs
 from resnetlab.report.lines import Configurations, counted, mean
 from resnetlab.swings import EPOCHS
 
@@ -47,7 +46,8 @@ def riddle(configurations: Configurations, thresholds: Sequence[str]) -> Picture
     figure, (loss, weights, update) = paper(2.8, 1.1, 1.1)
     for color, c in zip(COLORS, drawn, strict=False):
         band(loss, c.runs, "val/ce", color, c.label)
-        dashed(loss, c, color)
+        again = by_epoch(c.runs, "val/ce_recal")
+        loss.plot(list(again), means(again), "--", color=color, lw=1.1)
         band(weights, c.runs, "weight_norm", color, None)
         band(update, c.runs, "relative_update", color, None)
     logarithmic(loss)
@@ -61,17 +61,6 @@ def riddle(configurations: Configurations, thresholds: Sequence[str]) -> Picture
         f"weights; their norm; how far each epoch's last step moves them. {counted([drawn])}"
     )
     return Picture("riddle", "The riddle of the swinging validation loss", caption, figure)
-
-
-def dashed(axes: Any, configuration: Configuration, color: str) -> None:
-    """The mean over seeds with re-estimated statistics, where there are some."""
-    epochs: dict[float, list[float]] = {}
-    for run in configuration.runs:
-        for row in run.rows:
-            if "val/ce_recal" in row:
-                epochs.setdefault(row["epoch"], []).append(row["val/ce_recal"])
-    at = sorted(epochs)
-    axes.plot(at, [sum(epochs[e]) / len(epochs[e]) for e in at], "--", color=color, lw=1.1)
 
 
 def answer(configurations: Configurations) -> Iterator[str]:

@@ -150,12 +150,12 @@ def sound(identity: Any) -> bool:
     if not isinstance(identity, dict) or not all(isinstance(identity.get(group), str) for group in GROUPS):
         return False
     whole = [identity.get(key, 1) for key in ("epochs", "model.depth")]
-    milestones = identity.get("schedule.milestones", [])
+    milestones = identity.get("schedule.milestones", [[0, 1]])
     return (
         all(is_a(value, int) and 0 < value < MOST for value in whole)
         and isinstance(milestones, list)
+        and len(milestones) > 0
         and all(isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in milestones)
-        and ("schedule.milestones" not in identity or len(milestones) > 0)
     )
 
 
