@@ -13,6 +13,7 @@ from typing import Any
 
 from resnetlab.build import build_module, plan
 from resnetlab.config import Config
+from resnetlab.containment import contained
 from resnetlab.data import ImageData
 from resnetlab.errors import ConfigError
 from resnetlab.files import write_json, write_rows, write_text
@@ -21,7 +22,6 @@ from resnetlab.front_door import sweep
 from resnetlab.interpolation import interpolate
 from resnetlab.range_test import Ramp, exploded, range_test, suggestions
 from resnetlab.report.tools import draw_interpolation, draw_range_test, draw_schedules
-from resnetlab.run import threads
 from resnetlab.schedules import shortfall
 from resnetlab.speech import speak
 
@@ -42,7 +42,7 @@ def lr_range(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:
     curves: dict[str, list[Row]] = {}
     with kept(lambda: write_range_test(folder, ramp, curves, dict(found)), curves):
         for label, config in found:
-            with threads(config.threads):
+            with contained(config.threads):
                 probe(label, config, ramp, curves.setdefault(label, []))
     return folder
 
