@@ -87,7 +87,7 @@ def run_sweep(application: Callable[[], Any], found: Sequence[tuple[str, Config]
     return status or exit_status(outcomes)
 
 
-LOST = "its process died before it could say why (hydra/launcher=processes loses no other job when one is killed)"
+LOST = "left no outcome: its process died, or all were ended with one (hydra/launcher=processes loses only the one)"
 failures: list[int] = []  # the exit status of this process's job, if it could not be run
 
 
@@ -168,6 +168,9 @@ def labelled_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, C
         batches: list[list[str]] = [list(overrides)]
         if multirun:
             parsed = OverridesParser.create().parse_overrides(list(overrides))
+            for override in parsed:
+                if override.is_sweep_override() and str(override.key_or_group).startswith("hydra"):
+                    raise ConfigError(f"{override.input_line} is not supported: a sweep is over the lab's own keys")
             batches = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
         configs = [parse(hydra.compose("config", overrides=list(batch))) for batch in batches]
         if any(override.startswith("hydra.launcher.") for override in overrides):

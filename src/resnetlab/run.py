@@ -64,6 +64,7 @@ def train(config: Config, patience: float = 0.0) -> Summary:
     with contained(config.threads), quiet():
         module, data, trainer = build(config)
         with alone(folder, patience):
+            sweep_up(folder)
             if config.force:
                 start_over(folder)
             elif patience and (done := completed(config)) is not None:  # by the one that was waited for
@@ -257,6 +258,12 @@ def alone(folder: RunFolder, patience: float = 0.0) -> Iterator[None]:
             yield
     except Timeout:
         raise Busy(f"{folder.path} is being trained by another process; wait for it or stop it") from None
+
+
+def sweep_up(folder: RunFolder) -> None:
+    """Removes what a process that was killed while it wrote has left half written."""
+    for path in folder.path.rglob("*.part"):
+        path.unlink()
 
 
 def start_over(folder: RunFolder) -> None:
