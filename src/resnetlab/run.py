@@ -95,7 +95,7 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
         columns = threshold_columns(rows, config.thresholds)
         if summary["status"] in ("finished", "diverged") and summary["epochs_trained"] == len(rows):
             return {**summary, **columns}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter is for training to complain about
         return None
     except (OSError, ValueError, KeyError, TypeError):
         pass
