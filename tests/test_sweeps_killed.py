@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY
-from processes import command, environment, train
+from processes import command, environment
 from resnetlab import compose, run
 from resnetlab.files import read_rows
 from resnetlab.folders import RunFolder, run_folder
