@@ -142,19 +142,20 @@ def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one() 
     common = ("epochs=12", "data.limit=320", "batch_size=8", "trainer.progress=lines")
     sweep = (*common, "wd=0.1,0.2,0.3", "seed=0,1", "hydra/launcher=processes", "hydra.launcher.jobs=2")
     disturbed = [f for wd in (0.1, 0.2, 0.3) for f in folders((*common, f"wd={wd}"), "seed", (0, 1))]
-    killed: Counter[str] = Counter()
-    while killed.total() < 20:
+    targets = ["worker", "parent"] * 10
+    chance.shuffle(targets)
+    while targets:
         with started(*sweep, "hydra.launcher.retries=100") as parent:
-            wait_for(lambda: workers(parent.pid) or parent.poll() is not None)
-            while killed.total() < 20 and parent.poll() is None:
+            while targets and parent.poll() is None:
+                wait_for(lambda: workers(parent.pid) or parent.poll() is not None)
                 if chance.random() < 0.5:
                     time.sleep(chance.uniform(0, 10))
                 else:
                     before = rows_of(disturbed)
                     wait_for(lambda rows=before: rows_of(disturbed) > rows or parent.poll() is not None)
                     time.sleep(chance.uniform(0, 1))
-                kill_one(parent, chance, killed)
-    assert min(killed["worker"], killed["parent"]) >= 5
+                if kill_one(parent, targets[-1], chance):
+                    targets.pop()
     with started(*sweep) as parent:
         undisturbed = [f for wd in (0.1, 0.2, 0.3) for f in train_undisturbed((*common, f"wd={wd}"), "seed", (0, 1))]
         assert parent.wait(240) == 0, Path("log").read_text()
@@ -169,16 +170,17 @@ def rows_of(runs: Sequence[RunFolder]) -> int:
     return sum(len(read_rows(folder.metrics)) for folder in runs if folder.metrics.exists())
 
 
-def kill_one(parent: "subprocess.Popen[bytes]", chance: random.Random, killed: Counter[str]) -> None:
-    """A worker in two of three cases, the parent in the third, whose workers then have to end as well."""
+def kill_one(parent: "subprocess.Popen[bytes]", target: str, chance: random.Random) -> bool:
+    """Kills a worker, or the parent, whose workers then have to end as well; False if there is none at the moment."""
     children = workers(parent.pid)
-    if children and chance.random() < 2 / 3:
+    if parent.poll() is not None or (target == "worker" and not children):
+        return False
+    if target == "worker":
         os.kill(chance.choice(sorted(children)), signal.SIGKILL)
-        killed["worker"] += 1
-    elif parent.poll() is None:
+    else:
         parent.kill()
-        killed["parent"] += 1
         wait_for(lambda: all(gone(pid) for pid in children))
+    return True
 
 
 @pytest.mark.slow
