@@ -6,7 +6,6 @@ import os
 import random
 import re
 import signal
-import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +22,7 @@ from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.containment import contained
 from resnetlab.files import read_rows, write_rows
 from resnetlab.folders import RunFolder, run_folder
-from resnetlab.front_door import labels, main
+from resnetlab.front_door import labels
 from resnetlab.sweeps import display, machine
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.machine import Share, check_launcher, share
@@ -34,18 +33,6 @@ from test_run import deterministic
 
 RUN = import_module("resnetlab.run")  # the package's attribute of that name is the function
 PROCESSES = ("hydra/launcher=processes", "hydra.launcher.jobs=2")
-
-
-@pytest.fixture
-def sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Runs a sweep of tiny runs in this process; (exit status, standard output, standard error)."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["train.py"])
-        status = main([*TINY, "-m", *arguments])
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def table_of(printed: str) -> dict[str, tuple[str, str]]:
