@@ -1,12 +1,14 @@
 """Tests run in an empty folder, on one thread, on the embedded digits and the smallest network of the family."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from resnetlab import Config, compose
+from resnetlab.front_door import main
 
 TINY = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "batch_size=32", "trainer.progress=off")
 
@@ -29,3 +31,15 @@ def one_thread() -> Iterator[None]:
 def tiny(*overrides: str) -> Config:
     """A configuration that trains in a second or two: 60 images in two steps an epoch, three epochs."""
     return compose(*TINY, "epochs=3", *overrides)
+
+
+@pytest.fixture
+def sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a sweep of tiny runs in this process; (exit status, standard output, standard error)."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["train.py"])
+        status = main([*TINY, "-m", *arguments])
+        return status, *capsys.readouterr()
+
+    return call

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,12 @@ def test_the_jobs_of_the_main_experiment() -> None:
             ["model=null"],
         ),
         *(["-m", "wd=0.1,-0.1"], ["-m", "seed=range(0,0)"], ["-m", "model=glob(*)"], ["--config-name=x"]),
+        *(
+            ["-m", "hydra/launcher=processes", wrong]
+            for wrong in ("hydra.launcher.jobs=0", "hydra.launcher.jobs=x", "hydra.launcher.retries=-1")
+        ),
+        ["-m", "wd=0.1,0.2", "hydra/launcher=processes", "hydra.launcher.jobs=1,2"],
+        ["-m", "wd=0.1,0.2", "hydra/launcher=threads"],
     ],
 )
 def test_a_refusal_is_one_line_and_status_2_and_creates_nothing(
@@ -134,9 +141,10 @@ def test_a_job_that_cannot_run_does_not_stop_the_others() -> None:
     first = run_folder(compose(*QUICK, "batch_size=32", "wd=0.1"))
     with alone(first):
         done = train(*QUICK, "-m", "wd=0.1,0.2")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "another process" in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^0 +wd=0.1 +skipped +- +is being trained by another process$", done.stdout, re.MULTILINE)
+    assert re.search(r"^1 +wd=0.2 +finished +0\.\d{4}$", done.stdout, re.MULTILINE)
+    assert "1 finished, 1 skipped of 2 jobs" in done.stdout
     (summary,) = Path("outputs").rglob("summary.json")
     assert json.loads(summary.read_text())["wd"] == 0.2
 

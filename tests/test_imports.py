@@ -10,7 +10,7 @@ PACKAGE = Path(resnetlab.__file__).parent
 
 # from the ground up; a room may import from the rooms below it, and from itself
 ROOMS = [
-    "errors files hints nvml speech swings",
+    "errors files hints nvml speech swings containment",
     "models data schedules trainer published",
     "regularization averaging meter",
     "optimizers",
@@ -22,12 +22,14 @@ ROOMS = [
     "build",
     "evaluation",
     "run bench range_test interpolation",
+    "sweeps",
     "front_door",
+    "launch worker",
     "tools",
     "cli",
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
-HYDRA = {"config", "front_door"}
+HYDRA = {"config", "front_door", "launch"}
 
 
 def imports() -> list[tuple[str, str, str]]:

@@ -79,3 +79,4 @@ def test_a_wheel_contains_the_configuration(tmp_path: Path) -> None:
     expected = {f"resnetlab/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert expected <= set(names)
     assert {"resnetlab/data/plan.py", "resnetlab/published/published.csv"} <= set(names)
+    assert "hydra_plugins/resnetlab_processes.py" in names  # where Hydra looks for launchers

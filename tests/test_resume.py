@@ -1,9 +1,12 @@
 """SIGKILL in the middle of an epoch, the same command again: to the bit as if nothing had happened."""
 
+import ctypes
 import os
+import resource
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import torch
 
 from conftest import TINY
 from processes import command, environment, train
+from resnetlab import compose, run
 from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.files import read_rows
 from test_run import deterministic
@@ -24,10 +28,10 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def stop_in_the_middle_of_an_epoch(rows: int, stop: signal.Signals, status: int) -> None:
-    """Starts the run, waits until metrics.csv holds `rows` rows and a moment more, and sends it the signal."""
+def start_and_wait(rows: int, overrides: Sequence[str] = LONG) -> "subprocess.Popen[bytes]":
+    """Starts the run, and waits until metrics.csv holds `rows` rows and a moment more; what it says is in log."""
     with open("log", "w") as log:
-        arguments = command(*TINY, *LONG, "trainer.progress=lines")
+        arguments = command(*TINY, *overrides, "trainer.progress=lines")
         process = subprocess.Popen(arguments, env=environment(), stdout=log, stderr=log, preexec_fn=heed_interrupts)
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
@@ -37,7 +41,13 @@ def stop_in_the_middle_of_an_epoch(rows: int, stop: signal.Signals, status: int)
         assert process.poll() is None, Path("log").read_text()
         time.sleep(0.05)
     time.sleep(0.4)
-    assert process.poll() is None, "the run ended before it could be killed"
+    assert process.poll() is None, "the run ended before it could be disturbed"
+    return process
+
+
+def stop_in_the_middle_of_an_epoch(rows: int, stop: signal.Signals, status: int) -> None:
+    """Starts the run, waits for `rows` rows, and sends it the signal."""
+    process = start_and_wait(rows)
     os.kill(process.pid, stop)
     assert process.wait(60) == status
     assert not list(Path("outputs").rglob("summary.json"))
@@ -74,3 +84,46 @@ def test_an_interrupted_run_says_what_is_kept_and_its_status_tells(stop: signal.
     said = Path("log").read_text()
     assert "interrupted; epochs kept: 1; the same command goes on from there" in said
     assert "Traceback" not in said
+
+
+def test_a_disk_that_fills_up_is_one_line_and_costs_nothing(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A limit on the size of files stands in for the disk: no checkpoint fits in, while it trains."""
+    process = start_and_wait(1)
+    (folder,) = (path.parent.absolute() for path in Path("outputs").rglob("metrics.csv"))
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    assert process.wait(60) == 1
+    errors = [line for line in Path("log").read_text().splitlines() if "rror" in line]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert "is the disk full?" in errors[0]
+    assert "Traceback" not in Path("log").read_text()
+    assert not list(folder.rglob("*.part"))
+    kept = len(read_checkpoint(folder / "checkpoints" / "last.ckpt")["callbacks"]["Recorder"]["rows"])
+    run(compose(*TINY, *LONG, "trainer.progress=lines"))
+    assert f"resuming after epoch {kept} from" in capsys.readouterr().out
+    (empty_folder / "undisturbed").mkdir()
+    monkeypatch.chdir(empty_folder / "undisturbed")
+    run(compose(*TINY, *LONG))
+    rows = read_rows(folder / "metrics.csv")
+    assert len(rows) == 3
+    assert deterministic(rows) == deterministic(read_rows(next(Path("outputs").rglob("metrics.csv"))))
+
+
+def without_roots_privilege() -> None:
+    """Modes of files count for root too, in a process that may not regain CAP_DAC_OVERRIDE."""
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir(mode=0o555)
+    done = subprocess.run(
+        command(*TINY, "epochs=1"), capture_output=True, text=True, env=environment(),
+        preexec_fn=without_roots_privilege, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "outputs" in done.stderr
+    assert "ermission" in done.stderr
+    assert not list((tmp_path / "outputs").iterdir())

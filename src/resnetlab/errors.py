@@ -1,6 +1,6 @@
 """The errors that a user may meet. Each message is one line that names the value and the cure."""
 
-__all__ = ["ConfigError", "DataError", "Diverged", "LabError", "first_line"]
+__all__ = ["Busy", "ConfigError", "DataError", "Diverged", "LabError", "first_line"]
 
 
 class LabError(Exception):
@@ -13,6 +13,10 @@ class ConfigError(LabError, ValueError):
 
 class DataError(LabError):
     """A data set that is missing, damaged or too small for what is asked of it."""
+
+
+class Busy(LabError):
+    """A run that another process is training at this moment."""
 
 
 class Diverged(LabError):

@@ -1,25 +1,35 @@
 """Before Hydra starts anything: every job of the command line is composed and checked, and refused in one line."""
 
+import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from resnetlab.config import GROUPS, Config, conf_dir, parse
+from resnetlab.containment import contained
 from resnetlab.errors import ConfigError, LabError
+from resnetlab.folders import OUTPUTS
 from resnetlab.hints import group_hint, preset_hint
 from resnetlab.run import objective, run
+from resnetlab.speech import speak
+from resnetlab.sweeps.machine import check_launcher
+from resnetlab.sweeps.outcomes import SweepFolder, attempt, failure
+from resnetlab.sweeps.table import collect, exit_status, table_lines
 
-__all__ = ["REFUSALS", "complain", "expand_arguments", "interrupted", "main", "refusal", "sweep"]
+__all__ = ["REFUSALS", "complain", "expand_arguments", "interrupted", "labels", "main", "refusal", "sweep"]
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as are some of Hydra's
 NOISE = ("full_key", "reference_type", "object_type", "provider", "Config search", "set HYDRA_FULL_ERROR", "To append")
@@ -33,33 +43,83 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(error)
     asked = get_args_parser().parse_args(arguments)
     looks_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
+    found: list[tuple[str, Config]] = []
     if not looks_only and "LOCAL_RANK" not in os.environ:  # a child of a distributed run was checked by its parent
         try:
-            if not jobs(asked.overrides, asked.multirun):
+            with contained():  # schedule=lambda is called here
+                found = labelled_jobs(asked.overrides, asked.multirun)
+            if not found:
                 raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
         except REFUSALS as error:
             return complain(error)
         except KeyboardInterrupt as stop:
             return interrupted(stop)
+    os.environ.pop(SweepFolder.VARIABLE, None)  # of a sweep that this process was started from
+    application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)
+    if asked.multirun and found:
+        return run_sweep(application, found)
     failures.clear()
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)()
+        application()
     except KeyboardInterrupt:
         return 130  # the shell's number for it
     return max(failures, default=0)
 
 
-failures: list[int] = []  # the exit statuses of this process's jobs that could not be run
+def run_sweep(application: Callable[[], Any], found: Sequence[tuple[str, Config]]) -> int:
+    """Runs all jobs, whatever becomes of some, and prints what became of each; returns the exit status."""
+    expected = {number: label for number, (label, _) in enumerate(found)}
+    config = found[0][1]
+    try:
+        folder = SweepFolder.open(config.study)
+    except OSError as error:
+        return complain(error)
+    status, lost = 0, LOST
+    try:
+        application()
+    except KeyboardInterrupt:
+        status, lost = 130, "interrupted"
+    except SystemExit as end:  # a termination, or Hydra's after a message of its own
+        status = end.code if isinstance(end.code, int) else 1
+        lost = "interrupted" if status > 128 else LOST
+    finally:
+        os.environ.pop(SweepFolder.VARIABLE, None)
+    outcomes = collect(folder, expected, lost)
+    for line in table_lines(outcomes, expected, config.objective):
+        speak(line)
+    speak(f"runs: resnetlab report {OUTPUTS / config.study}; logs and outcomes: {folder.path}")
+    return status or exit_status(outcomes)
+
+
+LOST = "left no outcome: its process died, or all were ended with one (hydra/launcher=processes loses only the one)"
+failures: list[int] = []  # the exit status of this process's job, if it could not be run
 
 
 def job(node: DictConfig) -> float:
-    """One run; returns the objective to the sweeper, 0 for a run that could not be made, so that the others go on."""
+    """One run; returns the objective to the sweeper, not a number for a job that has none, so that the others go on."""
+    folder = SweepFolder.current()
+    if folder is not None:
+        return job_of_sweep(node, folder)
     try:
         config = parse(node)
         return objective(config, run(config))
     except (LabError, OSError) as error:
         failures.append(complain(error))
-        return 0.0
+        return math.nan
+
+
+def job_of_sweep(node: DictConfig, folder: SweepFolder) -> float:
+    """The same as one of many: a failure of any kind is said, kept for the table, and does not end the others."""
+    hydra_job = HydraConfig.get().job
+    log = folder.log(hydra_job.num)
+    try:
+        outcome = attempt(parse(node), log, refusal)
+    except REFUSALS as error:  # what a sweeper made up
+        outcome = failure(error, refusal(error), log)
+    folder.record(hydra_job.num, replace(outcome, label=hydra_job.override_dirname))
+    if outcome.status == "failed":
+        print(f"error: {outcome.reason}", file=sys.stderr, flush=True)
+    return outcome.value
 
 
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
@@ -112,12 +172,21 @@ def labelled_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, C
         batches: list[list[str]] = [list(overrides)]
         if multirun:
             parsed = OverridesParser.create().parse_overrides(list(overrides))
+            for override in parsed:
+                if override.is_sweep_override() and str(override.key_or_group).startswith("hydra"):
+                    raise ConfigError(f"{override.input_line} is not supported: a sweep is over the lab's own keys")
             batches = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
-        shared = set(batches[0]).intersection(*batches) if batches else set()
-        return [
-            (", ".join(o for o in batch if o not in shared), parse(hydra.compose("config", overrides=list(batch))))
-            for batch in batches
-        ]
+        configs = [parse(hydra.compose("config", overrides=list(batch))) for batch in batches]
+        if any(override.startswith("hydra.launcher.") for override in overrides):
+            launcher = hydra.compose("config", overrides=batches[0], return_hydra_config=True).hydra.launcher
+            check_launcher(dict(launcher))
+    return list(zip(labels(batches), configs, strict=True))
+
+
+def labels(batches: Sequence[Sequence[str]]) -> list[str]:
+    """What tells the jobs' overrides apart: "wd=0.1, seed=0", or "" for one job alone."""
+    shared = set(batches[0]).intersection(*batches) if batches else set()
+    return [", ".join(o for o in batch if o not in shared) for batch in batches]
 
 
 def sweep(arguments: Sequence[str]) -> list[tuple[str, Config]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -18,8 +17,9 @@ from resnetlab.callbacks.board import Board
 from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.config import Config, to_yaml
+from resnetlab.containment import contained
 from resnetlab.data import ImageData, Images
-from resnetlab.errors import Diverged, LabError
+from resnetlab.errors import Busy, Diverged
 from resnetlab.evaluation import evaluate, evaluate_average
 from resnetlab.files import read_rows, write_json, write_rows, write_text
 from resnetlab.folders import RunFolder, run_folder
@@ -30,27 +30,45 @@ from resnetlab.schedules import shortfall
 from resnetlab.speech import speak
 from resnetlab.summary import Summary, exhausted, summarize, threshold_columns
 
-__all__ = ["objective", "run"]
+__all__ = ["alone", "completed", "objective", "run", "train"]
 
 
 def run(config: Config) -> Summary:
     """Trains the configuration to its end, and returns its summary row.
 
     What is finished is not trained again, what was interrupted goes on from its last checkpoint; force starts over.
-    torch's global generator and number of threads are as before when it returns. Raises LabError, and
-    KeyboardInterrupt when it is interrupted.
+    The process is as before when it returns (`contained`). Raises LabError, and KeyboardInterrupt when it is
+    interrupted.
+    """
+    done = completed(config)
+    return train(config) if done is None else done
+
+
+def completed(config: Config) -> Summary | None:
+    """The summary of a run that need not be trained, and says so; None if there is something to do."""
+    folder = run_folder(config)
+    if config.force or (done := finished(folder, config)) is None:
+        return None
+    say(config, f"already {done['status']}: {folder.path} (force=true starts over)")
+    say_missing_snapshots(config, folder, done["epochs_trained"])
+    return done
+
+
+def train(config: Config, patience: float = 0.0) -> Summary:
+    """Trains from the last checkpoint, or from the beginning, to the end.
+
+    patience: seconds to wait for another process to let go of the run (one that was just killed takes a moment).
+    Raises Busy if it does not.
     """
     folder = run_folder(config)
-    if not config.force and (done := finished(folder, config)) is not None:
-        say(config, f"already {done['status']}: {folder.path} (force=true starts over)")
-        say_missing_snapshots(config, folder, done["epochs_trained"])
-        return done
-    with torch.random.fork_rng(), threads(config.threads), quiet():
+    with contained(config.threads), quiet():
         module, data, trainer = build(config)
-        with alone(folder):
+        with alone(folder, patience):
+            folder.remove_leftovers()
             if config.force:
                 start_over(folder)
-            folder.remove_leftovers()
+            elif patience and (done := completed(config)) is not None:  # by the one that was waited for
+                return done
             checkpoint, remarks = resume_point(folder, config)
             describe(config, folder, module, data, resumed=checkpoint is not None)
             for remark in remarks:
@@ -77,7 +95,7 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
         columns = threshold_columns(rows, config.thresholds)
         if summary["status"] in ("finished", "diverged") and summary["epochs_trained"] == len(rows):
             return {**summary, **columns}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # the latter is for training to complain about
         return None
     except (OSError, ValueError, KeyError, TypeError):
         pass
@@ -229,14 +247,17 @@ def say(config: Config, line: str) -> None:
 
 
 @contextmanager
-def alone(folder: RunFolder) -> Iterator[None]:
-    """Holds the run's lock, which the system takes from a process that dies. Raises LabError if another holds it."""
+def alone(folder: RunFolder, patience: float = 0.0) -> Iterator[None]:
+    """Holds the run's lock, which the system takes from a process that dies.
+
+    Raises Busy if another process still holds it after `patience` seconds.
+    """
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder.lock, timeout=0):
+        with FileLock(folder.lock, timeout=patience):
             yield
     except Timeout:
-        raise LabError(f"{folder.path} is being trained by another process; wait for it or stop it") from None
+        raise Busy(f"{folder.path} is being trained by another process; wait for it or stop it") from None
 
 
 def start_over(folder: RunFolder) -> None:
@@ -246,15 +267,3 @@ def start_over(folder: RunFolder) -> None:
             shutil.rmtree(path)
         elif path != folder.lock:
             path.unlink()
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """torch's CPU threads inside; as before outside. None leaves them alone."""
-    before = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

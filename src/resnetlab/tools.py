@@ -13,6 +13,7 @@ from typing import Any
 
 from resnetlab.build import build_module, plan
 from resnetlab.config import Config
+from resnetlab.containment import contained
 from resnetlab.data import ImageData
 from resnetlab.errors import ConfigError
 from resnetlab.files import digest, write_json, write_rows, write_text
@@ -22,7 +23,6 @@ from resnetlab.interpolation import interpolate
 from resnetlab.range_test import Ramp, exploded, range_test, suggestions
 from resnetlab.report.tools import PICTURES, draw_interpolation, draw_range_test, draw_schedules
 from resnetlab.report.write import make_folder
-from resnetlab.run import threads
 from resnetlab.schedules import shortfall
 from resnetlab.speech import speak
 
@@ -43,7 +43,7 @@ def lr_range(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:
     curves: dict[str, list[Row]] = {}
     with kept(lambda: write_range_test(folder, ramp, curves, dict(found)), curves.values()):
         for label, config in found:
-            with threads(config.threads):
+            with contained(config.threads):
                 probe(label, config, ramp, curves.setdefault(label, []))
     return folder
 

@@ -1,0 +1,126 @@
+"""What became of each job of a sweep: one small file a job, which any launcher's processes can write."""
+
+import gc
+import json
+import math
+import os
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from resnetlab.config import Config
+from resnetlab.errors import Busy, LabError, first_line
+from resnetlab.files import write_json
+from resnetlab.folders import OUTPUTS, run_folder
+from resnetlab.run import completed, objective, train
+
+__all__ = ["Outcome", "SweepFolder", "attempt", "failure", "skip_if_completed"]
+
+PATIENCE = 3.0  # seconds that a job waits for the lock of its run: a process that was killed takes a moment to end
+NOTHING = math.nan  # the objective of a run that has none: neither good nor bad, so no sweeper may learn from it
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """status: finished | diverged | failed | skipped. reason: why it failed or was skipped. log: where more is said."""
+
+    status: str
+    objective: float | None = None
+    reason: str = ""
+    log: str = ""
+    folder: str = ""
+    label: str = ""
+
+    @property
+    def value(self) -> float:
+        """What a sweeper is told."""
+        return NOTHING if self.objective is None else self.objective
+
+
+class SweepFolder:
+    """outputs/<study>/sweeps/<when>-<process>: the outcomes and logs of one launch of the command.
+
+    Jobs in other processes find it through the environment. What this process has recorded it also remembers, because
+    a full disk takes no file.
+    """
+
+    VARIABLE = "RESNETLAB_SWEEP"
+    opened: ClassVar[dict[str, "SweepFolder"]] = {}
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[int, Outcome] = {}
+
+    @classmethod
+    def open(cls, study: str) -> "SweepFolder":
+        """A new folder, and the current one of this process and those that it starts."""
+        path = OUTPUTS / study / "sweeps" / f"{datetime.now():%Y-%m-%d-%H%M%S}-{os.getpid()}"
+        path.mkdir(parents=True, exist_ok=True)
+        os.environ[cls.VARIABLE] = str(path)
+        cls.opened[str(path)] = folder = cls(path)
+        return folder
+
+    @classmethod
+    def current(cls) -> "SweepFolder | None":
+        """The folder of the sweep that this process works for."""
+        path = os.environ.get(cls.VARIABLE)
+        return None if path is None else cls.opened.setdefault(path, cls(Path(path)))
+
+    def log(self, number: int) -> Path:
+        return self.path / f"job-{number}.log"
+
+    def record(self, number: int, outcome: Outcome) -> None:
+        self.known[number] = outcome
+        with suppress(OSError):
+            write_json(self.path / f"job-{number}.json", asdict(outcome))
+
+    def outcomes(self) -> dict[int, Outcome]:
+        """Of all jobs that have come to an end, here or in another process."""
+        found = dict(self.known)
+        for path in self.path.glob("job-*.json"):
+            with suppress(OSError, ValueError, TypeError):
+                found.setdefault(int(path.stem.removeprefix("job-")), Outcome(**json.loads(path.read_text())))
+        return found
+
+
+def attempt(config: Config, log: Path, explain: Callable[[BaseException], str] = first_line) -> Outcome:
+    """Trains what is left to train. A failure is an outcome like any other, its traceback in the log."""
+    folder = str(run_folder(config).path)
+    try:
+        if (done := skip_if_completed(config)) is not None:
+            return done
+        summary = train(config, PATIENCE)
+        return Outcome(summary["status"], objective(config, summary), folder=folder)
+    except Busy:
+        return Outcome("skipped", reason="is being trained by another process", folder=folder)
+    except (LabError, OSError) as error:
+        return failure(error, explain(error), log, folder)
+    except Exception as error:
+        return failure(error, f"{type(error).__name__}: {explain(error)}", log, folder)
+    finally:
+        gc.collect()  # a module and its trainer refer to each other; the next job may need their memory
+        torch.cuda.empty_cache()
+
+
+def skip_if_completed(config: Config) -> Outcome | None:
+    """The outcome of a run that came to its end before, None if there is something to train."""
+    if (summary := completed(config)) is None:
+        return None
+    value = objective(config, summary)
+    return Outcome("skipped", value, f"already {summary['status']}", folder=str(run_folder(config).path))
+
+
+def failure(error: BaseException, reason: str, log: Path, folder: str = "") -> Outcome:
+    """A failed outcome, the traceback appended to the log if that can be written."""
+    try:
+        with log.open("a") as file:
+            traceback.print_exception(error, file=file)
+    except OSError as problem:
+        return Outcome("failed", reason=f"{reason} (and no log: {first_line(problem)})", folder=folder)
+    return Outcome("failed", reason=reason, log=str(log), folder=folder)

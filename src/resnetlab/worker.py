@@ -1,0 +1,59 @@
+"""The process of one job of hydra/launcher=processes:
+
+    python -m resnetlab.worker LOG OVERRIDES
+
+trains that one run, writes its outcome to standard output and everything else to standard error, and ends with the
+process that started it.
+"""
+
+import json
+import os
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resnetlab.sweeps.outcomes import Outcome
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str]) -> int:
+    end_with_parent()  # before torch is imported, which takes seconds
+    report = os.dup(1)
+    os.dup2(2, 1)  # all that is printed goes into the log
+    outcome = train(Path(arguments[0]), arguments[1:])
+    os.write(report, json.dumps(asdict(outcome)).encode())
+    return int(outcome.status == "failed")
+
+
+def train(log: Path, overrides: list[str]) -> "Outcome":
+    from resnetlab.config import compose
+    from resnetlab.front_door import refusal
+    from resnetlab.sweeps.outcomes import attempt, failure
+
+    try:
+        config = compose(*overrides)
+    except Exception as error:  # its parent has composed it: files have changed since
+        return failure(error, refusal(error), log)
+    return attempt(config, log, refusal)
+
+
+def end_with_parent() -> None:
+    """Standard input is a pipe that nobody writes to: its end is the parent's end, however that came about.
+
+    A run may be killed at any moment. PR_SET_PDEATHSIG would do the same, but on Linux only, and not for a parent that
+    was gone before the child could ask for it.
+    """
+
+    def wait() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,258 @@
+"""Sweeps of real processes that are killed at bad moments: the same command again, and nothing was lost."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY
+from processes import command, environment
+from resnetlab import compose, run
+from resnetlab.files import read_rows
+from resnetlab.folders import RunFolder, run_folder
+from test_resume import heed_interrupts
+from test_sweeps import assert_equal, table_of
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
+
+
+def children_of(parent: int) -> dict[int, str]:
+    """{process: command line} of the living children."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            fields = (path / "stat").read_text().rpartition(")")[2].split()  # state, parent, ...
+        except OSError:
+            continue  # has ended meanwhile
+        if int(fields[1]) == parent and fields[0] != "Z":
+            found[int(path.name)] = line
+    return found
+
+
+def workers(parent: int) -> dict[int, str]:
+    """Those that train the jobs of this sweep."""
+    return {pid: line for pid, line in children_of(parent).items() if "resnetlab.worker" in line}
+
+
+@contextmanager
+def started(*arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A sweep in a process of its own, killed at the end if it has not ended."""
+    with Path("log").open("ab") as log:
+        process = subprocess.Popen(
+            command(*TINY, "-m", *arguments), stdout=log, stderr=log, env=environment(), preexec_fn=heed_interrupts
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for(condition: Callable[[], object], process: "subprocess.Popen[bytes] | None" = None) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, Path("log").read_text()
+        assert process is None or process.poll() is None, Path("log").read_text()
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def folders(arguments: Sequence[str], key: str, values: Sequence[object]) -> list[RunFolder]:
+    """The runs of the sweep over one key."""
+    return [run_folder(compose(*TINY, *arguments, f"{key}={value}")) for value in values]
+
+
+def train_undisturbed(arguments: Sequence[str], key: str, values: Sequence[object]) -> list[RunFolder]:
+    """The same runs, trained in this process."""
+    arguments = (*arguments, "study=undisturbed", "trainer.progress=off")
+    for value in values:
+        run(compose(*TINY, *arguments, f"{key}={value}"))
+    return folders(arguments, key, values)
+
+
+def has_rows(folder: RunFolder, count: int) -> bool:
+    return folder.last.exists() and len(read_rows(folder.metrics)) >= count
+
+
+def times_finished(said: str) -> Counter[str]:
+    """How often each run has said that it is finished, in the logs of all launches of the sweep and in `said`."""
+    counts: Counter[str] = Counter()
+    for text in (said, *(log.read_text() for log in Path("outputs").glob("*/sweeps/*/job-*.log"))):
+        path = ""
+        for line in text.splitlines():
+            if "; run folder " in line:
+                path = line.rpartition("; run folder ")[2]
+                counts[path] += 0
+            elif line.startswith("finished: "):
+                counts[path] += 1
+    return counts
+
+
+def check(disturbed: Sequence[RunFolder], undisturbed: Sequence[RunFolder], said: str = "") -> None:
+    """Each run is finished, not more than once, whole, and equal to the bit to the undisturbed one."""
+    for one, other in zip(disturbed, undisturbed, strict=True):
+        assert json.loads(one.summary.read_text())["status"] == "finished"
+        assert_equal(one, other)
+        assert not list(one.path.rglob("*.part"))
+    counts = times_finished(said)
+    assert set(counts) == {str(folder.path) for folder in disturbed}
+    assert set(counts.values()) <= {0, 1}  # 0: killed between its summary and saying so
+
+
+def test_a_sweep_with_a_killed_worker_and_a_killed_parent_ends_like_an_undisturbed_one(sweep) -> None:
+    """The command again is given without the launcher here: it goes on with any, and this one is quick."""
+    common = ("epochs=8", "trainer.progress=lines")
+    arguments = (*common, "seed=0,1,2")
+    disturbed = folders(common, "seed", (0, 1, 2))
+    with started(*arguments, "hydra/launcher=processes", "hydra.launcher.jobs=2") as parent:
+        wait_for(lambda: any(has_rows(folder, 1) for folder in disturbed), parent)
+        first = workers(parent.pid)
+        seed = next(folder.path.name for folder in disturbed if has_rows(folder, 1))
+        victim = next(pid for pid, line in first.items() if f"{seed} " in line)
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: set(workers(parent.pid)) - set(first), parent)  # started again, or the third
+        children = workers(parent.pid)
+        parent.kill()
+        wait_for(lambda: all(gone(pid) for pid in children))
+    finished_before = [folder.summary.exists() for folder in disturbed]
+    assert not all(finished_before)
+    status, out, err = sweep(*arguments)
+    assert (status, err) == (0, "")
+    outcomes = [outcome for outcome, _ in table_of(out).values()]
+    assert outcomes == ["skipped" if finished else "finished" for finished in finished_before]
+    assert "resuming after epoch" in out
+    check(disturbed, train_undisturbed(common, "seed", (0, 1, 2)), out)
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one() -> None:
+    """Half of the moments lie anywhere, most of them while processes start; half soon after an epoch's end."""
+    chance = random.Random(20)
+    common = ("epochs=12", "data.limit=320", "batch_size=8", "trainer.progress=lines")
+    sweep = (*common, "wd=0.1,0.2,0.3", "seed=0,1", "hydra/launcher=processes", "hydra.launcher.jobs=2")
+    disturbed = [f for wd in (0.1, 0.2, 0.3) for f in folders((*common, f"wd={wd}"), "seed", (0, 1))]
+    targets = ["worker", "parent"] * 10
+    chance.shuffle(targets)
+    while targets:
+        with started(*sweep, "hydra.launcher.retries=100") as parent:
+            while targets and parent.poll() is None:
+                wait_for(lambda: workers(parent.pid) or parent.poll() is not None)
+                if chance.random() < 0.5:
+                    time.sleep(chance.uniform(0, 10))
+                else:
+                    before = rows_of(disturbed)
+                    wait_for(lambda rows=before: rows_of(disturbed) > rows or parent.poll() is not None)
+                    time.sleep(chance.uniform(0, 1))
+                if kill_one(parent, targets[-1], chance):
+                    targets.pop()
+    with started(*sweep) as parent:
+        undisturbed = [f for wd in (0.1, 0.2, 0.3) for f in train_undisturbed((*common, f"wd={wd}"), "seed", (0, 1))]
+        assert parent.wait(240) == 0, Path("log").read_text()
+    said = Path("log").read_text().rpartition("job ")
+    assert "failed" not in said[2]
+    resumed = sum("resuming after epoch" in log.read_text() for log in Path("outputs").rglob("job-*.log"))
+    assert resumed >= 5, "the kills have missed the training"
+    check(disturbed, undisturbed)
+
+
+def rows_of(runs: Sequence[RunFolder]) -> int:
+    return sum(len(read_rows(folder.metrics)) for folder in runs if folder.metrics.exists())
+
+
+def kill_one(parent: "subprocess.Popen[bytes]", target: str, chance: random.Random) -> bool:
+    """Kills a worker, or the parent, whose workers then have to end as well; False if there is none at the moment."""
+    children = workers(parent.pid)
+    if parent.poll() is not None or (target == "worker" and not children):
+        return False
+    if target == "worker":
+        os.kill(chance.choice(sorted(children)), signal.SIGKILL)
+    else:
+        parent.kill()
+        wait_for(lambda: all(gone(pid) for pid in children))
+    return True
+
+
+@pytest.mark.slow
+def test_two_sweeps_at_once_share_the_work() -> None:
+    common = ("epochs=8", "data.limit=320", "trainer.progress=lines")
+    sweep = (*common, "seed=0,1,2", "hydra/launcher=processes", "hydra.launcher.jobs=1")
+    with started(*sweep) as one, started(*sweep) as other:
+        assert (one.wait(240), other.wait(240)) == (0, 0)
+    assert "is being trained by another process" in Path("log").read_text()
+    check(folders(common, "seed", (0, 1, 2)), train_undisturbed(common, "seed", (0, 1, 2)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_job_that_is_killed_again_and_again_fails_with_the_reason_and_hides_no_other(retries: int) -> None:
+    common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
+    sweep = (*common, "seed=0", "wd=0.1,1e30", "hydra/launcher=processes", "hydra.launcher.jobs=1")
+    with started(*sweep, f"hydra.launcher.retries={retries}") as parent:
+        for _ in range(retries + 1):
+            victims: dict[int, str] = {}
+            while not victims:
+                wait_for(lambda: workers(parent.pid), parent)
+                victims = {pid: line for pid, line in workers(parent.pid).items() if "wd=0.1 " in line}
+                time.sleep(0.02)
+            time.sleep(1)
+            os.kill(next(iter(victims)), signal.SIGKILL)
+            wait_for(lambda pids=list(victims): all(gone(pid) for pid in pids))
+        assert parent.wait(120) == 1
+    said = Path("log").read_text()
+    found = table_of(said)
+    assert found["wd=1e+30"][0] == "diverged"
+    outcome, rest = found["wd=0.1"]
+    assert outcome == "failed"
+    assert "killed by signal 9 (SIGKILL" in rest
+    assert ("2 times" in rest) == (retries == 1)
+    assert Path(rest.rpartition("log: ")[2]).exists()
+
+
+@pytest.mark.slow
+def test_an_interrupted_sweep_ends_its_processes_and_says_what_is_left() -> None:
+    common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
+    with started(*common, "seed=0,1,2", "hydra/launcher=processes", "hydra.launcher.jobs=2") as parent:
+        wait_for(lambda: has_rows(folders(common, "seed", (0,))[0], 1), parent)
+        children = workers(parent.pid)
+        parent.send_signal(signal.SIGINT)
+        assert parent.wait(60) == 130
+        assert len(children) == 2
+        assert all(gone(pid) for pid in children)
+    said = Path("log").read_text()
+    assert "3 interrupted of 3 jobs" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_joblibs_pool_ends_with_one_killed_worker_and_the_table_says_so() -> None:
+    """Why there is another launcher."""
+    common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
+    with started(*common, "seed=0,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2") as parent:
+        first = folders(common, "seed", (0,))[0]
+        wait_for(lambda: has_rows(first, 1), parent)
+        holder = next(pid for pid in children_of(parent.pid) if holds(pid, first.lock))
+        os.kill(holder, signal.SIGKILL)
+        assert parent.wait(60) == 1
+    said = Path("log").read_text()
+    assert "3 failed of 3 jobs" in said
+    assert "hydra/launcher=processes loses only the one" in said
+
+
+def holds(pid: int, path: Path) -> bool:
+    """Whether the process has the file open."""
+    return any(os.path.realpath(link) == str(path.resolve()) for link in Path(f"/proc/{pid}/fd").glob("*"))
