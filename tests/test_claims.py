@@ -17,6 +17,7 @@ from scipy import stats
 
 import synthetic
 from resnetlab import compose
+from resnetlab.arguments import expand_arguments, jobs
 from resnetlab.claims import Claim, Part, Verdict, claims, judge, pooled
 from resnetlab.claims.curves import OF_ROWS
 from resnetlab.claims.data import homes
@@ -32,7 +33,6 @@ from resnetlab.cli import main
 from resnetlab.config import Config, conf_dir
 from resnetlab.files import write_json
 from resnetlab.folders import identity
-from resnetlab.front_door import expand_arguments, jobs
 from resnetlab.report.collect import Collection, collect
 from resnetlab.report.configurations import Configuration
 from resnetlab.report.runs import Run, read_run

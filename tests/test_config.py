@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from resnetlab import ConfigError, compose
 from resnetlab.config import conf_dir, from_plain, to_plain, to_yaml
 from resnetlab.folders import configuration_name, identity, run_folder
-from resnetlab.front_door import refusal
+from resnetlab.refusals import refusal
 
 
 def test_the_defaults_are_the_main_experiment() -> None:

@@ -12,8 +12,10 @@ import pytest
 from conftest import TINY
 from processes import TRAIN, command, environment, train
 from resnetlab import ConfigError, compose
+from resnetlab.arguments import expand_arguments, jobs
 from resnetlab.folders import run_folder
-from resnetlab.front_door import complain, expand_arguments, jobs, main
+from resnetlab.front_door import main
+from resnetlab.refusals import complain
 from resnetlab.run import alone
 
 QUICK = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "epochs=1", "schedule=constant")

@@ -23,13 +23,14 @@ ROOMS = [
     "evaluation",
     "run bench range_test interpolation",
     "sweeps",
+    "arguments refusals",
     "front_door",
     "launch worker",
     "tools",
     "cli",
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
-HYDRA = {"config", "front_door", "launch"}
+HYDRA = {"arguments", "config", "front_door", "launch", "refusals"}
 
 
 def imports() -> list[tuple[str, str, str]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from resnetlab.arguments import expand_arguments, jobs
 from resnetlab.config import GROUPS, conf_dir
-from resnetlab.front_door import expand_arguments, jobs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

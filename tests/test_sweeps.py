@@ -18,11 +18,11 @@ from rich.console import Console
 from conftest import TINY, tiny
 from processes import train
 from resnetlab import ConfigError, compose, launch, run
+from resnetlab.arguments import labels
 from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.containment import contained
 from resnetlab.files import read_rows, write_rows
 from resnetlab.folders import RunFolder, run_folder
-from resnetlab.front_door import labels
 from resnetlab.sweeps import display, machine
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.machine import Share, check_launcher, share

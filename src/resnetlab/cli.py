@@ -29,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        from resnetlab.front_door import REFUSALS, complain
+        from resnetlab.refusals import REFUSALS, complain
 
         if not isinstance(error, (LabError, OSError, *REFUSALS)):
             raise
         return complain(error)
     except KeyboardInterrupt as stop:
-        from resnetlab.front_door import interrupted
+        from resnetlab.refusals import interrupted
 
         return interrupted(stop)
     return 0

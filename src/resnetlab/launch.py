@@ -6,8 +6,8 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, open_dict
 
+from resnetlab.arguments import labels
 from resnetlab.config import parse
-from resnetlab.front_door import labels
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.machine import share
 from resnetlab.sweeps.outcomes import SweepFolder

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from resnetlab.arguments import sweep
 from resnetlab.build import build_module, plan
 from resnetlab.config import Config
 from resnetlab.containment import contained
@@ -18,7 +19,6 @@ from resnetlab.data import ImageData
 from resnetlab.errors import ConfigError
 from resnetlab.files import digest, write_json, write_rows, write_text
 from resnetlab.folders import OUTPUTS, configuration_name, identity
-from resnetlab.front_door import sweep
 from resnetlab.interpolation import interpolate
 from resnetlab.range_test import Ramp, exploded, range_test, suggestions
 from resnetlab.report.tools import PICTURES, draw_interpolation, draw_range_test, draw_schedules

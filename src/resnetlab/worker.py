@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
 
 def train(log: Path, overrides: list[str]) -> "Outcome":
     from resnetlab.config import compose
-    from resnetlab.front_door import refusal
+    from resnetlab.refusals import refusal
     from resnetlab.sweeps.outcomes import attempt, failure
 
     try:

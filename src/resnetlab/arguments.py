@@ -1,0 +1,92 @@
+"""The command line of train.py: what Hydra takes and what it does not, and the configurations of all its jobs."""
+
+import re
+from collections.abc import Sequence
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from resnetlab.config import GROUPS, Config, conf_dir, parse
+from resnetlab.errors import ConfigError
+from resnetlab.sweeps.machine import check_launcher
+
+__all__ = ["expand_arguments", "jobs", "labelled_jobs", "labels", "sweep"]
+
+
+def expand_arguments(arguments: Sequence[str]) -> list[str]:
+    """Moves -m to the front, where argparse accepts overrides on both sides of it, and spells out seeds=N.
+
+    >>> expand_arguments(["lr=0.1", "-m", "wd=0.1,0.2", "seeds=3"])
+    ['-m', 'lr=0.1', 'wd=0.1,0.2', 'seed=range(0,3)']
+    """
+    overrides, flags = [], []
+    for argument in arguments:
+        refuse_argument(argument)
+        if argument in ("-m", "--multirun"):
+            flags = ["-m"]
+        elif argument.startswith("seeds="):
+            count = argument.removeprefix("seeds=")
+            if not re.fullmatch(r"[1-9]\d{0,5}", count):
+                raise ConfigError(f"seeds (={count}) must be a number of seeds, such as 5 for seed=0..4")
+            flags = ["-m"]
+            overrides.append(f"seed=range(0,{count})")
+        elif argument != "experiment=null":  # what conf/config.yaml says, which Hydra does not take back
+            overrides.append(argument)
+    if sum(override.lstrip("+").startswith("seed=") for override in overrides) > 1:
+        raise ConfigError("seeds=N stands for seed=0..N-1; give one of seeds and seed, once")
+    return [*flags, *overrides]
+
+
+def refuse_argument(argument: str) -> None:
+    """Raises ConfigError for what Hydra takes and we do not."""
+    key, _, value = argument.partition("=")
+    if key in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
+        raise ConfigError(f"{key} is not supported; put your files into {conf_dir()}")
+    if key.startswith("~"):
+        raise ConfigError(f"{key} is not supported: a key cannot be removed; give it the value that you want")
+    if key.removesuffix(".name") in GROUPS and key.endswith(".name"):
+        raise ConfigError(f"{key} (={value}) cannot be set by itself; choose with {key.removesuffix('.name')}=...")
+    if value.startswith("glob("):
+        raise ConfigError(f"{argument} is not supported; write the options out: {key}=a,b,c")
+    if key in GROUPS and value == "null":
+        raise ConfigError(f"{key} (=null) must be one of {', '.join(GROUPS[key])}")
+
+
+def jobs(overrides: Sequence[str], multirun: bool) -> list[Config]:
+    """The configurations that the command line means, in the sweep's order; raises for the first that is wrong."""
+    return [config for _, config in labelled_jobs(overrides, multirun)]
+
+
+def labelled_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Config]]:
+    """The same with what tells each job from the others: "wd=0.1, seed=0", or "" for one job alone."""
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        batches: list[list[str]] = [list(overrides)]
+        if multirun:
+            parsed = OverridesParser.create().parse_overrides(list(overrides))
+            for override in parsed:
+                if override.is_sweep_override() and str(override.key_or_group).startswith("hydra"):
+                    raise ConfigError(f"{override.input_line} is not supported: a sweep is over the lab's own keys")
+            batches = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
+        configs = [parse(hydra.compose("config", overrides=list(batch))) for batch in batches]
+        if any(override.startswith("hydra.launcher.") for override in overrides):
+            launcher = hydra.compose("config", overrides=batches[0], return_hydra_config=True).hydra.launcher
+            check_launcher(dict(launcher))
+    return list(zip(labels(batches), configs, strict=True))
+
+
+def labels(batches: Sequence[Sequence[str]]) -> list[str]:
+    """What tells the jobs' overrides apart: "wd=0.1, seed=0", or "" for one job alone."""
+    shared = set(batches[0]).intersection(*batches) if batches else set()
+    return [", ".join(o for o in batch if o not in shared) for batch in batches]
+
+
+def sweep(arguments: Sequence[str]) -> list[tuple[str, Config]]:
+    """(label, configuration) of each job of train.py's command line; a comma makes a sweep, with or without -m."""
+    overrides = [argument for argument in expand_arguments(arguments) if argument != "-m"]
+    found = labelled_jobs(overrides, multirun=True)
+    if not found:
+        raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
+    if len({label for label, _ in found}) < len(found):
+        raise ConfigError("two jobs of the sweep are the same; name each value once")
+    return found
