@@ -11,7 +11,7 @@ PACKAGE = Path(resnetlab.__file__).parent
 # from the ground up; a room may import from the rooms below it, and from itself
 ROOMS = [
     "errors files hints nvml speech swings containment",
-    "models data schedules trainer published",
+    "models data ranks schedules trainer published",
     "regularization averaging meter",
     "optimizers",
     "config",

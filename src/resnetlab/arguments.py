@@ -1,7 +1,7 @@
 """The command line of train.py: what Hydra takes and what it does not, and the configurations of all its jobs."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -11,7 +11,7 @@ from resnetlab.config import GROUPS, Config, conf_dir, parse
 from resnetlab.errors import ConfigError
 from resnetlab.sweeps.machine import check_launcher
 
-__all__ = ["expand_arguments", "jobs", "labelled_jobs", "labels", "sweep"]
+__all__ = ["expand_arguments", "jobs", "labelled_jobs", "labels", "refuse_several_devices", "sweep"]
 
 
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
@@ -73,6 +73,15 @@ def labelled_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, C
             launcher = hydra.compose("config", overrides=batches[0], return_hydra_config=True).hydra.launcher
             check_launcher(dict(launcher))
     return list(zip(labels(batches), configs, strict=True))
+
+
+def refuse_several_devices(configs: Iterable[Config]) -> None:
+    """Raises ConfigError if a job of a sweep is a run on several devices."""
+    if (most := max(config.trainer.devices for config in configs)) > 1:
+        raise ConfigError(
+            f"trainer.devices (={most}) cannot go with -m: such a run starts its own command again for each device; "
+            f"give one command a run, or one device to each run (hydra/launcher=processes)"
+        )
 
 
 def labels(batches: Sequence[Sequence[str]]) -> list[str]:

@@ -21,9 +21,12 @@ from resnetlab.config import Config, to_plain
 from resnetlab.data import ImageData, derive_seed
 from resnetlab.folders import run_folder
 from resnetlab.module import Lab, timetable
+from resnetlab.ranks import follows, strategy
 from resnetlab.schedules import Span
 
 __all__ = ["build", "build_module", "plan", "quiet"]
+
+CHATTY = ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed")
 
 
 def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData, L.Trainer]:
@@ -38,7 +41,7 @@ def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData
     with quiet():
         trainer = L.Trainer(
             accelerator=config.trainer.resolved_accelerator,
-            devices=1,
+            **strategy(config.trainer.devices),
             precision=config.trainer.resolved_precision,  # type: ignore[arg-type]
             max_epochs=config.epochs,
             benchmark=True,
@@ -46,7 +49,9 @@ def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData
             callbacks=[
                 Energy(),
                 recorder,
-                ProgressDisplay(config.trainer.progress, recorder, folder),
+                ProgressDisplay(
+                    "off" if follows(config.trainer.devices) else config.trainer.progress, recorder, folder
+                ),
                 Board(hyperparameters(config)),
                 Checkpoints(folder, recorder, to_plain(config), config.snapshots),
             ],
@@ -106,12 +111,14 @@ def hyperparameters(config: Config) -> dict[str, Any]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without Lightning's advertisements, and without one warning of torch 2.15 about Lightning 2.6's own internals."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(f"lightning.{name}") for name in CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

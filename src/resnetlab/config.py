@@ -204,11 +204,12 @@ def combination_problems(config: Config) -> Iterator[str]:
             f"momentum (={config.momentum}) is not used by schedule={config.schedule.name}, which cycles it; set "
             f"schedule.lowest_momentum and schedule.highest_momentum, or schedule.cycle_momentum=false"
         )
-    last = (config.data.images() - 1) % config.batch_size + 1
-    if last < config.model.least_batch:
+    last, devices = (config.data.images() - 1) % config.batch_size + 1, config.trainer.devices
+    if last // devices < config.model.least_batch:
         yield (
-            f"batch_size (={config.batch_size}) leaves a last batch of {last} of {config.data.images():,} images, on "
-            f"which the batch norms of {config.model.name} cannot train; take another"
+            f"batch_size (={config.batch_size}) leaves a last batch of {last} of {config.data.images():,} images, "
+            f"{f'{last // devices} for one of the {devices} devices, ' if devices > 1 else ''}on which "
+            f"{config.model.name} cannot train; take another"
         )
     if config.objective == "final_test_acc" and not _has_test(config.data):
         yield "objective (=final_test_acc) needs untouched test images: data.split=holdout or tail"

@@ -29,6 +29,7 @@ READABLE = {
     "shift": "shift",
     "data.limit": "limit",
     "model.depth": "depth",
+    "trainer.devices": "devices",
 }
 
 

@@ -12,7 +12,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from resnetlab.arguments import expand_arguments, labelled_jobs
+from resnetlab.arguments import expand_arguments, labelled_jobs, refuse_several_devices
 from resnetlab.config import Config, conf_dir, parse
 from resnetlab.containment import contained
 from resnetlab.errors import ConfigError, LabError
@@ -41,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found = labelled_jobs(asked.overrides, asked.multirun)
             if not found:
                 raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
+            if asked.multirun:
+                refuse_several_devices(config for _, config in found)
         except REFUSALS as error:
             return complain(error)
         except KeyboardInterrupt as stop:

@@ -33,6 +33,7 @@ def make_manifest(config: Config, model: nn.Module, optimizer: torch.optim.Optim
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "accelerator": device.type,
+        "devices": config.trainer.devices,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "precision": config.trainer.resolved_precision,

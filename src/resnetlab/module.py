@@ -14,12 +14,14 @@ from resnetlab.data import ImageData, derive_seed
 from resnetlab.errors import Diverged
 from resnetlab.meter import Meter
 from resnetlab.optimizers import Optimizer, set_lr_momentum
+from resnetlab.ranks import broadcast, least, rank, world_size
 from resnetlab.regularization import Regularization, conv_kernels, penalty
 from resnetlab.schedules import ReduceOnPlateau, Schedule, Span, table
 
 __all__ = ["Lab", "timetable"]
 
 Row = dict[str, float]
+NEVER = torch.tensor(2**62)  # the number of a step that there is not
 
 
 def timetable(
@@ -41,6 +43,10 @@ class Lab(L.LightningModule):
     Lightning owns epochs, validation, checkpoints and devices. Optimization is manual: the step sets lr and momentum
     from the schedule's table first, so that the schedule is a function of the step's number alone. Under 16-mixed a
     step that the gradient scaler skips keeps its place in the schedule: nothing is shifted or repeated.
+
+    On several devices each sees its share of every batch. A share's gradient counts as its images do, and figures are
+    over all shares, so the step is that of one device; only a batch norm sees no more than its own share, and the
+    running statistics are the first device's.
     """
 
     def __init__(
@@ -78,8 +84,7 @@ class Lab(L.LightningModule):
         self.train_meter = Meter(classes)
         self.val_meter = Meter(classes, top5=True)
         self.row: Row = {}  # the epoch's figures, complete when validation has ended
-        self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
-        self.first_bad_step: Tensor
+        self.first_bad_step = NEVER  # not a buffer: those are the first device's on all devices
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
         self.relative_update: Tensor
 
@@ -109,7 +114,8 @@ class Lab(L.LightningModule):
         return (loss + penalty(kernels, self.l2) if self.l2 else loss), ce
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(derive_seed(self.seed, self.current_epoch + 1))
+        torch.manual_seed(derive_seed(self.seed, self.current_epoch + 1, rank()))
+        self.first_bad_step = NEVER.to(self.device)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         x, y = batch
@@ -119,7 +125,7 @@ class Lab(L.LightningModule):
         logits = self.model(x)
         loss, ce = self.losses(logits, y)
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        self.manual_backward(loss * self.weight(len(y), index) if world_size() > 1 else loss)
         last = index == self.span.steps_per_epoch - 1
         before = [p.detach().clone() for p in self.model.parameters()] if last else []
         optimizer.step()
@@ -138,13 +144,24 @@ class Lab(L.LightningModule):
         set_lr_momentum(optimizer, lr, momentum)
 
     def watch(self, loss: Tensor, step: int) -> None:
-        """Notes the first step whose loss is not finite; raises Diverged (on a GPU at the epoch's end)."""
-        unseen = (self.first_bad_step < 0) & ~torch.isfinite(loss)
-        self.first_bad_step.copy_(torch.where(unseen, step, self.first_bad_step))
-        if loss.device.type == "cpu" or (step + 1) % self.span.steps_per_epoch == 0:
-            bad = int(self.first_bad_step)
-            if bad >= 0:
-                raise Diverged("train/loss", self.current_epoch + 1, bad)
+        """Notes the first step whose loss is not finite; raises Diverged, on a GPU and on several devices at the end of
+        the epoch."""
+        self.first_bad_step = torch.where(
+            torch.isfinite(loss), self.first_bad_step, self.first_bad_step.clamp(max=step)
+        )
+        waits = loss.device.type == "cpu" and world_size() == 1
+        if waits or (step + 1) % self.span.steps_per_epoch == 0:
+            bad = least(self.first_bad_step)
+            if bad < NEVER:
+                raise Diverged("train/loss", self.current_epoch + 1, int(bad))
+
+    def weight(self, images: int, index: int) -> float:
+        """What makes the mean over the devices of their shares' losses that of the whole batch `index` of the epoch."""
+        data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
+        return images * world_size() / data.batch_images(index)
+
+    def on_validation_start(self) -> None:
+        broadcast(self.model.buffers())
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         """In float32 whatever the training's precision: stale batch-norm statistics can exceed float16's range."""
@@ -173,7 +190,9 @@ class Lab(L.LightningModule):
             "relative_update": float(self.relative_update),
         }
         # for callbacks of the user's own that monitor a figure
-        self.log_dict({k: v for k, v in self.row.items() if k.startswith("val/")}, logger=False, batch_size=1)
+        self.log_dict(
+            {k: v for k, v in self.row.items() if k.startswith("val/")}, logger=False, batch_size=1, sync_dist=True
+        )
         if not torch.isfinite(torch.tensor(self.row["val/loss"])):
             raise Diverged("val/loss", self.current_epoch + 1, first_step + self.span.steps_per_epoch - 1)
         if self.schedule.stateful:
@@ -189,7 +208,7 @@ class Lab(L.LightningModule):
         data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
         inputs = data.recalibration_inputs(self.recalibration_images, self.current_epoch + 1, self.device)
         with torch.no_grad(), reestimated_statistics(network, inputs):
-            for x, y in data.eval_batches(data.val, self.device):
+            for x, y in data.eval_batches(data.val, self.device, (rank(), world_size())):
                 self.validate_batch(network, x, y)
         return self.val_meter.compute("val/", suffix)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch.distributed as dist
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -25,6 +26,7 @@ from resnetlab.files import read_rows, write_json, write_rows, write_text
 from resnetlab.folders import RunFolder, run_folder
 from resnetlab.manifest import changed_conditions, make_manifest, model_counts, read_manifest
 from resnetlab.module import Lab
+from resnetlab.ranks import follows, together
 from resnetlab.report.curves import draw_curves
 from resnetlab.schedules import shortfall
 from resnetlab.speech import speak
@@ -38,8 +40,10 @@ def run(config: Config) -> Summary:
 
     What is finished is not trained again, what was interrupted goes on from its last checkpoint; force starts over.
     The process is as before when it returns (`contained`). Raises LabError, and KeyboardInterrupt when it is
-    interrupted.
+    interrupted. On several devices this function is called in a process for each; it returns in the first one only.
     """
+    if follows(config.trainer.devices):
+        raise SystemExit(follow(config))
     done = completed(config)
     return train(config) if done is None else done
 
@@ -81,6 +85,18 @@ def train(config: Config, patience: float = 0.0) -> Summary:
             return conclude(config, folder, module, data, trainer, status, extra)
 
 
+def follow(config: Config) -> int:
+    """Trains with the first process of a run on several devices, which holds the lock and writes; the exit status."""
+    try:
+        with contained(config.threads), quiet():
+            module, data, trainer = build(config)
+            checkpoint, _ = resume_point(run_folder(config), config)
+            fit(config, module, data, trainer, checkpoint)
+    except (KeyboardInterrupt, dist.DistBackendError):  # the first process has been stopped, and has said so
+        return 1
+    return 0
+
+
 def objective(config: Config, summary: Summary) -> float:
     """The one number for a sweeper, to be maximised; 0 for a run that diverged or has no such figure."""
     value = None if summary["status"] == "diverged" else summary[config.objective]
@@ -116,7 +132,8 @@ def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData, re
     say(
         config,
         f"{config.model.name}: {counts['trainable_parameters']:,} trainable parameters + {counts['statistics']:,} "
-        f"batch-norm statistics, {counts['convolutions']} convolutions; on {manifest['device']}, "
+        f"batch-norm statistics, {counts['convolutions']} convolutions; on "
+        f"{f'{config.trainer.devices} x ' if config.trainer.devices > 1 else ''}{manifest['device']}, "
         f"{manifest['precision']}, threads: {manifest['threads']}",
     )
     for group in manifest["optimizer_groups"]:
@@ -144,9 +161,11 @@ def fit(
             recorder.rows = rows
             return "finished", {}
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        with together(trainer, config.trainer.devices):
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except Diverged as error:
-        say(config, f"diverged: {error}; epochs kept: {len(recorder.rows)}")
+        if trainer.is_global_zero:
+            say(config, f"diverged: {error}; epochs kept: {len(recorder.rows)}")
         where = {"diverged_quantity": error.quantity, "diverged_epoch": error.epoch, "diverged_step": error.step}
         return "diverged", where
     except SIGTERMException:  # Lightning's, with the exit status of success
@@ -208,8 +227,7 @@ def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
     ]
     return [
         f"{summary['status']}: " + "  ".join(figures),
-        f"curves: {folder.curves}",
-        f"checkpoints: {folder.best}, {folder.last}",
+        *([f"curves: {folder.curves}", f"checkpoints: {folder.best}, {folder.last}"] if folder.last.exists() else []),
         f"TensorBoard: tensorboard --logdir {folder.path}",
     ]
 

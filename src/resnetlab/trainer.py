@@ -19,6 +19,7 @@ class TrainerOptions:
 
     name: str = "auto"
     accelerator: str = "auto"  # auto: cuda where there is one, else cpu
+    devices: int = 1  # of one machine, a process each; batch_size stays the batch of all together
     precision: str = "auto"  # auto: 16-mixed on cuda (Keras' mixed_float16), 32-true on the cpu
     channels_last: bool = True
     patience: int | None = None  # early stopping: epochs without a new best val/acc; null = off
@@ -37,6 +38,10 @@ class TrainerOptions:
             raise ConfigError(
                 "trainer.precision (=16-mixed) needs a CUDA device; on the cpu take 32-true or bf16-mixed"
             )
+        if not 1 <= self.devices <= 64:
+            raise ConfigError(f"trainer.devices (={self.devices}) must be in 1..64")
+        if self.resolved_accelerator == "cuda" and self.devices > torch.cuda.device_count():
+            raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"trainer.patience (={self.patience}) must be at least 1 epoch, or null for none")
         if self.recalibration_images < 2:

@@ -15,6 +15,7 @@ import lightning as L
 
 from resnetlab.module import Lab
 from resnetlab.nvml import Card, NoCard, open_card
+from resnetlab.ranks import gather
 
 __all__ = ["Energy", "Gauge"]
 
@@ -85,6 +86,15 @@ def integral(samples: list[Sample]) -> float | None:
     return total
 
 
+def over_cards(cards: list[dict[str, float]]) -> dict[str, float]:
+    """The figures of a run on several cards: energy and power are summed, the load is the mean; what all cards told."""
+    told = set(cards[0]).intersection(*cards)
+    means = {"power/gpu_load"}
+    return {
+        key: sum(card[key] for card in cards) / (len(cards) if key in means else 1) for key in cards[0] if key in told
+    }
+
+
 class Energy(L.Callback):
     """Adds the power/* columns to the epoch's row; stands before the Recorder, which writes it."""
 
@@ -104,7 +114,8 @@ class Energy(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Lab)
         if self.gauge is not None:
-            pl_module.row |= self.gauge.stop()
+            figures = self.gauge.stop()
+            pl_module.row |= over_cards(gather(figures))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._close()

@@ -47,7 +47,8 @@ class Recorder(L.Callback):
             "time/images_per_second": images / train_seconds,
         }
         self.rows.append({**pl_module.row, **times})
-        write_rows(self.folder.metrics, self.rows)
+        if trainer.is_global_zero:
+            write_rows(self.folder.metrics, self.rows)
         for logger in trainer.loggers:
             logger.log_metrics(self.rows[-1], step=int(self.rows[-1]["epoch"]))
         if exhausted(self.rows, self.patience):

@@ -17,6 +17,8 @@ from resnetlab.errors import ConfigError, DataError
 
 __all__ = ["Data", "ImageData"]
 
+Share = tuple[int, int]  # (rank, devices)
+WHOLE: Share = (0, 1)
 TRANSLATIONS = ("shift", "pad_crop", "none")
 
 
@@ -180,10 +182,20 @@ class ImageData(L.LightningDataModule):
             x = augment.pad_crop(x, shift)
         return augment.flip(x, mirror) if self.config.flip else x
 
-    def batches(self, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training batches of `epoch` (from 1) on `device`: float32 (N, C, H, W) and int64 (N,)."""
+    def batch_images(self, index: int) -> int:
+        """Images in batch `index` (from 0) of an epoch, over all devices."""
+        return min(self.batch_size, len(self.train) - index * self.batch_size)
+
+    def batches(self, epoch: int, device: torch.device, share: Share = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training batches of `epoch` (from 1) on `device`: float32 (N, C, H, W) and int64 (N,).
+
+        share: (rank, devices), for every devices-th image of each batch.
+        """
         images, table = self.train.to(device), self.plan(epoch).to(device)
-        steps = (part.split(self.batch_size) for part in (table.order, table.shift, table.flip))
+        steps = (
+            (batch[share[0] :: share[1]] for batch in part.split(self.batch_size))
+            for part in (table.order, table.shift, table.flip)
+        )
         for order, shift, mirror in zip(*steps, strict=True):
             batch = images[order]
             yield self.augmented(batch, shift, mirror), batch.labels
@@ -193,9 +205,12 @@ class ImageData(L.LightningDataModule):
         batches = max(1, min(images, len(self.train)) // self.batch_size)
         return (x for x, _ in islice(self.batches(epoch, device), batches))
 
-    def eval_batches(self, images: Images, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of `images`, normalised, not augmented, in batches of eval_batch_size."""
-        pixels, labels = (part.split(self.config.eval_batch_size) for part in (images.pixels, images.labels))
+    def eval_batches(
+        self, images: Images, device: torch.device, share: Share = WHOLE
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """All of `images`, normalised, not augmented, in batches of eval_batch_size; or a share of them, as above."""
+        mine = (part[share[0] :: share[1]] for part in (images.pixels, images.labels))
+        pixels, labels = (part.split(self.config.eval_batch_size) for part in mine)
         for x, y in zip(pixels, labels, strict=True):
             yield self.normalizer(x.to(device)), y.to(device)
 
@@ -213,7 +228,7 @@ class ImageData(L.LightningDataModule):
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
             # The epoch is read when the first batch is drawn: on resuming, Lightning 2.6 makes the iterator before it
             # has counted the epoch that was finished.
-            yield from self.batches(trainer.current_epoch + 1, device)
+            yield from self.batches(trainer.current_epoch + 1, device, (trainer.global_rank, trainer.world_size))
 
         return Loader(self.steps_per_epoch, batches)
 
@@ -221,9 +236,10 @@ class ImageData(L.LightningDataModule):
         return self._eval_loader(self.val)
 
     def _eval_loader(self, images: Images) -> "Loader":
-        device = self._trainer().strategy.root_device
-        steps = -(-len(images) // self.config.eval_batch_size)
-        return Loader(steps, lambda: self.eval_batches(images, device))
+        trainer = self._trainer()
+        share, device = (trainer.global_rank, trainer.world_size), trainer.strategy.root_device
+        steps = -(-len(range(share[0], len(images), share[1])) // self.config.eval_batch_size)
+        return Loader(steps, lambda: self.eval_batches(images, device, share))
 
     def _trainer(self) -> L.Trainer:
         if self.trainer is None:

@@ -48,9 +48,12 @@ def plan(seed: int, epoch: int, images: int, max_shift: float, *, whole_pixels: 
     return Plan(torch.from_numpy(order), torch.from_numpy(shift.astype(np.float32)), torch.from_numpy(flip))
 
 
-def derive_seed(seed: int, epoch: int) -> int:
-    """The seed of torch's own generators in `epoch` (dropout and the like); epoch 0 is the initialisation."""
-    return int(_stream(seed, epoch, TORCH).integers(2**63))
+def derive_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """The seed of torch's own generators in `epoch` (dropout and the like); epoch 0 is the initialisation.
+
+    rank: the process's number, where several train together.
+    """
+    return int(_stream(seed, epoch, TORCH).integers(2**63, size=rank + 1)[-1])
 
 
 def _stream(seed: int, epoch: int, stream: int) -> np.random.Generator:
