@@ -14,6 +14,7 @@ ROOMS = [
     "models data ranks schedules trainer published",
     "regularization averaging meter",
     "optimizers",
+    "engine",
     "config",
     "folders summary report",
     "preset_digests",

@@ -19,12 +19,13 @@ from resnetlab.callbacks.progress import ProgressDisplay
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.config import Config, to_plain
 from resnetlab.data import ImageData, derive_seed
+from resnetlab.engine import choose
 from resnetlab.folders import run_folder
 from resnetlab.module import Lab, timetable
 from resnetlab.ranks import follows, strategy
 from resnetlab.schedules import Span
 
-__all__ = ["build", "build_module", "plan", "quiet"]
+__all__ = ["build", "build_module", "engine", "plan", "quiet"]
 
 CHATTY = ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed")
 
@@ -35,6 +36,7 @@ def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData
     data: images of your own, instead of those that the configuration names. Raises ConfigError or DataError.
     """
     data = data or ImageData(config.data, config.batch_size, config.shift, config.seed)
+    data.chunk = config.trainer.chunk or (50 if engine(config)[0] == "graph" else 1)
     module = build_module(config, data)
     folder = run_folder(config)
     recorder = Recorder(folder, config.trainer.patience)
@@ -88,7 +90,14 @@ def build_module(config: Config, data: ImageData) -> Lab:
         ema_momentum=config.ema_momentum,
         recalibrate=config.recalibrate_bn,
         recalibration_images=config.trainer.recalibration_images,
+        engine=engine(config)[0],
     )
+
+
+def engine(config: Config) -> tuple[str, str | None]:
+    """(the engine that the run has, what has to be said about it)."""
+    trainer = config.trainer
+    return choose(config.engine, trainer.device, trainer.devices, config.optimizer, config.schedule)
 
 
 def plan(config: Config) -> tuple[Span, NDArray[np.float64]]:

@@ -13,6 +13,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 from resnetlab.averaging import AVERAGINGS, Averaging, resolve_momentum
 from resnetlab.data import SOURCES, Data
+from resnetlab.engine.choice import ENGINES
 from resnetlab.errors import ConfigError
 from resnetlab.hints import group_hint
 from resnetlab.models import MODELS, Model
@@ -50,6 +51,7 @@ class Config:
     thresholds: list[float] = field(default_factory=lambda: [0.92, 0.93])
     objective: str = "final_val_acc"
     threads: int | None = None
+    engine: str = "auto"  # how the step is run: eager | compile | graph; auto: graph on a CUDA device, where it can be
     recalibrate_bn: bool = False
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False
@@ -185,6 +187,8 @@ def problems(config: Config) -> Iterator[str]:
     for epoch in config.snapshots:
         if not 1 <= epoch <= config.epochs:
             yield f"snapshots (={config.snapshots}) must be epochs of the run, in 1..{config.epochs}"
+    if config.engine not in ENGINES:
+        yield f"engine (={config.engine}) must be one of {', '.join(ENGINES)}"
     if config.threads is not None and not 1 <= config.threads <= 1024:
         yield f"threads (={config.threads}) must be in 1..1024, or null for torch's default"
 

@@ -13,8 +13,8 @@ OUTPUTS = Path("outputs")
 
 # what does not change a run's figures: where things are, what is shown, what is read off them afterwards
 NOT_IDENTITY = {
-    *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root"),
-    *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision"),
+    *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "engine"),
+    *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk"),
 }
 
 # top-level keys that stand in the folder's name when they are not at their defaults

@@ -54,8 +54,9 @@ def read_manifest(folder: RunFolder) -> dict[str, Any]:
 
 def changed_conditions(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What of the conditions that decide about rounding is another: "threads 1 -> 2", or "" """
-    keys = ("device", "threads", "precision", "versions", "git")
-    return ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in keys if before.get(key) != now[key])
+    keys = ("device", "threads", "precision", "engine", "versions", "git")
+    known = [key for key in keys if key in before]  # older manifests have no engine
+    return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in known if before[key] != now[key])
 
 
 def model_counts(model: nn.Module) -> dict[str, int]:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.averaging import Averaging, reestimated_statistics
-from resnetlab.data import ImageData, derive_seed
+from resnetlab.data import Chunk, ImageData, derive_seed
+from resnetlab.engine import NEVER, Eager, Feed, Graph, Scaled, Step
 from resnetlab.errors import Diverged
 from resnetlab.meter import Meter
-from resnetlab.optimizers import Optimizer, set_lr_momentum
+from resnetlab.optimizers import Optimizer, on_the_host
 from resnetlab.ranks import broadcast, least, rank, world_size
 from resnetlab.regularization import Regularization, conv_kernels, penalty
 from resnetlab.schedules import ReduceOnPlateau, Schedule, Span, table
@@ -21,7 +22,6 @@ from resnetlab.schedules import ReduceOnPlateau, Schedule, Span, table
 __all__ = ["Lab", "timetable"]
 
 Row = dict[str, float]
-NEVER = torch.tensor(2**62)  # the number of a step that there is not
 
 
 def timetable(
@@ -39,6 +39,7 @@ class Lab(L.LightningModule):
     model: (N, C, H, W) -> (N, classes) logits. lr, momentum: the schedule's base values. wd, l2: None where the
     regularization does not use them. ema_momentum: for averaging=ema. recalibrate: validate once more with re-estimated
     batch-norm statistics. recalibration_images: training images that re-estimate them, there and for the average.
+    engine: auto | eager | compile | graph, how the step is run; what cannot be captured is run eagerly, and said.
 
     Lightning owns epochs, validation, checkpoints and devices. Optimization is manual: the step sets lr and momentum
     from the schedule's table first, so that the schedule is a function of the step's number alone. Under 16-mixed a
@@ -67,6 +68,7 @@ class Lab(L.LightningModule):
         seed: int = 0,
         recalibrate: bool = False,
         recalibration_images: int = 6400,
+        engine: str = "auto",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -76,15 +78,14 @@ class Lab(L.LightningModule):
         self.ema_momentum, self.seed, self.span = ema_momentum, seed, span
         self.recalibrate, self.recalibration_images = recalibrate, recalibration_images
         self.timetable = timetable(schedule, averaging, lr, momentum, span)
+        self.engine_name = engine
         self.averaging, self.average = averaging, averaging.begin(model)
         self.kernels = conv_kernels(model) if l2 else []
         self.averaged_kernels = conv_kernels(self.average.module) if l2 and self.average is not None else []
         if self.average is not None:
             self.average.requires_grad_(False)
-        self.train_meter = Meter(classes)
         self.val_meter = Meter(classes, top5=True)
         self.row: Row = {}  # the epoch's figures, complete when validation has ended
-        self.first_bad_step = NEVER  # not a buffer: those are the first device's on all devices
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
         self.relative_update: Tensor
 
@@ -113,52 +114,58 @@ class Lab(L.LightningModule):
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) if smoothing else ce
         return (loss + penalty(kernels, self.l2) if self.l2 else loss), ce
 
+    def look(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A training batch's (loss, ce, number of correct answers)."""
+        logits = self.model(x)
+        return *self.losses(logits, y), (logits.argmax(1) == y).sum()
+
+    def on_train_start(self) -> None:
+        self.data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
+        optimizer: Any = self.optimizers()
+        self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
+        feed = Feed(self.data, self.device, (rank(), world_size()))
+        self.engine: Eager | Graph
+        if self.engine_name == "graph":
+            scaled = Scaled(self.raw_optimizer, getattr(self.trainer.precision_plugin, "scaler", None))
+            self.step = Step(feed, self.look, scaled.backward, scaled)
+            self.engine = Graph(self.step, self.model, scaled, self.timetable)
+        else:
+            on_the_host(self.raw_optimizer)
+            self.step = Step(feed, self.look, self.manual_backward, optimizer)
+            self.engine = Eager(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
+
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(derive_seed(self.seed, self.current_epoch + 1, rank()))
-        self.first_bad_step = NEVER.to(self.device)
+        self.step.begin(self.current_epoch + 1, self.current_epoch * self.span.steps_per_epoch)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        x, y = batch
-        step = self.current_epoch * self.span.steps_per_epoch + index
-        optimizer: Any = self.optimizers()
-        self.set_time(optimizer.optimizer, step)
-        logits = self.model(x)
-        loss, ce = self.losses(logits, y)
-        optimizer.zero_grad()
-        self.manual_backward(loss * self.weight(len(y), index) if world_size() > 1 else loss)
-        last = index == self.span.steps_per_epoch - 1
+    def training_step(self, chunk: Chunk, _: int) -> None:
+        """Some steps one after the other: Lightning's batch, so that its own cost is paid once for them all."""
+        for index in range(chunk.first, chunk.first + chunk.steps):
+            self.one_step(index)
+        if self.engine.name == "graph":
+            count_steps(self.trainer, chunk.steps)
+
+    def one_step(self, index: int) -> None:
+        """Step `index` of the epoch, from 0."""
+        step, last = self.current_epoch * self.span.steps_per_epoch + index, index == self.span.steps_per_epoch - 1
         before = [p.detach().clone() for p in self.model.parameters()] if last else []
-        optimizer.step()
+        self.engine(self.data.batch_images(index), *self.lr_momentum(step))
         if last:
             self.relative_update.copy_(relative_change(before, list(self.model.parameters())))
         if self.average is not None:
             self.averaging.after_step(self.average, self.model, step, self.span, self.ema_momentum)
-        self.train_meter.update(loss, ce, logits, y)
-        self.watch(loss.detach(), step)
+        if last or (self.device.type == "cpu" and world_size() == 1):
+            self.watch()
 
-    def set_time(self, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """Writes lr and momentum of `step` (from 0, over the whole run) into the optimizer."""
+    def lr_momentum(self, step: int) -> tuple[float, float]:
+        """lr and momentum of `step` (from 0, over the whole run)."""
         lr, momentum = map(float, self.timetable[step])
-        if self.schedule.stateful:
-            lr = float(optimizer.param_groups[0]["lr"])
-        set_lr_momentum(optimizer, lr, momentum)
+        return (float(self.raw_optimizer.param_groups[0]["lr"]) if self.schedule.stateful else lr), momentum
 
-    def watch(self, loss: Tensor, step: int) -> None:
-        """Notes the first step whose loss is not finite; raises Diverged, on a GPU and on several devices at the end of
-        the epoch."""
-        self.first_bad_step = torch.where(
-            torch.isfinite(loss), self.first_bad_step, self.first_bad_step.clamp(max=step)
-        )
-        waits = loss.device.type == "cpu" and world_size() == 1
-        if waits or (step + 1) % self.span.steps_per_epoch == 0:
-            bad = least(self.first_bad_step)
-            if bad < NEVER:
-                raise Diverged("train/loss", self.current_epoch + 1, int(bad))
-
-    def weight(self, images: int, index: int) -> float:
-        """What makes the mean over the devices of their shares' losses that of the whole batch `index` of the epoch."""
-        data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
-        return images * world_size() / data.batch_images(index)
+    def watch(self) -> None:
+        """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""
+        if (bad := int(least(self.step.first_bad))) < NEVER:
+            raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def on_validation_start(self) -> None:
         broadcast(self.model.buffers())
@@ -175,14 +182,12 @@ class Lab(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         first_step = self.current_epoch * self.span.steps_per_epoch
-        lr, momentum = map(float, self.timetable[first_step])
-        if self.schedule.stateful:
-            lr = float(self.optimizers().optimizer.param_groups[0]["lr"])  # type: ignore[union-attr]
+        lr, momentum = self.lr_momentum(first_step)
         self.row = {
             "epoch": self.current_epoch + 1,
             "lr": lr,
             "momentum": momentum,
-            **self.train_meter.compute("train/"),
+            **self.step.tally.compute("train/"),
             **self.val_meter.compute("val/"),
             **(self.validate_again(self.model, "_recal") if self.recalibrate else {}),
             **(self.validate_again(self.average.module, "_avg") if self.average is not None and self.averaged else {}),
@@ -205,7 +210,7 @@ class Lab(L.LightningModule):
 
     def validate_again(self, network: nn.Module, suffix: str) -> Row:
         """The validation of `network` with re-estimated batch-norm statistics; the network's own stay."""
-        data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         inputs = data.recalibration_inputs(self.recalibration_images, self.current_epoch + 1, self.device)
         with torch.no_grad(), reestimated_statistics(network, inputs):
             for x, y in data.eval_batches(data.val, self.device, (rank(), world_size())):
@@ -215,6 +220,14 @@ class Lab(L.LightningModule):
     def weight_norm(self) -> float:
         """The Euclidean norm of all trainable tensors together."""
         return float(norm([p.detach() for p in self.model.parameters()]))
+
+
+def count_steps(trainer: L.Trainer, steps: int) -> None:
+    """Tells Lightning of optimizer steps that it did not see: its global_step, and whether anything was trained."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    for tracker in (progress.total, progress.current):
+        tracker.ready += steps
+        tracker.completed += steps
 
 
 def norm(tensors: list[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from resnetlab.errors import LabError
 
-__all__ = ["broadcast", "follows", "gather", "least", "rank", "strategy", "together", "world_size"]
+__all__ = ["broadcast", "follows", "gather", "least", "rank", "strategy", "together", "total", "world_size"]
 
 
 def follows(devices: int) -> bool:
@@ -37,6 +37,14 @@ def least(value: Tensor) -> Tensor:
     """The least of all processes' values."""
     if world_size() > 1:
         dist.all_reduce(value, dist.ReduceOp.MIN)
+    return value
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum of all processes' values; the value itself stays as it is."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
     return value
 
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from resnetlab.build import build, quiet
+from resnetlab.build import build, engine, quiet
 from resnetlab.callbacks.board import Board
 from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
 from resnetlab.callbacks.recorder import Recorder
@@ -122,6 +122,7 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
 def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData, resumed: bool) -> None:
     """Writes config.yaml and manifest.json, and says what is going to be trained."""
     manifest = make_manifest(config, module.model, module.build_optimizer())
+    manifest["engine"] = module.engine_name
     if resumed and (earlier := read_manifest(folder)):
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
         if changed := changed_conditions(earlier, manifest):
@@ -134,7 +135,7 @@ def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData, re
         f"{config.model.name}: {counts['trainable_parameters']:,} trainable parameters + {counts['statistics']:,} "
         f"batch-norm statistics, {counts['convolutions']} convolutions; on "
         f"{f'{config.trainer.devices} x ' if config.trainer.devices > 1 else ''}{manifest['device']}, "
-        f"{manifest['precision']}, threads: {manifest['threads']}",
+        f"{manifest['precision']}, engine: {manifest['engine']}, threads: {manifest['threads']}",
     )
     for group in manifest["optimizer_groups"]:
         say(
@@ -143,7 +144,7 @@ def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData, re
             f"wd {group['wd']:g}",
         )
     say(config, f"{len(data.train):,} training and {len(data.val):,} validation images; run folder {folder.path}")
-    for remark in (data.note(), shortfall(config.schedule, module.span)):
+    for remark in (engine(config)[1], data.note(), shortfall(config.schedule, module.span)):
         if remark:
             say(config, f"note: {remark}")
 

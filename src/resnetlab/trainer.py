@@ -22,6 +22,9 @@ class TrainerOptions:
     devices: int = 1  # of one machine, a process each; batch_size stays the batch of all together
     precision: str = "auto"  # auto: 16-mixed on cuda (Keras' mixed_float16), 32-true on the cpu
     channels_last: bool = True
+    chunk: int | None = (
+        None  # steps in a batch of Lightning's, which pays its cost once; null: 1, or 50 of engine=graph
+    )
     patience: int | None = None  # early stopping: epochs without a new best val/acc; null = off
     recalibration_images: int = 6400  # training images for recalibrate_bn and for averages
     progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere
@@ -42,6 +45,10 @@ class TrainerOptions:
             raise ConfigError(f"trainer.devices (={self.devices}) must be in 1..64")
         if self.resolved_accelerator == "cuda" and self.devices > torch.cuda.device_count():
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
+        if self.chunk is not None and not 1 <= self.chunk <= 10_000:
+            raise ConfigError(f"trainer.chunk (={self.chunk}) must be in 1..10,000 steps, or null")
+        if (self.chunk or 1) > 1 and self.devices > 1:
+            raise ConfigError(f"trainer.chunk (={self.chunk}) must be 1 on several devices")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"trainer.patience (={self.patience}) must be at least 1 epoch, or null for none")
         if self.recalibration_images < 2:

@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from resnetlab.callbacks.recorder import Recorder
+from resnetlab.data import Chunk
 from resnetlab.folders import RunFolder
+from resnetlab.module import Lab
 from resnetlab.speech import speak
 from resnetlab.summary import improvements
 
@@ -33,11 +35,12 @@ class ProgressDisplay(L.Callback):
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
         self.start = self.beat = 0.0
-        self.first_step = self.step = self.total = 0
+        self.first_step = self.step = self.total = self.per_epoch = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert trainer.max_epochs is not None
-        per_epoch = int(trainer.num_training_batches)
+        assert isinstance(pl_module, Lab)
+        self.per_epoch = per_epoch = pl_module.span.steps_per_epoch
         self.total = trainer.max_epochs * per_epoch
         self.first_step = self.step = trainer.current_epoch * per_epoch
         self.start = self.beat = time.monotonic()
@@ -54,17 +57,17 @@ class ProgressDisplay(L.Callback):
             self.bar.add_task("training", total=self.total, completed=self.step, left="?", note="")
             self.bar.start()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        self.step += 1
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Chunk, batch_idx: int
+    ) -> None:
+        self.step += batch.steps
         epoch = trainer.current_epoch + 1
         if self.bar is not None:
             self._update(f"epoch {epoch}/{trainer.max_epochs}")
         elif self.style == "lines" and time.monotonic() - self.beat > HEARTBEAT_SECONDS:
             self.beat = time.monotonic()
-            within = self.step - trainer.current_epoch * int(trainer.num_training_batches)
-            self.say(
-                f"epoch {epoch}/{trainer.max_epochs}  step {within}/{trainer.num_training_batches}  left {self.left()}"
-            )
+            within = self.step - trainer.current_epoch * self.per_epoch
+            self.say(f"epoch {epoch}/{trainer.max_epochs}  step {within}/{self.per_epoch}  left {self.left()}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         row, history = self.recorder.rows[-1], improvements(self.recorder.rows)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -15,7 +16,7 @@ from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES, Images, load
 from resnetlab.data.splits import SPLITS, split, split_sizes
 from resnetlab.errors import ConfigError, DataError
 
-__all__ = ["Data", "ImageData"]
+__all__ = ["Chunk", "Data", "ImageData"]
 
 Share = tuple[int, int]  # (rank, devices)
 WHOLE: Share = (0, 1)
@@ -92,15 +93,24 @@ class Data:
         return min(self.sizes()[0], self.limit or self.sizes()[0])
 
 
+class Chunk(NamedTuple):
+    """Steps of an epoch, one after the other: the first, from 0, and how many."""
+
+    first: int
+    steps: int
+
+
 class ImageData(L.LightningDataModule):
     """Training, validation and (where the split has one) untouched test images.
 
     All images are moved to the training device once, as uint8; a batch is gathered, normalised and augmented there.
     batch_size: training images a step; the last, partial batch is kept. shift: largest shift as a fraction of the side.
+    chunk: steps in a batch of Lightning's.
     """
 
-    def __init__(self, config: Data, batch_size: int, shift: float, seed: int) -> None:
+    def __init__(self, config: Data, batch_size: int, shift: float, seed: int, chunk: int = 1) -> None:
         super().__init__()
+        self.chunk = chunk
         self.config, self.batch_size, self.shift, self.seed = config, batch_size, shift, seed
         self.class_names: tuple[str, ...] = ()
         self.limited = False
@@ -221,16 +231,11 @@ class ImageData(L.LightningDataModule):
             self.test_images = self.test_images.to(device)
 
     def train_dataloader(self) -> "Loader":
-        trainer = self._trainer()
-        device = trainer.strategy.root_device
-        self.move(device)
-
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            # The epoch is read when the first batch is drawn: on resuming, Lightning 2.6 makes the iterator before it
-            # has counted the epoch that was finished.
-            yield from self.batches(trainer.current_epoch + 1, device, (trainer.global_rank, trainer.world_size))
-
-        return Loader(self.steps_per_epoch, batches)
+        """The steps of an epoch in chunks; the images of a step are gathered on the device, by the step."""
+        self.move(self._trainer().strategy.root_device)
+        steps = self.steps_per_epoch
+        chunks = [Chunk(first, min(self.chunk, steps - first)) for first in range(0, steps, self.chunk)]
+        return Loader(len(chunks), lambda: iter(chunks))
 
     def val_dataloader(self) -> "Loader":
         return self._eval_loader(self.val)
@@ -250,13 +255,13 @@ class ImageData(L.LightningDataModule):
 class Loader:
     """A sized iterable over batches, made anew for each epoch: what Lightning needs of a data loader."""
 
-    def __init__(self, steps: int, batches: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> None:
+    def __init__(self, steps: int, batches: Callable[[], Iterator[Any]]) -> None:
         self.steps, self.batches = steps, batches
 
     def __len__(self) -> int:
         return self.steps
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Any]:
         return self.batches()
 
 

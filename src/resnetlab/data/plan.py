@@ -28,8 +28,11 @@ class Plan:
     shift: Tensor
     flip: Tensor
 
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.order, self.shift, self.flip
+
     def to(self, device: torch.device) -> "Plan":
-        return Plan(self.order.to(device), self.shift.to(device), self.flip.to(device))
+        return Plan(*(tensor.to(device) for tensor in self.tensors()))
 
 
 def plan(seed: int, epoch: int, images: int, max_shift: float, *, whole_pixels: bool = False) -> Plan:

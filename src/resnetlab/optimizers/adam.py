@@ -10,13 +10,20 @@ end. Measured with a constant 1e-7 (tests/test_parity.py): losses of about 2 dif
 six steps, with the corrected one by 9e-5.
 """
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from resnetlab.optimizers.base import Groups, Optimizer, check_range, fused_or_default
+from resnetlab.optimizers.tensors import adam_update, gradients
 
 __all__ = ["Adam", "AdamW", "NAdam", "RAdam"]
+
+_plain_step = inspect.unwrap(torch.optim.Adam.step)  # torch wraps step() of every class to run its hooks, once
 
 
 @dataclass
@@ -30,6 +37,46 @@ class _AdamKin(Optimizer):
         check_range("optimizer.eps", self.eps, above=0.0)
 
 
+class TensorAdam(torch.optim.Adam):
+    """torch's Adam; in our own formulas where beta1 is a tensor, which a captured graph reads anew."""
+
+    def begin(self) -> None:
+        """Makes the state that the first step would make."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state.update({key: torch.zeros_like(p, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")})
+                step = state.get("step", torch.zeros(()))
+                state["step"] = step.to(p.device, torch.float32)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; returns the closure's loss."""
+        if not any(isinstance(group["betas"][0], Tensor) for group in self.param_groups):
+            return _plain_step(self, closure)
+        assert closure is None
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if not weights:
+                continue
+            grads, keep = gradients(self, weights)
+            states = [self.state[p] for p in weights]
+            adam_update(
+                weights,
+                grads,
+                *([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step")),
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                eps=group["eps"],
+                wd=group["weight_decay"],
+                decoupled=group["decoupled_weight_decay"],
+                keep=keep,
+            )
+        return None
+
+
 @dataclass
 class Adam(_AdamKin):
     """Adam (Kingma & Ba, arXiv:1412.6980), decayed as the regularization says.
@@ -40,8 +87,10 @@ class Adam(_AdamKin):
     name: str = "adam"
     fused: bool | None = None
 
+    capturable: ClassVar[bool] = True
+
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
-        return torch.optim.Adam(
+        return TensorAdam(
             groups,
             lr=lr,
             betas=(momentum, self.beta2),

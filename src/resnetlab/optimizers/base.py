@@ -4,7 +4,7 @@ Letters: w a weight, g its gradient, lr, wd and momentum the top-level keys of t
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from resnetlab.errors import ConfigError
 from resnetlab.regularization import Regularization, check_groups, decay_groups, resolve
 
-__all__ = ["REFUSED", "Optimizer", "check_pair", "check_range", "fused_or_default", "group_counts", "set_lr_momentum"]
+__all__ = [
+    "REFUSED",
+    "Optimizer",
+    "check_pair",
+    "check_range",
+    "fused_or_default",
+    "group_counts",
+    "on_the_device",
+    "on_the_host",
+    "set_lr_momentum",
+]
 
 Groups = list[dict[str, Any]]
 
@@ -42,6 +52,7 @@ class Optimizer:
     name: str = ""
 
     default_momentum: ClassVar[float] = 0.9
+    capturable: ClassVar[bool] = False  # by a CUDA graph, with lr and momentum as tensors
 
     def check(self) -> None:
         """Raises ConfigError at the first key that makes no sense."""
@@ -113,14 +124,16 @@ def match_layout(optimizer: torch.optim.Optimizer) -> None:
                 state[key] = torch.empty_like(p).copy_(value)
 
 
-def set_lr_momentum(optimizer: torch.optim.Optimizer, lr: float, momentum: float | None = None) -> None:
+def set_lr_momentum(
+    optimizer: torch.optim.Optimizer, lr: float | Tensor, momentum: float | Tensor | None = None
+) -> None:
     """Writes lr into every group, and momentum (None: left alone) into "momentum" (SGD, Muon) or into beta1 of "betas".
 
     A value that is a tensor (for a captured graph) is filled in place.
     """
     for group in optimizer.param_groups:
         group["lr"] = _assign(group["lr"], lr)
-        if momentum is None:
+        if momentum is None or (isinstance(momentum, Tensor) and not cycles(group)):
             continue
         if "betas" in group:
             beta1, beta2 = group["betas"]
@@ -129,8 +142,42 @@ def set_lr_momentum(optimizer: torch.optim.Optimizer, lr: float, momentum: float
             group["momentum"] = _assign(group["momentum"], momentum)
 
 
-def _assign(old: float | Tensor, new: float) -> float | Tensor:
-    return old.fill_(new) if isinstance(old, Tensor) else new
+def cycles(group: dict[str, Any]) -> bool:
+    """Whether the group's momentum is a tensor: only then can one be written into it."""
+    return isinstance(group["betas"][0] if "betas" in group else group["momentum"], Tensor)
+
+
+def _assign(old: float | Tensor, new: float | Tensor) -> float | Tensor:
+    if not isinstance(old, Tensor):
+        return new
+    return old.copy_(new) if isinstance(new, Tensor) else old.fill_(new)
+
+
+def on_the_device(optimizer: torch.optim.Optimizer, device: torch.device, cycles_momentum: bool) -> None:
+    """Makes lr, momentum where it changes, and all state tensors on the device that stay where they are."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.as_tensor(float(group["lr"]), device=device)
+        if "capturable" in group:
+            group["capturable"] = True
+        if cycles_momentum:
+            turn_momentum(group, lambda value: torch.as_tensor(float(value), device=device))
+    optimizer.begin()  # type: ignore[attr-defined]
+
+
+def on_the_host(optimizer: torch.optim.Optimizer) -> None:
+    """The inverse, as after a checkpoint of a captured run is restored in another."""
+    for group in optimizer.param_groups:
+        group["lr"] = float(group["lr"])
+        turn_momentum(group, float)
+        if "capturable" in group:
+            group["capturable"] = False
+
+
+def turn_momentum(group: dict[str, Any], into: Callable[[Any], Any]) -> None:
+    if "betas" in group:
+        group["betas"] = (into(group["betas"][0]), group["betas"][1])
+    elif "momentum" in group:
+        group["momentum"] = into(group["momentum"])
 
 
 def group_counts(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

@@ -7,12 +7,14 @@ Keras keeps the lr inside, m = momentum*m - lr*g; w += m. The two agree while th
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from resnetlab.errors import ConfigError
 from resnetlab.optimizers.base import Groups, Optimizer, fused_or_default
+from resnetlab.optimizers.tensors import gradients, sgd_update
 
 __all__ = ["SGD", "DecoupledSGD"]
 
@@ -40,13 +42,38 @@ class DecoupledSGD(torch.optim.SGD):
         for group in self.param_groups:
             self._start(group)
             self._decay(group)
-        _plain_step(self)
+        if any(isinstance(group["momentum"], Tensor) for group in self.param_groups):
+            self._tensor_step()
+        else:
+            _plain_step(self)
         return loss
 
-    def _start(self, group: dict[str, Any]) -> None:
-        for p in group["params"] if group["momentum"] else ():
-            if p.grad is not None and self.state[p].get("momentum_buffer") is None:
-                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    def begin(self) -> None:
+        """Makes the state that the first step would make."""
+        for group in self.param_groups:
+            self._start(group, everywhere=True)
+
+    def _tensor_step(self) -> None:
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if weights:
+                grads, keep = gradients(self, weights)
+                sgd_update(
+                    weights,
+                    grads,
+                    [self.state[p]["momentum_buffer"] for p in weights],
+                    lr=group["lr"],
+                    momentum=group["momentum"],
+                    nesterov=group["nesterov"],
+                    wd=group["weight_decay"],
+                    keep=keep,
+                )
+
+    def _start(self, group: dict[str, Any], everywhere: bool = False) -> None:
+        used = isinstance(group["momentum"], Tensor) or group["momentum"]
+        for p in group["params"] if used else ():
+            if (everywhere or p.grad is not None) and self.state[p].get("momentum_buffer") is None:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
 
     def _decay(self, group: dict[str, Any]) -> None:
         weights = [p for p in group["params"] if p.grad is not None]
@@ -66,6 +93,8 @@ class SGD(Optimizer):
     name: str = "sgd"
     nesterov: bool = False
     fused: bool | None = None
+
+    capturable: ClassVar[bool] = True
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
         if self.nesterov and momentum == 0:

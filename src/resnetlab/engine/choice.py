@@ -1,0 +1,38 @@
+"""Which engine a run can have."""
+
+import torch
+
+from resnetlab.optimizers import Optimizer
+from resnetlab.schedules import Schedule
+
+__all__ = ["ENGINES", "choose", "obstacle"]
+
+ENGINES = ("auto", "eager", "compile", "graph")
+
+
+def choose(
+    engine: str, device: torch.device, devices: int, optimizer: Optimizer, schedule: Schedule
+) -> tuple[str, str | None]:
+    """(eager | compile | graph, what has to be said about it). auto: graph where it can be, else eager."""
+    if engine not in ("auto", "graph"):
+        return engine, None
+    reason = obstacle(device, devices, optimizer, schedule)
+    if reason is None:
+        return "graph", None
+    silent = engine == "auto" and device.type == "cpu"  # nobody expects a graph there
+    return "eager", None if silent else f"engine=eager, because {reason}"
+
+
+def obstacle(device: torch.device, devices: int, optimizer: Optimizer, schedule: Schedule) -> str | None:
+    """What keeps a step from being captured."""
+    if device.type != "cuda":
+        return f"a CUDA graph needs a CUDA device, and this is a {device.type}"
+    if devices > 1:
+        return "gradients that are averaged over several devices are not captured"
+    if not optimizer.capturable:
+        return f"torch's {optimizer.name} reads values back on the host, which a graph cannot"
+    if getattr(optimizer, "fused", None) is False:
+        return "optimizer.fused=false asks on the host whether the gradients are finite"
+    if schedule.stateful:
+        return f"schedule={schedule.name} sets the lr on the host"
+    return None

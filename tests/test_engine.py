@@ -1,0 +1,250 @@
+"""The engines against each other, and the updates with tensors against torch's optimizers."""
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import TINY, tiny
+from resnetlab import Config, compose, run
+from resnetlab.build import build_module
+from resnetlab.config import Config as AnyConfig
+from resnetlab.data import ImageData
+from resnetlab.engine import NEVER, Eager, Feed, Graph, Scaled, Step, choose
+from resnetlab.engine.graph import keep
+from resnetlab.errors import ConfigError
+from resnetlab.files import read_rows
+from resnetlab.folders import run_folder
+from resnetlab.optimizers import OPTIMIZERS, on_the_device, on_the_host, set_lr_momentum
+from resnetlab.schedules import SCHEDULES
+from test_run import deterministic
+
+CPU = torch.device("cpu")
+# 60 images in 8 steps an epoch, the last of 4 images: 104 steps
+HUNDRED = ("batch_size=8", "epochs=13", "lr=1e-3")
+CYCLING = ("schedule=one_cycle", "regularization=l2_weight_decay")
+
+
+def losses(config: Config, engine: str) -> list[tuple[float, float]]:
+    """(loss, share of correct answers) of every step of a run, without Lightning."""
+    data = ImageData(config.data, config.batch_size, config.shift, config.seed)
+    data.setup()
+    module = build_module(config, data)
+    scaled = Scaled(module.build_optimizer())
+    step = Step(Feed(data, CPU), module.look, scaled.backward, scaled)
+    run_step: Callable[[int, float, float], None]
+    if engine == "graph":  # all of it but the recording, which takes a GPU
+        graph = Graph(step, module.model, scaled, module.timetable)
+        run_step = lambda images, lr, momentum: graph.timed_step(images)  # noqa: E731
+    else:
+        run_step = Eager(step, scaled.optimizer, compiled=engine == "compile")
+    found = []
+    for epoch in range(1, config.epochs + 1):
+        step.begin(epoch, (epoch - 1) * data.steps_per_epoch)
+        for index in range(data.steps_per_epoch):
+            k = (epoch - 1) * data.steps_per_epoch + index
+            run_step(data.batch_images(index), *map(float, module.timetable[k]))
+            figures = step.tally.compute()
+            found.append((figures["loss"], figures["acc"]))
+    assert int(step.first_bad) == NEVER
+    return found
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_steps_in_chunks_are_the_same_steps(chunk: int) -> None:
+    """To the bit, 40 steps with dropout, 1cycle, EMA and both decays."""
+    more = ("batch_size=8", "epochs=5", *CYCLING, "averaging=ema", "model=resnet56v1_concat", "model.depth=8")
+    one, many = tiny(*more, "study=one"), tiny(*more, "study=many", f"trainer.chunk={chunk}")
+    assert run(one)["status"] == run(many)["status"] == "finished"
+    rows = [deterministic(read_rows(run_folder(config).metrics)) for config in (one, many)]
+    assert len(rows[0]) == 5
+    assert rows[0] == rows[1]
+
+
+def test_the_chunk_and_the_engine_are_not_part_of_what_a_run_is() -> None:
+    assert run_folder(tiny("trainer.chunk=7", "engine=compile")).path == run_folder(tiny()).path
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_step_that_reads_its_own_time_equals_the_plain_one(optimizer: str) -> None:
+    """What a graph replays, over 104 steps of 1cycle with its momentum, against lr and momentum set from outside.
+
+    The optimizers' formulas are torch's in another order, and rounding grows in a network that learns: the first
+    steps agree to 1e-6, the last to a few per cent of a loss of about 1.
+    """
+    config = tiny(*HUNDRED, *CYCLING, f"optimizer={optimizer}")
+    plain, timed = losses(config, "eager"), losses(config, "graph")
+    assert len(plain) == 104
+    assert [a for a, _ in timed[:10]] == pytest.approx([a for a, _ in plain[:10]], rel=1e-5)
+    assert [a for a, _ in timed] == pytest.approx([a for a, _ in plain], rel=0.05)
+
+
+def test_what_does_not_change_the_momentum_keeps_torchs_kernel() -> None:
+    """With a constant momentum only lr is a tensor, of float32, and torch's fused kernel takes it."""
+    config = tiny("batch_size=8", "epochs=3", "schedule=constant", "lr=0.0009765625")  # 2^-10: the same in float32
+    assert losses(config, "eager") == losses(config, "graph")
+
+
+@pytest.mark.slow
+def test_a_compiled_step_equals_the_plain_one() -> None:
+    """Other kernels, so other rounding: as above."""
+    config = tiny(*HUNDRED, *CYCLING)
+    plain, compiled = losses(config, "eager"), losses(config, "compile")
+    assert [a for a, _ in compiled[:10]] == pytest.approx([a for a, _ in plain[:10]], rel=1e-4)
+    assert [a for a, _ in compiled] == pytest.approx([a for a, _ in plain], rel=0.05)
+
+
+def test_the_state_is_as_it_was_after_the_warm_up() -> None:
+    config = tiny(*CYCLING)
+    data = ImageData(config.data, config.batch_size, config.shift, config.seed)
+    data.setup()
+    module = build_module(config, data)
+    scaled = Scaled(module.build_optimizer())
+    graph = Graph(Step(Feed(data, CPU), module.look, scaled.backward, scaled), module.model, scaled, module.timetable)
+    graph.step.begin(1, 0)
+    before = [tensor.detach().clone() for tensor in graph.state()]
+    restore = keep(graph.state())
+    graph.timed_step(32)
+    changed = [not torch.equal(a, b) for a, b in zip(before, graph.state(), strict=True)]
+    assert sum(changed) > len(changed) / 2
+    restore()
+    assert all(torch.equal(a, b) for a, b in zip(before, graph.state(), strict=True))
+
+
+# --- the updates
+
+
+def twins(name: str, decay: str, **keys: object) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Two equal optimizers over two equal pairs of tensors, one in channels_last; the second of tensors."""
+    made = []
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(1)
+        model = torch.nn.Module()
+        kernel = torch.randn(4, 3, 3, 3, generator=generator).to(memory_format=torch.channels_last)
+        model.kernel, model.bias = torch.nn.Parameter(kernel), torch.nn.Parameter(torch.randn(4, generator=generator))
+        config = compose(*TINY, f"optimizer={name}", f"regularization={decay}", *(f"{k}={v}" for k, v in keys.items()))
+        made.append(
+            config.optimizer.build(model, lr=0.1, momentum=0.9, wd=config.wd, regularization=config.regularization)
+        )
+    on_the_device(made[1], CPU, cycles_momentum=True)
+    return made[0], made[1]
+
+
+def tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def step_both(pair: tuple[torch.optim.Optimizer, torch.optim.Optimizer], k: int) -> None:
+    generator = torch.Generator().manual_seed(100 + k)
+    gradients = [torch.randn(p.shape, generator=generator) for p in tensors(pair[0])]
+    for optimizer in pair:
+        lr, momentum = 0.1 / (1 + k), 0.95 - 0.1 * math.sin(k)
+        set_lr_momentum(optimizer, *((lr, momentum) if optimizer is pair[0] else map(torch.tensor, (lr, momentum))))
+        for p, gradient in zip(tensors(optimizer), gradients, strict=True):
+            p.grad = (
+                gradient.clone(memory_format=torch.preserve_format)
+                .to(p.device)
+                .contiguous(memory_format=torch.channels_last if p.ndim == 4 else torch.contiguous_format)
+            )
+        optimizer.step()
+
+
+@pytest.mark.parametrize("decay", ["none", "weight_decay", "coupled"])
+@pytest.mark.parametrize(("name", "keys"), [("adamw", {}), ("sgd", {}), ("sgd", {"optimizer.nesterov": "true"})])
+def test_updates_with_tensors_are_torchs(name: str, keys: dict[str, str], decay: str) -> None:
+    """30 steps, lr and momentum another at each, weights of size 1. The same formulas in another order, and lr, beta1
+    and the bias corrections in float32: Adam's weights differ by up to 3e-6."""
+    pair = twins(name, decay, **keys)
+    for k in range(30):
+        step_both(pair, k)
+    for a, b in zip(tensors(pair[0]), tensors(pair[1]), strict=True):
+        torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
+        assert not torch.equal(a, torch.zeros_like(a))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_step_that_the_scaler_skips_changes_nothing(name: str) -> None:
+    _, optimizer = twins(name, "weight_decay")
+    for k in range(3):
+        step_both((optimizer, optimizer), k)
+    held = [*tensors(optimizer), *(v for s in optimizer.state.values() for v in s.values())]
+    before = [tensor.detach().clone() for tensor in held]
+    for p, bad in zip(tensors(optimizer), (math.inf, math.nan), strict=True):
+        p.grad = torch.full_like(p, bad)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(2.0), torch.tensor(1.0)  # type: ignore[attr-defined]
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, held, strict=True))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_scalers_factor_is_taken_out(name: str) -> None:
+    pair = twins(name, "weight_decay")
+    on_the_device(pair[0], CPU, cycles_momentum=True)
+    for optimizer, scale in zip(pair, (1.0, 1024.0), strict=True):  # a power of two: exact
+        for p in tensors(optimizer):
+            p.grad = torch.full_like(p, 0.25 * scale)
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(scale), torch.tensor(0.0)  # type: ignore[attr-defined]
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(tensors(pair[0]), tensors(pair[1]), strict=True))
+
+
+def test_a_checkpoint_of_one_engine_is_taken_up_by_another() -> None:
+    """lr and momentum as tensors, as a captured run saves them, become numbers again; the state is the same."""
+    pair = twins("adamw", "weight_decay")
+    for k in range(3):
+        step_both(pair, k)
+    pair[0].load_state_dict(deepcopy(pair[1].state_dict()))
+    on_the_host(pair[0])
+    assert all(isinstance(group["lr"], float) for group in pair[0].param_groups)
+    assert all(isinstance(beta, float) for group in pair[0].param_groups for beta in group["betas"])
+    step_both(pair, 3)
+    for a, b in zip(tensors(pair[0]), tensors(pair[1]), strict=True):
+        torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
+
+
+# --- the choice
+
+
+def chosen(*overrides: str, device: str = "cuda", devices: int = 1) -> tuple[str, str | None]:
+    config: AnyConfig = compose(*TINY, *overrides)
+    return choose(config.engine, torch.device(device), devices, config.optimizer, config.schedule)
+
+
+def test_the_engine_is_the_one_that_fits() -> None:
+    assert chosen() == ("graph", None)
+    assert chosen(device="cpu") == ("eager", None)
+    assert chosen("engine=eager") == ("eager", None)
+    assert chosen("engine=compile", device="cpu") == ("compile", None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "device", "devices", "reason"),
+    [
+        (["engine=graph"], "cpu", 1, "needs a CUDA device"),
+        (["engine=graph"], "cuda", 2, "several devices"),
+        (["optimizer=muon"], "cuda", 1, "torch's muon"),
+        (["optimizer=radam"], "cuda", 1, "torch's radam"),
+        (["optimizer.fused=false"], "cuda", 1, "optimizer.fused=false"),
+        (["schedule=reduce_on_plateau"], "cuda", 1, "schedule=reduce_on_plateau"),
+    ],
+)
+def test_what_does_not_fit_is_run_eagerly_and_said(
+    overrides: list[str], device: str, devices: int, reason: str
+) -> None:
+    name, remark = chosen(*overrides, device=device, devices=devices)
+    assert name == "eager"
+    assert remark is not None
+    assert reason in remark
+
+
+def test_every_optimizer_that_says_so_can_be_of_tensors() -> None:
+    assert {name for name, kind in OPTIMIZERS.items() if kind.capturable} == {"adam", "adamw", "sgd"}
+    assert {name for name, kind in SCHEDULES.items() if kind.stateful} == {"reduce_on_plateau"}
+
+
+def test_an_engine_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"engine \(=jit\) must be one of auto, eager, compile, graph"):
+        tiny("engine=jit")
