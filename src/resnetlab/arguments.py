@@ -89,7 +89,7 @@ def labelled_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, C
 def hydra_settings(overrides: Sequence[Override]) -> DictConfig:
     """Hydra's own part of the configuration, as the sweeper and the launcher find it."""
     chosen = [
-        override.input_line
+        str(override.input_line)
         for override in overrides
         if str(override.key_or_group).startswith(("experiment", "hydra")) and not override.is_sweep_override()
     ]
@@ -105,7 +105,9 @@ def refuse_unspoken(sweeps: Mapping[str, str], given: Set[str]) -> None:
     """Raises ConfigError for a preset that is a sweep, without -m; not if the command line says one value of each."""
     left = [f"{key}={values}" for key, values in sweeps.items() if key not in given]
     if left:
-        raise ConfigError(f"this preset is a sweep over {' '.join(left)}: add -m, or one value, {left[0].split(',')[0]}")
+        raise ConfigError(
+            f"this preset is a sweep over {' '.join(left)}: add -m, or one value, {left[0].split(',')[0]}"
+        )
 
 
 def labels(batches: Sequence[Sequence[str]]) -> list[str]:

@@ -3,15 +3,16 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from resnetlab.report.asked import asked_seeds
 from resnetlab.report.configurations import Configuration, label
 from resnetlab.report.derive import derive
 from resnetlab.report.runs import Run, Unusable, read_run
 
-__all__ = ["Collection", "Unused", "collect", "run_paths"]
+__all__ = ["Collection", "Unused", "collect", "grouped", "run_paths"]
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,14 @@ def collect(folders: Sequence[Path]) -> Collection:
     collection.thresholds = thresholds(runs)
     for run in runs:
         derive(run, collection.thresholds)
-    collection.configurations = label(grouped(runs))
+    asked = asked_seeds(run.path for run in runs)
+    collection.configurations = [with_asked(c, asked.get((c.study, c.name), set())) for c in label(grouped(runs))]
     return collection
+
+
+def with_asked(configuration: Configuration, seeds: Set[int]) -> Configuration:
+    """With the number of seeds that sweeps asked for or that are there."""
+    return replace(configuration, asked=len(seeds | {run.seed for run in configuration.runs}) if seeds else 0)
 
 
 def run_paths(folders: Iterable[Path]) -> list[Path]:
