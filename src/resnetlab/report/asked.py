@@ -1,6 +1,7 @@
 """What sweeps were to train and what became of it, from the files they leave in outputs/<study>/sweeps/<when>/."""
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ def run_key(folder: str | Path) -> str:
 
 def studies(runs: Iterable[Path]) -> list[Path]:
     """The folders outputs/<study> of these runs."""
-    return sorted({path.resolve().parent.parent for path in runs if path.name.startswith("seed=")})
+    places = {os.path.dirname(os.path.dirname(os.path.realpath(path))) for path in runs if path.name[:5] == "seed="}
+    return sorted(map(Path, places))
 
 
 def sweep_folders(study: Path) -> list[Path]:

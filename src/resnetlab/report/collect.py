@@ -72,17 +72,18 @@ def with_asked(configuration: Configuration, seeds: Set[int]) -> Configuration:
 
 def run_paths(folders: Iterable[Path]) -> list[Path]:
     """Folders named seed=*, and any other with a config.yaml beside a run's files; each once."""
-    found: dict[Path, Path] = {}
-    seen: set[Path] = set()
+    found: dict[str, Path] = {}
+    seen: set[str] = set()
     for folder in folders:
         for root, below, files in os.walk(folder, followlinks=True):
-            if Path(root).resolve() in seen:  # a link to what was read, or to a folder above
+            place = os.path.realpath(root)
+            if place in seen:  # a link to what was read, or to a folder above
                 below.clear()
                 continue
-            seen.add(Path(root).resolve())
+            seen.add(place)
             kept = "config.yaml" in files and {"summary.json", "metrics.csv", "manifest.json"} & set(files)
             if kept or os.path.basename(root).startswith("seed="):
-                found.setdefault(Path(root).resolve(), Path(root))
+                found.setdefault(place, Path(root))
                 below.clear()
             below[:] = sorted(name for name in below if not name.startswith("."))
     return list(found.values())

@@ -25,10 +25,11 @@ Stamps = Mapping[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Facts:
-    """ended: finished | diverged | "". reason: why it diverged, or what is damaged. touched: when a file was last
-    written, changed: when the last row was; seconds since 1970. Unknown is None."""
+    """key: the run's folder as sweeps name it. ended: finished | diverged | "". reason: what is damaged. touched: when
+    a file was last written, changed: when the last row was; seconds since 1970. Unknown is None."""
 
     run: Run
+    key: str
     ended: str = ""
     reason: str = ""
     epochs: int | None = None
@@ -38,11 +39,6 @@ class Facts:
     seconds: float | None = None
     touched: float = 0.0
     changed: float | None = None
-
-    @property
-    def key(self) -> str:
-        """The run's folder below the outputs, as sweeps name it."""
-        return run_key(self.run.path.absolute())
 
 
 @dataclass
@@ -86,7 +82,7 @@ def read(path: Path, found: Stamps) -> Facts:
             ended = "finished"
     except Unusable as error:
         ended = "diverged" if error.kind == "diverged" else ""
-        reason = "" if error.kind == "unfinished" else error.reason  # the summary has just vanished
+        reason = error.reason if error.kind == "unreadable" else ""  # or the summary has just vanished
     try:
         if "metrics.csv" in found and ended != "finished":
             rows = read_rows(path / "metrics.csv")
@@ -95,8 +91,15 @@ def read(path: Path, found: Stamps) -> Facts:
         reason = reason or f"metrics.csv cannot be read ({type(error).__name__})"
     run = as_run(path, found, summary)
     times = {name: time / 1e9 for name, (time, _) in found.items()}
-    return Facts(run, ended, reason, touched=max(times.values(), default=0.0), changed=times.get("metrics.csv"),
-                 **figures(run.summary, summary, rows))  # fmt: skip
+    return Facts(
+        run,
+        run_key(path.absolute()),
+        ended,
+        reason,
+        touched=max(times.values(), default=0.0),
+        changed=times.get("metrics.csv"),
+        **figures(run.summary, summary, rows),
+    )
 
 
 def figures(chosen: Mapping[str, Any], summary: Mapping[str, Any], rows: list[Row]) -> dict[str, Any]:

@@ -45,10 +45,13 @@ def status(folders: Sequence[Path], once: bool = False, everything: bool = False
 def follow(surveyor: Surveyor, found: Survey, console: Console) -> None:
     """Refreshes the table in its place until it is interrupted."""
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        spent = 0.0
         while True:
             live.update(fitting(found, console), refresh=True)
-            time.sleep(REFRESH_SECONDS)
+            time.sleep(max(REFRESH_SECONDS, 4 * spent))  # the machine has runs to train
+            began = time.monotonic()
             found = surveyor.look(time.time())
+            spent = time.monotonic() - began
 
 
 def fitting(found: Survey, console: Console) -> Group:
@@ -65,13 +68,17 @@ def fitting(found: Survey, console: Console) -> Group:
 def show(found: Survey, rows: int, now: float) -> Group:
     """Counts and time left, the first `rows` runs, how many more there are, and why some failed."""
     shown, hidden = found.runs[:rows], Survey(found.runs[rows:])
+    several = len({run.facts.run.study for run in found.runs}) > 1
     parts: list[Text | Table] = [Text(head(found))]
     if shown:
-        parts.append(table(shown, len({run.facts.run.study for run in found.runs}) > 1, now))
+        parts.append(table(shown, several, now))
     if hidden.runs:
         parts.append(Text(f"... and {len(hidden.runs)} more: {counted(hidden)}; --all prints every run"))
     reasons = [run for run in shown if run.reason]
-    parts += [Text(f"{run.state}: {run.facts.run.path}: {run.reason}") for run in reasons[:MOST_REASONS]]
+    parts += [
+        Text(f"{run.state}: {name(run, several)}, seed {run.facts.run.seed}: {run.reason}")
+        for run in reasons[:MOST_REASONS]
+    ]
     if len(reasons) > MOST_REASONS:
         parts.append(Text(f"... and {len(reasons) - MOST_REASONS} more with a reason"))
     return Group(*parts)
@@ -102,16 +109,19 @@ def table(runs: Sequence[State], several: bool, now: float) -> Table:
     grid.add_column("seed", justify="right", no_wrap=True)
     grid.add_column("state", no_wrap=True)
     trained = any(run.state == "running" for run in runs)
-    for name in ("epoch", "last", "best", "s/epoch", *(("left",) if trained else ()), "age"):
-        grid.add_column(name, justify="right", no_wrap=True)
+    for heading in ("epoch", "last", "best", "s/epoch", *(("left",) if trained else ()), "age"):
+        grid.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
         grid.add_row(*cells(run, several, trained, now), style=STYLES.get(run.state))
     return grid
 
 
+def name(run: State, several: bool) -> str:
+    return f"{run.facts.run.study}: {run.label}" if several else run.label
+
+
 def cells(run: State, several: bool, trained: bool, now: float) -> list[Text]:
     facts = run.facts
-    name = f"{facts.run.study}: {run.label}" if several else run.label
     seed = str(facts.run.seed) if facts.run.seed >= 0 else "?"
     epoch = f"{facts.done}/{'?' if facts.epochs is None else facts.epochs}"
     accuracies = ["-" if value is None else f"{value:.4f}" for value in (facts.last, facts.best)]
@@ -121,7 +131,7 @@ def cells(run: State, several: bool, trained: bool, now: float) -> list[Text]:
     left = "" if run.state != "running" else "?" if run.left is None else clock(run.left)
     lefts = [left] if trained else []
     passed = "-" if facts.changed is None else age(now - facts.changed)
-    return [Text(text) for text in (name, seed, run.state, epoch, *accuracies, seconds, *lefts, passed)]
+    return [Text(text) for text in (name(run, several), seed, run.state, epoch, *accuracies, seconds, *lefts, passed)]
 
 
 def clock(seconds: float) -> str:

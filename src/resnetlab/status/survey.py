@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resnetlab.report.asked import Planned, plan, run_key, studies, sweep_folders
+from resnetlab.report.asked import PLAN, Planned, plan, run_key, studies, sweep_folders
 from resnetlab.report.collect import grouped, run_paths
 from resnetlab.report.configurations import label
+from resnetlab.report.runs import Run
 from resnetlab.status.facts import Facts, Reader
 from resnetlab.status.locks import Locks
 
@@ -68,13 +69,13 @@ class Surveyor:
         facts = [found for path in paths if (found := self.reader(path)) is not None]
         sweeps = [sweep for study in studies(paths) for sweep in sweep_folders(study)]
         ends = self.ends(sweeps)
-        locks = Locks.look()
-        labels = labelled(facts)
-        runs = [state(one, labels[one.run.path], locks, ends.get(one.key), now) for one in facts]
         met = {one.key for one in facts}
-        planned = {job.run: job for sweep in sweeps for job in self.remembered(sweep / "sweep.json", plan_at)}
-        waiting = [job for run, job in planned.items() if run not in met and run not in ends]
-        return Survey(sorted(runs, key=rank), waiting)
+        planned = {job.run: job for sweep in sweeps for job in self.remembered(sweep / PLAN, plan_at)}
+        absent = [job for run, job in planned.items() if run not in met]
+        facts += [without_folder(job) for job in absent if job.run in ends and ends[job.run][1] in ENDED_BADLY]
+        labels, locks = labelled(facts), Locks.look()
+        runs = [state(one, labels[one.run.path], locks, ends.get(one.key), now) for one in facts]
+        return Survey(sorted(runs, key=rank), [job for job in absent if job.run not in ends])
 
     def ends(self, sweeps: Iterable[Path]) -> dict[str, tuple[float, str, str]]:
         """{run: (when, status, reason)} of the newest outcome of each run."""
@@ -93,6 +94,12 @@ class Surveyor:
         if path not in self.known or self.known[path][0] != written:
             self.known[path] = written, read(path)
         return self.known[path][1]
+
+
+def without_folder(job: Planned) -> Facts:
+    """Of a run that failed before it had one."""
+    study, name = job.configuration
+    return Facts(Run(Path(job.run), study, name, job.seed, {}, [], {}), job.run, epochs=job.epochs)
 
 
 def plan_at(path: Path) -> list[Planned]:
@@ -122,7 +129,7 @@ def labelled(facts: Sequence[Facts]) -> dict[Path, str]:
 def state(facts: Facts, label: str, locks: Locks, end: tuple[float, str, str] | None, now: float) -> State:
     """What the run's files, its lock and the sweep that it was in say together, the strongest first."""
     if facts.ended:
-        return State(facts, facts.ended, label, facts.reason)
+        return State(facts, facts.ended, label)
     held = locks.held(facts.run.path / ".lock")
     if held:
         return State(facts, "running", label, left=seconds_left(facts, now))
