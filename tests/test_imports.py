@@ -16,7 +16,7 @@ ROOMS = [
     "optimizers",
     "config",
     "folders summary report",
-    "preset_digests",
+    "preset_digests status",
     "module claims",
     "manifest callbacks",
     "build",
@@ -75,6 +75,7 @@ def test_leaves_and_report_know_no_lightning() -> None:
         "meter",
         "report",
         "claims",
+        "status",
     }
 
 

@@ -40,7 +40,7 @@ class TrainerOptions:
             )
         if not 1 <= self.devices <= 64:
             raise ConfigError(f"trainer.devices (={self.devices}) must be in 1..64")
-        if self.resolved_accelerator == "cuda" and self.devices > torch.cuda.device_count():
+        if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"trainer.patience (={self.patience}) must be at least 1 epoch, or null for none")
