@@ -17,7 +17,7 @@ ROOMS = [
     "engine",
     "config",
     "folders summary report",
-    "preset_digests",
+    "preset_digests status",
     "module claims",
     "manifest callbacks",
     "build",
@@ -76,6 +76,7 @@ def test_leaves_and_report_know_no_lightning() -> None:
         "meter",
         "report",
         "claims",
+        "status",
     }
 
 

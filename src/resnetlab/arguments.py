@@ -1,11 +1,13 @@
 """The command line of train.py: what Hydra takes and what it does not, and the configurations of all its jobs."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
 
 from resnetlab.config import GROUPS, Config, conf_dir, parse
 from resnetlab.errors import ConfigError
@@ -61,17 +63,26 @@ def jobs(overrides: Sequence[str], multirun: bool) -> list[Config]:
 def labelled_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Config]]:
     """The same with what tells each job from the others: "wd=0.1, seed=0", or "" for one job alone."""
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
         batches: list[list[str]] = [list(overrides)]
+        settings = hydra_settings(parsed)
+        sweeps = own_sweep(settings)
         if multirun:
-            parsed = OverridesParser.create().parse_overrides(list(overrides))
             for override in parsed:
                 if override.is_sweep_override() and str(override.key_or_group).startswith("hydra"):
                     raise ConfigError(f"{override.input_line} is not supported: a sweep is over the lab's own keys")
-            batches = [job for batch in BasicSweeper.split_arguments(parsed, None) for job in batch]
-        configs = [parse(hydra.compose("config", overrides=list(batch))) for batch in batches]
+            spelt = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in sweeps.items()])
+            batches = [job for batch in BasicSweeper.split_arguments([*spelt, *parsed], None) for job in batch]
+        else:
+            refuse_unspoken(sweeps, {override.get_key_element() for override in parsed})
+        nodes = [hydra.compose("config", overrides=batch, return_hydra_config=True) for batch in batches]
+        for node, batch in zip(nodes, batches, strict=True):
+            if own_sweep(node.hydra) != sweeps:
+                chosen = next(override for override in batch if override.startswith("experiment="))
+                raise ConfigError(f"{chosen} is a sweep of its own and cannot be one value of another; give it alone")
+        configs = [parse(node) for node in nodes]
         if any(override.startswith("hydra.launcher.") for override in overrides):
-            launcher = hydra.compose("config", overrides=batches[0], return_hydra_config=True).hydra.launcher
-            check_launcher(dict(launcher))
+            check_launcher(dict(settings.launcher))
     return list(zip(labels(batches), configs, strict=True))
 
 
@@ -81,6 +92,30 @@ def refuse_several_devices(configs: Iterable[Config]) -> None:
         raise ConfigError(
             f"trainer.devices (={most}) cannot go with -m: such a run starts its own command again for each device; "
             f"give one command a run, or one device to each run (hydra/launcher=processes)"
+        )
+
+
+def hydra_settings(overrides: Sequence[Override]) -> DictConfig:
+    """Hydra's own part of the configuration, as the sweeper and the launcher find it."""
+    chosen = [
+        str(override.input_line)
+        for override in overrides
+        if str(override.key_or_group).startswith(("experiment", "hydra")) and not override.is_sweep_override()
+    ]
+    return hydra.compose("config", overrides=chosen, return_hydra_config=True).hydra
+
+
+def own_sweep(settings: DictConfig) -> dict[str, str]:
+    """The sweep that a preset brings along, {"batch_size": "32,64,128"}, over which the command line wins."""
+    return dict(settings.sweeper.get("params") or {})
+
+
+def refuse_unspoken(sweeps: Mapping[str, str], given: Set[str]) -> None:
+    """Raises ConfigError for a preset that is a sweep, without -m; not if the command line says one value of each."""
+    left = [f"{key}={values}" for key, values in sweeps.items() if key not in given]
+    if left:
+        raise ConfigError(
+            f"this preset is a sweep over {' '.join(left)}: add -m, or one value, {left[0].split(',')[0]}"
         )
 
 

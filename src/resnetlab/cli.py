@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from resnetlab.errors import ConfigError, DataError, LabError
@@ -15,7 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status: 2 if the command is wrong, 1 if something else is."""
     parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_evaluate, add_schedule, add_lr_range, add_interpolate, add_report, add_published, add_bench):
+    for add in (add_evaluate, add_schedule, add_lr_range, add_interpolate, add_status, add_report):
+        add(commands)
+    for add in (add_published, add_bench):
         add(commands)
     options, rest = parser.parse_known_args(negative_values(sys.argv[1:] if argv is None else argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
@@ -29,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
+        if isinstance(error, LabError) and error.__cause__ is None and error.__context__ is None:
+            print(f"error: {error}", file=sys.stderr, flush=True)  # without torch, which takes seconds
+            return 2 if isinstance(error, ConfigError) else 1
         from resnetlab.refusals import REFUSALS, complain
 
         if not isinstance(error, (LabError, OSError, *REFUSALS)):
@@ -125,6 +131,21 @@ def run_interpolate(options: argparse.Namespace) -> None:
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=digits wd=0.1,0.2")
+
+
+def add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("status", help="how far every run is: a table that follows them on a terminal")
+    parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
+    parser.add_argument("--once", action="store_true", help="print it once, as where there is no terminal")
+    parser.add_argument("--all", action="store_true", help="every run, printed once")
+    parser.set_defaults(command=run_status)
+
+
+def run_status(options: argparse.Namespace) -> None:
+    with suppress(KeyboardInterrupt):  # the way to end it, and no failure
+        from resnetlab.status.screen import status
+
+        status(options.folders, options.once, options.all)
 
 
 def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -21,6 +21,7 @@ from resnetlab.refusals import REFUSALS, complain, interrupted, refusal
 from resnetlab.run import objective, run
 from resnetlab.speech import speak
 from resnetlab.sweeps.outcomes import SweepFolder, attempt, failure
+from resnetlab.sweeps.seeds import seed_lines
 from resnetlab.sweeps.table import collect, exit_status, table_lines
 
 __all__ = ["main"]
@@ -65,6 +66,7 @@ def run_sweep(application: Callable[[], Any], found: Sequence[tuple[str, Config]
     config = found[0][1]
     try:
         folder = SweepFolder.open(config.study)
+        folder.plan(found)
     except OSError as error:
         return complain(error)
     status, lost = 0, LOST
@@ -78,7 +80,7 @@ def run_sweep(application: Callable[[], Any], found: Sequence[tuple[str, Config]
     finally:
         os.environ.pop(SweepFolder.VARIABLE, None)
     outcomes = collect(folder, expected, lost)
-    for line in table_lines(outcomes, expected, config.objective):
+    for line in (*table_lines(outcomes, expected, config.objective), *seed_lines(outcomes, found, config.objective)):
         speak(line)
     speak(f"runs: resnetlab report {OUTPUTS / config.study}; logs and outcomes: {folder.path}")
     return status or exit_status(outcomes)

@@ -43,7 +43,7 @@ class TrainerOptions:
             )
         if not 1 <= self.devices <= 64:
             raise ConfigError(f"trainer.devices (={self.devices}) must be in 1..64")
-        if self.resolved_accelerator == "cuda" and self.devices > torch.cuda.device_count():
+        if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
         if self.chunk is not None and not 1 <= self.chunk <= 10_000:
             raise ConfigError(f"trainer.chunk (={self.chunk}) must be in 1..10,000 steps, or null")

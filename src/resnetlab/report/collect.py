@@ -3,15 +3,16 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from resnetlab.report.asked import asked_seeds
 from resnetlab.report.configurations import Configuration, label
 from resnetlab.report.derive import derive
 from resnetlab.report.runs import Run, Unusable, read_run
 
-__all__ = ["Collection", "Unused", "collect", "run_paths"]
+__all__ = ["Collection", "Unused", "collect", "grouped", "run_paths"]
 
 
 @dataclass(frozen=True)
@@ -59,23 +60,30 @@ def collect(folders: Sequence[Path]) -> Collection:
     collection.thresholds = thresholds(runs)
     for run in runs:
         derive(run, collection.thresholds)
-    collection.configurations = label(grouped(runs))
+    asked = asked_seeds(run.path for run in runs)
+    collection.configurations = [with_asked(c, asked.get((c.study, c.name), set())) for c in label(grouped(runs))]
     return collection
+
+
+def with_asked(configuration: Configuration, seeds: Set[int]) -> Configuration:
+    """With the number of seeds that sweeps asked for or that are there."""
+    return replace(configuration, asked=len(seeds | {run.seed for run in configuration.runs}) if seeds else 0)
 
 
 def run_paths(folders: Iterable[Path]) -> list[Path]:
     """Folders named seed=*, and any other with a config.yaml beside a run's files; each once."""
-    found: dict[Path, Path] = {}
-    seen: set[Path] = set()
+    found: dict[str, Path] = {}
+    seen: set[str] = set()
     for folder in folders:
         for root, below, files in os.walk(folder, followlinks=True):
-            if Path(root).resolve() in seen:  # a link to what was read, or to a folder above
+            place = os.path.realpath(root)
+            if place in seen:  # a link to what was read, or to a folder above
                 below.clear()
                 continue
-            seen.add(Path(root).resolve())
+            seen.add(place)
             kept = "config.yaml" in files and {"summary.json", "metrics.csv", "manifest.json"} & set(files)
             if kept or os.path.basename(root).startswith("seed="):
-                found.setdefault(Path(root).resolve(), Path(root))
+                found.setdefault(place, Path(root))
                 below.clear()
             below[:] = sorted(name for name in below if not name.startswith("."))
     return list(found.values())

@@ -22,7 +22,8 @@ SHORT = {"batch_size": "batch", "momentum": "m", "ema_momentum": "ema m", "recal
 class Configuration:
     """The runs of one study that differ in their seed alone.
 
-    identity: what differs from the lab's defaults, from the manifest; None where no run has one. label: short.
+    identity: what differs from the lab's defaults, from the manifest; None where no run has one. label: short. asked:
+    the number of seeds that sweeps were to train, 0 where none is known.
     """
 
     study: str
@@ -30,6 +31,7 @@ class Configuration:
     runs: tuple[Run, ...]
     identity: Mapping[str, Any] | None
     label: str = ""
+    asked: int = 0
 
     @property
     def key(self) -> Key:

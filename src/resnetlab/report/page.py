@@ -133,7 +133,7 @@ def row(
     printed = published.get(c.key)
     return {
         "configuration": c,
-        "count": count_text(c.n),
+        "count": count_text(c.n, c.asked),
         "published": printed.name if printed else None,
         "source": printed.row.source if printed and printed.row else None,
         "origin": origin(c),
@@ -175,7 +175,7 @@ def selection_row(c: Configuration) -> dict[str, Any] | None:
         return None
     return {
         "configuration": c,
-        "count": count_text(c.n),
+        "count": count_text(c.n, c.asked),
         "cells": [
             *(cell(c, Column(name, "", "", 4), None) for name in ("best_val_acc", "final_val_acc")),
             *(cell(c, Column(name, "", "", 4), None) for name in ("best_test_acc", "final_test_acc")),
@@ -187,7 +187,7 @@ def selection_row(c: Configuration) -> dict[str, Any] | None:
 def riddle_table(study: str, configurations: Sequence[Configuration]) -> dict[str, Any] | None:
     """The study's part in the riddle of the swinging validation loss; None where it has none."""
     found = participants(configurations)
-    rows_ = [{"configuration": c, "count": count_text(c.n), "cells": riddle_cells(c)} for c in found]
+    rows_ = [{"configuration": c, "count": count_text(c.n, c.asked), "cells": riddle_cells(c)} for c in found]
     return {"study": study, "rows": rows_, "answer": list(answer(configurations))} if rows_ else None
 
 

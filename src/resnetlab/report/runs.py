@@ -11,7 +11,7 @@ from typing import Any
 
 from resnetlab.files import read_rows
 
-__all__ = ["Row", "Run", "Unusable", "read_run"]
+__all__ = ["Row", "Run", "Unusable", "is_number", "read_manifest", "read_run", "read_summary"]
 
 Row = dict[str, float]
 

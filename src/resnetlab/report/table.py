@@ -21,8 +21,10 @@ Published = Mapping[Key, PublishedFigures]
 WIDTH = 120
 
 
-def count_text(n: int) -> str:
-    return "n = 1, no spread" if n == 1 else f"n = {n}"
+def count_text(n: int, asked: int = 0) -> str:
+    """For example "n = 3 of 5" where a sweep asked for more seeds than there are."""
+    text = f"n = {n} of {asked}" if asked > n else f"n = {n}"
+    return f"{text}, no spread" if n == 1 else text
 
 
 def mean_sd(values: Sequence[float], of: int, digits: int | None = None) -> str:
@@ -48,7 +50,7 @@ def print_table(collection: Collection) -> None:
             reached = [mean_sd(c.values(f"epoch_to_{name}"), c.n, 1) for name in thresholds]
             accuracies = [mean_sd(c.values(figure), c.n, 4) for figure in ("best_val_acc", "final_val_acc")]
             table.add_row(
-                f"{escape(marked(c))}; {count_text(c.n)}",
+                f"{escape(marked(c))}; {count_text(c.n, c.asked)}",
                 *reached,
                 *accuracies,
                 mean_sd(c.values("seconds_per_epoch"), c.n),
@@ -152,7 +154,9 @@ def table_md(collection: Collection, published: Published | None) -> str:
         cells = [cell(c, column, (published or {}).get(c.key)) for column in shown]
         figures = [f"{found.text} ({'; '.join(found.notes)})" if found.notes else found.text for found in cells]
         lines.append(
-            row_md([c.study, marked(c), count_text(c.n), *figures, *(setting_text(c, key) for key in SETTINGS)])
+            row_md(
+                [c.study, marked(c), count_text(c.n, c.asked), *figures, *(setting_text(c, key) for key in SETTINGS)]
+            )
         )
     remarks = [f"- {text}" for text in remark_lines(collection)]
     explained = "mean ± sd over seeds; in brackets the 95 % confidence interval of the mean (Student's t)"

@@ -5,7 +5,7 @@ import json
 import math
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -18,7 +18,9 @@ from resnetlab.config import Config
 from resnetlab.errors import Busy, LabError, first_line
 from resnetlab.files import write_json
 from resnetlab.folders import OUTPUTS, run_folder
+from resnetlab.report.asked import PLAN, run_key
 from resnetlab.run import completed, objective, train
+from resnetlab.summary import Summary
 
 __all__ = ["Outcome", "SweepFolder", "attempt", "failure", "skip_if_completed"]
 
@@ -28,7 +30,10 @@ NOTHING = math.nan  # the objective of a run that has none: neither good nor bad
 
 @dataclass(frozen=True)
 class Outcome:
-    """status: finished | diverged | failed | skipped. reason: why it failed or was skipped. log: where more is said."""
+    """status: finished | diverged | failed | skipped. reason: why it failed or was skipped. log: where more is said.
+
+    diverged: of a run that was skipped too.
+    """
 
     status: str
     objective: float | None = None
@@ -36,6 +41,7 @@ class Outcome:
     log: str = ""
     folder: str = ""
     label: str = ""
+    diverged: bool = False
 
     @property
     def value(self) -> float:
@@ -75,6 +81,14 @@ class SweepFolder:
     def log(self, number: int) -> Path:
         return self.path / f"job-{number}.log"
 
+    def plan(self, jobs: Sequence[tuple[str, Config]]) -> None:
+        """Writes down (label, configuration) of all jobs, for those who want to know how many there were to be."""
+        planned = [
+            {"run": run_key(run_folder(config).path), "label": label, "epochs": config.epochs} for label, config in jobs
+        ]
+        with suppress(OSError):
+            write_json(self.path / PLAN, {"jobs": planned})
+
     def record(self, number: int, outcome: Outcome) -> None:
         self.known[number] = outcome
         with suppress(OSError):
@@ -96,7 +110,7 @@ def attempt(config: Config, log: Path, explain: Callable[[BaseException], str] =
         if (done := skip_if_completed(config)) is not None:
             return done
         summary = train(config, PATIENCE)
-        return Outcome(summary["status"], objective(config, summary), folder=folder)
+        return of_summary(config, summary, summary["status"])
     except Busy:
         return Outcome("skipped", reason="is being trained by another process", folder=folder)
     except (LabError, OSError) as error:
@@ -112,8 +126,12 @@ def skip_if_completed(config: Config) -> Outcome | None:
     """The outcome of a run that came to its end before, None if there is something to train."""
     if (summary := completed(config)) is None:
         return None
-    value = objective(config, summary)
-    return Outcome("skipped", value, f"already {summary['status']}", folder=str(run_folder(config).path))
+    return of_summary(config, summary, "skipped", f"already {summary['status']}")
+
+
+def of_summary(config: Config, summary: Summary, status: str, reason: str = "") -> Outcome:
+    folder, diverged = str(run_folder(config).path), summary["status"] == "diverged"
+    return Outcome(status, objective(config, summary), reason, folder=folder, diverged=diverged)
 
 
 def failure(error: BaseException, reason: str, log: Path, folder: str = "") -> Outcome:

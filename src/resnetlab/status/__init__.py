@@ -1,0 +1,1 @@
+"""How far the runs below a folder are: reads files, takes no lock, imports no torch."""
