@@ -12,7 +12,7 @@ PACKAGE = Path(resnetlab.__file__).parent
 ROOMS = [
     "errors files hints nvml speech swings containment",
     "models data ranks schedules trainer published",
-    "regularization averaging meter",
+    "regularization averaging meter tally",
     "optimizers",
     "engine",
     "config",

@@ -7,27 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from resnetlab.ranks import total
-
-__all__ = ["Meter", "Tally"]
-
-
-class Tally:
-    """The same for training, where every microsecond counts: sums over images in one tensor, added to in place."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.sums = torch.zeros(4, dtype=torch.float64, device=device)
-
-    def add(self, loss: Tensor, ce: Tensor, correct: Tensor, images: int) -> None:
-        """Adds a batch: scalar means over its `images`, and the number of correct answers."""
-        weighted = torch.stack([loss.double(), ce.double(), torch.ones_like(loss, dtype=torch.float64)]) * images
-        self.sums.add_(torch.cat([weighted, correct.double().view(1)]))
-
-    def compute(self, prefix: str = "") -> dict[str, float]:
-        """The means since the last call, over all processes that train together, and starts anew."""
-        loss, ce, images, correct = total(self.sums).tolist()
-        self.sums.zero_()
-        return {f"{prefix}loss": loss / images, f"{prefix}ce": ce / images, f"{prefix}acc": correct / images}
+__all__ = ["Meter"]
 
 
 class Meter(nn.Module):

@@ -4,16 +4,16 @@ import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from resnetlab.errors import LabError
+
+if TYPE_CHECKING:
+    import lightning as L
 
 __all__ = ["broadcast", "follows", "gather", "least", "rank", "strategy", "together", "total", "world_size"]
 
@@ -66,11 +66,14 @@ def strategy(devices: int) -> dict[str, Any]:
     """What Lightning's Trainer is told: one machine, whatever a cluster's environment says."""
     if devices == 1:
         return {"devices": 1}
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning.pytorch.strategies import DDPStrategy
+
     return {"devices": devices, "strategy": DDPStrategy(cluster_environment=LightningEnvironment())}
 
 
 @contextmanager
-def together(trainer: L.Trainer, devices: int) -> Iterator[None]:
+def together(trainer: "L.Trainer", devices: int) -> Iterator[None]:
     """Around the training: Lightning starts the other processes there, by the same command; none outlives it.
 
     Afterwards this process is alone again, and its environment as it was. Raises LabError if another one has died.
@@ -92,7 +95,7 @@ def together(trainer: L.Trainer, devices: int) -> Iterator[None]:
         os.environ.update(environment)
 
 
-def children(trainer: L.Trainer) -> "list[subprocess.Popen[bytes]]":
+def children(trainer: "L.Trainer") -> "list[subprocess.Popen[bytes]]":
     """The processes that this one has started."""
     return getattr(trainer.strategy.launcher, "procs", [])
 
@@ -104,7 +107,7 @@ def ended_badly(child: "subprocess.Popen[bytes]") -> bool:
     return False
 
 
-def alone_again(trainer: L.Trainer) -> None:
+def alone_again(trainer: "L.Trainer") -> None:
     """Ends the group, and the other processes if they do not end by themselves."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -1,9 +1,14 @@
 """Data: sources, splits, the plan of an epoch, augmentation, and the LightningDataModule that puts them together."""
 
-from resnetlab.data.datamodule import Chunk, Data, ImageData
+from typing import TYPE_CHECKING, Any
+
+from resnetlab.data.options import Data
 from resnetlab.data.plan import Plan, derive_seed, plan
 from resnetlab.data.sources import SOURCES, Images, Source, load
 from resnetlab.data.splits import Split, split
+
+if TYPE_CHECKING:
+    from resnetlab.data.datamodule import Chunk, ImageData
 
 __all__ = [
     "SOURCES",
@@ -19,3 +24,12 @@ __all__ = [
     "plan",
     "split",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports Lightning when the first datamodule is made: a configuration does without its seconds."""
+    if name not in ("Chunk", "ImageData"):
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    from resnetlab.data import datamodule
+
+    return getattr(datamodule, name)

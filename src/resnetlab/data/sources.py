@@ -3,19 +3,18 @@
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision import datasets
-from torchvision.datasets.utils import check_integrity
 
 from resnetlab.errors import DataError, first_line
+
+if TYPE_CHECKING:  # torchvision and scikit-learn take seconds to import, which a configuration does without
+    from torchvision import datasets
 
 __all__ = ["COARSE_CLASSES", "SIDES", "SIZES", "SOURCES", "Images", "Source", "load"]
 
@@ -61,15 +60,21 @@ def load(name: str, root: str, labels: str = "fine") -> Source:
 
 
 def cifar10(root: Path) -> Source:
+    from torchvision import datasets
+
     return _cifar(datasets.CIFAR10, root)
 
 
 def cifar100(root: Path) -> Source:
+    from torchvision import datasets
+
     return _cifar(datasets.CIFAR100, root)
 
 
 def coarse(root: Path) -> Source:
     """CIFAR-100 with its superclasses, which torchvision leaves out, from the files that it has checked."""
+    from torchvision import datasets
+
     fine, folder = cifar100(root), root / datasets.CIFAR100.base_folder
 
     def relabelled(images: Images, file: str) -> Images:
@@ -85,6 +90,9 @@ def digits(root: Path) -> Source:
     scikit-learn ships one set of 8x8 images (UCI optdigits, test part) without a division: ours is stratified and
     fixed. The images are scaled bilinearly to 16x16 and repeated over three channels.
     """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     small = torch.from_numpy(bunch.images).float()[:, None] / 16
     large = F.interpolate(small, size=(16, 16), mode="bilinear", align_corners=False)
@@ -109,17 +117,17 @@ def _unpickle(path: Path) -> dict[str, Any]:
     return content
 
 
-def _cifar(cls: type[datasets.CIFAR10], root: Path) -> Source:
+def _cifar(cls: "type[datasets.CIFAR10]", root: Path) -> Source:
     train, test = _open(cls, root, train=True), _open(cls, root, train=False)
     return Source(_images(train), _images(test), tuple(train.classes))
 
 
-def _images(dataset: datasets.CIFAR10) -> Images:
+def _images(dataset: "datasets.CIFAR10") -> Images:
     pixels = torch.from_numpy(np.ascontiguousarray(dataset.data.transpose(0, 3, 1, 2)))
     return Images(pixels, torch.tensor(dataset.targets))
 
 
-def _open(cls: type[datasets.CIFAR10], root: Path, train: bool) -> datasets.CIFAR10:
+def _open(cls: "type[datasets.CIFAR10]", root: Path, train: bool) -> "datasets.CIFAR10":
     folder = root / cls.base_folder
     listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
     files = [(folder / name, md5) for name, md5 in listed]
@@ -137,6 +145,8 @@ def _open(cls: type[datasets.CIFAR10], root: Path, train: bool) -> datasets.CIFA
 
 def _refuse_damaged(files: list[tuple[Path, str]]) -> None:
     """Never downloads over files that a user has put there: names what is wrong with them instead."""
+    from torchvision.datasets.utils import check_integrity
+
     for path, md5 in files:
         if not path.exists():
             raise DataError(

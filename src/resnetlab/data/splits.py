@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from resnetlab.errors import ConfigError
@@ -75,6 +74,8 @@ def images_of(size: float, count: int) -> int:
 
 
 def _stratified(labels: NDArray[np.int64], val_images: int, seed: int) -> tuple[Tensor, Tensor]:
+    from sklearn.model_selection import train_test_split  # takes a second to import
+
     parts = train_test_split(np.arange(len(labels)), test_size=val_images, stratify=labels, random_state=seed)
     train, val = (torch.from_numpy(np.asarray(part)) for part in parts)
     return train, val

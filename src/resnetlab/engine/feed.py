@@ -1,9 +1,12 @@
 """Where a step's images come from: the data set and the epoch's plan, both on the training device."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from resnetlab.data import ImageData
+if TYPE_CHECKING:
+    from resnetlab.data import ImageData
 
 __all__ = ["Feed"]
 
@@ -15,7 +18,7 @@ class Feed:
     share: (rank, devices), as for ImageData.batches.
     """
 
-    def __init__(self, data: ImageData, device: torch.device, share: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, data: "ImageData", device: torch.device, share: tuple[int, int] = (0, 1)) -> None:
         self.data, self.share = data, share
         self.images = data.train.to(device)
         self.table = data.plan(1).to(device)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from resnetlab.engine.feed import Feed
-from resnetlab.meter import Tally
 from resnetlab.optimizers import set_lr_momentum
+from resnetlab.tally import Tally
 
 __all__ = ["NEVER", "Eager", "Scaled", "Step"]
 

@@ -1,11 +1,14 @@
 """torchvision's ResNet-18, and the ResNet-9 that "Experiments with CIFAR10" makes of the same parts."""
 
+from typing import TYPE_CHECKING
+
 from torch import nn
-from torchvision.models import ResNet
-from torchvision.models.resnet import BasicBlock
 
 from resnetlab.errors import ConfigError
 from resnetlab.models.norm import norm_factory
+
+if TYPE_CHECKING:
+    from torchvision.models import ResNet
 
 __all__ = ["BLOCKS", "STEMS", "check_stem", "torchvision_resnet"]
 
@@ -22,12 +25,14 @@ def torchvision_resnet(
     bn_momentum: float = 0.1,
     bn_eps: float = 1e-5,
     norm: str = "batch",
-) -> ResNet:
+) -> "ResNet":
     """(N, 3, H, W) -> (N, classes), its weights drawn from torch's global generator. Raises ConfigError.
 
     stem: "imagenet", torchvision's 7x7 convolution of stride 2 and max-pooling, which leave 8x8 of a CIFAR image, or
     "cifar", one 3x3 convolution of stride 1. zero_init_residual: blocks begin as the identity (Goyal et al. 2017).
     """
+    from torchvision.models.resnet import BasicBlock, ResNet  # takes seconds to import
+
     check_stem(stem)
     model = ResNet(
         BasicBlock,
