@@ -25,7 +25,8 @@ ROOMS = [
     "sweeps",
     "arguments refusals",
     "front_door",
-    "launch worker",
+    "worker",
+    "launch",
     "tools",
     "cli",
 ]

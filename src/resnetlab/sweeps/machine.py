@@ -9,7 +9,7 @@ import torch
 from resnetlab.config import Config
 from resnetlab.errors import ConfigError
 
-__all__ = ["Share", "check_launcher", "cores", "share"]
+__all__ = ["Share", "check_launcher", "cores", "gpus_of_a_job", "share"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,11 @@ def share(configs: list[Config], jobs: int | None, runs_per_device: int) -> Shar
     gpus = visible_gpus() if any(c.trainer.resolved_accelerator == "cuda" for c in configs) else ()
     at_once = jobs or (runs_per_device * len(gpus) if gpus else cores())
     return Share(at_once, max(1, cores() // at_once), gpus or ("",))
+
+
+def gpus_of_a_job(configs: list[Config], asked: float | None) -> float:
+    """What is asked for, or one where the jobs would use it."""
+    return float(any(c.trainer.resolved_accelerator == "cuda" for c in configs)) if asked is None else asked
 
 
 def cores() -> int:
