@@ -38,9 +38,17 @@ def children_of(parent: int) -> dict[int, str]:
     return found
 
 
+def descendants_of(parent: int) -> dict[int, str]:
+    """The same with the children's children; a worker of Ray is a child of Ray's own process."""
+    found = children_of(parent)
+    for child in list(found):
+        found |= descendants_of(child)
+    return found
+
+
 def workers(parent: int) -> dict[int, str]:
     """Those that train the jobs of this sweep."""
-    return {pid: line for pid, line in children_of(parent).items() if "resnetlab.worker" in line}
+    return {pid: line for pid, line in descendants_of(parent).items() if "resnetlab.worker" in line}
 
 
 @contextmanager
@@ -140,11 +148,14 @@ def test_a_sweep_with_a_killed_worker_and_a_killed_parent_ends_like_an_undisturb
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one() -> None:
+@pytest.mark.parametrize("launcher", [("processes", "hydra.launcher.jobs=2"), ("ray",)], ids=lambda words: words[0])
+def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one(launcher: tuple[str, ...]) -> None:
     """Half of the moments lie anywhere, most of them while processes start; half soon after an epoch's end."""
+    if launcher == ("ray",):
+        pytest.importorskip("ray")
     chance = random.Random(20)
     common = ("epochs=12", "data.limit=320", "batch_size=8", "trainer.progress=lines")
-    sweep = (*common, "wd=0.1,0.2,0.3", "seed=0,1", "hydra/launcher=processes", "hydra.launcher.jobs=2")
+    sweep = (*common, "wd=0.1,0.2,0.3", "seed=0,1", f"hydra/launcher={launcher[0]}", *launcher[1:])
     disturbed = [f for wd in (0.1, 0.2, 0.3) for f in folders((*common, f"wd={wd}"), "seed", (0, 1))]
     targets = ["worker", "parent"] * 10
     chance.shuffle(targets)
@@ -175,15 +186,15 @@ def rows_of(runs: Sequence[RunFolder]) -> int:
 
 
 def kill_one(parent: "subprocess.Popen[bytes]", target: str, chance: random.Random) -> bool:
-    """Kills a worker, or the parent, whose workers then have to end as well; False if there is none at the moment."""
-    children = workers(parent.pid)
+    """Kills a worker, or the parent, with which all it has started has to end; False if there is none at the moment."""
+    children, helpers = workers(parent.pid), descendants_of(parent.pid)
     if parent.poll() is not None or (target == "worker" and not children):
         return False
     if target == "worker":
         os.kill(chance.choice(sorted(children)), signal.SIGKILL)
     else:
         parent.kill()
-        wait_for(lambda: all(gone(pid) for pid in children))
+        wait_for(lambda: all(gone(pid) for pid in helpers))
     return True
 
 
