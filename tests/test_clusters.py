@@ -3,19 +3,14 @@
 import os
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from resnetlab.sweeps.ray_tasks import RayTasks
-from resnetlab.worker import train_task
 from test_sweeps import table_of
 from test_sweeps_killed import (
     check,
-    descendants_of,
     folders,
-    gone,
     has_rows,
     pytestmark,  # noqa: F401
     started,

@@ -23,7 +23,7 @@ ROOMS = [
     "evaluation",
     "run bench range_test interpolation",
     "sweeps",
-    "arguments refusals",
+    "arguments refusals submission",
     "front_door",
     "worker",
     "launch",
@@ -31,7 +31,7 @@ ROOMS = [
     "cli",
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
-HYDRA = {"arguments", "config", "front_door", "launch", "refusals"}
+HYDRA = {"arguments", "config", "front_door", "launch", "refusals", "submission"}
 
 
 def imports() -> list[tuple[str, str, str]]:

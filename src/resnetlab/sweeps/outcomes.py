@@ -20,7 +20,7 @@ from resnetlab.files import write_json
 from resnetlab.folders import OUTPUTS, run_folder
 from resnetlab.run import completed, objective, train
 
-__all__ = ["Outcome", "SweepFolder", "attempt", "failure", "skip_if_completed"]
+__all__ = ["NOTHING", "Outcome", "SweepFolder", "attempt", "failure", "skip_if_completed"]
 
 PATIENCE = 3.0  # seconds that a job waits for the lock of its run: a process that was killed takes a moment to end
 NOTHING = math.nan  # the objective of a run that has none: neither good nor bad, so no sweeper may learn from it
