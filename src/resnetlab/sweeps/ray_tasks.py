@@ -51,6 +51,7 @@ class RayTasks:
         self.elsewhere = address is not None
         self.remote: Any = None
         self.temporary: str | None = None
+        self.problem = ""
 
     def __enter__(self) -> "RayTasks":
         return self
@@ -73,6 +74,8 @@ class RayTasks:
         return all((len(running) + 1) * need <= there.get(kind, 0) for kind, need in self.needs.items())
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
+        if self.problem:
+            raise OSError(self.problem)  # trying takes long
         if self.remote is None:
             self.connect()
         threads = job.config.threads or os.environ.get("OMP_NUM_THREADS") or self.needs["CPU"]
@@ -117,7 +120,11 @@ class RayTasks:
             self.temporary = tempfile.mkdtemp(prefix="resnetlab-ray-", dir=short)
             options = {"address": "local", "num_cpus": cores(), "include_dashboard": False}
             options |= {"object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": self.temporary}
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (OSError, RuntimeError, ValueError) as error:
+            self.problem = f"no cluster of Ray (hydra.launcher.address={self.address}): {first_line(error)}"
+            raise OSError(self.problem) from error
         signal.signal(signal.SIGTERM, end)  # Ray has put its own there
         cpus, gpus = self.needs["CPU"], self.needs["GPU"]
         # a worker for each job, as memory and threads are a process's; not tried again by Ray
