@@ -25,7 +25,7 @@ from test_sweeps_killed import (
     workers,
 )
 
-LONG = ("epochs=20", "trainer.progress=lines")
+LONG = ("epochs=30", "trainer.progress=lines")
 
 
 def listening() -> set[str]:
@@ -73,18 +73,21 @@ def test_a_worker_of_ray_is_killed_and_nothing_is_lost() -> None:
 
 @pytest.mark.slow
 def test_a_killed_job_of_submitit_hides_no_other_and_the_same_command_goes_on() -> None:
+    """The other is preempted, in the way that SLURM's jobs are told: it goes on by itself."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     sweep = (*LONG, "seed=0,1", "hydra/launcher=submitit_local")
     disturbed = folders(LONG, "seed", (0, 1))
     with started(*sweep) as parent:
-        wait_for(lambda: has_rows(disturbed[0], 1), parent)
-        kill_the_holder(parent.pid, disturbed[0])
+        wait_for(lambda: all(has_rows(folder, 1) for folder in disturbed), parent)
+        send(signal.SIGKILL, parent.pid, disturbed[0])
+        send(signal.SIGUSR2, parent.pid, disturbed[1])
         wait_for(lambda: parent.poll() is not None)
         assert parent.poll() == 1
     found = table_of(Path("log").read_text())
     assert {label: outcome for label, (outcome, _) in found.items()} == {"seed=0": "failed", "seed=1": "finished"}
     assert "ended without a result" in found["seed=0"][1]
     assert Path(found["seed=0"][1].rpartition("log: ")[2]).exists()
+    assert any("resuming after epoch" in path.read_text() for path in Path("outputs").rglob("*_log.out"))
     with started(*sweep) as parent:
         wait_for(lambda: parent.poll() is not None)
         assert parent.poll() == 0
@@ -96,9 +99,9 @@ def test_a_killed_job_of_submitit_hides_no_other_and_the_same_command_goes_on() 
     assert {path.name for path in Path.cwd().iterdir()} == {"log", "outputs"}
 
 
-def kill_the_holder(parent: int, run: RunFolder) -> None:
-    """Kills the process that trains the run."""
-    os.kill(next(pid for pid in descendants_of(parent) if holds(pid, run.lock)), signal.SIGKILL)
+def send(number: int, parent: int, run: RunFolder) -> None:
+    """Sends the signal to the process that trains the run."""
+    os.kill(next(pid for pid in descendants_of(parent) if holds(pid, run.lock)), number)
 
 
 def test_values_that_a_launcher_cannot_have_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
