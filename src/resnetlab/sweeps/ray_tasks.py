@@ -30,6 +30,7 @@ QUIET = {
 LOCAL = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: all listens on 127.0.0.1, where _node_ip_address does not
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # words about killed workers in the middle of our display
+    "RAY_worker_niceness": "0",  # Ray's 15 starves the training on a machine that does other things too
 }
 OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third of the memory
 
