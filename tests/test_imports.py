@@ -23,14 +23,15 @@ ROOMS = [
     "evaluation",
     "run bench range_test interpolation",
     "sweeps",
-    "arguments refusals",
+    "arguments refusals submission",
     "front_door",
-    "launch worker",
+    "worker",
+    "launch",
     "tools",
     "cli",
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
-HYDRA = {"arguments", "config", "front_door", "launch", "refusals"}
+HYDRA = {"arguments", "config", "front_door", "launch", "refusals", "submission"}
 
 
 def imports() -> list[tuple[str, str, str]]:

@@ -18,8 +18,8 @@ README = (ROOT / "README.md").read_text()
 
 
 def commands(program: str) -> list[list[str]]:
-    """The arguments of every line in the README's code blocks that calls the program."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    """The arguments of every line in the README's code blocks that calls the program; a line ends with no backslash."""
+    blocks = re.findall(r"```bash\n(.*?)```", README.replace("\\\n", " "), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith(program)]
     return [shlex.split(line, comments=True)[len(program.split()) :] for line in lines]
 
@@ -64,7 +64,9 @@ def test_constraints_are_names_and_versions_only() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins)
-    assert {"torch", "lightning", "hydra-core", "hydra-joblib-launcher"} <= {pin.split("==")[0] for pin in pins}
+    assert {"torch", "lightning", "hydra-core", "hydra-joblib-launcher", "ray", "hydra-submitit-launcher"} <= {
+        pin.split("==")[0] for pin in pins
+    }
 
 
 @pytest.mark.slow
@@ -79,4 +81,4 @@ def test_a_wheel_contains_the_configuration(tmp_path: Path) -> None:
     expected = {f"resnetlab/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert expected <= set(names)
     assert {"resnetlab/data/plan.py", "resnetlab/published/published.csv"} <= set(names)
-    assert "hydra_plugins/resnetlab_processes.py" in names  # where Hydra looks for launchers
+    assert {"hydra_plugins/resnetlab_processes.py", "hydra_plugins/resnetlab_ray.py"} <= set(names)  # where Hydra looks

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from resnetlab.config import GROUPS, Config, conf_dir, parse
 from resnetlab.errors import ConfigError
-from resnetlab.sweeps.machine import check_launcher
+from resnetlab.sweeps.machine import check_installed, check_launcher
 
 __all__ = ["expand_arguments", "jobs", "labelled_jobs", "labels", "refuse_several_devices", "sweep"]
 
@@ -49,6 +49,8 @@ def refuse_argument(argument: str) -> None:
         raise ConfigError(f"{key} is not supported: a key cannot be removed; give it the value that you want")
     if key.removesuffix(".name") in GROUPS and key.endswith(".name"):
         raise ConfigError(f"{key} (={value}) cannot be set by itself; choose with {key.removesuffix('.name')}=...")
+    if key == "hydra/launcher":
+        check_installed(value)
     if value.startswith("glob("):
         raise ConfigError(f"{argument} is not supported; write the options out: {key}=a,b,c")
     if key in GROUPS and value == "null":

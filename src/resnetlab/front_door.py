@@ -20,6 +20,7 @@ from resnetlab.folders import OUTPUTS
 from resnetlab.refusals import REFUSALS, complain, interrupted, refusal
 from resnetlab.run import objective, run
 from resnetlab.speech import speak
+from resnetlab.submission import patient_submitit
 from resnetlab.sweeps.outcomes import SweepFolder, attempt, failure
 from resnetlab.sweeps.seeds import seed_lines
 from resnetlab.sweeps.table import collect, exit_status, table_lines
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.pop(SweepFolder.VARIABLE, None)  # of a sweep that this process was started from
     application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)
     if asked.multirun and found:
-        return run_sweep(application, found)
+        return run_sweep(application, found, asked.overrides)
     failures.clear()
     try:
         application()
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return max(failures, default=0)
 
 
-def run_sweep(application: Callable[[], Any], found: Sequence[tuple[str, Config]]) -> int:
+def run_sweep(application: Callable[[], Any], found: Sequence[tuple[str, Config]], overrides: Sequence[str]) -> int:
     """Runs all jobs, whatever becomes of some, and prints what became of each; returns the exit status."""
     expected = {number: label for number, (label, _) in enumerate(found)}
     config = found[0][1]
@@ -71,7 +72,8 @@ def run_sweep(application: Callable[[], Any], found: Sequence[tuple[str, Config]
         return complain(error)
     status, lost = 0, LOST
     try:
-        application()
+        with patient_submitit(overrides, folder):
+            application()
     except KeyboardInterrupt:
         status, lost = 130, "interrupted"
     except SystemExit as end:  # a termination, or Hydra's after a message of its own

@@ -1,6 +1,6 @@
 """Between Hydra's launcher plugin and the processes: Hydra's jobs in, Hydra's job returns out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -9,11 +9,14 @@ from omegaconf import DictConfig, open_dict
 from resnetlab.arguments import labels
 from resnetlab.config import parse
 from resnetlab.sweeps.display import Display
-from resnetlab.sweeps.machine import share
+from resnetlab.sweeps.jobs import Job, work_off
+from resnetlab.sweeps.machine import gpus_of_a_job, share
 from resnetlab.sweeps.outcomes import SweepFolder
-from resnetlab.sweeps.processes import Job, work_off
+from resnetlab.sweeps.processes import Processes
+from resnetlab.sweeps.ray_tasks import RayTasks
+from resnetlab.worker import train_task
 
-__all__ = ["launch"]
+__all__ = ["launch", "launch_on_ray"]
 
 
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
@@ -21,17 +24,38 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
 
     launcher: the plugin, with Hydra's context and configuration and its own values. first: the first job's number.
     """
+
+    def work(jobs: Sequence[Job], folder: SweepFolder, watch: Callable[[], None]) -> None:
+        portion = share([job.config for job in jobs], launcher.jobs, launcher.runs_per_device)
+        work_off(jobs, folder, Processes(portion, launcher.retries), watch)
+
+    return run_jobs(launcher, job_overrides, first, work)
+
+
+def launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+    """The same with a task of Ray for each."""
+
+    def work(jobs: Sequence[Job], folder: SweepFolder, watch: Callable[[], None]) -> None:
+        gpus = gpus_of_a_job([job.config for job in jobs], launcher.num_gpus)
+        with RayTasks(train_task, launcher.address, launcher.num_cpus, gpus, launcher.retries) as tasks:
+            work_off(jobs, folder, tasks, watch)
+
+    return run_jobs(launcher, job_overrides, first, work)
+
+
+def run_jobs(
+    launcher: Any, job_overrides: Sequence[Sequence[str]], first: int, work: Callable[..., None]
+) -> Sequence[JobReturn]:
+    """Hydra's part of it; work(jobs, folder, watch) gives the jobs their outcomes."""
     setup_globals()
     nodes = [compose_job(launcher, overrides, first + index) for index, overrides in enumerate(job_overrides)]
     jobs = [
         Job(first + index, label, list(overrides), parse(node))
         for index, (node, overrides, label) in enumerate(zip(nodes, job_overrides, labels(job_overrides), strict=True))
     ]
-    configs = [job.config for job in jobs]
-    folder = SweepFolder.current() or SweepFolder.open(configs[0].study)
-    portion = share(configs, launcher.jobs, launcher.runs_per_device)
-    with Display(jobs, configs[0].trainer.progress) as display:
-        work_off(jobs, folder, portion, launcher.retries, display)
+    folder = SweepFolder.current() or SweepFolder.open(jobs[0].config.study)
+    with Display(jobs, jobs[0].config.trainer.progress) as display:
+        work(jobs, folder, display)
     return [job_return(node, job) for node, job in zip(nodes, jobs, strict=True)]
 
 

@@ -170,7 +170,10 @@ def fit(
         return "diverged", where
     except SIGTERMException:  # Lightning's, with the exit status of success
         raise SystemExit(128 + signal.SIGTERM) from None
-    except SystemExit:  # Lightning's answer to Ctrl-C, after which it ignores the next one
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):  # of a signal's handler, such as submitit's
+            raise
+        # Lightning's answer to Ctrl-C, after which it ignores the next one
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     return "finished", {}

@@ -1,4 +1,4 @@
-"""The process of one job of hydra/launcher=processes:
+"""The process of one job of hydra/launcher=processes, and the task of one of hydra/launcher=ray:
 
     python -m resnetlab.worker LOG OVERRIDES
 
@@ -12,12 +12,12 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnetlab.sweeps.outcomes import Outcome
 
-__all__ = ["main"]
+__all__ = ["main", "train_task"]
 
 
 def main(arguments: list[str]) -> int:
@@ -27,6 +27,15 @@ def main(arguments: list[str]) -> int:
     outcome = train(Path(arguments[0]), arguments[1:])
     os.write(report, json.dumps(asdict(outcome)).encode())
     return int(outcome.status == "failed")
+
+
+def train_task(folder: str, log: str, overrides: list[str]) -> dict[str, Any]:
+    """The outcome's fields, trained in a worker of Ray, whose working folder and output may be anywhere."""
+    os.chdir(folder)
+    with Path(log).open("ab") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+    return asdict(train(Path(log), overrides))
 
 
 def train(log: Path, overrides: list[str]) -> "Outcome":

@@ -22,7 +22,7 @@ from resnetlab.report.asked import PLAN, run_key
 from resnetlab.run import completed, objective, train
 from resnetlab.summary import Summary
 
-__all__ = ["Outcome", "SweepFolder", "attempt", "failure", "skip_if_completed"]
+__all__ = ["NOTHING", "Outcome", "SweepFolder", "attempt", "failure", "skip_if_completed"]
 
 PATIENCE = 3.0  # seconds that a job waits for the lock of its run: a process that was killed takes a moment to end
 NOTHING = math.nan  # the objective of a run that has none: neither good nor bad, so no sweeper may learn from it
