@@ -24,13 +24,14 @@ ROOMS = [
     "run bench range_test interpolation",
     "sweeps",
     "arguments refusals",
+    "search",
     "front_door",
     "launch worker",
     "tools",
     "cli",
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
-HYDRA = {"arguments", "config", "front_door", "launch", "refusals"}
+HYDRA = {"arguments", "config", "front_door", "launch", "refusals", "search"}
 
 
 def imports() -> list[tuple[str, str, str]]:

@@ -21,7 +21,7 @@ from resnetlab.folders import RunFolder, run_folder
 from resnetlab.sweeps.machine import Share
 from resnetlab.sweeps.outcomes import Outcome, SweepFolder, failure, skip_if_completed
 
-__all__ = ["Job", "work_off"]
+__all__ = ["Job", "refuse", "work_off"]
 
 POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
@@ -143,9 +143,18 @@ def settle(job: Job, outcome: Outcome | None, folder: SweepFolder) -> None:
     """Keeps the outcome, and says at once what failed."""
     if outcome is not None:
         job.outcome = replace(outcome, label=job.label)
-        folder.record(job.number, job.outcome)
-        if outcome.status == "failed":
-            print(f"error: {job.label or job.run.path}: {outcome.reason}", file=sys.stderr, flush=True)
+        record(folder, job.number, job.outcome, job.label or str(job.run.path))
+
+
+def refuse(folder: SweepFolder, number: int, label: str, outcome: Outcome) -> None:
+    """The same for a job that there is no configuration of."""
+    record(folder, number, replace(outcome, label=label), label or f"job {number}")
+
+
+def record(folder: SweepFolder, number: int, outcome: Outcome, name: str) -> None:
+    folder.record(number, outcome)
+    if outcome.status == "failed":
+        print(f"error: {name}: {outcome.reason}", file=sys.stderr, flush=True)
 
 
 def stop(running: Sequence[Job]) -> None:
