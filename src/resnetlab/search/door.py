@@ -2,14 +2,14 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from resnetlab.search.figures import draw
-from resnetlab.search.loop import missing
+from resnetlab.search.loop import missing, prepared
 from resnetlab.search.plan import Plan, make_plan
 from resnetlab.search.storage import open_study, search_lock
 from resnetlab.speech import speak
@@ -26,9 +26,15 @@ class Door:
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         self.unfinished = bool(running) or missing(self.plan, self.study) > 0
 
-    def alone(self) -> AbstractContextManager:
-        """Held while the search goes on. Raises Busy."""
-        return search_lock(self.plan)
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """This is the search that Hydra's sweeper finds, and no other process's at the same time. Raises Busy."""
+        with search_lock(self.plan):
+            prepared.append((self.plan, self.study))
+            try:
+                yield
+            finally:
+                prepared.pop()
 
     def conclude(self) -> None:
         """Says how far the search is, which trial is best and how to repeat it, and draws the pictures."""

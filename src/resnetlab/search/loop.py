@@ -19,15 +19,20 @@ from resnetlab.search.watch import report
 from resnetlab.speech import speak
 from resnetlab.sweeps.outcomes import Outcome, SweepFolder, failure
 
-__all__ = ["missing", "search"]
+__all__ = ["missing", "prepared", "search"]
+
+prepared: list[tuple[Plan, Study]] = []  # by the front door, which has checked it and holds its lock
 
 
 def search(sweeper: Any, arguments: Sequence[str]) -> None:
     """Runs what is missing of the search. sweeper: the plugin, with Hydra's context, configuration and launcher."""
-    overrides = [*arguments, *sweeper.config.hydra.overrides.hydra]
     try:
-        plan = make_plan(overrides)
-        Search(sweeper, plan, open_study(plan)).run()
+        if prepared:
+            plan, study = prepared[-1]
+        else:  # Hydra was called by somebody else
+            plan = make_plan([*arguments, *sweeper.config.hydra.overrides.hydra])
+            study = open_study(plan)
+        Search(sweeper, plan, study).run()
     except (LabError, OSError) as error:
         raise SystemExit(complain(error)) from None
 

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
@@ -106,12 +108,19 @@ def make_plan(overrides: Sequence[str]) -> Plan:
     """
     ours = [override for override in overrides if not override.lstrip("+").startswith("hydra")]
     space = Space.read(ours)
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with composer():
         configs = [check(space, values) for values in space.corners()]
         first = [*(o for o in overrides if o not in ours), *space.job(next(space.corners()))]
         node = hydra.compose("config", overrides=first, return_hydra_config=True).hydra
     options = Options.read(dict(node.sweeper))
     return Plan(space, options, configs[0], max(c.epochs for c in configs), at_once(options, node.launcher, configs))
+
+
+def composer() -> AbstractContextManager:
+    """Within Hydra's own sweep there is one already."""
+    if GlobalHydra.instance().is_initialized():
+        return nullcontext()
+    return hydra.initialize_config_dir(str(conf_dir()), version_base="1.3")
 
 
 def check(space: Space, values: Mapping[str, Any]) -> Config:

@@ -85,9 +85,12 @@ def scatter(axes: Any, trials: Sequence[FrozenTrial], x: Any, y: Any, color: Any
 
 
 def place(trial: FrozenTrial, key: str, kind: BaseDistribution) -> Any:
-    """Where the trial stands on the axis: choices beside each other, in the order of the command line."""
+    """Where the trial stands on the axis: choices beside each other in the order of the command line, and spread out
+    so that equal ones can be told apart."""
     value = trial.params[key]
-    return kind.choices.index(value) if isinstance(kind, CategoricalDistribution) else value
+    if isinstance(kind, CategoricalDistribution):
+        return kind.choices.index(value) + 0.5 * (0.618 * trial.number % 1 - 0.5)
+    return value
 
 
 def scale(axes: Any, which: str, key: str, kind: BaseDistribution) -> None:

@@ -71,7 +71,7 @@ def refuse(override: Override, line: str) -> None:
     key = str(override.key_or_group)
     if key == "seed":
         raise ConfigError(
-            f"{line} (or seeds=N) cannot be searched: a trial is one run; search with one seed, and give the best trial "
+            f"{line} (or seeds=N) cannot be searched: a trial is one run; take one seed, and give the best trial "
             f"seeds=5"
         )
     if key in NOT_IDENTITY or key.startswith("hydra"):

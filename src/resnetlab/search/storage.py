@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from optuna import Study, create_study, logging
+from optuna import Study, create_study, get_all_study_names, load_study, logging
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -70,14 +70,13 @@ def open_study(plan: Plan) -> Study:
     """The search as far as it is. Raises ConfigError if the storage holds another one."""
     logging.set_verbosity(logging.ERROR)
     storage = open_storage(plan.storage)
-    study = create_study(
-        storage=storage,
-        study_name=NAME,
-        direction="maximize",
-        load_if_exists=True,
-        sampler=plan.options.make_sampler(0),
-        pruner=plan.options.make_pruner(plan.epochs),
-    )
+    if NAME not in (names := get_all_study_names(storage)) and not names:
+        create_study(storage=storage, study_name=NAME, direction="maximize")
+    elif NAME not in names:
+        raise ConfigError(
+            f"{plan.storage} holds studies of somebody else's ({names[0]}); take another hydra.sweeper.storage"
+        )
+    study = load_study(study_name=NAME, storage=storage, pruner=plan.options.make_pruner(plan.epochs))
     signature = json.loads(json.dumps(plan.signature))
     if (known := study.user_attrs.get("signature")) is None and not study.trials:
         study.set_user_attr("signature", signature)

@@ -29,7 +29,7 @@ NOTHING = math.nan  # the objective of a run that has none: neither good nor bad
 
 @dataclass(frozen=True)
 class Outcome:
-    """status: finished | diverged | pruned | failed | skipped. reason: why, if it is not finished. log: more of that."""
+    """status: finished | diverged | pruned | failed | skipped. reason: why, if it is not finished. log: more on it."""
 
     status: str
     objective: float | None = None
