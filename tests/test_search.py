@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import optuna
@@ -23,6 +25,7 @@ from resnetlab.search.space import Space
 from resnetlab.search.watch import TrialWatch
 from resnetlab.sweeps.outcomes import attempt
 from test_sweeps import assert_equal, table_of
+from test_sweeps_killed import gone, started, wait_for, workers
 
 SEARCH = ("hydra/sweeper=optuna", "hydra.sweeper.startup_trials=2")
 SPACE = ("lr=tag(log,interval(1e-4,1e-1))", "schedule=constant,cosine")
@@ -32,7 +35,7 @@ def stored(path: Path | None = None) -> optuna.Study:
     """The study as Optuna itself reads it, with its own lock."""
     (path,) = [path] if path else Path("outputs").rglob("search.journal")
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-    return optuna.load_study(study_name=None, storage=storage)
+    return optuna.load_study(study_name="search", storage=storage)
 
 
 def states(study: optuna.Study) -> list[str]:
@@ -147,7 +150,7 @@ def test_what_becomes_of_a_trial_is_told_as_it_is(sweep) -> None:
     before = tiny("epochs=1", "wd=0.1", "schedule=constant")
     run(before)
     written = run_folder(before).metrics.stat().st_mtime_ns
-    arguments = ("epochs=1", *SEARCH, "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=8")
+    arguments = ("epochs=1", *SEARCH, "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=6")
     space = ("wd=0.1,1e30", "momentum=null,0.9", "schedule=constant,one_cycle")
     status, out, err = sweep(*arguments, *space)
     assert status == 1
@@ -169,7 +172,7 @@ def test_what_becomes_of_a_trial_is_told_as_it_is(sweep) -> None:
     assert "Traceback" not in err
     assert run_folder(before).metrics.stat().st_mtime_ns == written
     assert sweep(*arguments, *space)[0] == 0
-    assert len(stored().trials) == 8  # the refused count
+    assert len(stored().trials) == 6  # the refused count
 
 
 def rows_of(printed: str) -> list[tuple[str, str]]:
@@ -296,13 +299,66 @@ def test_the_pictures_show_what_was_found(monkeypatch: pytest.MonkeyPatch) -> No
     study = stored(plan.storage.with_name("other"))
     assert max(shares := optuna.importance.get_param_importances(study), key=lambda key: shares[key]) == "lr"
     drawn = {}
-    monkeypatch.setattr(figures, "write", lambda figure, path: drawn.update({path.name: figure}))
-    figures.draw(plan, study)
+    with monkeypatch.context() as patched:
+        patched.setattr(figures, "write", lambda figure, path: drawn.update({path.name: figure}))
+        figures.draw(plan, study)
     assert set(drawn) == {"history.png", "epochs.png", "importances.png", "slices.png", "map.png"}
     complete, pruned, best = drawn["history.png"].axes[0].lines
     assert (len(complete.get_xdata()), len(pruned.get_xdata())) == (20, 10)
     assert best.get_ydata()[-1] == study.best_value
     assert [text.get_text() for text in drawn["importances.png"].axes[0].get_yticklabels()][-1] == "lr"
     assert [axes.get_title() for axes in drawn["map.png"].axes[:2]] == ["schedule=constant", "schedule=cosine"]
-    monkeypatch.undo()
     assert {path.name for path in figures.draw(plan, study)} == {path.name for path in plan.folder.glob("*.png")}
+
+
+def told(study: optuna.Study) -> list[tuple]:
+    """All that a trial is but for its times; of those that failed, nothing but that."""
+    return [(t.params, t.state.name, t.value, t.intermediate_values) for t in study.trials]
+
+
+COMMON = ("epochs=4", "data.limit=320", "batch_size=16", "trainer.progress=lines", "lr=tag(log,interval(1e-4,1))")
+LONG = (*COMMON, *SEARCH, "wd=interval(0,1)", "schedule=constant,cosine", "hydra.sweeper.n_trials=9")
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_ends_like_an_undisturbed_one(sweep) -> None:
+    """Killed with its workers while it trains, three times; one trial at a time, once in processes, once in one."""
+    processes = ("hydra/launcher=processes", "hydra.launcher.jobs=1")
+    for count in (0, 2, 4):
+        with started(*LONG, *processes) as parent:
+            wait_for(lambda n=count: len(list(Path("outputs").rglob("last.ckpt"))) > n, parent)
+            children = workers(parent.pid)
+            os.kill(parent.pid, signal.SIGKILL)
+            wait_for(lambda pids=list(children): all(gone(pid) for pid in pids))
+        assert "RUNNING" in states(stored())
+        assert len(stored().trials) < 9
+    status, out, err = sweep(*LONG)
+    assert (status, err) == (0, "")
+    assert "resuming after epoch" in out
+    disturbed = told(stored())
+    assert {state for _, state, *_ in disturbed} == {"COMPLETE", "PRUNED"}
+    status, _, err = sweep(*LONG, "study=undisturbed")
+    (path,) = Path("outputs/undisturbed").rglob("search.journal")
+    assert (status, err) == (0, "")
+    assert disturbed == told(stored(path))
+
+
+@pytest.mark.slow
+def test_several_processes_prune_and_report_into_one_storage(sweep) -> None:
+    """Two at once; what the storage holds is what the runs' files hold, and a second search is told to wait."""
+    with started(*LONG, "hydra/launcher=processes", "hydra.launcher.jobs=2") as parent:
+        wait_for(lambda: list(Path("outputs").rglob("last.ckpt")), parent)
+        status, out, err = sweep(*LONG)
+        assert (status, out, err.count("\n")) == (1, "", 1)
+        assert "going on in another process" in err
+        assert parent.wait(400) == 0, Path("log").read_text()
+    study = stored()
+    assert len(study.trials) == 9
+    assert "PRUNED" in states(study)
+    for trial in study.trials:
+        common = [override for override in COMMON if not override.startswith("lr=")]
+        folder = run_folder(compose(*TINY, *common, *(f"{k}={v}" for k, v in trial.params.items())))
+        rows = read_rows(folder.metrics)
+        assert trial.intermediate_values == {row["epoch"]: row["val/acc"] for row in rows}
+        assert folder.summary.exists() == (trial.state == TrialState.COMPLETE)
+        assert len(rows) == 4 or trial.state == TrialState.PRUNED
