@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from conftest import TINY, tiny
 from resnetlab import ConfigError, compose, front_door, launch, run
 from resnetlab.arguments import expand_arguments
+from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.config import parse
 from resnetlab.files import read_rows
 from resnetlab.folders import run_folder
@@ -84,24 +85,35 @@ def test_the_space_is_read_from_hydras_words(override: str, expected: BaseDistri
 
 
 @pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("lr=interval(0.5,0.1)", "first number must be below"),
+        ("lr=tag(log,interval(0,1))", "lr=tag"),
+        ("wd=tag(log,range(0.1,0.5,0.1))", "interval"),
+        ("batch_size=range(5,5)", "empty"),
+        ("wd=0.1,0.1", "once"),
+        ("wd=0.1", "nothing to search"),
+        ("study=a,b", "study"),
+        ("seed=0,1", "seeds=5"),
+    ],
+)
+def test_what_is_no_space_is_refused_by_name(override: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Space.read([override])
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["lr=interval(0.5,0.1)"], "first number must be below"),
-        (["lr=tag(log,interval(0,1))"], "lr=tag"),
-        (["wd=tag(log,range(0.1,0.5,0.1))"], "interval"),
-        (["batch_size=range(5,5)"], "empty"),
-        (["wd=0.1,0.1"], "once"),
-        (["wd=0.1"], "nothing to search"),
         ([*SPACE, "seeds=3"], "seeds=5"),
-        (["study=a,b"], "study"),
         (["lrr=interval(0,1)"], "lrr"),
         (["lr=interval(0,1)"], "lr=0.0"),  # the lower end
         (["momentum=interval(0.5,1.5)"], "momentum"),  # the upper end
         (["schedule=constant,cosin"], "cosin"),
-        ([*SPACE, "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials (=0)"),
-        ([*SPACE, "hydra.sweeper.pruner=medium"], "median, asha, hyperband, none"),
-        ([*SPACE, "hydra.sweeper.trials=3"], "trials"),
-        ([*SPACE, "hydra/launcher=processes", "hydra.launcher.jobs=0"], "hydra.launcher.jobs"),
+        (["wd=interval(0,1)", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials (=0)"),
+        (["wd=interval(0,1)", "hydra.sweeper.pruner=medium"], "median, asha, hyperband, none"),
+        (["wd=interval(0,1)", "hydra.sweeper.trials=3"], "trials"),
+        (["wd=interval(0,1)", "hydra/launcher=processes", "hydra.launcher.jobs=0"], "hydra.launcher.jobs"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused_in_one_line(sweep, arguments: list[str], words: str) -> None:
@@ -220,8 +232,11 @@ def test_a_pruned_run_keeps_what_it_has_and_goes_on_by_itself_to_the_same_bits(t
     assert not folder.summary.exists()
     told = stored(tmp_path / "journal").trials[3].intermediate_values
     assert told == {row["epoch"]: row["val/acc"] for row in read_rows(folder.metrics)}
+    assert len(read_checkpoint(folder.last)["callbacks"]["Recorder"]["rows"]) == 2
+    written = folder.metrics.stat().st_mtime_ns
     again = attempt(config, tmp_path / "log", watch=watch)  # as after a kill before it could say so
     assert (again.status, again.reason) == ("pruned", "after epoch 2 of 3")
+    assert folder.metrics.stat().st_mtime_ns == written  # nothing trained
     run(config)
     run(tiny("wd=0.1", "study=undisturbed"))
     assert json.loads(folder.summary.read_text())["status"] == "finished"

@@ -20,7 +20,7 @@ class OptunaConf:
     seed: int = 0  # the sampler's
     startup_trials: int = 5  # the first ones, drawn at random and (with the median) trained to the end
     pruner: str = "median"  # median | asha | hyperband | none
-    warmup_epochs: int = 1  # that every run is trained before it can be pruned
+    warmup_epochs: int | None = None  # that every run is trained before it can be pruned; null: a third of its epochs
     storage: str | None = None  # a file; null: search.journal in outputs/<study>/search/<keys>-<hash>
 
 

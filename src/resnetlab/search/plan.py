@@ -1,5 +1,6 @@
 """What is going to be searched and how: read from the command line, and checked before any work."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -35,7 +36,7 @@ class Options:
     seed: int
     startup_trials: int
     pruner: str
-    warmup_epochs: int
+    warmup_epochs: int | None
     storage: str | None
 
     @classmethod
@@ -47,7 +48,7 @@ class Options:
             *(("startup_trials", 1, 100_000), ("warmup_epochs", 1, 100_000)),
         ):
             value = getattr(options, key)
-            if not (value is None and key == "at_once") and not least <= value <= most:
+            if not (value is None and key in ("at_once", "warmup_epochs")) and not least <= value <= most:
                 raise ConfigError(f"hydra.sweeper.{key} (={value}) must be in {least}..{most:,}")
         for key, valid in (("sampler", ("tpe", "random")), ("pruner", ("median", "asha", "hyperband", "none"))):
             if (name := getattr(options, key)) not in valid:
@@ -61,14 +62,19 @@ class Options:
             return RandomSampler(seed=seed)
         return TPESampler(seed=seed, n_startup_trials=self.startup_trials)
 
+    def warmup(self, epochs: int) -> int:
+        """The epochs that every run is trained. Of the longest run: `epochs`."""
+        return min(epochs, self.warmup_epochs or math.ceil(epochs / 3))
+
     def make_pruner(self, epochs: int) -> BasePruner:
         """Time is counted in epochs from 1. epochs: of the longest run."""
+        least = self.warmup(epochs)
         if self.pruner == "median":
-            return MedianPruner(n_startup_trials=self.startup_trials, n_warmup_steps=self.warmup_epochs)
+            return MedianPruner(n_startup_trials=self.startup_trials, n_warmup_steps=least)
         if self.pruner == "asha":
-            return SuccessiveHalvingPruner(min_resource=self.warmup_epochs)
+            return SuccessiveHalvingPruner(min_resource=least)
         if self.pruner == "hyperband":
-            return HyperbandPruner(min_resource=min(self.warmup_epochs, epochs), max_resource=epochs)
+            return HyperbandPruner(min_resource=least, max_resource=epochs)
         return NopPruner()
 
 

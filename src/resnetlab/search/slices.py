@@ -34,7 +34,7 @@ def draw_slices(trials: Sequence[FrozenTrial], kinds: Kinds, name: str) -> Figur
     for row in range(rows):
         figure.axes[row * columns].set_ylabel(name)
     figure.colorbar(artist, ax=figure.axes, label="trial", format="%d", aspect=30)
-    legend(figure, trials)
+    legend(figure, trials, "pruned, at its last val_acc", "gray")
     return figure
 
 
@@ -54,7 +54,10 @@ def draw_map(trials: Sequence[FrozenTrial], kinds: Kinds, name: str) -> Figure |
     low, high = lower(complete), max(complete)
     for axes, choice in zip(panels, choices, strict=False):
         here = [trial for trial in trials if chosen is None or trial.params[chosen] == choice]
-        artist = scatter(axes, here, lambda t: t.params[x], lambda t: t.params[y], height, low, high)
+        pruned = [trial for trial in here if trial.state == TrialState.PRUNED]
+        axes.plot([t.params[x] for t in pruned], [t.params[y] for t in pruned], "v", color="none", mec="gray")
+        whole = [trial for trial in here if trial.state == TrialState.COMPLETE]
+        artist = scatter(axes, whole, lambda t: t.params[x], lambda t: t.params[y], height, low, high)
         axes.set_title("" if chosen is None else f"{chosen}={choice}", fontsize=10)
         scale(axes, "x", x, kinds[x])
         scale(axes, "y", y, kinds[y])
@@ -62,8 +65,8 @@ def draw_map(trials: Sequence[FrozenTrial], kinds: Kinds, name: str) -> Figure |
         axes.grid(alpha=0.3)
     for axes in list(figure.axes)[len(choices) :]:
         axes.set_visible(False)
-    figure.colorbar(artist, ax=figure.axes, label=name, extend="min" if low > min(map(height, trials)) else "neither")
-    legend(figure, trials)
+    figure.colorbar(artist, ax=figure.axes, label=name, extend="min" if low > min(complete) else "neither")
+    legend(figure, trials, "pruned", "none")
     return figure
 
 
@@ -111,8 +114,10 @@ def scale(axes: Any, which: str, key: str, kind: BaseDistribution) -> None:
         limits(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
 
 
-def legend(figure: Figure, trials: Sequence[FrozenTrial]) -> None:
-    """Below the panels, if there is anything to tell apart."""
+def legend(figure: Figure, trials: Sequence[FrozenTrial], pruned: str, color: str) -> None:
+    """Below the panels, if there is anything to tell apart. pruned, color: the triangles' meaning and filling."""
     if any(trial.state == TrialState.PRUNED for trial in trials):
-        marks = [figure.axes[0].plot([], [], mark, color="gray", mec="black")[0] for mark in "ov"]
-        figure.legend(marks, ["complete", "pruned"], loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+        edges = {"gray": "black", "none": "gray"}
+        marks = [figure.axes[0].plot([], [], "o", color="gray", mec="black")[0]]
+        marks += figure.axes[0].plot([], [], "v", color=color, mec=edges[color])
+        figure.legend(marks, ["complete", pruned], loc="outside lower center", ncols=2, fontsize=8, frameon=False)

@@ -26,7 +26,7 @@ class TrialWatch:
         options = Options(**assignment["options"])
         storage = open_storage(Path(assignment["storage"]))
         self.study = load_study(study_name=NAME, storage=storage, pruner=options.make_pruner(assignment["epochs"]))
-        self.number, self.warmup = assignment["trial"], options.warmup_epochs
+        self.number, self.warmup = assignment["trial"], options.warmup(assignment["epochs"])
 
     def __call__(self, rows: Sequence[Row]) -> bool:
         report(self.study, self.number, rows)
