@@ -84,7 +84,7 @@ def run_search(application: Callable[[], Any], search: "Door") -> int:
             status = run_sweep(application, search.plan.config, {}) if search.unfinished else 0
             if status <= 128:
                 search.conclude()
-    except LabError as error:
+    except (LabError, OSError) as error:
         return complain(error)
     return status
 

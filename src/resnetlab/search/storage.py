@@ -26,7 +26,7 @@ class KernelLock:
     """The lock of the runs' folders: the system takes it from a process that dies."""
 
     def __init__(self, path: Path) -> None:
-        self.lock = FileLock(f"{path}.lock")
+        self.lock = FileLock(f"{path}.held")  # .lock is the name of Optuna's own
 
     def acquire(self) -> bool:
         self.lock.acquire()
