@@ -192,6 +192,7 @@ def rows_of(printed: str) -> list[tuple[str, str]]:
     return [(line[2], line[3]) for line in lines]
 
 
+@pytest.mark.slow
 def test_what_failed_for_a_reason_of_the_machine_is_tried_again(sweep) -> None:
     arguments = ("epochs=1", *SEARCH, "hydra.sweeper.n_trials=1", "wd=range(0.1,0.2,0.1)")
     path = run_folder(tiny("epochs=1", "wd=0.1")).path
