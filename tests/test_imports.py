@@ -24,6 +24,8 @@ ROOMS = [
     "run bench range_test interpolation",
     "sweeps",
     "arguments refusals submission",
+    "search",
+    "multirun",
     "front_door",
     "worker",
     "launch",
@@ -31,7 +33,7 @@ ROOMS = [
     "cli",
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
-HYDRA = {"arguments", "config", "front_door", "launch", "refusals", "submission"}
+HYDRA = {"arguments", "config", "front_door", "launch", "multirun", "refusals", "search", "submission"}
 
 
 def imports() -> list[tuple[str, str, str]]:

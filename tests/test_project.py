@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.arguments import expand_arguments, jobs
+from resnetlab.arguments import expand_arguments, jobs, searches
 from resnetlab.config import GROUPS, conf_dir
+from resnetlab.search.plan import make_plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,6 +28,9 @@ def commands(program: str) -> list[list[str]]:
 @pytest.mark.parametrize("arguments", commands("python train.py"), ids=" ".join)
 def test_every_training_command_of_the_readme_composes(arguments: list[str]) -> None:
     expanded = [a for a in expand_arguments(arguments) if a not in ("--cfg", "job")]
+    if searches(expanded):
+        assert make_plan([a for a in expanded if a != "-m"]).space.distributions
+        return
     assert jobs([a for a in expanded if a != "-m"], multirun="-m" in expanded)
 
 
@@ -81,4 +85,5 @@ def test_a_wheel_contains_the_configuration(tmp_path: Path) -> None:
     expected = {f"resnetlab/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert expected <= set(names)
     assert {"resnetlab/data/plan.py", "resnetlab/published/published.csv"} <= set(names)
-    assert {"hydra_plugins/resnetlab_processes.py", "hydra_plugins/resnetlab_ray.py"} <= set(names)  # where Hydra looks
+    plugins = {f"hydra_plugins/resnetlab_{name}.py" for name in ("optuna", "processes", "ray")}
+    assert plugins <= set(names)  # where Hydra looks

@@ -8,10 +8,11 @@ from omegaconf import DictConfig, open_dict
 
 from resnetlab.arguments import labels
 from resnetlab.config import parse
+from resnetlab.refusals import REFUSALS, refusal
 from resnetlab.sweeps.display import Display
-from resnetlab.sweeps.jobs import Job, work_off
+from resnetlab.sweeps.jobs import Job, refuse, work_off
 from resnetlab.sweeps.machine import gpus_of_a_job, share
-from resnetlab.sweeps.outcomes import SweepFolder
+from resnetlab.sweeps.outcomes import NOTHING, SweepFolder, failure
 from resnetlab.sweeps.processes import Processes
 from resnetlab.sweeps.ray_tasks import RayTasks
 from resnetlab.worker import train_task
@@ -23,6 +24,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
     """Runs the jobs, each in a process of its own; their returns hold the objectives, NaN for a job without one.
 
     launcher: the plugin, with Hydra's context and configuration and its own values. first: the first job's number.
+    A job that cannot be composed, which a sweeper may make up, fails like any other.
     """
 
     def work(jobs: Sequence[Job], folder: SweepFolder, watch: Callable[[], None]) -> None:
@@ -48,15 +50,26 @@ def run_jobs(
 ) -> Sequence[JobReturn]:
     """Hydra's part of it; work(jobs, folder, watch) gives the jobs their outcomes."""
     setup_globals()
-    nodes = [compose_job(launcher, overrides, first + index) for index, overrides in enumerate(job_overrides)]
-    jobs = [
-        Job(first + index, label, list(overrides), parse(node))
-        for index, (node, overrides, label) in enumerate(zip(nodes, job_overrides, labels(job_overrides), strict=True))
-    ]
-    folder = SweepFolder.current() or SweepFolder.open(jobs[0].config.study)
-    with Display(jobs, jobs[0].config.trainer.progress) as display:
-        work(jobs, folder, display)
-    return [job_return(node, job) for node, job in zip(nodes, jobs, strict=True)]
+    folder = SweepFolder.current() or SweepFolder.open(launcher.config.study)
+    assigned = folder.labels()
+    jobs, returns = [], []
+    for number, (overrides, label) in enumerate(zip(job_overrides, labels(job_overrides), strict=True), first):
+        label = assigned.get(number, label)
+        done = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
+        done.return_value = NOTHING
+        returns.append(done)
+        try:
+            done.cfg = done.hydra_cfg = compose_job(launcher, overrides, number)
+            jobs.append(Job(number, label, list(overrides), parse(done.cfg)))
+        except REFUSALS as error:
+            refuse(folder, number, label, failure(error, refusal(error), folder.log(number)))
+    if jobs:
+        with Display(jobs, jobs[0].config.trainer.progress) as display:
+            work(jobs, folder, display)
+    for job in jobs:
+        assert job.outcome is not None
+        returns[job.number - first].return_value = job.outcome.value
+    return returns
 
 
 def compose_job(launcher: Any, overrides: Sequence[str], number: int) -> DictConfig:
@@ -65,10 +78,3 @@ def compose_job(launcher: Any, overrides: Sequence[str], number: int) -> DictCon
     with open_dict(node):
         node.hydra.job.id = node.hydra.job.num = number
     return node
-
-
-def job_return(node: DictConfig, job: Job) -> JobReturn:
-    assert job.outcome is not None
-    done = JobReturn(overrides=list(job.overrides), cfg=node, hydra_cfg=node, status=JobStatus.COMPLETED)
-    done.return_value = job.outcome.value
-    return done

@@ -41,13 +41,18 @@ def train_task(folder: str, log: str, overrides: list[str]) -> dict[str, Any]:
 def train(log: Path, overrides: list[str]) -> "Outcome":
     from resnetlab.config import compose
     from resnetlab.refusals import refusal
-    from resnetlab.sweeps.outcomes import attempt, failure
+    from resnetlab.search.assignment import watch_of
+    from resnetlab.sweeps.outcomes import SweepFolder, attempt, failure
 
     try:
         config = compose(*overrides)
     except Exception as error:  # its parent has composed it: files have changed since
         return failure(error, refusal(error), log)
-    return attempt(config, log, refusal)
+    try:
+        watch = watch_of(SweepFolder(log.parent), int(log.stem.removeprefix("job-")))
+    except Exception as error:
+        return failure(error, refusal(error), log)
+    return attempt(config, log, refusal, watch)
 
 
 def end_with_parent() -> None:

@@ -12,7 +12,7 @@ from resnetlab.errors import first_line
 from resnetlab.folders import RunFolder, run_folder
 from resnetlab.sweeps.outcomes import Outcome, SweepFolder, failure, skip_if_completed
 
-__all__ = ["Engine", "Job", "log_style", "lost", "settle", "work_off"]
+__all__ = ["Engine", "Job", "log_style", "lost", "refuse", "settle", "work_off"]
 
 POLL_SECONDS = 0.1
 
@@ -100,9 +100,18 @@ def settle(job: Job, outcome: Outcome | None, folder: SweepFolder) -> None:
     """Keeps the outcome, and says at once what failed."""
     if outcome is not None:
         job.outcome = replace(outcome, label=job.label)
-        folder.record(job.number, job.outcome)
-        if outcome.status == "failed":
-            print(f"error: {job.label or job.run.path}: {outcome.reason}", file=sys.stderr, flush=True)
+        record(folder, job.number, job.outcome, job.label or str(job.run.path))
+
+
+def refuse(folder: SweepFolder, number: int, label: str, outcome: Outcome) -> None:
+    """The same for a job that there is no configuration of."""
+    record(folder, number, replace(outcome, label=label), label or f"job {number}")
+
+
+def record(folder: SweepFolder, number: int, outcome: Outcome, name: str) -> None:
+    folder.record(number, outcome)
+    if outcome.status == "failed":
+        print(f"error: {name}: {outcome.reason}", file=sys.stderr, flush=True)
 
 
 def lost(job: Job, reason: str, log: Path) -> Outcome:
