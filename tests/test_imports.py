@@ -24,14 +24,17 @@ ROOMS = [
     "evaluation",
     "run bench range_test interpolation",
     "sweeps",
-    "arguments refusals",
+    "arguments refusals submission",
+    "search",
+    "multirun",
     "front_door",
-    "launch worker",
+    "worker",
+    "launch",
     "tools",
     "cli",
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
-HYDRA = {"arguments", "config", "front_door", "launch", "refusals"}
+HYDRA = {"arguments", "config", "front_door", "launch", "multirun", "refusals", "search", "submission"}
 
 
 def imports() -> list[tuple[str, str, str]]:

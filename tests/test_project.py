@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.arguments import expand_arguments, jobs
+from resnetlab.arguments import expand_arguments, jobs, searches
 from resnetlab.config import GROUPS, conf_dir
+from resnetlab.search.plan import make_plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
 def commands(program: str) -> list[list[str]]:
-    """The arguments of every line in the README's code blocks that calls the program."""
-    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    """The arguments of every line in the README's code blocks that calls the program; a line ends with no backslash."""
+    blocks = re.findall(r"```bash\n(.*?)```", README.replace("\\\n", " "), flags=re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if line.startswith(program)]
     return [shlex.split(line, comments=True)[len(program.split()) :] for line in lines]
 
@@ -27,6 +28,9 @@ def commands(program: str) -> list[list[str]]:
 @pytest.mark.parametrize("arguments", commands("python train.py"), ids=" ".join)
 def test_every_training_command_of_the_readme_composes(arguments: list[str]) -> None:
     expanded = [a for a in expand_arguments(arguments) if a not in ("--cfg", "job")]
+    if searches(expanded):
+        assert make_plan([a for a in expanded if a != "-m"]).space.distributions
+        return
     assert jobs([a for a in expanded if a != "-m"], multirun="-m" in expanded)
 
 
@@ -64,7 +68,9 @@ def test_constraints_are_names_and_versions_only() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins)
-    assert {"torch", "lightning", "hydra-core", "hydra-joblib-launcher"} <= {pin.split("==")[0] for pin in pins}
+    assert {"torch", "lightning", "hydra-core", "hydra-joblib-launcher", "ray", "hydra-submitit-launcher"} <= {
+        pin.split("==")[0] for pin in pins
+    }
 
 
 @pytest.mark.slow
@@ -79,4 +85,5 @@ def test_a_wheel_contains_the_configuration(tmp_path: Path) -> None:
     expected = {f"resnetlab/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert expected <= set(names)
     assert {"resnetlab/data/plan.py", "resnetlab/published/published.csv"} <= set(names)
-    assert "hydra_plugins/resnetlab_processes.py" in names  # where Hydra looks for launchers
+    plugins = {f"hydra_plugins/resnetlab_{name}.py" for name in ("optuna", "processes", "ray")}
+    assert plugins <= set(names)  # where Hydra looks

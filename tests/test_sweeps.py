@@ -25,9 +25,9 @@ from resnetlab.files import read_rows, write_rows
 from resnetlab.folders import RunFolder, run_folder
 from resnetlab.sweeps import display, machine
 from resnetlab.sweeps.display import Display
+from resnetlab.sweeps.jobs import Job
 from resnetlab.sweeps.machine import Share, check_launcher, share
 from resnetlab.sweeps.outcomes import Outcome, SweepFolder, attempt
-from resnetlab.sweeps.processes import Job
 from resnetlab.sweeps.table import collect, exit_status, table_lines
 from test_run import deterministic
 
@@ -176,7 +176,7 @@ def test_the_display_says_what_is_done_running_and_left(
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     jobs = jobs_with_files()
     show = Display(jobs, "auto")
-    jobs[0].process = object()  # type: ignore[assignment]
+    jobs[0].process = object()
     for _ in range(300):  # half a minute, nothing new after the first look
         now[0] += 0.1
         show()
@@ -200,7 +200,7 @@ def test_the_display_says_what_is_done_running_and_left(
 
 def test_the_display_on_a_terminal_is_one_that_stays_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = jobs_with_files()
-    jobs[0].process = object()  # type: ignore[assignment]
+    jobs[0].process = object()
     with Path("screen").open("w") as screen:
         monkeypatch.setattr(
             display, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100, highlight=False)

@@ -11,13 +11,23 @@ from omegaconf import DictConfig
 
 from resnetlab.config import GROUPS, Config, conf_dir, parse
 from resnetlab.errors import ConfigError
-from resnetlab.sweeps.machine import check_launcher
+from resnetlab.sweeps.machine import check_installed, check_launcher
 
-__all__ = ["expand_arguments", "jobs", "labelled_jobs", "labels", "refuse_several_devices", "sweep"]
+__all__ = ["expand_arguments", "jobs", "labelled_jobs", "labels", "refuse_several_devices", "searches", "sweep"]
+
+
+SEARCH = "hydra/sweeper=optuna"
+
+
+def searches(overrides: Sequence[str]) -> bool:
+    """Whether the jobs are made up by Optuna."""
+    return SEARCH in overrides
 
 
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
     """Moves -m to the front, where argparse accepts overrides on both sides of it, and spells out seeds=N.
+
+    A search is a sweep, with or without -m.
 
     >>> expand_arguments(["lr=0.1", "-m", "wd=0.1,0.2", "seeds=3"])
     ['-m', 'lr=0.1', 'wd=0.1,0.2', 'seed=range(0,3)']
@@ -33,6 +43,9 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
                 raise ConfigError(f"seeds (={count}) must be a number of seeds, such as 5 for seed=0..4")
             flags = ["-m"]
             overrides.append(f"seed=range(0,{count})")
+        elif argument == SEARCH:
+            flags = ["-m"]
+            overrides.append(argument)
         elif argument != "experiment=null":  # what conf/config.yaml says, which Hydra does not take back
             overrides.append(argument)
     if sum(override.lstrip("+").startswith("seed=") for override in overrides) > 1:
@@ -49,6 +62,8 @@ def refuse_argument(argument: str) -> None:
         raise ConfigError(f"{key} is not supported: a key cannot be removed; give it the value that you want")
     if key.removesuffix(".name") in GROUPS and key.endswith(".name"):
         raise ConfigError(f"{key} (={value}) cannot be set by itself; choose with {key.removesuffix('.name')}=...")
+    if key == "hydra/launcher":
+        check_installed(value)
     if value.startswith("glob("):
         raise ConfigError(f"{argument} is not supported; write the options out: {key}=a,b,c")
     if key in GROUPS and value == "null":
@@ -71,6 +86,8 @@ def labelled_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, C
             for override in parsed:
                 if override.is_sweep_override() and str(override.key_or_group).startswith("hydra"):
                     raise ConfigError(f"{override.input_line} is not supported: a sweep is over the lab's own keys")
+                if override.is_sweep_override() and not override.is_discrete_sweep():
+                    raise ConfigError(f"{override.input_line} is no list of values; {SEARCH} searches an interval")
             spelt = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in sweeps.items()])
             batches = [job for batch in BasicSweeper.split_arguments([*spelt, *parsed], None) for job in batch]
         else:

@@ -1,6 +1,6 @@
 """The errors that a user may meet. Each message is one line that names the value and the cure."""
 
-__all__ = ["Busy", "ConfigError", "DataError", "Diverged", "LabError", "first_line"]
+__all__ = ["Busy", "ConfigError", "DataError", "Diverged", "LabError", "Pruned", "first_line"]
 
 
 class LabError(Exception):
@@ -17,6 +17,10 @@ class DataError(LabError):
 
 class Busy(LabError):
     """A run that another process is training at this moment."""
+
+
+class Pruned(LabError):
+    """A run that its search has stopped before its end; what it has done is kept."""
 
 
 class Diverged(LabError):

@@ -1,6 +1,6 @@
 """Between Hydra's launcher plugin and the processes: Hydra's jobs in, Hydra's job returns out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
@@ -8,31 +8,68 @@ from omegaconf import DictConfig, open_dict
 
 from resnetlab.arguments import labels
 from resnetlab.config import parse
+from resnetlab.refusals import REFUSALS, refusal
 from resnetlab.sweeps.display import Display
-from resnetlab.sweeps.machine import share
-from resnetlab.sweeps.outcomes import SweepFolder
-from resnetlab.sweeps.processes import Job, work_off
+from resnetlab.sweeps.jobs import Job, refuse, work_off
+from resnetlab.sweeps.machine import gpus_of_a_job, share
+from resnetlab.sweeps.outcomes import NOTHING, SweepFolder, failure
+from resnetlab.sweeps.processes import Processes
+from resnetlab.sweeps.ray_tasks import RayTasks
+from resnetlab.worker import train_task
 
-__all__ = ["launch"]
+__all__ = ["launch", "launch_on_ray"]
 
 
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
     """Runs the jobs, each in a process of its own; their returns hold the objectives, NaN for a job without one.
 
     launcher: the plugin, with Hydra's context and configuration and its own values. first: the first job's number.
+    A job that cannot be composed, which a sweeper may make up, fails like any other.
     """
+
+    def work(jobs: Sequence[Job], folder: SweepFolder, watch: Callable[[], None]) -> None:
+        portion = share([job.config for job in jobs], launcher.jobs, launcher.runs_per_device)
+        work_off(jobs, folder, Processes(portion, launcher.retries), watch)
+
+    return run_jobs(launcher, job_overrides, first, work)
+
+
+def launch_on_ray(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
+    """The same with a task of Ray for each."""
+
+    def work(jobs: Sequence[Job], folder: SweepFolder, watch: Callable[[], None]) -> None:
+        gpus = gpus_of_a_job([job.config for job in jobs], launcher.num_gpus)
+        with RayTasks(train_task, launcher.address, launcher.num_cpus, gpus, launcher.retries) as tasks:
+            work_off(jobs, folder, tasks, watch)
+
+    return run_jobs(launcher, job_overrides, first, work)
+
+
+def run_jobs(
+    launcher: Any, job_overrides: Sequence[Sequence[str]], first: int, work: Callable[..., None]
+) -> Sequence[JobReturn]:
+    """Hydra's part of it; work(jobs, folder, watch) gives the jobs their outcomes."""
     setup_globals()
-    nodes = [compose_job(launcher, overrides, first + index) for index, overrides in enumerate(job_overrides)]
-    jobs = [
-        Job(first + index, label, list(overrides), parse(node))
-        for index, (node, overrides, label) in enumerate(zip(nodes, job_overrides, labels(job_overrides), strict=True))
-    ]
-    configs = [job.config for job in jobs]
-    folder = SweepFolder.current() or SweepFolder.open(configs[0].study)
-    portion = share(configs, launcher.jobs, launcher.runs_per_device)
-    with Display(jobs, configs[0].trainer.progress) as display:
-        work_off(jobs, folder, portion, launcher.retries, display)
-    return [job_return(node, job) for node, job in zip(nodes, jobs, strict=True)]
+    folder = SweepFolder.current() or SweepFolder.open(launcher.config.study)
+    assigned = folder.labels()
+    jobs, returns = [], []
+    for number, (overrides, label) in enumerate(zip(job_overrides, labels(job_overrides), strict=True), first):
+        label = assigned.get(number, label)
+        done = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
+        done.return_value = NOTHING
+        returns.append(done)
+        try:
+            done.cfg = done.hydra_cfg = compose_job(launcher, overrides, number)
+            jobs.append(Job(number, label, list(overrides), parse(done.cfg)))
+        except REFUSALS as error:
+            refuse(folder, number, label, failure(error, refusal(error), folder.log(number)))
+    if jobs:
+        with Display(jobs, jobs[0].config.trainer.progress) as display:
+            work(jobs, folder, display)
+    for job in jobs:
+        assert job.outcome is not None
+        returns[job.number - first].return_value = job.outcome.value
+    return returns
 
 
 def compose_job(launcher: Any, overrides: Sequence[str], number: int) -> DictConfig:
@@ -41,10 +78,3 @@ def compose_job(launcher: Any, overrides: Sequence[str], number: int) -> DictCon
     with open_dict(node):
         node.hydra.job.id = node.hydra.job.num = number
     return node
-
-
-def job_return(node: DictConfig, job: Job) -> JobReturn:
-    assert job.outcome is not None
-    done = JobReturn(overrides=list(job.overrides), cfg=node, hydra_cfg=node, status=JobStatus.COMPLETED)
-    done.return_value = job.outcome.value
-    return done

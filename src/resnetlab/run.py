@@ -16,11 +16,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from resnetlab.build import build, engine, quiet
 from resnetlab.callbacks.board import Board
 from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
+from resnetlab.callbacks.pruning import Pruning, Watch
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.config import Config, to_yaml
 from resnetlab.containment import contained
 from resnetlab.data import ImageData, Images
-from resnetlab.errors import Busy, Diverged
+from resnetlab.errors import Busy, Diverged, Pruned
 from resnetlab.evaluation import evaluate, evaluate_average
 from resnetlab.files import read_rows, write_json, write_rows, write_text
 from resnetlab.folders import RunFolder, run_folder
@@ -58,15 +59,17 @@ def completed(config: Config) -> Summary | None:
     return done
 
 
-def train(config: Config, patience: float = 0.0) -> Summary:
+def train(config: Config, patience: float = 0.0, watch: Watch | None = None) -> Summary:
     """Trains from the last checkpoint, or from the beginning, to the end.
 
     patience: seconds to wait for another process to let go of the run (one that was just killed takes a moment).
-    Raises Busy if it does not.
+    watch: called with the rows after every epoch, ends the run by returning True. Raises Busy and Pruned.
     """
     folder = run_folder(config)
     with contained(config.threads), quiet():
         module, data, trainer = build(config)
+        if watch is not None:
+            trainer.callbacks.append(Pruning(recorder_of(trainer), watch))  # type: ignore[attr-defined]
         with alone(folder, patience):
             folder.remove_leftovers()
             if config.force:
@@ -169,9 +172,15 @@ def fit(
             say(config, f"diverged: {error}; epochs kept: {len(recorder.rows)}")
         where = {"diverged_quantity": error.quantity, "diverged_epoch": error.epoch, "diverged_step": error.step}
         return "diverged", where
+    except Pruned as stop:
+        say(config, f"pruned {stop}; this configuration by itself goes on from there")
+        raise
     except SIGTERMException:  # Lightning's, with the exit status of success
         raise SystemExit(128 + signal.SIGTERM) from None
-    except SystemExit:  # Lightning's answer to Ctrl-C, after which it ignores the next one
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):  # of a signal's handler, such as submitit's
+            raise
+        # Lightning's answer to Ctrl-C, after which it ignores the next one
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     return "finished", {}

@@ -1,4 +1,4 @@
-"""The process of one job of hydra/launcher=processes:
+"""The process of one job of hydra/launcher=processes, and the task of one of hydra/launcher=ray:
 
     python -m resnetlab.worker LOG OVERRIDES
 
@@ -12,12 +12,12 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnetlab.sweeps.outcomes import Outcome
 
-__all__ = ["main"]
+__all__ = ["main", "train_task"]
 
 
 def main(arguments: list[str]) -> int:
@@ -29,16 +29,30 @@ def main(arguments: list[str]) -> int:
     return int(outcome.status == "failed")
 
 
+def train_task(folder: str, log: str, overrides: list[str]) -> dict[str, Any]:
+    """The outcome's fields, trained in a worker of Ray, whose working folder and output may be anywhere."""
+    os.chdir(folder)
+    with Path(log).open("ab") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+    return asdict(train(Path(log), overrides))
+
+
 def train(log: Path, overrides: list[str]) -> "Outcome":
     from resnetlab.config import compose
     from resnetlab.refusals import refusal
-    from resnetlab.sweeps.outcomes import attempt, failure
+    from resnetlab.search.assignment import watch_of
+    from resnetlab.sweeps.outcomes import SweepFolder, attempt, failure
 
     try:
         config = compose(*overrides)
     except Exception as error:  # its parent has composed it: files have changed since
         return failure(error, refusal(error), log)
-    return attempt(config, log, refusal)
+    try:
+        watch = watch_of(SweepFolder(log.parent), int(log.stem.removeprefix("job-")))
+    except Exception as error:
+        return failure(error, refusal(error), log)
+    return attempt(config, log, refusal, watch)
 
 
 def end_with_parent() -> None:

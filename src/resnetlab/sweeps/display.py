@@ -12,7 +12,7 @@ from rich.table import Table
 
 from resnetlab.files import read_rows
 from resnetlab.speech import speak
-from resnetlab.sweeps.processes import Job
+from resnetlab.sweeps.jobs import Job
 
 __all__ = ["Display"]
 

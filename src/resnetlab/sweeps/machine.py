@@ -3,13 +3,15 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 from resnetlab.config import Config
 from resnetlab.errors import ConfigError
 
-__all__ = ["Share", "check_launcher", "cores", "share"]
+__all__ = ["Share", "check_installed", "check_launcher", "cores", "gpus_of_a_job", "share"]
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,41 @@ class Share:
         return {"OMP_NUM_THREADS": count, **({"CUDA_VISIBLE_DEVICES": device} if device else {})}
 
 
-def check_launcher(values: Mapping[str, int | None]) -> None:
-    """Raises ConfigError for a value of hydra/launcher=processes that makes no sense."""
-    for key, least in (("jobs", 1), ("runs_per_device", 1), ("retries", 0)):
+PACKAGES = {  # of the launchers that are not a part of Hydra or of ours: (module, what to install)
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher"),
+    "ray": ("ray", "ray"),
+    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
+    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
+}
+
+MOST = 1024
+BOUNDS = {  # of the launchers' values
+    **{"jobs": (1, MOST), "runs_per_device": (1, MOST), "retries": (0, MOST)},
+    **{"num_cpus": (1, MOST), "num_gpus": (0, MOST)},
+    **{"timeout_min": (1, 525_600), "cpus_per_task": (1, MOST), "gpus_per_node": (0, MOST), "mem_gb": (1, 100_000)},
+    **{"array_parallelism": (1, 100_000), "max_num_timeout": (0, MOST)},
+    **{"tasks_per_node": (1, 1), "nodes": (1, 1)},  # several would train one run at once
+}
+
+
+def check_installed(launcher: str) -> None:
+    """Raises ConfigError for a launcher whose package is missing."""
+    module, package = PACKAGES.get(launcher, ("resnetlab", ""))
+    if find_spec(module) is None:
+        raise ConfigError(f"hydra/launcher={launcher} needs a package that is not here: pip install {package}")
+
+
+def check_launcher(values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a value of a launcher that makes no sense, or that this machine cannot give."""
+    for key, (least, most) in BOUNDS.items():
         value = values.get(key)
-        if value is not None and not least <= value <= 1024:
-            raise ConfigError(f"hydra.launcher.{key} (={value}) must be in {least}..1024")
+        if value is not None and not least <= value <= most:
+            bounds = f"in {least}..{most}" if least < most else f"{least}"
+            raise ConfigError(f"hydra.launcher.{key} (={value}) must be {bounds}")
+    if "num_cpus" in values and values.get("address") is None:
+        for key, here in (("num_cpus", cores()), ("num_gpus", torch.cuda.device_count())):
+            if (values.get(key) or 0) > here:
+                raise ConfigError(f"hydra.launcher.{key} (={values[key]}) is more than this machine has: {here}")
 
 
 def share(configs: list[Config], jobs: int | None, runs_per_device: int) -> Share:
@@ -47,6 +78,11 @@ def share(configs: list[Config], jobs: int | None, runs_per_device: int) -> Shar
     gpus = visible_gpus() if any(c.trainer.resolved_accelerator == "cuda" for c in configs) else ()
     at_once = jobs or (runs_per_device * len(gpus) if gpus else cores())
     return Share(at_once, max(1, cores() // at_once), gpus or ("",))
+
+
+def gpus_of_a_job(configs: list[Config], asked: float | None) -> float:
+    """What is asked for, or one where the jobs would use it."""
+    return float(any(c.trainer.resolved_accelerator == "cuda" for c in configs)) if asked is None else asked
 
 
 def cores() -> int:

@@ -10,19 +10,20 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
+from resnetlab.callbacks.pruning import Watch
 from resnetlab.config import Config
-from resnetlab.errors import Busy, LabError, first_line
+from resnetlab.errors import Busy, LabError, Pruned, first_line
 from resnetlab.files import write_json
 from resnetlab.folders import OUTPUTS, run_folder
 from resnetlab.report.asked import PLAN, run_key
 from resnetlab.run import completed, objective, train
 from resnetlab.summary import Summary
 
-__all__ = ["Outcome", "SweepFolder", "attempt", "failure", "skip_if_completed"]
+__all__ = ["NOTHING", "Outcome", "SweepFolder", "attempt", "failure", "skip_if_completed"]
 
 PATIENCE = 3.0  # seconds that a job waits for the lock of its run: a process that was killed takes a moment to end
 NOTHING = math.nan  # the objective of a run that has none: neither good nor bad, so no sweeper may learn from it
@@ -30,7 +31,7 @@ NOTHING = math.nan  # the objective of a run that has none: neither good nor bad
 
 @dataclass(frozen=True)
 class Outcome:
-    """status: finished | diverged | failed | skipped. reason: why it failed or was skipped. log: where more is said.
+    """status: finished | diverged | pruned | failed | skipped. reason: why, if it is not finished. log: more on it.
 
     diverged: of a run that was skipped too.
     """
@@ -89,6 +90,23 @@ class SweepFolder:
         with suppress(OSError):
             write_json(self.path / PLAN, {"jobs": planned})
 
+    def assign(self, number: int, assignment: dict[str, Any]) -> None:
+        """What a sweeper that makes its jobs up says of one of them: its label, and what belongs to its search."""
+        write_json(self.path / f"trial-{number}.json", assignment)
+
+    def assignment(self, number: int) -> dict[str, Any] | None:
+        """What was assigned to the job, in this process or another; None for a job that belongs to no search."""
+        try:
+            content: dict[str, Any] = json.loads((self.path / f"trial-{number}.json").read_text())
+        except FileNotFoundError:
+            return None
+        return content
+
+    def labels(self) -> dict[int, str]:
+        """Of the jobs that were assigned."""
+        numbers = sorted(int(path.stem.removeprefix("trial-")) for path in self.path.glob("trial-*.json"))
+        return {number: assigned["label"] for number in numbers if (assigned := self.assignment(number)) is not None}
+
     def record(self, number: int, outcome: Outcome) -> None:
         self.known[number] = outcome
         with suppress(OSError):
@@ -103,16 +121,23 @@ class SweepFolder:
         return found
 
 
-def attempt(config: Config, log: Path, explain: Callable[[BaseException], str] = first_line) -> Outcome:
-    """Trains what is left to train. A failure is an outcome like any other, its traceback in the log."""
+def attempt(
+    config: Config, log: Path, explain: Callable[[BaseException], str] = first_line, watch: Watch | None = None
+) -> Outcome:
+    """Trains what is left to train. A failure is an outcome like any other, its traceback in the log.
+
+    watch: may end the run after an epoch, which then is pruned.
+    """
     folder = str(run_folder(config).path)
     try:
         if (done := skip_if_completed(config)) is not None:
             return done
-        summary = train(config, PATIENCE)
+        summary = train(config, PATIENCE, watch)
         return of_summary(config, summary, summary["status"])
     except Busy:
         return Outcome("skipped", reason="is being trained by another process", folder=folder)
+    except Pruned as stop:
+        return Outcome("pruned", reason=str(stop), folder=folder)
     except (LabError, OSError) as error:
         return failure(error, explain(error), log, folder)
     except Exception as error:

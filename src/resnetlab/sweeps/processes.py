@@ -11,83 +11,58 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from pathlib import Path
 
-from resnetlab.config import Config
-from resnetlab.errors import first_line
-from resnetlab.folders import RunFolder, run_folder
+from resnetlab.sweeps.jobs import Job, log_style, lost
 from resnetlab.sweeps.machine import Share
-from resnetlab.sweeps.outcomes import Outcome, SweepFolder, failure, skip_if_completed
+from resnetlab.sweeps.outcomes import Outcome
 
-__all__ = ["Job", "work_off"]
+__all__ = ["Processes"]
 
-POLL_SECONDS = 0.1
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
 
 
-@dataclass
-class Job:
-    """One run, and the process that trains it while there is one."""
+class Processes:
+    """`share.jobs` processes at a time. retries: how often a job whose process was killed is started again."""
 
-    number: int
-    label: str
-    overrides: Sequence[str]
-    config: Config
-    outcome: Outcome | None = None
-    starts: int = 0
-    slot: int = 0
-    process: "subprocess.Popen[bytes] | None" = None
-    run: RunFolder = field(init=False)
+    elsewhere = False
 
-    def __post_init__(self) -> None:
-        self.run = run_folder(self.config)
+    def __init__(self, share: Share, retries: int) -> None:
+        self.share, self.retries = share, retries
 
+    def free(self, running: Sequence[Job]) -> bool:
+        return len(running) < self.share.jobs
 
-def work_off(
-    jobs: Sequence[Job], folder: SweepFolder, share: Share, retries: int, watch: Callable[[], None]
-) -> Sequence[Job]:
-    """Gives every job its outcome: those that are finished at once, the others `share.jobs` at a time.
+    def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
+        job.slot = min(set(range(self.share.jobs)) - {other.slot for other in running})
+        job.process = spawn(job, log, self.share)
 
-    retries: how often a job whose process was killed is started again. watch: called several times a second.
-    When interrupted it ends the processes, and raises KeyboardInterrupt.
-    """
-    waiting = [job for job in jobs if job.outcome is None]
-    running: list[Job] = []
-    try:
-        while waiting or running:
-            while len(running) < share.jobs and (job := next_job(waiting, running)) is not None:
-                waiting.remove(job)
-                start(job, folder, share, {other.slot for other in running})
-                running += [job] if job.process else []
-            for job in [job for job in running if ended(job)]:
-                running.remove(job)
-                settle(job, conclusion(job, folder, retries), folder)
-                waiting += [job] if job.outcome is None else []
-            watch()
-            time.sleep(POLL_SECONDS)
-    finally:
-        stop(running)
-    return jobs
+    def ended(self, job: Job) -> bool:
+        return job.process.poll() is not None
 
+    def conclusion(self, job: Job, log: Path) -> Outcome | None:
+        status = job.process.returncode
+        if said := close(job):
+            return Outcome(**json.loads(said))
+        number = -status if status < 0 else max(0, status - 128)  # a shell's way, and Lightning's, to say the same
+        if not number:
+            reason = f"ended with exit status {status} and without a word"
+            return Outcome("failed", reason=reason, log=str(log), folder=str(job.run.path))
+        return None if job.starts <= self.retries else lost(job, f"killed by {describe(number)}", log)
 
-def next_job(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
-    """The first whose run is not being trained by another job of the sweep, as equal jobs would be."""
-    busy = {job.run.path for job in running}
-    return next((job for job in waiting if job.run.path not in busy), None)
-
-
-def start(job: Job, folder: SweepFolder, share: Share, taken: set[int]) -> None:
-    """Starts the job's process in a free slot, if there is something to train."""
-    try:
-        settle(job, skip_if_completed(job.config), folder)
-        if job.outcome is None:
-            job.slot = min(set(range(share.jobs)) - taken)
-            job.process = spawn(job, folder.log(job.number), share)
-            job.starts += 1
-    except OSError as error:
-        settle(job, failure(error, first_line(error), folder.log(job.number), str(job.run.path)), folder)
+    def stop(self, running: Sequence[Job]) -> None:
+        """Asks first, and kills what has not ended after a while."""
+        for job in running:
+            job.process.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for job in running:
+            try:
+                job.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                job.process.kill()
+                job.process.wait()
+            close(job)
 
 
 def spawn(job: Job, log: Path, share: Share) -> "subprocess.Popen[bytes]":
@@ -106,29 +81,6 @@ def spawn(job: Job, log: Path, share: Share) -> "subprocess.Popen[bytes]":
         )
 
 
-def log_style(config: Config) -> str:
-    """A bar is of no use in a log."""
-    return "off" if config.trainer.progress == "off" else "lines"
-
-
-def ended(job: Job) -> bool:
-    return job.process is not None and job.process.poll() is not None
-
-
-def conclusion(job: Job, folder: SweepFolder, retries: int) -> Outcome | None:
-    """What a process that has ended leaves; None if it was killed and shall be started again."""
-    assert job.process is not None
-    status = job.process.returncode
-    if said := close(job):
-        return Outcome(**json.loads(said))
-    number = -status if status < 0 else max(0, status - 128)  # a shell's way, and Lightning's, to say the same
-    if number and job.starts <= retries:
-        return None
-    reason = f"killed by {describe(number)}" if number else f"ended with exit status {status} and without a word"
-    times = f", {job.starts} times" if number and job.starts > 1 else ""
-    return Outcome("failed", reason=reason + times, log=str(folder.log(job.number)), folder=str(job.run.path))
-
-
 def describe(number: int) -> str:
     """For example "signal 9 (SIGKILL; the system does that when memory runs out)"."""
     try:
@@ -139,34 +91,8 @@ def describe(number: int) -> str:
     return f"signal {number} ({name}{cause})"
 
 
-def settle(job: Job, outcome: Outcome | None, folder: SweepFolder) -> None:
-    """Keeps the outcome, and says at once what failed."""
-    if outcome is not None:
-        job.outcome = replace(outcome, label=job.label)
-        folder.record(job.number, job.outcome)
-        if outcome.status == "failed":
-            print(f"error: {job.label or job.run.path}: {outcome.reason}", file=sys.stderr, flush=True)
-
-
-def stop(running: Sequence[Job]) -> None:
-    """Ends the processes: asks first, and kills what has not ended after a while."""
-    for job in running:
-        if job.process is not None:
-            job.process.terminate()
-    deadline = time.monotonic() + GRACE_SECONDS
-    for job in running:
-        if job.process is not None:
-            try:
-                job.process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                job.process.kill()
-                job.process.wait()
-            close(job)
-
-
 def close(job: Job) -> bytes:
     """What an ended process has said, its pipes closed."""
-    assert job.process is not None
-    said, _ = job.process.communicate()
+    said: bytes = job.process.communicate()[0]
     job.process = None
     return said

@@ -7,7 +7,7 @@ from resnetlab.sweeps.outcomes import Outcome, SweepFolder
 
 __all__ = ["collect", "exit_status", "table_lines"]
 
-ORDER = ("finished", "diverged", "failed", "skipped", "interrupted")
+ORDER = ("finished", "diverged", "pruned", "failed", "skipped", "interrupted")
 
 
 def collect(folder: SweepFolder, labels: Mapping[int, str], lost: str) -> dict[int, Outcome]:

@@ -1,0 +1,93 @@
+"""A sweep, or a search, from its first job to the table at its end."""
+
+import math
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from resnetlab.config import Config, parse
+from resnetlab.errors import LabError
+from resnetlab.folders import OUTPUTS
+from resnetlab.refusals import REFUSALS, complain, refusal
+from resnetlab.run import objective, run
+from resnetlab.search.assignment import watch_of
+from resnetlab.speech import speak
+from resnetlab.submission import patient_submitit
+from resnetlab.sweeps.outcomes import SweepFolder, attempt, failure
+from resnetlab.sweeps.seeds import seed_lines
+from resnetlab.sweeps.table import collect, exit_status, table_lines
+
+__all__ = ["failures", "job", "run_sweep"]
+
+
+def run_sweep(
+    application: Callable[[], Any],
+    config: Config,
+    found: Sequence[tuple[str, Config]],
+    overrides: Sequence[str],
+) -> int:
+    """Runs all jobs, whatever becomes of some, and prints what became of each; returns the exit status.
+
+    config: of any of them. found: (label, configuration) of those that are known, none of a search.
+    """
+    expected = {number: label for number, (label, _) in enumerate(found)}
+    try:
+        folder = SweepFolder.open(config.study)
+        if found:
+            folder.plan(found)
+    except OSError as error:
+        return complain(error)
+    status, lost = 0, LOST
+    try:
+        with patient_submitit(overrides, folder):
+            application()
+    except KeyboardInterrupt:
+        status, lost = 130, "interrupted"
+    except SystemExit as end:  # a termination, or Hydra's after a message of its own
+        status = end.code if isinstance(end.code, int) else 1
+        lost = "interrupted" if status > 128 else LOST
+    finally:
+        os.environ.pop(SweepFolder.VARIABLE, None)
+    expected = expected or folder.labels()
+    outcomes = collect(folder, expected, lost)
+    for line in (*table_lines(outcomes, expected, config.objective), *seed_lines(outcomes, found, config.objective)):
+        speak(line)
+    speak(f"runs: resnetlab report {OUTPUTS / config.study}; logs and outcomes: {folder.path}")
+    return status or exit_status(outcomes)
+
+
+LOST = "left no outcome: its process died, or all were ended with one (hydra/launcher=processes loses only the one)"
+failures: list[int] = []  # the exit status of this process's job, if it could not be run
+
+
+def job(node: DictConfig) -> float:
+    """One run; returns the objective to the sweeper, not a number for a job that has none, so that the others go on."""
+    folder = SweepFolder.current()
+    if folder is not None:
+        return job_of_sweep(node, folder)
+    try:
+        config = parse(node)
+        return objective(config, run(config))
+    except (LabError, OSError) as error:
+        failures.append(complain(error))
+        return math.nan
+
+
+def job_of_sweep(node: DictConfig, folder: SweepFolder) -> float:
+    """The same as one of many: a failure of any kind is said, kept for the table, and does not end the others."""
+    hydra_job = HydraConfig.get().job
+    log = folder.log(hydra_job.num)
+    try:
+        outcome = attempt(parse(node), log, refusal, watch_of(folder, hydra_job.num))
+    except REFUSALS as error:  # what a sweeper made up
+        outcome = failure(error, refusal(error), log)
+    label = folder.labels().get(hydra_job.num, hydra_job.override_dirname)
+    folder.record(hydra_job.num, replace(outcome, label=label))
+    if outcome.status == "failed":
+        print(f"error: {outcome.reason}", file=sys.stderr, flush=True)
+    return outcome.value

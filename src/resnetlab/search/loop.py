@@ -1,0 +1,146 @@
+"""The search itself: asks for trials, has a launcher run them, tells what became of them. It goes on after any end."""
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna import Study
+from optuna.trial import TrialState
+
+from resnetlab.config import parse
+from resnetlab.errors import LabError
+from resnetlab.files import read_rows
+from resnetlab.refusals import REFUSALS, complain, refusal
+from resnetlab.search.plan import Plan, make_plan
+from resnetlab.search.storage import open_study
+from resnetlab.search.watch import report
+from resnetlab.speech import speak
+from resnetlab.sweeps.outcomes import Outcome, SweepFolder, failure
+
+__all__ = ["missing", "prepared", "search"]
+
+prepared: list[tuple[Plan, Study]] = []  # by the front door, which has checked it and holds its lock
+
+
+def search(sweeper: Any, arguments: Sequence[str]) -> None:
+    """Runs what is missing of the search. sweeper: the plugin, with Hydra's context, configuration and launcher."""
+    try:
+        if prepared:
+            plan, study = prepared[-1]
+        else:  # Hydra was called by somebody else
+            plan = make_plan([*arguments, *sweeper.config.hydra.overrides.hydra])
+            study = open_study(plan)
+        Search(sweeper, plan, study).run()
+    except (LabError, OSError) as error:
+        raise SystemExit(complain(error)) from None
+
+
+def missing(plan: Plan, study: Study) -> int:
+    """The trials still to be asked for. What failed for a reason of the machine's is tried again, and not counted."""
+    return plan.options.n_trials - sum(counts(trial) for trial in study.get_trials(deepcopy=False))
+
+
+def counts(trial: Any) -> bool:
+    """Running trials count: they are ended before any other is asked for."""
+    return trial.state not in (TrialState.FAIL, TrialState.WAITING) or "refused" in trial.user_attrs
+
+
+class Search:
+    """One launch of a search. number: the next job's."""
+
+    def __init__(self, sweeper: Any, plan: Plan, study: Study) -> None:
+        self.sweeper, self.plan, self.study = sweeper, plan, study
+        self.folder = SweepFolder.current() or SweepFolder.open(plan.config.study)
+        self.number = 0
+
+    def run(self) -> None:
+        """First the trials that a kill has left running, then what is missing, `at_once` at a time."""
+        left = [t.number for t in self.study.get_trials(states=(TrialState.RUNNING,))]
+        to_ask = missing(self.plan, self.study)
+        self.renew()
+        while left or to_ask > 0:
+            batch, left = left[: self.plan.at_once], left[self.plan.at_once :]
+            if not batch:
+                batch = [self.ask() for _ in range(min(self.plan.at_once, to_ask))]
+                to_ask -= len(batch)
+            self.run_batch(batch)
+            self.say()
+
+    def renew(self) -> None:
+        """Puts the parameters of trials that failed at the head of the queue, once each."""
+        trials = self.study.get_trials()
+        again = {trial.user_attrs.get("again") for trial in trials}
+        for trial in trials:
+            if trial.state == TrialState.FAIL and not counts(trial) and trial.number not in again:
+                self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+
+    def ask(self) -> int:
+        """The number of a new trial."""
+        self.study.sampler = self.plan.options.make_sampler(len(self.study.get_trials(deepcopy=False)))
+        return self.study.ask(self.plan.space.distributions).number
+
+    def run_batch(self, trials: Sequence[int]) -> None:
+        """Trains the trials at once, as far as there are configurations for them, and tells the study."""
+        ready = []
+        for trial in trials:
+            overrides = self.plan.space.job(self.study.trials[trial].params)
+            try:
+                parse(self.sweeper.context.config_loader.load_sweep_config(self.sweeper.config, overrides))
+                ready.append((trial, overrides))
+            except REFUSALS as error:
+                self.refuse(trial, error)
+        first = self.number
+        for trial, _ in ready:
+            self.assign(trial)
+        if ready:
+            self.sweeper.launcher.launch([overrides for _, overrides in ready], initial_job_idx=first)
+        outcomes = self.folder.outcomes()
+        for number, (trial, _) in enumerate(ready, first):
+            self.tell(trial, outcomes.get(number))
+
+    def refuse(self, trial: int, error: Exception) -> None:
+        """A combination that the lab refuses: counted, and not tried again."""
+        outcome = failure(error, refusal(error), self.folder.log(self.number))
+        label = self.assign(trial)
+        self.folder.record(self.number - 1, Outcome(**{**vars(outcome), "label": label}))
+        print(f"error: {label}: {outcome.reason}", file=sys.stderr, flush=True)
+        frozen = self.study.trials[trial]
+        self.study._storage.set_trial_user_attr(frozen._trial_id, "refused", outcome.reason)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def assign(self, trial: int) -> str:
+        """Makes the trial the next job, whose label it returns."""
+        label = ", ".join(f"{key}={short(value)}" for key, value in self.study.trials[trial].params.items())
+        options, storage = vars(self.plan.options), str(self.plan.storage)
+        assignment = {"label": label, "trial": trial, "storage": storage, "epochs": self.plan.epochs}
+        self.folder.assign(self.number, {**assignment, "options": options})
+        self.number += 1
+        return label
+
+    def tell(self, trial: int, outcome: Outcome | None) -> None:
+        """Also the epochs that a process could not report, or had no need to train."""
+        if outcome is None or outcome.status == "failed" or (outcome.status == "skipped" and outcome.objective is None):
+            self.study.tell(trial, state=TrialState.FAIL)
+            return
+        report(self.study, trial, read_rows(Path(outcome.folder) / "metrics.csv"))
+        if outcome.status == "pruned":
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, outcome.value)
+
+    def say(self) -> None:
+        if self.plan.config.trainer.progress != "off":
+            trials = self.study.get_trials(deepcopy=False)
+            best = max(
+                (t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None), default=None
+            )
+            ended = sum(counts(trial) and trial.state.is_finished() for trial in trials)
+            so_far = "" if best is None else f", best {self.plan.config.objective} {best:.4f}"
+            speak(f"search: {ended} of {self.plan.options.n_trials} trials done{so_far}")
+
+
+def short(value: Any) -> str:
+    """Four digits of a number, for reading."""
+    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)

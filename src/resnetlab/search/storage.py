@@ -1,0 +1,112 @@
+"""The search on disk: Optuna's journal, one line for everything that happens, under a lock that a kill releases.
+
+Not SQLite, which is another half second of imports in every worker and is not safe on a shared disk; and not the
+journal's own locks, which a process that is killed leaves behind for half a minute.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from optuna import Study, create_study, get_all_study_names, load_study, logging
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from resnetlab.errors import Busy, ConfigError, first_line
+from resnetlab.search.plan import Plan
+
+__all__ = ["open_storage", "open_study", "search_lock"]
+
+NAME = "search"  # of the one study in the file
+BEGINNING = b'{"op_code"'  # of every line that Optuna writes
+
+
+class KernelLock:
+    """The lock of the runs' folders: the system takes it from a process that dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock = FileLock(f"{path}.held")  # .lock is the name of Optuna's own
+
+    def acquire(self) -> bool:
+        self.lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self.lock.release()
+
+
+def open_storage(path: Path) -> JournalStorage:
+    """The journal, made if it is missing. Raises ConfigError if it is damaged or another kind of file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = KernelLock(path)
+        with lock.lock:
+            mend(path)
+        return JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
+    except OSError as error:
+        raise ConfigError(f"the search's storage {path} cannot be used: {first_line(error)}") from None
+    except Exception as error:  # Optuna replays whatever stands there
+        raise ConfigError(
+            f"the search's storage {path} is damaged ({first_line(error)}); remove it: the same command then makes the "
+            f"same search again, and skips the runs that are finished"
+        ) from None
+
+
+def mend(path: Path) -> None:
+    """Cuts off half a line at the end, which a machine that went down leaves: Optuna would write on behind it."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        if content and not content.startswith(BEGINNING):
+            raise ValueError("it is not a journal of Optuna's")
+        if content and not content.endswith(b"\n"):
+            file.truncate(content.rfind(b"\n") + 1)
+            os.fsync(file.fileno())
+
+
+def open_study(plan: Plan) -> Study:
+    """The search as far as it is. Raises ConfigError if the storage holds another one."""
+    logging.set_verbosity(logging.ERROR)
+    storage = open_storage(plan.storage)
+    if NAME not in (names := get_all_study_names(storage)) and not names:
+        create_study(storage=storage, study_name=NAME, direction="maximize")
+    elif NAME not in names:
+        raise ConfigError(
+            f"{plan.storage} holds studies of somebody else's ({names[0]}); take another hydra.sweeper.storage"
+        )
+    study = load_study(study_name=NAME, storage=storage, pruner=plan.options.make_pruner(plan.epochs))
+    signature = json.loads(json.dumps(plan.signature))
+    if (known := study.user_attrs.get("signature")) is None and not study.trials:
+        study.set_user_attr("signature", signature)
+    elif known != signature:
+        raise ConfigError(
+            f"{plan.storage} belongs to another search ({difference(known or {}, signature)}); "
+            f"take another hydra.sweeper.storage, or leave it out"
+        )
+    return study
+
+
+def difference(known: dict, wanted: dict) -> str:
+    """The first thing in which two searches differ."""
+    for part in wanted:
+        ours, theirs = wanted[part], known.get(part, {})
+        for key in sorted({*ours, *theirs}):
+            if ours.get(key) != theirs.get(key):
+                return f"{key}: there {theirs.get(key, 'not searched' if part == 'space' else 'default')}, here " + str(
+                    ours.get(key, "not searched" if part == "space" else "default")
+                )
+    return "by another version"
+
+
+def search_lock(plan: Plan) -> FileLock:
+    """Held by the one process that asks and tells. Raises Busy if there is one."""
+    path = plan.storage.with_name(plan.storage.name + ".running")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=3.0)
+    except Timeout:
+        raise Busy(f"{plan.storage}: the search is going on in another process; wait for it or stop it") from None
+    return lock

@@ -1,0 +1,141 @@
+"""A task of Ray for each job, on a cluster of this machine or on one that runs already.
+
+Not hydra-ray-launcher: 1.2.2 wants cloudpickle below 3, boto3 and Ray's dashboard, listens on every network, and gives
+the whole sweep up with the first task whose worker was killed. Nor Ray's own retries: a task that was killed because
+memory ran out is tried without end, and nobody is told.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from resnetlab.errors import first_line
+from resnetlab.sweeps.jobs import Job, log_style, lost
+from resnetlab.sweeps.machine import cores
+from resnetlab.sweeps.outcomes import Outcome, failure
+
+__all__ = ["RayTasks"]
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a job without a GPU sees none
+}
+LOCAL = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: all listens on 127.0.0.1, where _node_ip_address does not
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # words about killed workers in the middle of our display
+    "RAY_worker_niceness": "0",  # Ray's 15 starves the training on a machine that does other things too
+}
+OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third of the memory
+
+
+class RayTasks:
+    """As many at once as the cluster has room for; a job whose worker is killed is started again.
+
+    train: called in the worker as train(folder, log, overrides), returns the outcome's fields. address: null for a
+    cluster of this machine alone that ends with this process, else where one is ("auto", "10.0.0.1:6379"), on whose
+    nodes this folder has to be mounted. cpus, gpus: of a job.
+    """
+
+    def __init__(
+        self, train: Callable[..., dict[str, Any]], address: str | None, cpus: int, gpus: float, retries: int
+    ) -> None:
+        self.train, self.address, self.retries = train, address, retries
+        self.needs = {"CPU": cpus, "GPU": gpus}
+        self.elsewhere = address is not None
+        self.remote: Any = None
+        self.temporary: str | None = None
+        self.problem = ""
+
+    def __enter__(self) -> "RayTasks":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.remote is not None:
+            disconnect()
+            signal.signal(signal.SIGTERM, self.terminate)
+        if self.temporary is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def free(self, running: Sequence[Job]) -> bool:
+        if not running:
+            return True
+        import ray
+
+        there: Mapping[str, float] = ray.cluster_resources()
+        return all((len(running) + 1) * need <= there.get(kind, 0) for kind, need in self.needs.items())
+
+    def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
+        if self.problem:
+            raise OSError(self.problem)  # trying takes long
+        if self.remote is None:
+            self.connect()
+        threads = job.config.threads or os.environ.get("OMP_NUM_THREADS") or self.needs["CPU"]
+        environment = {"OMP_NUM_THREADS": str(threads)}
+        if not self.elsewhere:
+            environment["PYTHONPATH"] = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        overrides = [*job.overrides, f"trainer.progress={log_style(job.config)}"]
+        task = self.remote.options(name=f"resnetlab.worker {log}", runtime_env={"env_vars": environment})
+        job.process = task.remote(os.getcwd(), str(log), overrides)
+
+    def ended(self, job: Job) -> bool:
+        import ray
+
+        return bool(ray.wait([job.process], timeout=0)[0])
+
+    def conclusion(self, job: Job, log: Path) -> Outcome | None:
+        import ray
+        from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
+
+        task, job.process = job.process, None
+        try:
+            return Outcome(**ray.get(task))
+        except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
+            reason = "memory ran out" if isinstance(error, OutOfMemoryError) else "its worker on Ray was killed"
+            return None if job.starts <= self.retries else lost(job, reason, log)
+        except RayError as error:  # the node has no resnetlab, or not this folder
+            cause = getattr(error, "cause", error)
+            return failure(error, f"{type(cause).__name__}: {first_line(cause)}", log, str(job.run.path))
+
+    def stop(self, running: Sequence[Job]) -> None:
+        """Nothing to do: Ray ends the tasks when we disconnect."""
+
+    def connect(self) -> None:
+        for key, value in {**QUIET, **({} if self.elsewhere else LOCAL)}.items():
+            os.environ.setdefault(key, value)  # before the import, which reads them
+        import ray
+
+        self.terminate = signal.getsignal(signal.SIGTERM)
+        options: dict[str, Any] = {"address": self.address}
+        if not self.elsewhere:
+            short = "/tmp" if Path("/tmp").is_dir() else None  # a socket's path has 107 letters at most
+            self.temporary = tempfile.mkdtemp(prefix="resnetlab-ray-", dir=short)
+            options = {"address": "local", "num_cpus": cores(), "include_dashboard": False}
+            options |= {"object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": self.temporary}
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except (OSError, RuntimeError, ValueError) as error:
+            self.problem = f"no cluster of Ray (hydra.launcher.address={self.address}): {first_line(error)}"
+            raise OSError(self.problem) from error
+        signal.signal(signal.SIGTERM, end)  # Ray has put its own there
+        cpus, gpus = self.needs["CPU"], self.needs["GPU"]
+        # a worker for each job, as memory and threads are a process's; not tried again by Ray
+        self.remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(self.train)
+
+
+def disconnect() -> None:
+    import ray
+
+    ray.shutdown()
+
+
+def end(number: int, frame: object) -> None:
+    sys.exit(128 + number)

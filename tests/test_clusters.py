@@ -1,0 +1,135 @@
+"""Ray and submitit for real, on this machine: nothing is lost, and results land where they always do."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from resnetlab import ConfigError
+from resnetlab.folders import RunFolder
+from resnetlab.sweeps import machine
+from resnetlab.sweeps.machine import check_launcher
+from test_sweeps import assert_equal, table_of
+from test_sweeps_killed import (
+    check,
+    descendants_of,
+    folders,
+    has_rows,
+    holds,
+    pytestmark,  # noqa: F401
+    started,
+    train_undisturbed,
+    wait_for,
+    workers,
+)
+
+LONG = ("epochs=30", "trainer.progress=lines")
+
+
+def listening() -> set[str]:
+    """The addresses at which something listens: "0100007F" is 127.0.0.1."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                found.add(fields[1])
+    return found
+
+
+def outside(addresses: set[str]) -> set[str]:
+    """Those that another machine could reach."""
+    return {
+        address
+        for address in addresses
+        if not re.match(r"(0000000000000000FFFF0000)?0100007F:|0+1:|0+1000000:", address)
+    }
+
+
+@pytest.mark.slow
+def test_a_worker_of_ray_is_killed_and_nothing_is_lost() -> None:
+    pytest.importorskip("ray")
+    disturbed = folders(LONG, "seed", (0, 1, 2))
+    before = listening()
+    with started(*LONG, "seed=0,1,2", "hydra/launcher=ray") as parent:
+        wait_for(lambda: any(has_rows(folder, 1) for folder in disturbed), parent)
+        assert not outside(listening() - before)
+        first = workers(parent.pid)
+        seed = next(folder.path.name for folder in disturbed if has_rows(folder, 1))
+        log = next(path for path in Path("outputs").rglob("job-*.log") if seed in path.read_text())
+        victim = next(pid for pid, line in first.items() if str(log) in line)
+        os.kill(victim, signal.SIGKILL)
+        undisturbed = train_undisturbed(LONG, "seed", (0, 1, 2))
+        wait_for(lambda: parent.poll() is not None)
+        assert parent.poll() == 0
+    said = Path("log").read_text()
+    assert [outcome for outcome, _ in table_of(said).values()] == ["finished"] * 3
+    assert "resuming after epoch" in log.read_text()
+    assert not re.search("(?i)raylet|warning|traceback", said)
+    check(disturbed, undisturbed)
+
+
+@pytest.mark.slow
+def test_a_killed_job_of_submitit_hides_no_other_and_the_same_command_goes_on() -> None:
+    """The other is preempted, in the way that SLURM's jobs are told: it goes on by itself."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    sweep = (*LONG, "seed=0,1", "hydra/launcher=submitit_local")
+    disturbed = folders(LONG, "seed", (0, 1))
+    with started(*sweep) as parent:
+        wait_for(lambda: all(has_rows(folder, 1) for folder in disturbed), parent)
+        send(signal.SIGKILL, parent.pid, disturbed[0])
+        send(signal.SIGUSR2, parent.pid, disturbed[1])
+        wait_for(lambda: parent.poll() is not None)
+        assert parent.poll() == 1
+    found = table_of(Path("log").read_text())
+    assert {label: outcome for label, (outcome, _) in found.items()} == {"seed=0": "failed", "seed=1": "finished"}
+    assert "ended without a result" in found["seed=0"][1]
+    assert Path(found["seed=0"][1].rpartition("log: ")[2]).exists()
+    assert any("resuming after epoch" in path.read_text() for path in Path("outputs").rglob("*_log.out"))
+    with started(*sweep) as parent:
+        wait_for(lambda: parent.poll() is not None)
+        assert parent.poll() == 0
+    said = Path("log").read_text().rpartition("job ")[2]
+    assert "1 finished, 1 skipped of 2 jobs" in said
+    assert "Traceback" not in Path("log").read_text()
+    for one, other in zip(disturbed, train_undisturbed(LONG, "seed", (0, 1)), strict=True):
+        assert_equal(one, other)
+    assert {path.name for path in Path.cwd().iterdir()} == {"log", "outputs"}
+
+
+def send(number: int, parent: int, run: RunFolder) -> None:
+    """Sends the signal to the process that trains the run."""
+    os.kill(next(pid for pid in descendants_of(parent) if holds(pid, run.lock)), number)
+
+
+def test_values_that_a_launcher_cannot_have_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    check_launcher({"address": None, "num_cpus": 4, "num_gpus": None, "retries": 0})
+    check_launcher({"address": "auto", "num_cpus": 64, "num_gpus": 0.5, "retries": 0})
+    for key, value in (("num_cpus", -1), ("num_cpus", 5), ("num_gpus", 99.0), ("retries", -1)):
+        with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key} \(={value}\)"):
+            check_launcher({"address": None, "num_cpus": 1, "num_gpus": None, "retries": 1, key: value})
+    for key, value in (
+        ("nodes", 2),
+        ("tasks_per_node", 2),
+        ("timeout_min", 0),
+        ("mem_gb", 0),
+        ("array_parallelism", 0),
+    ):
+        with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key} \(={value}\)"):
+            check_launcher({"nodes": 1, "tasks_per_node": 1, "mem_gb": None, key: value})
+
+
+@pytest.mark.parametrize("launcher", ["ray", "submitit_slurm", "submitit_local", "joblib"])
+def test_a_launcher_whose_package_is_missing_is_refused_with_the_cure(
+    launcher: str, sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "find_spec", lambda name: None)
+    status, out, err = sweep("wd=0.1,0.2", f"hydra/launcher={launcher}")
+    assert (status, out) == (2, "")
+    assert re.fullmatch(
+        rf"error: hydra/launcher={launcher} needs a package that is not here: pip install [\w-]+\n", err
+    )
+    assert not list(Path.cwd().iterdir())
