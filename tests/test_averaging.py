@@ -15,11 +15,11 @@ from resnetlab import Config, ConfigError, run
 from resnetlab.averaging import EMA, SWA, Averaging, reestimated_statistics
 from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.callbacks.recorder import Recorder
+from resnetlab.completion import objective
 from resnetlab.evaluation import evaluate_checkpoint
 from resnetlab.files import read_rows
 from resnetlab.folders import run_folder
 from resnetlab.models import ResNetV2
-from resnetlab.run import objective
 from resnetlab.schedules import Span
 
 

@@ -17,7 +17,7 @@ ROOMS = [
     "engine",
     "config",
     "folders summary report",
-    "preset_digests status",
+    "completion preset_digests status",
     "module claims",
     "manifest callbacks",
     "build",

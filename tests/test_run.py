@@ -11,10 +11,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import tiny
 from resnetlab import LabError, build, run
 from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
+from resnetlab.completion import objective
 from resnetlab.evaluation import evaluate_checkpoint
 from resnetlab.files import read_rows
 from resnetlab.folders import RunFolder, run_folder
-from resnetlab.run import alone, objective
+from resnetlab.run import alone
 
 CONTRACT = {
     "status", "study", "seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "shift", "epoch_to_0.92",

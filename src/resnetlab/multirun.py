@@ -10,11 +10,11 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from resnetlab.completion import objective
 from resnetlab.config import Config, parse
 from resnetlab.errors import LabError
 from resnetlab.folders import OUTPUTS
 from resnetlab.refusals import REFUSALS, complain, refusal
-from resnetlab.run import objective, run
 from resnetlab.search.assignment import watch_of
 from resnetlab.speech import speak
 from resnetlab.submission import patient_submitit
@@ -70,6 +70,8 @@ def job(node: DictConfig) -> float:
     folder = SweepFolder.current()
     if folder is not None:
         return job_of_sweep(node, folder)
+    from resnetlab.run import run  # brings Lightning
+
     try:
         config = parse(node)
         return objective(config, run(config))

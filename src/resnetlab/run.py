@@ -1,6 +1,5 @@
 """Runs one configuration to its end: skips what is finished, resumes what is not, and writes the run's files."""
 
-import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -16,24 +15,24 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from resnetlab.build import build, engine, quiet
 from resnetlab.callbacks.board import Board
 from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
-from resnetlab.callbacks.pruning import Pruning, Watch
+from resnetlab.callbacks.pruning import Pruning
 from resnetlab.callbacks.recorder import Recorder
+from resnetlab.completion import Watch, completed, result_lines, say, say_missing_snapshots
 from resnetlab.config import Config, to_yaml
 from resnetlab.containment import contained
 from resnetlab.data import ImageData, Images
 from resnetlab.errors import Busy, Diverged, Pruned
 from resnetlab.evaluation import evaluate, evaluate_average
-from resnetlab.files import read_rows, write_json, write_rows, write_text
+from resnetlab.files import write_json, write_rows, write_text
 from resnetlab.folders import RunFolder, run_folder
 from resnetlab.manifest import changed_conditions, make_manifest, model_counts, read_manifest
 from resnetlab.module import Lab
 from resnetlab.ranks import follows, together
 from resnetlab.report.curves import draw_curves
 from resnetlab.schedules import shortfall
-from resnetlab.speech import speak
-from resnetlab.summary import Summary, exhausted, summarize, threshold_columns
+from resnetlab.summary import Summary, exhausted, summarize
 
-__all__ = ["alone", "completed", "objective", "run", "train"]
+__all__ = ["alone", "run", "train"]
 
 
 def run(config: Config) -> Summary:
@@ -47,16 +46,6 @@ def run(config: Config) -> Summary:
         raise SystemExit(follow(config))
     done = completed(config)
     return train(config) if done is None else done
-
-
-def completed(config: Config) -> Summary | None:
-    """The summary of a run that need not be trained, and says so; None if there is something to do."""
-    folder = run_folder(config)
-    if config.force or (done := finished(folder, config)) is None:
-        return None
-    say(config, f"already {done['status']}: {folder.path} (force=true starts over)")
-    say_missing_snapshots(config, folder, done["epochs_trained"])
-    return done
 
 
 def train(config: Config, patience: float = 0.0, watch: Watch | None = None) -> Summary:
@@ -98,28 +87,6 @@ def follow(config: Config) -> int:
     except (KeyboardInterrupt, dist.DistBackendError):  # the first process has been stopped, and has said so
         return 1
     return 0
-
-
-def objective(config: Config, summary: Summary) -> float:
-    """The one number for a sweeper, to be maximised; 0 for a run that diverged or has no such figure."""
-    value = None if summary["status"] == "diverged" else summary[config.objective]
-    return 0.0 if value is None else float(value)  # stopped early, before there was an average
-
-
-def finished(folder: RunFolder, config: Config) -> Summary | None:
-    """The summary of a run that has come to its end, its threshold columns as `config` asks for them."""
-    try:
-        summary: Summary = json.loads(folder.summary.read_text())
-        rows = read_rows(folder.metrics)
-        columns = threshold_columns(rows, config.thresholds)
-        if summary["status"] in ("finished", "diverged") and summary["epochs_trained"] == len(rows):
-            return {**summary, **columns}
-    except (FileNotFoundError, NotADirectoryError):  # the latter is for training to complain about
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    say(config, f"{folder.path}: summary.json or metrics.csv is damaged; made again from the last checkpoint")
-    return None
 
 
 def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData, resumed: bool) -> None:
@@ -225,23 +192,6 @@ def planned_rates(module: Lab, epochs: int) -> list[tuple[float, float]]:
     return [(k / per_epoch, float(module.timetable[k, 0])) for k in steps]
 
 
-def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
-    """The result row as a person reads it, and where everything is."""
-    shown = {key: value for key, value in summary.items() if key.startswith("epoch_to_")}
-    shown |= {key: summary[key] for key in ("best_epoch", "best_val_acc", "final_val_acc", "final_test_acc")}
-    shown |= {key: summary[key] for key in ("final_val_acc_avg", "fit_sign", "seconds_per_epoch", "energy_wh")}
-    figures = [
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {'never' if value is None else value}"
-        for key, value in shown.items()
-        if value is not None or key.startswith("epoch_to_")
-    ]
-    return [
-        f"{summary['status']}: " + "  ".join(figures),
-        *([f"curves: {folder.curves}", f"checkpoints: {folder.best}, {folder.last}"] if folder.last.exists() else []),
-        f"TensorBoard: tensorboard --logdir {folder.path}",
-    ]
-
-
 def test_figures(
     config: Config, folder: RunFolder, module: Lab, data: ImageData, test_images: Images, epoch: int
 ) -> dict[str, float]:
@@ -258,20 +208,8 @@ def test_figures(
     return figures
 
 
-def say_missing_snapshots(config: Config, folder: RunFolder, epochs: int) -> None:
-    """Says which snapshots are not there though their epoch was trained: before snapshots asked for them."""
-    missing = [epoch for epoch in config.snapshots if epoch <= epochs and not folder.snapshot(epoch).exists()]
-    if missing:
-        say(config, f"note: no snapshot of epochs {missing}: they were trained without it; force=true trains again")
-
-
 def recorder_of(trainer: L.Trainer) -> Recorder:
     return next(c for c in trainer.callbacks if isinstance(c, Recorder))  # type: ignore[attr-defined]
-
-
-def say(config: Config, line: str) -> None:
-    if config.trainer.progress != "off":
-        speak(line)
 
 
 @contextmanager

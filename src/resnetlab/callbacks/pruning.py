@@ -1,16 +1,12 @@
 """A run that somebody else may stop."""
 
-from collections.abc import Callable, Sequence
-
 import lightning as L
 
 from resnetlab.callbacks.recorder import Recorder
+from resnetlab.completion import Watch
 from resnetlab.errors import Pruned
-from resnetlab.summary import Row
 
-__all__ = ["Pruning", "Watch"]
-
-Watch = Callable[[Sequence[Row]], bool]
+__all__ = ["Pruning"]
 
 
 class Pruning(L.Callback):

@@ -1,6 +1,6 @@
 """Which trial of which search a job is: a file in the sweep's folder, and no key, which would make it another run."""
 
-from resnetlab.callbacks.pruning import Watch
+from resnetlab.completion import Watch
 from resnetlab.sweeps.outcomes import SweepFolder
 
 __all__ = ["watch_of"]

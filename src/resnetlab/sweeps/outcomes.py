@@ -14,13 +14,12 @@ from typing import Any, ClassVar
 
 import torch
 
-from resnetlab.callbacks.pruning import Watch
+from resnetlab.completion import Watch, completed, objective
 from resnetlab.config import Config
 from resnetlab.errors import Busy, LabError, Pruned, first_line
 from resnetlab.files import write_json
 from resnetlab.folders import OUTPUTS, run_folder
 from resnetlab.report.asked import PLAN, run_key
-from resnetlab.run import completed, objective, train
 from resnetlab.summary import Summary
 
 __all__ = ["NOTHING", "Outcome", "SweepFolder", "attempt", "failure", "skip_if_completed"]
@@ -128,6 +127,8 @@ def attempt(
 
     watch: may end the run after an epoch, which then is pruned.
     """
+    from resnetlab.run import train  # brings Lightning, whose seconds a sweep of other processes does without
+
     folder = str(run_folder(config).path)
     try:
         if (done := skip_if_completed(config)) is not None:
