@@ -605,7 +605,7 @@ def test_sizes_and_steps_are_known_before_the_images_are(keys: dict[str, Any], b
         ({"name": "cifar10", "resolution": 24}, "data.resolution (=24) must be 8 or 16 pixels a side"),
         ({"split_seed": -1}, "data.split_seed (=-1) must be in 0..4294967295"),
         ({"padding": 0}, "data.padding (=0) must be in 1..8"),
-        ({"eval_batch_size": 0}, "data.eval_batch_size (=0) must be in 1..1,000,000"),
+        ({"eval_batch_size": 0}, "data.eval_batch_size (=0) must be in 1..1,000,000, or null"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_key_and_value(keys: dict[str, Any], stated: str) -> None:

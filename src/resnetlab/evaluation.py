@@ -34,7 +34,7 @@ def evaluate(
     meter = Meter(classes, top5=True).to(device)
     confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
     module.eval()
-    countdown = Countdown("evaluated batch", -(-len(images) // data.config.eval_batch_size))
+    countdown = Countdown("evaluated batch", -(-len(images) // data.config.eval_batch(device.type)))
     with torch.inference_mode():
         for x, y in data.eval_batches(images, device):
             logits = network(x)

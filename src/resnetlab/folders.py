@@ -13,7 +13,7 @@ OUTPUTS = Path("outputs")
 
 # what does not change a run's figures: where things are, what is shown, what is read off them afterwards
 NOT_IDENTITY = {
-    *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "engine"),
+    *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
     *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk"),
 }
 

@@ -149,7 +149,7 @@ class ImageData(L.LightningDataModule):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """All of `images`, normalised, not augmented, in batches of eval_batch_size; or a share of them, as above."""
         mine = (part[share[0] :: share[1]] for part in (images.pixels, images.labels))
-        pixels, labels = (part.split(self.config.eval_batch_size) for part in mine)
+        pixels, labels = (part.split(self.config.eval_batch(device.type)) for part in mine)
         for x, y in zip(pixels, labels, strict=True):
             yield self.normalizer(x.to(device)), y.to(device)
 
@@ -172,7 +172,7 @@ class ImageData(L.LightningDataModule):
     def _eval_loader(self, images: Images) -> "Loader":
         trainer = self._trainer()
         share, device = (trainer.global_rank, trainer.world_size), trainer.strategy.root_device
-        steps = -(-len(range(share[0], len(images), share[1])) // self.config.eval_batch_size)
+        steps = -(-len(range(share[0], len(images), share[1])) // self.config.eval_batch(device.type))
         return Loader(steps, lambda: self.eval_batches(images, device, share))
 
     def _trainer(self) -> L.Trainer:
