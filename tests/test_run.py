@@ -61,16 +61,17 @@ def test_the_lr_column_is_the_plan() -> None:
 
 def test_what_is_applied_at_every_step_is_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """1cycle over three epochs of two steps: lr and beta1 of the optimizer at each step against torch's OneCycleLR."""
-    from resnetlab.module import Lab
+    from resnetlab.engine.step import Step
 
     applied = []
-    original = Lab.set_time
+    original = Step.__call__
 
-    def spy(self: Lab, optimizer: torch.optim.Optimizer, step: int) -> None:
-        original(self, optimizer, step)
-        applied.append((optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["betas"][0]))
+    def spy(self: Step, images: int) -> None:
+        group = self.optimizer.optimizer.param_groups[0]
+        applied.append((group["lr"], group["betas"][0]))
+        original(self, images)
 
-    monkeypatch.setattr(Lab, "set_time", spy)
+    monkeypatch.setattr(Step, "__call__", spy)
     run(tiny("schedule=one_cycle", "lr=1e-3"))
     twin = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1e-3)
     scheduler = torch.optim.lr_scheduler.OneCycleLR(twin, max_lr=1e-3, total_steps=6)

@@ -12,7 +12,7 @@ from resnetlab import ConfigError, compose
 from resnetlab.build import build_module
 from resnetlab.config import Config
 from resnetlab.data import ImageData
-from resnetlab.optimizers import OPTIMIZERS, REFUSED
+from resnetlab.optimizers import OPTIMIZERS, REFUSED, set_lr_momentum
 from resnetlab.regularization import REGULARIZATIONS, conv_kernels
 from resnetlab.schedules import SCHEDULES
 
@@ -34,7 +34,7 @@ def take_one_step(config: Config, data: ImageData) -> tuple[float, float]:
     x, y = next(data.batches(1, torch.device("cpu")))
     losses = []
     for _ in range(2):
-        module.set_time(optimizer, 0)
+        set_lr_momentum(optimizer, *map(float, module.timetable[0]))
         loss, ce = module.losses(module.model(x), y)
         assert (loss > ce) == bool(config.l2)
         optimizer.zero_grad()
