@@ -9,7 +9,15 @@ command was refused, 130 after Ctrl-C. The same command again goes on.
 
 import sys
 
-from resnetlab.front_door import main
+
+def main() -> int:
+    try:
+        from resnetlab.front_door import main as enter  # takes seconds, in which an impatient user may interrupt
+    except KeyboardInterrupt:
+        print("interrupted; nothing was begun", file=sys.stderr)
+        return 130
+    return enter()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,15 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from conftest import TINY, tiny
-from processes import environment, train
+from processes import train
 from resnetlab import build, run
 from resnetlab.arguments import jobs, refuse_several_devices
 from resnetlab.callbacks.energy import over_cards
@@ -26,7 +24,7 @@ from test_sweeps_killed import children_of
 # 60 images in batches of 25, 25 and 10: shares of 13 and 12, so a plain mean over the ranks would be wrong
 UNEVEN = ("batch_size=25", "epochs=2", "optimizer=sgd", "schedule=cosine", "lr=0.01", "model.norm=group")
 
-# writes down every file below outputs that a process opens for writing, and its rank, and trains
+# sitecustomize: writes down every file below outputs that any process opens for writing, and its rank
 WITNESS = """
 import os, sys
 def hear(event, arguments):
@@ -36,8 +34,6 @@ def hear(event, arguments):
             os.write(heard, f"{os.environ.get('LOCAL_RANK', '-')} {path}\\n".encode())
 heard = os.open("heard", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 sys.addaudithook(hear)
-from resnetlab.front_door import main
-sys.exit(main())
 """
 
 
@@ -50,8 +46,8 @@ def figures(folder: RunFolder) -> list[dict[str, float]]:
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read_rows(folder.metrics)]
 
 
-def succeed(*overrides: str) -> None:
-    done = train(*overrides)
+def succeed(*overrides: str, **extra: str) -> None:
+    done = train(*overrides, **extra)
     assert done.returncode == 0, done.stderr
 
 
@@ -78,9 +74,9 @@ def test_the_validation_images_are_shared_out_once() -> None:
 
 
 def test_two_devices_equal_one_and_only_the_first_writes() -> None:
-    Path("witness.py").write_text(WITNESS)
-    arguments = [sys.executable, "witness.py", *TINY, *UNEVEN, "trainer.devices=2"]
-    subprocess.run(arguments, env=environment(), timeout=240, check=True)
+    Path("sitecustomize.py").write_text(WITNESS)
+    path = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+    succeed(*UNEVEN, "trainer.devices=2", PYTHONPATH=path)
     run(tiny(*UNEVEN))
     ours, alone = figures(folder_of("trainer.devices=2")), figures(folder_of())
     assert len(ours) == len(alone) == 2
@@ -123,9 +119,11 @@ def test_a_killed_process_costs_nothing(victim: str, empty_folder: Path, monkeyp
             followers = list(children_of(process.pid))
             os.kill(process.pid if victim == "first" else followers[0], signal.SIGKILL)
             assert process.wait(60) != 0
+            log = Path("log").read_text()
+            assert "Traceback" not in log
             if victim == "second":
-                assert "the process of device 1 has died; the same command goes on" in Path("log").read_text()
-                assert "Traceback" not in Path("log").read_text()
+                assert log.splitlines()[-1] == "error: the process of device 1 has died; the same command goes on"
+            assert not any(Path(f"/proc/{pid}").exists() for pid in followers)
         succeed(*overrides)
         rows.append(figures(run_folder(tiny(*overrides))))
     assert rows[0] == rows[1]
@@ -135,13 +133,34 @@ def test_a_killed_process_costs_nothing(victim: str, empty_folder: Path, monkeyp
 def test_ctrl_c_ends_both_and_the_status_tells() -> None:
     process = start_and_wait(1, ("data.limit=640", "batch_size=16", "epochs=3", "trainer.devices=2"))
     followers = list(children_of(process.pid))
-    for pid in (process.pid, *followers):  # as a terminal does
-        os.kill(pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)  # the others are in sessions of their own, which a terminal does not reach
     assert process.wait(60) == 130
     log = Path("log").read_text()
     assert "the same command goes on from there" in log
     assert "Traceback" not in log
     assert not any(Path(f"/proc/{pid}").exists() for pid in followers)
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_before_it_has_joined_is_noticed() -> None:
+    """The first one then waits for it in torch, where nothing can be raised: it ends with a line of its own."""
+    Path("sitecustomize.py").write_text("import os\nif 'RESNETLAB_FOLLOWER' in os.environ: os._exit(3)\n")
+    done = train(*UNEVEN, "trainer.devices=2", PYTHONPATH=str(Path.cwd()))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: the process of device 1 has died; the same command goes on"
+
+
+@pytest.mark.slow
+def test_runs_one_after_the_other_from_python() -> None:
+    """What Lightning's own way of starting processes, which runs the script again, makes hang."""
+    rows = [run(tiny(*UNEVEN, f"seed={seed}", "trainer.devices=2"))["final_train_ce"] for seed in (0, 1)]
+    assert rows[0] != rows[1]
+    assert "LOCAL_RANK" not in os.environ
+
+
+def test_more_devices_than_validation_images_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trainer.devices \(=3\) must be at most the 2 validation images"):
+        tiny("data.limit=10", "batch_size=10", "trainer.devices=3")
 
 
 def test_a_sweep_of_runs_on_several_devices_is_refused() -> None:

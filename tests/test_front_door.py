@@ -65,6 +65,13 @@ def test_the_jobs_of_the_main_experiment() -> None:
         ),
         ["-m", "wd=0.1,0.2", "hydra/launcher=processes", "hydra.launcher.jobs=1,2"],
         ["-m", "wd=0.1,0.2", "hydra/launcher=threads"],
+        ["-m", "wd=0.1,0.2", "hydra/launcher=null"],
+        ["hydra.job.chdir=true"],
+        ["-m", "hydra/launcher=processes", "++hydra.launcher.jobs=-1"],
+        ["-m", "hydra/launcher=processes", "hydra.launcher={jobs: 0}"],
+        ["-m", "hydra.sweep.dir=/proc/nope"],
+        ["-m", "trainer.devices=1,2"],
+        ["seeds=2", "seed=1"],
     ],
 )
 def test_a_refusal_is_one_line_and_status_2_and_creates_nothing(

@@ -10,7 +10,7 @@ PACKAGE = Path(resnetlab.__file__).parent
 
 # from the ground up; a room may import from the rooms below it, and from itself
 ROOMS = [
-    "errors files hints nvml speech swings containment",
+    "errors files hints lifeline nvml speech swings containment",
     "models data ranks schedules trainer published",
     "regularization averaging meter tally",
     "optimizers",
@@ -19,7 +19,7 @@ ROOMS = [
     "folders summary report",
     "completion preset_digests status",
     "module claims",
-    "manifest callbacks",
+    "followers manifest callbacks",
     "build",
     "evaluation",
     "run bench range_test interpolation",
@@ -28,7 +28,7 @@ ROOMS = [
     "search",
     "multirun",
     "front_door",
-    "worker",
+    "follower worker",
     "launch",
     "tools",
     "cli",

@@ -59,6 +59,13 @@ def test_the_lr_column_is_the_plan() -> None:
     assert [row["lr"] for row in rows] == pytest.approx([8e-4, 8e-4, 8e-5], rel=1e-12)
 
 
+def test_an_allocation_of_a_cluster_for_more_tasks_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would refuse devices=1 in an allocation for two tasks, of which only one may be ours."""
+    for key, value in {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train"}.items():
+        monkeypatch.setenv(key, value)
+    assert run(tiny("epochs=1"))["status"] == "finished"
+
+
 def test_what_is_applied_at_every_step_is_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """1cycle over three epochs of two steps: lr and beta1 of the optimizer at each step against torch's OneCycleLR."""
     from resnetlab.engine.step import Step

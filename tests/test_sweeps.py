@@ -111,7 +111,7 @@ def test_the_table_counts_and_what_left_nothing_is_not_forgotten() -> None:
     folder.record(0, Outcome("finished", 0.91234))
     SweepFolder(folder.path).record(2, Outcome("skipped", 0.5, "already finished"))  # another process
     wanted = {0: "wd=0.1", 1: "wd=0.2", 2: "wd=0.3"}
-    outcomes = collect(folder, wanted, lost="died")
+    outcomes = collect(folder, wanted, Outcome("failed", reason="died"))
     assert table_lines(outcomes, wanted, "final_val_acc") == [
         "job          outcome   final_val_acc",
         "0    wd=0.1  finished  0.9123",
@@ -120,8 +120,16 @@ def test_the_table_counts_and_what_left_nothing_is_not_forgotten() -> None:
         "1 finished, 1 failed, 1 skipped of 3 jobs",
     ]
     assert exit_status(outcomes) == 1
-    assert exit_status(collect(folder, {0: "", 2: ""}, lost="died")) == 0
-    assert collect(folder, wanted, lost="interrupted")[1].status == "interrupted"
+    assert exit_status(collect(folder, {0: "", 2: ""}, Outcome("failed", reason="died"))) == 0
+    assert collect(folder, wanted, Outcome("interrupted"))[1].status == "interrupted"
+
+
+def test_a_launcher_that_cannot_start_is_one_line_in_the_table(sweep) -> None:
+    status, out, err = sweep("epochs=1", "wd=0.1,0.2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    assert status != 0
+    assert "n_jobs == 0" in out
+    assert "2 failed of 2 jobs" in out
+    assert "Traceback" not in err
 
 
 def test_labels_are_what_tells_the_jobs_apart() -> None:

@@ -17,6 +17,7 @@ __all__ = ["expand_arguments", "jobs", "labelled_jobs", "labels", "refuse_severa
 
 
 SEARCH = "hydra/sweeper=optuna"
+HYDRAS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")  # the keys of Hydra's own to set
 
 
 def searches(overrides: Sequence[str]) -> bool:
@@ -48,14 +49,19 @@ def expand_arguments(arguments: Sequence[str]) -> list[str]:
             overrides.append(argument)
         elif argument != "experiment=null":  # what conf/config.yaml says, which Hydra does not take back
             overrides.append(argument)
-    if sum(override.lstrip("+").startswith("seed=") for override in overrides) > 1:
-        raise ConfigError("seeds=N stands for seed=0..N-1; give one of seeds and seed, once")
+    twice = [override for override in overrides if override.lstrip("+").startswith("seed=")]
+    if len(twice) > 1:
+        raise ConfigError(f"{' '.join(twice)}: seeds=N stands for seed=0..N-1; give one of seeds and seed, once")
     return [*flags, *overrides]
 
 
 def refuse_argument(argument: str) -> None:
     """Raises ConfigError for what Hydra takes and we do not."""
     key, _, value = argument.partition("=")
+    if key.lstrip("+~").startswith("hydra") and not key.startswith(HYDRAS):
+        raise ConfigError(f"{key} is not supported; of Hydra's own keys these are: {', '.join(HYDRAS)}")
+    if key in ("hydra/launcher", "hydra/sweeper") and value in ("", "null"):
+        raise ConfigError(f"{key} (={value}) must name one; leave it out for Hydra's own")
     if key in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
         raise ConfigError(f"{key} is not supported; put your files into {conf_dir()}")
     if key.startswith("~"):
@@ -107,8 +113,8 @@ def refuse_several_devices(configs: Iterable[Config]) -> None:
     """Raises ConfigError if a job of a sweep is a run on several devices."""
     if (most := max(config.trainer.devices for config in configs)) > 1:
         raise ConfigError(
-            f"trainer.devices (={most}) cannot go with -m: such a run starts its own command again for each device; "
-            f"give one command a run, or one device to each run (hydra/launcher=processes)"
+            f"trainer.devices (={most}) cannot go with -m: a sweep gives each run one device "
+            f"(hydra/launcher=processes); for a run on several give a command of its own"
         )
 
 

@@ -22,7 +22,7 @@ from resnetlab.data import ImageData, derive_seed
 from resnetlab.engine import choose
 from resnetlab.folders import run_folder
 from resnetlab.module import Lab, timetable
-from resnetlab.ranks import follows, strategy
+from resnetlab.ranks import follows, one_machine, strategy
 from resnetlab.schedules import Span
 
 __all__ = ["build", "build_module", "engine", "plan", "quiet"]
@@ -51,13 +51,11 @@ def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData
             callbacks=[
                 Energy(),
                 recorder,
-                ProgressDisplay(
-                    "off" if follows(config.trainer.devices) else config.trainer.progress, recorder, folder
-                ),
+                ProgressDisplay("off" if follows() else config.trainer.progress, recorder, folder),
                 Board(hyperparameters(config)),
                 Checkpoints(folder, recorder, to_plain(config), config.snapshots),
             ],
-            plugins=[AtomicCheckpointIO(keep_previous={folder.last})],
+            plugins=[AtomicCheckpointIO(keep_previous={folder.last}), one_machine()],
             num_sanity_val_steps=0,
             log_every_n_steps=1,  # nothing is logged in a step; a larger value warns about short epochs
             enable_progress_bar=False,

@@ -22,7 +22,7 @@ from resnetlab.regularization import REGULARIZATIONS, Regularization, resolve
 from resnetlab.schedules import SCHEDULES, Schedule, Span, table
 from resnetlab.trainer import TRAINERS, TrainerOptions
 
-__all__ = ["Config", "check", "compose", "conf_dir", "from_plain", "parse", "to_plain", "to_yaml"]
+__all__ = ["Config", "check", "compose", "conf_dir", "from_plain", "parse", "read_yaml", "to_plain", "to_yaml"]
 
 OBJECTIVES = ("final_val_acc", "best_val_acc", "final_val_acc_avg", "final_test_acc")
 
@@ -111,6 +111,13 @@ def parse(node: DictConfig) -> Config:
 def to_yaml(config: Config) -> str:
     """The whole configuration, as it stands in a run's folder."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def read_yaml(path: Path) -> Config:
+    """The inverse of to_yaml. Raises OSError, ConfigError or one of OmegaConf's errors."""
+    plain = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(plain, dict)
+    return from_plain({str(key): value for key, value in plain.items()})
 
 
 def to_plain(config: Config) -> dict[str, Any]:
@@ -215,6 +222,8 @@ def combination_problems(config: Config) -> Iterator[str]:
             f"{f'{last // devices} for one of the {devices} devices, ' if devices > 1 else ''}on which "
             f"{config.model.name} cannot train; take another"
         )
+    if config.data.val_images() < devices:
+        yield f"trainer.devices (={devices}) must be at most the {config.data.val_images()} validation images"
     if config.objective == "final_test_acc" and not _has_test(config.data):
         yield "objective (=final_test_acc) needs untouched test images: data.split=holdout or tail"
     if (monitor := getattr(config.schedule, "monitor", None)) is not None and monitor not in monitors(config):

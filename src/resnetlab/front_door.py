@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     looks_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
     found: list[tuple[str, Config]] = []
     search: Door | None = None
-    if not looks_only and "LOCAL_RANK" not in os.environ:  # a child of a distributed run was checked by its parent
+    if not looks_only:
         try:
             with contained():  # schedule=lambda is called here
                 if searches(asked.overrides):

@@ -12,13 +12,13 @@ from omegaconf import DictConfig
 
 from resnetlab.completion import objective
 from resnetlab.config import Config, parse
-from resnetlab.errors import LabError
+from resnetlab.errors import LabError, first_line
 from resnetlab.folders import OUTPUTS
 from resnetlab.refusals import REFUSALS, complain, refusal
 from resnetlab.search.assignment import watch_of
 from resnetlab.speech import speak
 from resnetlab.submission import patient_submitit
-from resnetlab.sweeps.outcomes import SweepFolder, attempt, failure
+from resnetlab.sweeps.outcomes import Outcome, SweepFolder, attempt, failure
 from resnetlab.sweeps.seeds import seed_lines
 from resnetlab.sweeps.table import collect, exit_status, table_lines
 
@@ -42,26 +42,31 @@ def run_sweep(
             folder.plan(found)
     except OSError as error:
         return complain(error)
-    status, lost = 0, LOST
+    status, missing = 0, Outcome("failed", reason="left no outcome")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # an error of a launcher's is raised here, and not printed by Hydra
     try:
         with patient_submitit(overrides, folder):
             application()
     except KeyboardInterrupt:
-        status, lost = 130, "interrupted"
-    except SystemExit as end:  # a termination, or Hydra's after a message of its own
+        status, missing = 130, INTERRUPTED
+    except SystemExit as end:  # a termination
         status = end.code if isinstance(end.code, int) else 1
-        lost = "interrupted" if status > 128 else LOST
+        missing = INTERRUPTED if status > 128 else missing
+    except Exception as error:  # the launcher's
+        status = complain(error) if isinstance(error, (LabError, *REFUSALS)) else 1
+        missing = Outcome("failed", reason=f"left no outcome: {type(error).__name__}: {first_line(error)}")
     finally:
         os.environ.pop(SweepFolder.VARIABLE, None)
+        os.environ.pop("HYDRA_FULL_ERROR", None)
     expected = expected or folder.labels()
-    outcomes = collect(folder, expected, lost)
+    outcomes = collect(folder, expected, missing)
     for line in (*table_lines(outcomes, expected, config.objective), *seed_lines(outcomes, found, config.objective)):
         speak(line)
     speak(f"runs: resnetlab report {OUTPUTS / config.study}; logs and outcomes: {folder.path}")
     return status or exit_status(outcomes)
 
 
-LOST = "left no outcome: its process died, or all were ended with one (hydra/launcher=processes loses only the one)"
+INTERRUPTED = Outcome("interrupted", reason="the same command goes on")
 failures: list[int] = []  # the exit status of this process's job, if it could not be run
 
 

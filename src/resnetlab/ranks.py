@@ -1,26 +1,36 @@
-"""One run on several devices of a machine, a process each: who is who, what they do together, and how it ends."""
+"""One run on several devices of a machine, a process each: who is who, and what they do together.
+
+The first process starts the others (`resnetlab.follower`), with the run's config.yaml. Lightning would start its own
+command again, which a script with two runs, or a notebook, does not survive; and it kills the first process without a
+word when another one dies.
+"""
 
 import os
-import subprocess
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from resnetlab.errors import LabError
+__all__ = [
+    "FOLLOWER",
+    "broadcast",
+    "follows",
+    "gather",
+    "least",
+    "one_machine",
+    "rank",
+    "strategy",
+    "total",
+    "world_size",
+]
 
-if TYPE_CHECKING:
-    import lightning as L
-
-__all__ = ["broadcast", "follows", "gather", "least", "rank", "strategy", "together", "total", "world_size"]
+FOLLOWER = "RESNETLAB_FOLLOWER"  # in the environment of all processes of a run but the first
 
 
-def follows(devices: int) -> bool:
+def follows() -> bool:
     """Whether this is not the first process of a run on several devices: it trains, and writes nothing."""
-    return devices > 1 and int(os.environ.get("LOCAL_RANK", "0")) > 0
+    return FOLLOWER in os.environ
 
 
 def rank() -> int:
@@ -63,58 +73,16 @@ def gather(value: Any) -> list[Any]:
 
 
 def strategy(devices: int) -> dict[str, Any]:
-    """What Lightning's Trainer is told: one machine, whatever a cluster's environment says."""
+    """What Lightning's Trainer is told of the devices."""
     if devices == 1:
         return {"devices": 1}
-    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.pytorch.strategies import DDPStrategy
 
-    return {"devices": devices, "strategy": DDPStrategy(cluster_environment=LightningEnvironment())}
+    return {"devices": devices, "strategy": DDPStrategy()}
 
 
-@contextmanager
-def together(trainer: "L.Trainer", devices: int) -> Iterator[None]:
-    """Around the training: Lightning starts the other processes there, by the same command; none outlives it.
+def one_machine() -> Any:
+    """Lightning's plugin for it, whatever a cluster's environment says: it would refuse an allocation of two tasks."""
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 
-    Afterwards this process is alone again, and its environment as it was. Raises LabError if another one has died.
-    """
-    if devices == 1:
-        yield
-        return
-    environment = dict(os.environ)
-    os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # or Lightning sets it, and the threads
-    try:
-        yield
-    except RuntimeError:  # gloo's, when the process at the other end is gone
-        if dead := [n for n, child in enumerate(children(trainer), 1) if ended_badly(child)]:
-            raise LabError(f"the process of device {dead[0]} has died; the same command goes on") from None
-        raise
-    finally:
-        alone_again(trainer)
-        os.environ.clear()
-        os.environ.update(environment)
-
-
-def children(trainer: "L.Trainer") -> "list[subprocess.Popen[bytes]]":
-    """The processes that this one has started."""
-    return getattr(trainer.strategy.launcher, "procs", [])
-
-
-def ended_badly(child: "subprocess.Popen[bytes]") -> bool:
-    """Whether it has ended, or is about to, with an error: a closed connection is seen before an exit status."""
-    with suppress(subprocess.TimeoutExpired):
-        return child.wait(timeout=2) != 0
-    return False
-
-
-def alone_again(trainer: "L.Trainer") -> None:
-    """Ends the group, and the other processes if they do not end by themselves."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-    for child in children(trainer):
-        try:
-            child.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-    children(trainer).clear()  # or Lightning's watch over them kills this process, when one has ended with an error
+    return LightningEnvironment()

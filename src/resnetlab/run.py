@@ -3,12 +3,11 @@
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch.distributed as dist
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -25,9 +24,10 @@ from resnetlab.errors import Busy, Diverged, Pruned
 from resnetlab.evaluation import evaluate, evaluate_average
 from resnetlab.files import write_json, write_rows, write_text
 from resnetlab.folders import RunFolder, run_folder
+from resnetlab.followers import threads_of, together
 from resnetlab.manifest import changed_conditions, make_manifest, model_counts, read_manifest
 from resnetlab.module import Lab
-from resnetlab.ranks import follows, together
+from resnetlab.ranks import follows
 from resnetlab.report.curves import draw_curves
 from resnetlab.schedules import shortfall
 from resnetlab.summary import Summary, exhausted, summarize
@@ -40,10 +40,8 @@ def run(config: Config) -> Summary:
 
     What is finished is not trained again, what was interrupted goes on from its last checkpoint; force starts over.
     The process is as before when it returns (`contained`). Raises LabError, and KeyboardInterrupt when it is
-    interrupted. On several devices this function is called in a process for each; it returns in the first one only.
+    interrupted.
     """
-    if follows(config.trainer.devices):
-        raise SystemExit(follow(config))
     done = completed(config)
     return train(config) if done is None else done
 
@@ -55,7 +53,7 @@ def train(config: Config, patience: float = 0.0, watch: Watch | None = None) -> 
     watch: called with the rows after every epoch, ends the run by returning True. Raises Busy and Pruned.
     """
     folder = run_folder(config)
-    with contained(config.threads), quiet():
+    with contained(threads_of(config.threads, config.trainer.devices)), quiet():
         module, data, trainer = build(config)
         if watch is not None:
             trainer.callbacks.append(Pruning(recorder_of(trainer), watch))  # type: ignore[attr-defined]
@@ -77,16 +75,12 @@ def train(config: Config, patience: float = 0.0, watch: Watch | None = None) -> 
             return conclude(config, folder, module, data, trainer, status, extra)
 
 
-def follow(config: Config) -> int:
-    """Trains with the first process of a run on several devices, which holds the lock and writes; the exit status."""
-    try:
-        with contained(config.threads), quiet():
-            module, data, trainer = build(config)
-            checkpoint, _ = resume_point(run_folder(config), config)
-            fit(config, module, data, trainer, checkpoint)
-    except (KeyboardInterrupt, dist.DistBackendError):  # the first process has been stopped, and has said so
-        return 1
-    return 0
+def follow(config: Config) -> None:
+    """Trains with the first process of a run on several devices, which holds the lock and writes."""
+    with contained(config.threads), quiet():
+        module, data, trainer = build(config)
+        checkpoint, _ = resume_point(run_folder(config), config)
+        fit(config, module, data, trainer, checkpoint)
 
 
 def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData, resumed: bool) -> None:
@@ -132,7 +126,7 @@ def fit(
             recorder.rows = rows
             return "finished", {}
     try:
-        with together(trainer, config.trainer.devices):
+        with nullcontext() if follows() else together(run_folder(config).config, config.trainer.devices):
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     except Diverged as error:
         if trainer.is_global_zero:

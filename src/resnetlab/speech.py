@@ -5,7 +5,12 @@ import sys
 import time
 from datetime import timedelta
 
-__all__ = ["Countdown", "speak"]
+__all__ = ["Countdown", "on_terminal", "speak"]
+
+
+def on_terminal() -> bool:
+    """Whether somebody looks at the output, where it may be drawn over."""
+    return sys.stdout is not None and sys.stdout.isatty()  # None: closed by the shell, >&-
 
 
 def speak(line: str) -> None:

@@ -9,10 +9,11 @@ process that started it.
 import json
 import os
 import sys
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from resnetlab.lifeline import end_with_parent
 
 if TYPE_CHECKING:
     from resnetlab.sweeps.outcomes import Outcome
@@ -53,20 +54,6 @@ def train(log: Path, overrides: list[str]) -> "Outcome":
     except Exception as error:
         return failure(error, refusal(error), log)
     return attempt(config, log, refusal, watch)
-
-
-def end_with_parent() -> None:
-    """Standard input is a pipe that nobody writes to: its end is the parent's end, however that came about.
-
-    A run may be killed at any moment. PR_SET_PDEATHSIG would do the same, but on Linux only, and not for a parent that
-    was gone before the child could ask for it.
-    """
-
-    def wait() -> None:
-        os.read(0, 1)
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 if __name__ == "__main__":

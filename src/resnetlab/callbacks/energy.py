@@ -113,9 +113,8 @@ class Energy(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Lab)
-        if self.gauge is not None:
-            figures = self.gauge.stop()
-            pl_module.row |= over_cards(gather(figures))
+        figures = {} if self.gauge is None else self.gauge.stop()
+        pl_module.row |= over_cards(gather(figures))  # or the others would wait for a card that tells nothing
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._close()

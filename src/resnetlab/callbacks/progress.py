@@ -1,6 +1,5 @@
 """What a run shows while it trains: a bar with the time left on a terminal, lines in a log file."""
 
-import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -14,7 +13,7 @@ from resnetlab.callbacks.recorder import Recorder
 from resnetlab.data import Chunk
 from resnetlab.folders import RunFolder
 from resnetlab.module import Lab
-from resnetlab.speech import speak
+from resnetlab.speech import on_terminal, speak
 from resnetlab.summary import improvements
 
 __all__ = ["ProgressDisplay"]
@@ -29,8 +28,7 @@ class ProgressDisplay(L.Callback):
     """
 
     def __init__(self, style: str, recorder: Recorder, folder: RunFolder) -> None:
-        on_terminal = sys.stdout.isatty()
-        self.style = ("bar" if on_terminal else "lines") if style == "auto" else style
+        self.style = ("bar" if on_terminal() else "lines") if style == "auto" else style
         self.recorder, self.folder = recorder, folder
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar: Progress | None = None

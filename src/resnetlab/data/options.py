@@ -78,6 +78,11 @@ class Data:
         """Steps an epoch, the last, partial batch included."""
         return -(-self.images() // batch_size)
 
+    def val_images(self) -> int:
+        """Validation images after the split and the limit."""
+        count = self.sizes()[1]
+        return count if self.limit is None else min(count, self.limit // 5)
+
     def eval_batch(self, device_type: str) -> int:
         """Images in a batch of validation, on a device of that type."""
         return self.eval_batch_size or (500 if device_type == "cpu" else 5_000)

@@ -1,6 +1,5 @@
 """`resnetlab status`: the table, live on a terminal, once and plain elsewhere."""
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnetlab.errors import ConfigError
+from resnetlab.speech import on_terminal
 from resnetlab.status.survey import State, Survey, Surveyor
 
 __all__ = ["age", "clock", "show", "status"]
@@ -29,7 +29,7 @@ def status(folders: Sequence[Path], once: bool = False, everything: bool = False
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is not a folder; name one that holds runs, such as outputs")
-    terminal = sys.stdout.isatty()
+    terminal = on_terminal()
     console = Console(highlight=False, force_terminal=terminal, color_system="auto" if terminal else None)
     surveyor = Surveyor(folders)
     found = surveyor.look(time.time())

@@ -1,6 +1,5 @@
 """One display for a whole sweep: a live table on a terminal, a line now and then in a log file."""
 
-import sys
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -11,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from resnetlab.files import read_rows
-from resnetlab.speech import speak
+from resnetlab.speech import on_terminal, speak
 from resnetlab.sweeps.jobs import Job
 
 __all__ = ["Display"]
@@ -27,8 +26,7 @@ class Display:
     """
 
     def __init__(self, jobs: Sequence[Job], style: str) -> None:
-        on_terminal = sys.stdout.isatty()
-        self.style = ("bar" if on_terminal else "lines") if style == "auto" else style
+        self.style = ("bar" if on_terminal() else "lines") if style == "auto" else style
         self.jobs = jobs
         self.live: Live | None = None
         self.began = self.looked = time.monotonic()

@@ -10,13 +10,12 @@ __all__ = ["collect", "exit_status", "table_lines"]
 ORDER = ("finished", "diverged", "pruned", "failed", "skipped", "interrupted")
 
 
-def collect(folder: SweepFolder, labels: Mapping[int, str], lost: str) -> dict[int, Outcome]:
-    """The outcome of every job; `lost` is the reason of those that were expected and have left nothing.
+def collect(folder: SweepFolder, labels: Mapping[int, str], missing: Outcome) -> dict[int, Outcome]:
+    """The outcome of every job; `missing` is that of those that were expected and have left nothing.
 
     labels: what tells the expected jobs apart. A sweeper that makes its jobs up as it goes expects none.
     """
     found = folder.outcomes()
-    missing = Outcome("interrupted" if lost == "interrupted" else "failed", reason=lost)
     return {number: found.get(number, missing) for number in sorted({*labels, *found})}
 
 
