@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from resnetlab.build import build, engine, quiet
 from resnetlab.callbacks.board import Board
 from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
+from resnetlab.callbacks.profile import shortage
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.config import Config, to_yaml
 from resnetlab.containment import contained
@@ -55,6 +56,8 @@ def completed(config: Config) -> Summary | None:
         return None
     say(config, f"already {done['status']}: {folder.path} (force=true starts over)")
     say_missing_snapshots(config, folder, done["epochs_trained"])
+    if config.trainer.profile is not None:
+        say(config, f"note: trainer.profile={config.trainer.profile}: nothing is trained, so nothing is recorded")
     return done
 
 
@@ -144,7 +147,8 @@ def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData, re
             f"wd {group['wd']:g}",
         )
     say(config, f"{len(data.train):,} training and {len(data.val):,} validation images; run folder {folder.path}")
-    for remark in (engine(config)[1], data.note(), shortfall(config.schedule, module.span)):
+    short = shortage(config.trainer.profile, module.span.steps_per_epoch)
+    for remark in (engine(config)[1], data.note(), shortfall(config.schedule, module.span), short):
         if remark:
             say(config, f"note: {remark}")
 
@@ -229,6 +233,11 @@ def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
     return [
         f"{summary['status']}: " + "  ".join(figures),
         *([f"curves: {folder.curves}", f"checkpoints: {folder.best}, {folder.last}"] if folder.last.exists() else []),
+        *(
+            [f"profile: {folder.trace} (open it at ui.perfetto.dev), {folder.operations}"]
+            if folder.trace.exists()
+            else []
+        ),
         f"TensorBoard: tensorboard --logdir {folder.path}",
     ]
 

@@ -74,7 +74,7 @@ class Graph:
         if self.scaler is not None:
             self.scaler.load_state_dict(scale)
         self.optimizer.zero_grad(set_to_none=True)  # the recording makes gradients of its own, in the graph's memory
-        gc.collect()  # a module and its trainer refer to each other: an earlier run's graph may not go while this is made
+        gc.collect()  # an earlier run's graph, which lies in cycles, may not be collected while this one is made
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
         with torch.cuda.graph(graph, pool=pool):
