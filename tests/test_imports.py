@@ -26,7 +26,7 @@ ROOMS = [
     "sweeps",
     "arguments refusals",
     "front_door",
-    "launch worker",
+    "launch worker campaign",
     "tools",
     "cli",
 ]
