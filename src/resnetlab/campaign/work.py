@@ -45,6 +45,7 @@ def campaign(listing: Path | None, budget: float | None, out: Path | None, at_on
     at_once: runs on a device. dry: print the list instead. A run is begun if it fits into what is left of the budget,
     and the first of all in any case, which the budget then interrupts: it goes on in the next call. Raises ConfigError.
     """
+    clock = Clock(budget or 0.0)
     if not dry and (budget is None or not budget > 0):
         raise ConfigError(f"--budget (={budget}) must be a number of seconds above 0")
     if not 1 <= at_once <= 64:
@@ -54,8 +55,6 @@ def campaign(listing: Path | None, budget: float | None, out: Path | None, at_on
     if dry:
         show(plan, out, at_once)
         return 0
-    assert budget is not None
-    clock = Clock(budget)
     out.mkdir(parents=True, exist_ok=True)
     publisher = Publisher(out)
     failures = []
