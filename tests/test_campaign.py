@@ -15,6 +15,7 @@ from resnetlab.campaign.estimate import START_SECONDS, Pace, epochs_left
 from resnetlab.campaign.listing import read
 from resnetlab.campaign.tasks import LAB
 from resnetlab.campaign.tasks import environment as with_packages
+from resnetlab.campaign.work import Clock, fitting
 from resnetlab.cli import main
 from resnetlab.errors import ConfigError
 from resnetlab.files import read_rows, write_rows
@@ -124,6 +125,18 @@ def test_a_run_is_estimated_by_the_epochs_seen_so_far(capsys: pytest.CaptureFixt
     said = capsys.readouterr().out
     assert "open     0:00:39    6 epochs" in said
     assert "0 of 4 runs are done; left: 4 runs, 24 epochs, about" in said
+
+
+def test_what_fits_is_begun_and_of_a_call_that_fits_nothing_the_first() -> None:
+    jobs = read(write("TINY epochs=100\nTINY epochs=10\nTINY epochs=10 wd=0.1\n")).jobs
+    assert fitting(jobs, jobs, Clock(1.0), begun=True) is jobs[0]  # nobody knows how long it takes
+    trained([3.0, 3.0], *jobs[2].overrides)
+    assert fitting(jobs, jobs, Clock(1000.0), begun=True) is jobs[0]  # 20 + 1.05 * 300
+    assert fitting(jobs, jobs, Clock(100.0), begun=True) is jobs[1]  # 20 + 1.05 * 30
+    assert fitting(jobs, jobs, Clock(53.0), begun=True) is jobs[2]  # two epochs of ten are done
+    assert fitting(jobs, jobs, Clock(40.0), begun=True) is None
+    assert fitting(jobs, jobs, Clock(40.0), begun=False) is jobs[0]
+    assert fitting([], jobs, Clock(40.0), begun=False) is None
 
 
 # --- real ones

@@ -42,8 +42,8 @@ class Clock:
 def campaign(listing: Path | None, budget: float | None, out: Path | None, at_once: int, dry: bool) -> int:
     """Runs what is left of the list for at most `budget` seconds, and writes `out` as it goes; the exit status.
 
-    at_once: runs on a device. dry: print the list instead. A run is begun if it fits into what is left of the budget,
-    and the first of all in any case, which the budget then interrupts: it goes on in the next call. Raises ConfigError.
+    at_once: runs on a device. dry: print the list instead. A run is begun if it fits into what is left of the budget.
+    If none does from the start, the first is begun all the same, and goes on in the next call. Raises ConfigError.
     """
     clock = Clock(budget or 0.0)
     if not dry and (budget is None or not budget > 0):
@@ -107,15 +107,13 @@ def work_off(jobs: list[Job], clock: Clock, publisher: Publisher, at_once: int) 
 
 
 def fitting(waiting: list[Job], jobs: list[Job], clock: Clock, begun: bool) -> Job | None:
-    """The first that the budget has room for; of a call that has begun nothing, the first in any case."""
-    if waiting and not begun:
-        return waiting[0]
+    """The first that the budget has room for; of a call that has begun nothing, the first of all in any case."""
     pace = Pace(jobs) if waiting else None
     for job in waiting:
         seconds = pace.of_run(job) if pace else None
         if seconds is None or seconds <= clock.left:
             return job
-    return None
+    return waiting[0] if waiting and not begun else None
 
 
 def open_(job: Job) -> bool:
