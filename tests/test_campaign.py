@@ -158,8 +158,8 @@ def kept() -> dict[str, list[dict[str, float]]]:
     return {str(path.parent): deterministic(read_rows(path)) for path in sorted(Path("kept").rglob("metrics.csv"))}
 
 
-# 30 steps an epoch, some 20 s a run
-LONG = "data.limit=240 batch_size=8 epochs=60"
+# 30 steps an epoch, some 9 s a run on an idle core
+LONG = "data.limit=240 batch_size=8 epochs=25"
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def test_a_campaign_in_two_calls_is_complete_and_the_runs_are_those_of_one(monke
         monkeypatch.chdir(name)
         write(text)
         if name == "cut":
-            said = call("--budget", "15")
+            said = call("--budget", "10")
             assert "0 of 2 runs are done; left: 2 runs" in said
             assert "interrupted by the budget" in said
             assert not list(Path("outputs").rglob("summary.json"))
