@@ -4,9 +4,10 @@ BIN := .venv/bin
 READY := .venv/.ready
 DIR ?= outputs
 OUT ?= report
+BUDGET_S ?= 1500
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check train report tensorboard bench clean
+.PHONY: help demo test test-slow check train report tensorboard bench gpu-campaign clean
 
 help:  ## lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,6 +44,9 @@ tensorboard: $(READY)  ## TensorBoard on the runs in DIR (default: outputs)
 
 bench: $(READY)  ## the lab's step against a bare PyTorch loop's, in turn in one run
 	$(BIN)/resnetlab bench
+
+gpu-campaign: $(READY)  ## bench, GPU tests and the published runs within BUDGET_S seconds; the same again goes on
+	$(BIN)/resnetlab campaign --budget $(BUDGET_S)
 
 clean:  ## removes .venv and caches; outputs and data stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,10 +7,9 @@ import torch
 
 from conftest import tiny
 from resnetlab import run
-from resnetlab.build import build_module
-from resnetlab.data import ImageData
 from resnetlab.files import read_rows
 from resnetlab.folders import run_folder
+from rig import Rig
 from test_run import deterministic, stop_after
 
 pytestmark = [
@@ -52,31 +51,21 @@ def test_a_resumed_run_starts_from_the_same_weights_and_data() -> None:
     assert ends[1]["train/ce"] == pytest.approx(ends[0]["train/ce"], rel=2e-2)
 
 
-def test_a_step_reads_nothing_back_from_the_device() -> None:
-    config = tiny("regularization=l2_weight_decay", "trainer.precision=32-true")
-    device = torch.device("cuda")
-    data = ImageData(config.data, config.batch_size, config.shift, config.seed)
-    data.move(device)
-    module = build_module(config, data).to(device)
-    optimizer = module.build_optimizer()
-
-    def step(k: int, x: torch.Tensor, y: torch.Tensor) -> None:
-        module.set_time(optimizer, k)
-        logits = module.model(x)
-        loss, ce = module.losses(logits, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        module.train_meter.update(loss, ce, logits, y)
-        module.watch(loss.detach(), k)
-
-    batches = data.batches(1, device)
-    step(0, *next(batches))  # the first copies the plan to the device and allocates
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+@pytest.mark.parametrize("schedule", ["constant", "one_cycle"])
+def test_a_step_reads_nothing_back_from_the_device(engine: str, optimizer: str, schedule: str) -> None:
+    """In float16 with the scaler and an average: what a device waits for, it waits for at the end of an epoch."""
+    more = (f"schedule={schedule}", f"optimizer={optimizer}", "regularization=l2_weight_decay", "averaging=ema")
+    rig = Rig(tiny("batch_size=8", *more), "cuda", engine, scale=1024.0, half=True)
+    rig.train(2)  # they make the gradients, and the graph
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step(2, *next(batches))  # not the last of its epoch, whose end reads the figures back
+        for _ in range(4):  # not the last of the epoch, whose size is another
+            rig.advance()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert int(rig.step.clock) == 6
 
 
 def test_a_run_tells_its_energy_power_and_load() -> None:

@@ -29,7 +29,7 @@ ROOMS = [
     "multirun",
     "front_door",
     "follower worker",
-    "launch",
+    "launch campaign",
     "tools",
     "cli",
 ]

@@ -40,7 +40,7 @@ def test_the_readme_has_commands_to_test() -> None:
 
 def test_every_make_target_of_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    expected = "help demo test test-slow check train report tensorboard bench clean"
+    expected = "help demo test test-slow check train report tensorboard bench gpu-campaign clean"
     assert targets == set(expected.split())
     assert {arguments[0] for arguments in commands("make")} <= targets
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from resnetlab.callbacks.board import Board
 from resnetlab.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from resnetlab.callbacks.energy import Energy
+from resnetlab.callbacks.profile import Profile
 from resnetlab.callbacks.progress import ProgressDisplay
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.config import Config, to_plain
@@ -53,6 +54,7 @@ def build(config: Config, data: ImageData | None = None) -> tuple[Lab, ImageData
                 recorder,
                 ProgressDisplay("off" if follows() else config.trainer.progress, recorder, folder),
                 Board(hyperparameters(config)),
+                *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
                 Checkpoints(folder, recorder, to_plain(config), config.snapshots),
             ],
             plugins=[AtomicCheckpointIO(keep_previous={folder.last}), one_machine()],

@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (add_evaluate, add_schedule, add_lr_range, add_interpolate, add_status, add_report):
         add(commands)
-    for add in (add_published, add_bench):
+    for add in (add_published, add_bench, add_campaign):
         add(commands)
     options, rest = parser.parse_known_args(negative_values(sys.argv[1:] if argv is None else argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest:  # overrides behind an option
         options.overrides += rest
     try:
-        options.command(options)
+        status = options.command(options)
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from resnetlab.refusals import interrupted
 
         return interrupted(stop)
-    return 0
+    return status or 0
 
 
 def negative_values(argv: Sequence[str]) -> list[str]:
@@ -224,3 +224,19 @@ def run_bench(options: argparse.Namespace) -> None:
     from resnetlab.bench import bench
 
     bench(options.model, options.steps, options.turn, options.batch_size, options.out)
+
+
+def add_campaign(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("campaign", help="a list of runs, worked off within a budget of time; resumes")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="when it ends; the same command goes on")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="results and report (default: results/<device>)")
+    parser.add_argument("--list", type=Path, metavar="FILE", help="what to do (default: conf/campaign.txt)")
+    parser.add_argument("--runs-per-device", type=int, default=1, metavar="N", help="at once (default: 1)")
+    parser.add_argument("--dry-run", action="store_true", help="print the list, and how long it will take")
+    parser.set_defaults(command=run_campaign)
+
+
+def run_campaign(options: argparse.Namespace) -> int:
+    from resnetlab.campaign.work import campaign
+
+    return campaign(options.list, options.budget, options.out, options.runs_per_device, options.dry_run)

@@ -9,7 +9,7 @@ from resnetlab.folders import RunFolder, run_folder
 from resnetlab.speech import speak
 from resnetlab.summary import Row, Summary, threshold_columns
 
-__all__ = ["Watch", "completed", "objective", "result_lines", "say", "say_missing_snapshots"]
+__all__ = ["Watch", "completed", "finished", "objective", "result_lines", "say", "say_missing_snapshots"]
 
 Watch = Callable[[Sequence[Row]], bool]  # is told a run's rows after every epoch; True ends it
 
@@ -21,6 +21,8 @@ def completed(config: Config) -> Summary | None:
         return None
     say(config, f"already {done['status']}: {folder.path} (force=true starts over)")
     say_missing_snapshots(config, folder, done["epochs_trained"])
+    if config.trainer.profile is not None:
+        say(config, f"note: trainer.profile={config.trainer.profile}: nothing is trained, so nothing is recorded")
     return done
 
 
@@ -59,6 +61,11 @@ def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
     return [
         f"{summary['status']}: " + "  ".join(figures),
         *([f"curves: {folder.curves}", f"checkpoints: {folder.best}, {folder.last}"] if folder.last.exists() else []),
+        *(
+            [f"profile: {folder.trace} (open it at ui.perfetto.dev), {folder.operations}"]
+            if folder.trace.exists()
+            else []
+        ),
         f"TensorBoard: tensorboard --logdir {folder.path}",
     ]
 

@@ -14,7 +14,7 @@ OUTPUTS = Path("outputs")
 # what does not change a run's figures: where things are, what is shown, what is read off them afterwards
 NOT_IDENTITY = {
     *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
-    *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk"),
+    *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
 }
 
 # top-level keys that stand in the folder's name when they are not at their defaults
@@ -91,6 +91,8 @@ class RunFolder:
         self.manifest = path / "manifest.json"
         self.curves = path / "curves.png"
         self.lock = path / ".lock"
+        self.trace = path / "profile" / "trace.json.gz"
+        self.operations = path / "profile" / "operations.txt"
         self.checkpoints = path / "checkpoints"
         self.best = self.checkpoints / "best.ckpt"
         self.last = self.checkpoints / "last.ckpt"

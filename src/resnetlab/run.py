@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from resnetlab.build import build, engine, quiet
 from resnetlab.callbacks.board import Board
 from resnetlab.callbacks.checkpoints import read_checkpoint, resume_point
+from resnetlab.callbacks.profile import shortage
 from resnetlab.callbacks.pruning import Pruning
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.completion import Watch, completed, result_lines, say, say_missing_snapshots
@@ -108,7 +109,8 @@ def describe(config: Config, folder: RunFolder, module: Lab, data: ImageData, re
             f"wd {group['wd']:g}",
         )
     say(config, f"{len(data.train):,} training and {len(data.val):,} validation images; run folder {folder.path}")
-    for remark in (engine(config)[1], data.note(), shortfall(config.schedule, module.span)):
+    short = shortage(config.trainer.profile, module.span.steps_per_epoch)
+    for remark in (engine(config)[1], data.note(), shortfall(config.schedule, module.span), short):
         if remark:
             say(config, f"note: {remark}")
 

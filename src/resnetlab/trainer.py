@@ -25,6 +25,7 @@ class TrainerOptions:
     chunk: int | None = (
         None  # steps in a batch of Lightning's, which pays its cost once; null: 1, or 50 of engine=graph
     )
+    profile: int | None = None  # steps of the first epoch to record: profile/trace.json.gz; null = off
     patience: int | None = None  # early stopping: epochs without a new best val/acc; null = off
     recalibration_images: int = 6400  # training images for recalibrate_bn and for averages
     progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere
@@ -49,6 +50,8 @@ class TrainerOptions:
             raise ConfigError(f"trainer.chunk (={self.chunk}) must be in 1..10,000 steps, or null")
         if (self.chunk or 1) > 1 and self.devices > 1:
             raise ConfigError(f"trainer.chunk (={self.chunk}) must be 1 on several devices")
+        if self.profile is not None and not 1 <= self.profile <= 1000:
+            raise ConfigError(f"trainer.profile (={self.profile}) must be in 1..1,000 steps, or null for no profile")
         if self.patience is not None and self.patience < 1:
             raise ConfigError(f"trainer.patience (={self.patience}) must be at least 1 epoch, or null for none")
         if self.recalibration_images < 2:

@@ -5,6 +5,7 @@ tensor that the step itself reads: the place in the plan, lr and momentum (a row
 after a checkpoint was restored, never before, because restoring puts other tensors into the optimizer.
 """
 
+import gc
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -73,6 +74,7 @@ class Graph:
         if self.scaler is not None:
             self.scaler.load_state_dict(scale)
         self.optimizer.zero_grad(set_to_none=True)  # the recording makes gradients of its own, in the graph's memory
+        gc.collect()  # an earlier run's graph, which lies in cycles, may not be collected while this one is made
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
         with torch.cuda.graph(graph, pool=pool):

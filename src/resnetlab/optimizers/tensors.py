@@ -30,7 +30,7 @@ def adam_update(
 ) -> None:
     """torch.optim.Adam's step, in place (Kingma & Ba, arXiv:1412.6980, algorithm 1, eps as torch has it)."""
     torch._foreach_add_(steps, keep)
-    t = steps[0]
+    t = steps[0].clamp(min=1)  # 0 while the scaler has skipped all steps: the corrections would divide by 0
     if wd and decoupled:
         torch._foreach_mul_(weights, 1 - lr * wd * keep)
     elif wd:

@@ -12,7 +12,7 @@ from resnetlab.errors import first_line
 from resnetlab.folders import RunFolder, run_folder
 from resnetlab.sweeps.outcomes import Outcome, SweepFolder, failure, skip_if_completed
 
-__all__ = ["Engine", "Job", "log_style", "lost", "refuse", "settle", "work_off"]
+__all__ = ["POLL_SECONDS", "Engine", "Job", "log_style", "lost", "refuse", "settle", "start", "work_off"]
 
 POLL_SECONDS = 0.1
 

@@ -1,0 +1,117 @@
+"""The engines without Lightning, on any device: one run's step, its optimizer and scaler, and what runs them."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resnetlab import Config
+from resnetlab.build import build_module
+from resnetlab.data import ImageData
+from resnetlab.engine import Eager, Feed, Graph, Scaled, Step
+
+# 60 images in 8 steps an epoch, the last of 4 images: 104 steps
+HUNDRED = ("batch_size=8", "epochs=13", "lr=1e-3")
+# lr and momentum another at every step, the penalty in the loss, the decay in the optimizer, and an average
+CYCLING = ("schedule=one_cycle", "regularization=l2_weight_decay", "averaging=ema", "ema_momentum=0.9")
+
+
+class Rig:
+    """One run on `device`.
+
+    engine: eager | compile | graph | timed, the last what a graph records, run plainly. scale: the gradient scaler's
+    initial factor; None for no scaler. half: in float16, as 16-mixed.
+    """
+
+    def __init__(
+        self, config: Config, device: str, engine: str, scale: float | None = None, half: bool = False
+    ) -> None:
+        self.config, self.device, self.half = config, torch.device(device), half
+        self.data = ImageData(config.data, config.batch_size, config.shift, config.seed)
+        self.data.setup()
+        self.lab = build_module(config, self.data).to(self.device)
+        scaler = None if scale is None else torch.amp.GradScaler(device, init_scale=scale)
+        self.scaled = Scaled(self.lab.build_optimizer(), scaler)
+        self.step = Step(Feed(self.data, self.device), self.lab.look, self.scaled.backward, self.scaled)
+        self.choose(engine)
+        self.k = 0
+
+    def choose(self, engine: str) -> None:
+        self.engine: Eager | Graph
+        if engine in ("graph", "timed"):
+            self.engine = graph = Graph(self.step, self.lab.model, self.scaled, self.lab.timetable)
+            self.run: Callable[[int, float, float], None] = (
+                graph if engine == "graph" else lambda images, lr, momentum: graph.timed_step(images)
+            )
+        else:
+            self.run = self.engine = Eager(self.step, self.scaled.optimizer, compiled=engine == "compile")
+
+    def train(self, steps: int) -> list[float]:
+        """The next steps' losses."""
+        return [self.next() for _ in range(steps)]
+
+    def next(self) -> float:
+        """One step, and the loss of it."""
+        self.advance()
+        return self.step.tally.compute()["loss"]
+
+    def advance(self) -> None:
+        """One step, with nothing read back."""
+        epoch, index = divmod(self.k, self.data.steps_per_epoch)
+        if index == 0:
+            torch.manual_seed(epoch)
+            self.step.begin(epoch + 1, self.k)
+        with self.autocast():
+            self.run(self.data.batch_images(index), *map(float, self.lab.timetable[self.k]))
+        if self.lab.average is not None:
+            self.lab.averaging.after_step(
+                self.lab.average, self.lab.model, self.k, self.lab.span, self.lab.ema_momentum
+            )
+        self.k += 1
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """As Lightning's: without a cache, which would keep the weights of the chunk's first step."""
+        return torch.autocast(self.device.type, torch.float16, enabled=self.half, cache_enabled=False)
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of every tensor of the run, but for lr and momentum, which each step sets: {name: value}."""
+        found = dict(self.lab.state_dict())
+        for number, values in enumerate(self.scaled.optimizer.state.values()):
+            found |= {f"optimizer/{number}/{key}": torch.as_tensor(value) for key, value in values.items()}
+        if self.scaled.scaler is not None:
+            values = self.scaled.scaler.state_dict()
+            found |= {f"scaler/{key}": torch.tensor(values[key]) for key in ("scale", "_growth_tracker")}
+        found |= {"place": self.step.feed.place, "clock": self.step.clock, "first_bad": self.step.first_bad}
+        return {key: value.detach().cpu().clone() for key, value in (found | {"sums": self.step.tally.sums}).items()}
+
+    def checkpoint(self) -> dict[str, Any]:
+        """As at the end of an epoch."""
+        assert self.k % self.data.steps_per_epoch == 0
+        scaler = None if self.scaled.scaler is None else self.scaled.scaler.state_dict()
+        parts = {"lab": self.lab.state_dict(), "optimizer": self.scaled.optimizer.state_dict(), "scaler": scaler}
+        return deepcopy(parts | {"k": self.k})
+
+    def restore(self, checkpoint: dict[str, Any], engine: str) -> None:
+        """Into a new rig, before its engine is made, as Lightning does."""
+        self.lab.load_state_dict(checkpoint["lab"])
+        self.scaled.optimizer.load_state_dict(deepcopy(checkpoint["optimizer"]))
+        if self.scaled.scaler is not None:
+            self.scaled.scaler.load_state_dict(checkpoint["scaler"])
+        self.k = checkpoint["k"]
+        if engine not in ("graph", "timed"):
+            from resnetlab.optimizers import on_the_host
+
+            on_the_host(self.scaled.optimizer)
+        self.choose(engine)
+
+
+def resumed(config: Config, device: str, engines: tuple[str, str], steps: tuple[int, int], **keys: Any) -> list[float]:
+    """Losses of a run whose second part goes on in another rig from the checkpoint of the first."""
+    first = Rig(config, device, engines[0], **keys)
+    losses = first.train(steps[0])
+    second = Rig(config, device, "eager", **keys)
+    second.restore(first.checkpoint(), engines[1])
+    return losses + second.train(steps[1])
