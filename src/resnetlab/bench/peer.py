@@ -98,8 +98,13 @@ class Peer:
         with selectors.DefaultSelector() as selector:
             selector.register(self.process.stdout, selectors.EVENT_READ)
             while b"\n" not in self.pending:
-                if not selector.select(max(0.0, end - time.monotonic())):
-                    raise PeerFailed(f"no answer within {patience:.0f} s")
+                ended = self.process.poll() is not None  # its children may hold the pipe open
+                if not selector.select(0.0 if ended else max(0.0, min(0.5, end - time.monotonic()))):
+                    if ended:
+                        raise PeerFailed(self.reason())
+                    if time.monotonic() >= end:
+                        raise PeerFailed(f"no answer within {patience:.0f} s")
+                    continue
                 read = os.read(self.process.stdout.fileno(), 65_536)
                 if not read:
                     raise PeerFailed(self.reason())

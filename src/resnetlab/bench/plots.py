@@ -49,14 +49,22 @@ def peers(content: dict[str, Any], first: dict[str, Any]) -> Figure:
     for roof in (r for r in content["roofline"] if r["precision"] == first["precision"]):
         allowed = roof["images_per_second"]
         label = f"the machine allows {allowed:,.0f} ({roof['bound_by']})"
-        if shown := allowed < 4 * most:
+        shown = allowed < 4 * most
+        if shown:
             axes.axvline(allowed, color="#555555", linestyle="--", linewidth=1)
-        note(axes, label, (allowed if shown else 1.2 * most, -0.75), (-5, 0), ha="right", va="center")
+        note(
+            axes,
+            label if shown else f"{label}, beyond the axis",
+            (allowed if shown else 1.2 * most, -0.75),
+            (-5, 0),
+            ha="right",
+            va="center",
+        )
         most = max(most, allowed) if shown else most
     axes.set(xlabel="images a second: median, and a dot for each round", ylim=(-1.1, len(found) - 0.5))
     axes.set_xlim(0, 1.2 * most)
     axes.grid(axis="x", alpha=0.3, linewidth=0.5)
-    axes.set_title(title(content, first) + f", batch {first['batch_size']}", fontsize=9, loc="left")
+    axes.set_title(f"batch {first['batch_size']}, {title(content, first)}", fontsize=9, loc="left")
     return figure
 
 
@@ -65,9 +73,9 @@ def note(axes: Any, text: str, at: tuple[float, float], shift: tuple[float, floa
 
 
 def sizes_and_runs(content: dict[str, Any], first: dict[str, Any], sizes: bool) -> Figure:
-    """Images a second over the batch size, and what runs at once cost, beside each other."""
+    """Images a second over the batch size (thick: all rounds), and what runs at once cost, beside each other."""
     several = len(content["concurrent"]) > 1
-    figure = Figure(figsize=(4.6 * (sizes + several), 3.9), layout="constrained")
+    figure = Figure(figsize=(9.2 if sizes and several else 6.5, 4.0), layout="constrained")
     panels = list(figure.subplots(1, sizes + several, squeeze=False)[0])
     if sizes:
         by_size(panels[0], content, first)
@@ -85,6 +93,9 @@ def by_size(axes: Any, content: dict[str, Any], first: dict[str, Any]) -> None:
         if points:
             style = {"marker": MARKERS[name], "color": COLORS[name], "markersize": 5, "linewidth": 1.2}
             axes.plot(*zip(*points, strict=True), label=name, **style)
+            for row in (r for r in found if r["name"] == name):
+                ends = [f(row["images_per_second_rounds"]) for f in (min, max)]
+                axes.plot([row["batch_size"]] * 2, ends, color=COLORS[name], linewidth=3, alpha=0.4)
     axes.set(xscale="log", xlabel="batch size", ylabel="images a second", ylim=(0, None))
     plain_ticks(axes, ticks)
     axes.grid(alpha=0.3, linewidth=0.5)
@@ -98,10 +109,10 @@ def by_runs(axes: Any, found: list[dict[str, Any]]) -> None:
     axes.plot(counts, cost, marker="o", color=COLORS[found[0]["name"]], markersize=5, linewidth=1.2)
     for row in found:
         text = f"{row['images_per_second']:,.{digits(row)}f}/s"
-        note(axes, text, (row["runs"], row["machine_seconds_per_epoch"]), (0, 7), ha="center")
+        note(axes, text, (row["runs"], row["machine_seconds_per_epoch"]), (4, 6), ha="left")
     axes.set(
         xscale="log",
-        xlabel=f"{found[0]['name']} processes at once (labels: images a second, all together)",
+        xlabel=f"{found[0]['name']} processes at once\n(labels: images a second, all together)",
         ylabel="seconds of the machine per 50,000 images",
         ylim=(0, 1.2 * max(cost)),
     )
@@ -121,7 +132,7 @@ def digits(row: dict[str, Any]) -> int:
 
 
 def title(content: dict[str, Any], first: dict[str, Any]) -> str:
-    return f"{content['model']}, {content['data']}, {content['machine']['device']}, {first['precision']}"
+    return f"{content['model']}, {content['data']}, {first['precision']}; {content['machine']['device']}"
 
 
 def alike(a: dict[str, Any], b: dict[str, Any]) -> bool:

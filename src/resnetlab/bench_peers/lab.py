@@ -13,6 +13,7 @@ from resnetlab.build import build, engine, quiet
 from resnetlab.callbacks.recorder import Recorder
 from resnetlab.data import Chunk, ImageData, Images
 from resnetlab.data.normalize import Normalizer
+from resnetlab.module import Lab
 
 __all__ = ["lab_data", "main"]
 
@@ -37,6 +38,12 @@ def lab_data(spec: Spec) -> ImageData:
     data.train_images, data.val_images = everything[torch.arange(images)], everything[torch.arange(10)]
     data.normalizer = Normalizer(config.data.normalize, data.train_images)
     return data
+
+
+def epoch_loss(module: Lab) -> float:
+    """The mean over the epoch so far, which is left to go on."""
+    loss, _, images, _ = module.step.tally.sums.tolist()
+    return loss / images
 
 
 class Waiting(L.Callback):
@@ -95,7 +102,7 @@ def main() -> None:
         lab,
         device,
         spec.batch_size,
-        {lab: lambda: module.step.tally.compute()["loss"], **losses},
+        {lab: lambda: epoch_loss(module), **losses},
         others,
         spec.grain,
         lambda: {lab: peak_mib(device) - resident, **memory},

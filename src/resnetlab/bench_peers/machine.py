@@ -5,6 +5,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
 import torch
 
@@ -62,6 +63,7 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
             "torch": torch.__version__,
+            "lightning": version("lightning"),
             "cudnn": torch.backends.cudnn.version() if cuda else None,
         },
         copy_bytes_per_second=copy_rate(device, mib),
