@@ -21,7 +21,7 @@ from resnetlab.bench_peers.spec import Spec
 from resnetlab.cli import main
 
 PARAMETERS = 570_602  # of a ResNet20v2 by Atienza's code, batch-norm statistics not counted
-SPEC = Spec((), "resnet20v2", batch_size=16, precision="32-true", device="cpu", root=None, images=32)
+SPEC = Spec((), "resnet20v2", batch_size=8, precision="32-true", device="cpu", root=None, images=16)
 KERAS = os.environ.get("KERAS_PYTHON") or (sys.executable if find_spec("tensorflow") and find_spec("keras") else None)
 PATIENCE = 120.0
 
@@ -119,7 +119,7 @@ def test_a_peer_that_fails_costs_its_own_rows_only() -> None:
 
 
 def test_no_round_is_begun_that_would_end_too_late() -> None:
-    found = measure([willing("time.sleep(0.5)")], 1000, 0.1, time.monotonic() + 6, lambda *_: None)
+    found = measure([willing("time.sleep(0.2)")], 1000, 0.1, time.monotonic() + 2, lambda *_: None)
     assert 1 <= found.rounds < 12
 
 
@@ -131,17 +131,17 @@ def willing(nap: str = "pass") -> Peer:
 
 
 def trains(peer: Peer, *names: str) -> None:
-    """It says what it has, counts images and epochs, and its loss falls when it sees the same 32 images 20 times."""
+    """It says what it has, counts images and epochs, and its loss falls when it sees the same 16 images again."""
     assert peer.hear(PATIENCE)["parameters"] == PARAMETERS
     first = peer.turn(PATIENCE, steps=1)
     assert first["grains"].keys() == set(names)
-    assert all(images == 16 for grains in first["grains"].values() for images, _ in grains)
-    last = peer.turn(PATIENCE, steps=40)
+    assert all(images == 8 for grains in first["grains"].values() for images, _ in grains)
+    last = peer.turn(PATIENCE, steps=12)
     for name in names:
-        assert sum(images for images, _ in last["grains"][name]) == 40 * 16
+        assert sum(images for images, _ in last["grains"][name]) == 12 * 8
         assert all(seconds > 0 for _, seconds in last["grains"][name])
-        assert last["losses"][name] < 0.8 * first["losses"][name]
-    assert len(last["between_epochs"]) in (19, 20)
+        assert last["losses"][name] < first["losses"][name]
+    assert len(last["between_epochs"]) in (5, 6)
     assert all(seconds > 0 for seconds in last["between_epochs"])
     assert last["peak_mib"].keys() == set(names)
     assert all(100 < peak < 4000 for peak in last["peak_mib"].values())
@@ -163,7 +163,7 @@ def test_the_lab_and_the_bare_loop_take_turns_step_by_step() -> None:
     with start_lab(SPEC, ["bare", "lab_eager"]) as peer:
         trains(peer, "lab_eager", "bare")
         grains = peer.turn(PATIENCE, steps=3)["grains"]
-        assert [images for images, _ in grains["lab_eager"]] == [images for images, _ in grains["bare"]] == [16] * 3
+        assert [images for images, _ in grains["lab_eager"]] == [images for images, _ in grains["bare"]] == [8] * 3
 
 
 @pytest.mark.slow
@@ -174,14 +174,14 @@ def test_plain_lightning_trains() -> None:
 
 @pytest.mark.slow
 def test_the_lab_runs_in_grains_and_the_bare_loop_alone() -> None:
-    spec = replace(SPEC, grain=4, images=160)
+    spec = replace(SPEC, grain=4, images=80)
     with start_lab(spec, ["bare", "lab_eager"]) as both, start_lab(spec, ["bare"]) as bare:
         assert both.hear(PATIENCE)["ready"]
         grains = both.turn(PATIENCE, steps=10)["grains"]
-        assert [images for images, _ in grains["lab_eager"]] == [64, 64, 32]
-        assert [images for images, _ in grains["bare"]] == [64, 64, 32]
+        assert [images for images, _ in grains["lab_eager"]] == [32, 32, 16]
+        assert [images for images, _ in grains["bare"]] == [32, 32, 16]
         assert bare.hear(PATIENCE)["ready"]
-        assert [images for images, _ in bare.turn(PATIENCE, steps=5)["grains"]["bare"]] == [80]
+        assert [images for images, _ in bare.turn(PATIENCE, steps=5)["grains"]["bare"]] == [40]
 
 
 @pytest.mark.slow
