@@ -41,8 +41,8 @@ report: $(READY)  ## a table of the runs in DIR (default: outputs), and a page o
 tensorboard: $(READY)  ## TensorBoard on the runs in DIR (default: outputs)
 	$(BIN)/tensorboard --logdir $(DIR)
 
-bench: $(READY)  ## the lab's step against a bare PyTorch loop's, in turn in one run
-	$(BIN)/resnetlab bench
+bench: $(READY)  ## the lab against others and against the machine, 11 minutes; make bench ARGS="--names bare,lab_eager"
+	$(BIN)/resnetlab bench $(ARGS)
 
 clean:  ## removes .venv and caches; outputs and data stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,6 +20,7 @@ from resnetlab.bench.rows import comparisons, interval, rows
 from resnetlab.bench.table import show
 from resnetlab.cli import main
 from resnetlab.models import resnet56v2
+from test_project import commands
 
 SETTING = Setting(4, "32-true")
 
@@ -161,6 +162,16 @@ def test_what_needs_a_gpu_is_refused_without_one(capsys: pytest.CaptureFixture[s
     for arguments, wanted in (("--names lab_graph", "lab_graph"), ("--precisions 16-mixed", "16-mixed")):
         assert main(["bench", *arguments.split()]) == 2
         assert f"(={wanted}) needs a CUDA device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", commands("resnetlab bench"), ids=" ".join)
+def test_the_commands_of_the_readme_are_understood(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Options] = []
+    monkeypatch.setattr("resnetlab.bench.bench", asked.append)
+    assert main(["bench", *arguments]) == 0
+    (options,) = asked
+    assert set(options.names or ()) <= set(NAMES)
+    assert options.settings[0].batch_size == 64
 
 
 def content() -> dict[str, Any]:
