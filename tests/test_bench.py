@@ -101,9 +101,10 @@ def test_runs_at_once_by_hand() -> None:
     assert row["machine_seconds_per_epoch"] == pytest.approx(50_000 / 75)
 
 
-def test_the_first_setting_has_half_of_the_time() -> None:
+def test_the_first_setting_has_twice_the_time() -> None:
     clock = Clock(1000)
     assert clock.share(0, 3, reserve=100) == pytest.approx(450, abs=1)
+    assert clock.share(0, 2, reserve=100) == pytest.approx(600, abs=1)
     assert clock.share(1, 3, reserve=100) == pytest.approx(450, abs=1)
     assert clock.share(2, 3, reserve=100) == pytest.approx(900, abs=1)
     assert clock.share(0, 1, reserve=0) == pytest.approx(1000, abs=1)

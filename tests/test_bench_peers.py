@@ -121,6 +121,11 @@ def test_a_peer_that_fails_costs_its_own_rows_only() -> None:
 def test_no_round_is_begun_that_would_end_too_late() -> None:
     found = measure([willing("time.sleep(0.2)")], 1000, 0.1, time.monotonic() + 2, lambda *_: None)
     assert 1 <= found.rounds < 12
+    assert 0.2 <= found.least < 20
+
+
+def test_there_is_one_round_at_least() -> None:
+    assert measure([willing()], 5, 0.1, time.monotonic() - 1, lambda *_: None).rounds == 1
 
 
 def willing(nap: str = "pass") -> Peer:

@@ -213,7 +213,7 @@ def run_published(options: argparse.Namespace) -> None:
 def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("bench", help="the lab's step against others' and against the machine, in turn")
     parser.add_argument("--names", metavar="A,B", help="of keras, torch_loop, lightning_plain, bare, lab_eager, ...")
-    parser.add_argument("--batch-sizes", metavar="N,M", help="the first has half of the time (default: 64,32,128)")
+    parser.add_argument("--batch-sizes", metavar="N,M", help="the first has twice the time (default: 64,32,128)")
     parser.add_argument("--precisions", metavar="A,B", help="of 32-true, 16-mixed, bf16-mixed")
     parser.add_argument("--model", default="resnet56v2")
     parser.add_argument("--rounds", type=int, default=12, help="at most, at each batch size (default: 12)")

@@ -23,11 +23,9 @@ class Clock:
         return self.budget - self.elapsed
 
     def share(self, number: int, of: int, reserve: float) -> float:
-        """Seconds for part `number` (from 0): half of what is left for the first, then equal parts of the rest."""
+        """Seconds for part `number` (from 0) of what is left: the first has twice as much as each of the others."""
         left = max(0.0, self.left - reserve)
-        if number == 0 and of > 1:
-            return left / 2
-        return left / (of - number)
+        return 2 * left / (of + 1) if number == 0 else left / (of - number)
 
     def say(self, what: str) -> None:
         left = timedelta(seconds=max(0, round(self.left)))

@@ -35,11 +35,13 @@ def bench(options: Options) -> dict[str, Any]:
     clock.say("measuring the machine's copy and matmul rates")
     content = machine(options, clock)
     out = options.out or Path("results/bench") / slug(content["machine"]["device"]) / "bench.json"
+    least = 0.0
     for number, setting in enumerate(options.settings):
-        if clock.left <= 0:
+        if clock.left <= least:
             content["left_out"].append(vars(setting) | {"name": "all", "reason": "the budget was spent"})
             continue
-        content["rows"] += setting_rows(options, setting, content, clock, number, out)
+        found, least = setting_rows(options, setting, content, clock, number, out)
+        content["rows"] += found
     several_at_once(options, content, clock, out)
     if not content["rows"]:
         write_json(out, content)
@@ -82,8 +84,8 @@ def machine(options: Options, clock: Clock) -> dict[str, Any]:
 
 def setting_rows(
     options: Options, setting: Setting, content: dict[str, Any], clock: Clock, number: int, out: Path
-) -> list[dict[str, Any]]:
-    """The rows of one setting, its part of the time being a half for the first one, and equal parts for the others."""
+) -> tuple[list[dict[str, Any]], float]:
+    """(the rows of one setting, the seconds that it took for a start and one round)."""
     names, left_out = expected(options, setting)
     roof = next((r for r in content["roofline"] if r["precision"] == setting.precision), None)
     share = clock.share(number, len(options.settings), reserve=CONCURRENT_SECONDS * len(options.counts))
@@ -102,7 +104,7 @@ def setting_rows(
             left_out[name] = measured.failed.get(name, "the budget was spent")
     content["left_out"] += [{"name": n, "reason": why} | vars(setting) for n, why in left_out.items()]
     content["comparisons"] += [entry | vars(setting) for entry in comparisons(measured)]
-    return rows(measured, setting, roof)
+    return rows(measured, setting, roof), measured.least
 
 
 def several_at_once(options: Options, content: dict[str, Any], clock: Clock, out: Path) -> None:
@@ -112,7 +114,7 @@ def several_at_once(options: Options, content: dict[str, Any], clock: Clock, out
     for count in options.counts:
         clock.say(f"{count} at once")
         try:
-            if clock.left < CONCURRENT_SECONDS and content["rows"]:
+            if clock.left < CONCURRENT_SECONDS:
                 raise PeerFailed("the budget was spent")
             content["concurrent"].append(run_together(options, setting, count, name, max(clock.left, 60.0)))
         except PeerFailed as error:

@@ -106,7 +106,7 @@ class Options:
 
     @property
     def settings(self) -> list[Setting]:
-        """The first is the main one: half of the time is its own."""
+        """The first is the main one, and has twice the time of each other."""
         usual = ("16-mixed", "bf16-mixed", "32-true") if self.device == "cuda" else ("32-true",)
         return [Setting(size, precision) for size in self.sizes for precision in self.precisions or usual]
 

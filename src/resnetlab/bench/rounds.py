@@ -26,6 +26,7 @@ class Measured:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     between_epochs: dict[str, list[float]] = field(default_factory=dict)
+    least: float = 0.0  # seconds for start, warm-up and one round: what such a setting takes at least
 
     @property
     def rounds(self) -> int:
@@ -39,11 +40,12 @@ def measure(
     deadline: float,
     tell: Callable[[Measured, str], None],
 ) -> Measured:
-    """Rounds of turns of so many seconds each, as many as there is time for until the deadline (time.monotonic).
+    """Rounds of turns of so many seconds each, as many as there is time for until the deadline (time.monotonic), but
+    one at least: a warm-up may have taken it all.
 
     tell: called after each part with what there is so far. Ends the peers.
     """
-    measured, ready = Measured(), []
+    measured, ready, begun = Measured(), [], time.monotonic()
     with ExitStack() as stack:
         for peer in peers:
             stack.enter_context(peer)
@@ -57,12 +59,13 @@ def measure(
         longest = 0.0
         for number in range(rounds):
             start = time.monotonic()
-            if not ready or start + longest > deadline:
+            if not ready or (number > 0 and start + longest > deadline):
                 break
             for peer in order_of(ready, number):
                 if not attempt(peer, measured, lambda peer=peer: take_turn(peer, measured, seconds)):  # type: ignore[misc]
                     ready.remove(peer)
             longest = max(longest, time.monotonic() - start)
+            measured.least = measured.least or time.monotonic() - begun
             tell(measured, f"round {number + 1} of {rounds}")
     return measured
 
@@ -102,7 +105,7 @@ def begin(peer: Peer, measured: Measured, deadline: float) -> None:
 def warm_up(peer: Peer, measured: Measured, seconds: float, deadline: float) -> None:
     """The first step, in which things are compiled and chosen, and half a turn; neither is counted."""
     start = time.monotonic()
-    peer.turn(patience(deadline, 30.0), steps=1)
+    peer.turn(patience((start + deadline) / 2, 30.0), steps=1)  # half of the time: the others want their rounds
     first = time.monotonic() - start
     if first > 0.5 * seconds:  # a first step that long was more than a step, or has warmed up by itself
         peer.turn(patience(deadline, 30.0), steps=1)
