@@ -35,14 +35,17 @@ def bench(options: Options) -> dict[str, Any]:
     clock.say("measuring the machine's copy and matmul rates")
     content = machine(options, clock)
     out = options.out or Path("results/bench") / slug(content["machine"]["device"]) / "bench.json"
-    least = 0.0
-    for number, setting in enumerate(options.settings):
-        if clock.left <= least:
-            content["left_out"].append(vars(setting) | {"name": "all", "reason": "the budget was spent"})
-            continue
-        found, least = setting_rows(options, setting, content, clock, number, out)
-        content["rows"] += found
-    several_at_once(options, content, clock, out)
+    try:
+        least = 0.0
+        for number, setting in enumerate(options.settings):
+            if clock.left <= least:
+                content["left_out"].append(vars(setting) | {"name": "all", "reason": "the budget was spent"})
+                continue
+            found, least = setting_rows(options, setting, content, clock, number, out)
+            content["rows"] += found
+        several_at_once(options, content, clock, out)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted; what was measured until then is in {out}") from None
     if not content["rows"]:
         write_json(out, content)
         reasons = "; ".join(f"{entry['name']}: {entry['reason']}" for entry in content["left_out"])

@@ -53,6 +53,7 @@ def main() -> None:
     wire, spec = Wire(), Spec.read()
     device = torch.device(spec.device)
     cuda = device.type == "cuda"
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU, which is what torch's convolutions use there by default
     precisions = spec.names or ("32-true",)
     mib, side = (2048, 8192) if cuda else (256, 2048)
     wire.say(
