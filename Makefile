@@ -42,8 +42,8 @@ report: $(READY)  ## a table of the runs in DIR (default: outputs), and a page o
 tensorboard: $(READY)  ## TensorBoard on the runs in DIR (default: outputs)
 	$(BIN)/tensorboard --logdir $(DIR)
 
-bench: $(READY)  ## the lab's step against a bare PyTorch loop's, in turn in one run
-	$(BIN)/resnetlab bench
+bench: $(READY)  ## the lab against others and against the machine, 11 minutes; make bench ARGS="--names bare,lab_eager"
+	$(BIN)/resnetlab bench $(ARGS)
 
 gpu-campaign: $(READY)  ## bench, GPU tests and the published runs within BUDGET_S seconds; the same again goes on
 	$(BIN)/resnetlab campaign --budget $(BUDGET_S)

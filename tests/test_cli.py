@@ -1,7 +1,6 @@
-"""The resnetlab command: its tables, its refusals, its bench."""
+"""The resnetlab command: its tables and its refusals."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -117,19 +116,3 @@ def test_evaluate_prints_the_figures(capsys: pytest.CaptureFixture[str]) -> None
         printed = capsys.readouterr().err
         assert wanted in printed
         assert printed.count("\n") == 1
-
-
-def test_bench_writes_the_contracts_json(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["bench", "--steps", "12", "--turn", "2", "--batch-size", "4", "--model", "resnet20v2"]
-    assert main([*arguments, "--out", "bench.json"]) == 0
-    content = json.loads(Path("bench.json").read_text())
-    assert {row["name"] for row in content["rows"]} == {"lab_eager", "bare", "pipeline"}
-    for row in content["rows"]:
-        assert {"batch_size", "precision", "images_per_second", "ratio_to_bare", "rounds"} <= set(row)
-        assert (row["rounds"], row["steps_per_round"]) == (6, 2)
-        assert row["ratio_95"][0] <= row["ratio_to_bare"] <= row["ratio_95"][1]
-    bare = next(row for row in content["rows"] if row["name"] == "bare")
-    assert bare["ratio_to_bare"] == 1.0
-    assert {"device", "cores", "threads", "torch"} <= set(content["machine"])
-    assert content["seconds_between_epochs"] > 0
-    assert not Path("outputs").exists()

@@ -211,19 +211,43 @@ def run_published(options: argparse.Namespace) -> None:
 
 
 def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("bench", help="the lab's step against a bare loop's, in turn in one run")
-    parser.add_argument("--steps", type=int, default=90, help="measured steps of each kind, at least (default: 90)")
-    parser.add_argument("--turn", type=int, default=1, help="steps in a row of each kind (default: 1; a GPU wants 50)")
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser = commands.add_parser("bench", help="the lab's step against others' and against the machine, in turn")
+    parser.add_argument("--names", metavar="A,B", help="of keras, torch_loop, lightning_plain, bare, lab_eager, ...")
+    parser.add_argument("--batch-sizes", metavar="N,M", help="the first has twice the time (default: 64,32,128)")
+    parser.add_argument("--precisions", metavar="A,B", help="of 32-true, 16-mixed, bf16-mixed")
     parser.add_argument("--model", default="resnet56v2")
-    parser.add_argument("--out", type=Path, help="write the table as JSON")
+    parser.add_argument("--rounds", type=int, default=12, help="at most, at each batch size (default: 12)")
+    parser.add_argument("--seconds-per-turn", type=float, default=5.0, metavar="S", help="default: 5")
+    parser.add_argument("--budget", type=float, default=660.0, metavar="S", help="seconds in all (default: 660)")
+    parser.add_argument("--concurrent", metavar="N,M", help="processes of the lab at once; empty for none")
+    parser.add_argument("--keras-python", metavar="PATH", help="a Python that has keras and tensorflow")
+    parser.add_argument("--images", type=int, default=50_000, metavar="N", help="training images (default: 50000)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="of the others' DataLoader (default: the cores, 2 to 8)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: results/bench/<device>/bench.json")
     parser.set_defaults(command=run_bench)
 
 
 def run_bench(options: argparse.Namespace) -> None:
-    from resnetlab.bench import bench
+    from resnetlab.bench import Options, bench
+    from resnetlab.bench.options import names, numbers
 
-    bench(options.model, options.steps, options.turn, options.batch_size, options.out)
+    asked = Options(
+        model=options.model,
+        names=names(options.names),
+        batch_sizes=numbers("--batch-sizes", options.batch_sizes),
+        precisions=names(options.precisions),
+        rounds=options.rounds,
+        seconds=options.seconds_per_turn,
+        budget=options.budget,
+        concurrent=numbers("--concurrent", options.concurrent),
+        keras_python=options.keras_python,
+        images=options.images,
+        workers=options.workers,
+        out=options.out,
+    )
+    bench(asked)
 
 
 def add_campaign(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

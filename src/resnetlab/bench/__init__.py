@@ -1,0 +1,6 @@
+"""`resnetlab bench`: the lab's step, measured in turn against what others would use, and against the machine."""
+
+from resnetlab.bench.command import bench
+from resnetlab.bench.options import NAMES, Options
+
+__all__ = ["NAMES", "Options", "bench"]

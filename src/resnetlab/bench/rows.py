@@ -1,0 +1,85 @@
+"""The rows of the table: medians over rounds and their intervals."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from scipy import stats
+
+from resnetlab.bench.options import NAMES, Setting
+from resnetlab.bench.rounds import Measured
+
+__all__ = ["comparisons", "rows"]
+
+FINE = ("lab_eager", "bare")  # in one process, in turn every few steps
+LABS = ("lab_eager", "lab_compile", "lab_graph")
+
+Grains = list[list[float]]
+
+
+def rows(measured: Measured, setting: Setting, roof: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """One row for each name that has taken a turn. roof: the setting's roofline."""
+    return [row(name, measured, setting, roof) for name in NAMES if measured.turns.get(name)]
+
+
+def row(name: str, measured: Measured, setting: Setting, roof: dict[str, Any] | None) -> dict[str, Any]:
+    """ratio_to_bare: seconds over the bare loop's, within each round, or for FINE within each grain."""
+    turns, facts = measured.turns[name], measured.facts[name]
+    found = [rate(grains) for grains in turns]
+    median = statistics.median(found)
+    ratios = ratios_of(name, "bare", measured.turns)
+    between = measured.between_epochs.get(name)
+    return {
+        "name": name,
+        "batch_size": setting.batch_size,
+        "precision": setting.precision,
+        "images_per_second": median,
+        "images_per_second_95": interval(found),
+        "images_per_second_rounds": found,
+        "seconds_per_step": setting.batch_size / median,
+        "rounds": len(found),
+        "ratio_to_bare": statistics.median(ratios) if ratios else None,
+        "ratio_95": interval(ratios),
+        "ratios": len(ratios),
+        "share_of_roofline": median / roof["images_per_second"] if roof else None,
+        "peak_mib": facts.get("peak_mib"),
+        "first_step_seconds": facts.get("first_step_seconds"),
+        "warm_up_seconds": facts.get("warm_up_seconds"),
+        "seconds_between_epochs": statistics.median(between) if between else None,
+        "parameters": facts.get("parameters"),
+        "version": facts.get("version"),
+    }
+
+
+def rate(grains: Grains) -> float:
+    """Images a second of a turn."""
+    return sum(images for images, _ in grains) / sum(seconds for _, seconds in grains)
+
+
+def ratios_of(name: str, other: str, turns: dict[str, list[Grains]]) -> list[float]:
+    """How many times as long `name` takes for an image as `other` does, within each round, or grain."""
+    pairs = list(zip(turns.get(name, []), turns.get(other, []), strict=False))
+    if name in FINE and other in FINE:
+        grains = [pair for mine, theirs in pairs for pair in zip(mine, theirs, strict=True)]
+        return [rate([theirs]) / rate([mine]) for mine, theirs in grains]
+    return [rate(theirs) / rate(mine) for mine, theirs in pairs]
+
+
+def interval(values: Sequence[float]) -> list[float] | None:
+    """The 95 % interval of the median, from ranks alone; None for fewer than six values, which give none."""
+    if len(values) < 6:
+        return None
+    found = stats.quantile_test(list(values), p=0.5).confidence_interval(0.95)
+    return [found.low, found.high] if math.isfinite(found.low) and math.isfinite(found.high) else None
+
+
+def comparisons(measured: Measured) -> list[dict[str, Any]]:
+    """How many times as fast the lab is as each of the others, engine by engine."""
+    found = []
+    for lab in (name for name in LABS if measured.turns.get(name)):
+        for other in (name for name in NAMES if name not in LABS and measured.turns.get(name)):
+            times = [1 / ratio for ratio in ratios_of(lab, other, measured.turns)]
+            entry = {"name": lab, "over": other, "times": statistics.median(times), "times_95": interval(times)}
+            found.append(entry | {"n": len(times)})
+    return found
