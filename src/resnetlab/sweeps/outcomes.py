@@ -127,8 +127,8 @@ class SweepFolder:
 def attempt(config: Config, log: Path, explain: Callable[[BaseException], str], watch: Watch | None = None) -> Outcome:
     """Trains what is left to train. A failure is an outcome like any other, its traceback in the log.
 
-    log: in the sweep's folder. explain: an error of ours or of the system's in one line (`refusal`). watch: may end the run
-    after an epoch, which then is pruned.
+    log: in the sweep's folder. explain: an error of ours or of the system's in one line (`refusal`). watch: may end the
+    run after an epoch, which then is pruned.
     """
     from resnetlab.run import train  # brings Lightning, whose seconds a sweep of other processes does without
 
