@@ -3,14 +3,21 @@
 import os
 import re
 import signal
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from conftest import tiny
 from resnetlab import ConfigError
 from resnetlab.folders import RunFolder
 from resnetlab.sweeps import machine
+from resnetlab.sweeps.jobs import Job, work_off
 from resnetlab.sweeps.machine import check_launcher
+from resnetlab.sweeps.outcomes import SweepFolder
+from resnetlab.sweeps.ray_tasks import RayTasks
+from resnetlab.worker import train_task
 from test_sweeps import assert_equal, table_of
 from test_sweeps_killed import (
     check,
@@ -102,6 +109,41 @@ def test_a_killed_job_of_submitit_hides_no_other_and_the_same_command_goes_on() 
 def send(number: int, parent: int, run: RunFolder) -> None:
     """Sends the signal to the process that trains the run."""
     os.kill(next(pid for pid in descendants_of(parent) if holds(pid, run.lock)), number)
+
+
+def nodes(monkeypatch: pytest.MonkeyPatch, *found: tuple[bool, float, float]) -> None:
+    """What Ray says of its nodes: (alive, CPUs, GPUs) of each."""
+    told = [
+        {"Alive": alive, "Resources": {"CPU": cpus, **({"GPU": gpus} if gpus else {})}} for alive, cpus, gpus in found
+    ]
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: told))
+
+
+def tasks(cpus: int, gpus: float) -> RayTasks:
+    engine = RayTasks(train_task, "auto", cpus, gpus, retries=0)
+    engine.remote = SimpleNamespace(options=lambda **_: pytest.fail("has put a task that no node can take"))
+    return engine
+
+
+def test_a_job_of_ray_needs_its_room_on_one_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes(monkeypatch, (True, 3.0, 0.0), (True, 3.0, 1.0), (False, 64.0, 8.0))
+    assert [tasks(cpus, 0).places() for cpus in (1, 2, 3, 4)] == [6, 2, 2, 0]
+    assert [tasks(1, gpus).places() for gpus in (0.1, 0.3, 0.5, 1.0, 2.0)] == [3, 3, 2, 1, 0]
+    one = Job(0, "", [], tiny())
+    assert [tasks(2, 0).free([one] * count) for count in (0, 1, 2)] == [True, True, False]
+
+
+def test_jobs_that_no_node_of_ray_has_room_for_fail_and_say_what_to_change(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes(monkeypatch, (True, 3.0, 0.0), (True, 3.0, 0.0))
+    jobs = [Job(number, f"wd=0.{number}", [], tiny(f"wd=0.{number}")) for number in (1, 2)]
+    folder = SweepFolder.open("some")
+    os.environ.pop(SweepFolder.VARIABLE)
+    work_off(jobs, folder, tasks(4, 0.5), lambda: None)
+    reason = "no node of Ray's cluster has 4 CPU and 0.5 GPU: change hydra.launcher.num_cpus or num_gpus"
+    assert [job.outcome.reason for job in jobs if job.outcome] == [reason] * 2
+    assert capsys.readouterr().err == "".join(f"error: wd=0.{number}: {reason}\n" for number in (1, 2))
 
 
 def test_values_that_a_launcher_cannot_have_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,10 @@ import os
 import random
 import re
 import signal
+import subprocess
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -23,11 +26,13 @@ from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.containment import contained
 from resnetlab.files import read_rows, write_rows
 from resnetlab.folders import RunFolder, run_folder
+from resnetlab.refusals import refusal
 from resnetlab.sweeps import display, machine
 from resnetlab.sweeps.display import Display
-from resnetlab.sweeps.jobs import Job
+from resnetlab.sweeps.jobs import Job, work_off
 from resnetlab.sweeps.machine import Share, check_launcher, share
 from resnetlab.sweeps.outcomes import Outcome, SweepFolder, attempt
+from resnetlab.sweeps.processes import Processes
 from resnetlab.sweeps.table import collect, exit_status, table_lines
 from test_run import deterministic
 
@@ -72,16 +77,100 @@ def test_a_failing_job_hides_no_other_and_the_table_and_the_status_tell(sweep) -
 
 
 def test_an_error_of_any_kind_is_an_outcome(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "Tried to allocate 2 GiB. " * 10_000
+
     def no_memory(*arguments, **keywords):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nSecond line")
+        raise torch.OutOfMemoryError(f"CUDA out of memory. {long}\nSecond line")
 
     with monkeypatch.context() as patched:
         patched.setattr(RUN, "describe", no_memory)
-        outcome = attempt(tiny(), Path("log"))
+        outcome = attempt(tiny(), Path("log"), refusal)
     assert (outcome.status, outcome.objective) == ("failed", None)
-    assert outcome.reason == "OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB."
+    assert outcome.reason == f"OutOfMemoryError: CUDA out of memory. {long}"[:500] + "..."
     assert "Second line" in Path("log").read_text()
-    assert attempt(tiny(), Path("log")).status == "finished"
+    with monkeypatch.context() as patched:
+        long = ""
+        patched.setattr(RUN, "describe", no_memory)
+        assert attempt(tiny(), Path("log"), refusal).reason == "OutOfMemoryError: CUDA out of memory. "
+    assert attempt(tiny(), Path("log"), refusal).status == "finished"
+
+
+def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the job is started again with the same overrides: it was killed, or put back into the queue."""
+    forced = tiny("epochs=1", "force=true")
+    run(tiny("epochs=1"))
+    folder = SweepFolder.open("default")
+    os.environ.pop(SweepFolder.VARIABLE)
+    original = RUN.fit
+
+    def kill(*arguments):
+        original(*arguments)
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RUN, "fit", kill)
+        assert attempt(forced, folder.log(0), refusal).status == "failed"
+    assert not run_folder(forced).summary.exists()  # of the run before
+    assert attempt(forced, folder.log(0), refusal).status == "finished"
+    earlier = json.loads(run_folder(forced).manifest.read_text())["earlier"]
+    assert len(earlier) == 1  # has gone on from the checkpoint
+    assert attempt(forced, folder.log(1), refusal).status == "skipped"  # an equal job
+    other = SweepFolder.open("default")
+    os.environ.pop(SweepFolder.VARIABLE)
+    assert attempt(forced, other.log(0), refusal).status == "finished"
+    assert "earlier" not in json.loads(run_folder(forced).manifest.read_text())
+
+
+@dataclass
+class Shells(Processes):
+    """Processes of a shell's command instead of a run's."""
+
+    command: str
+
+    def __post_init__(self) -> None:
+        super().__init__(Share(1, 1), retries=0)
+
+    def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
+        job.handle = subprocess.Popen(["sh", "-c", self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("""printf '{"status": "fin'""", "ended with exit status 0 and without a word"),
+        ("printf 3; exit 1", "ended with exit status 1 and without a word"),
+        ("""printf '{"state": "finished"}'; kill -9 $$""", "killed by signal 9 (SIGKILL; the system does that when"),
+    ],
+)
+def test_what_a_process_says_and_cannot_be_read_is_not_a_word(command: str, reason: str) -> None:
+    folder = SweepFolder.open("some")
+    os.environ.pop(SweepFolder.VARIABLE)
+    (job,) = work_off([Job(0, "", [], tiny())], folder, Shells(command), lambda: None)
+    assert job.outcome is not None
+    assert job.outcome.status == "failed"
+    assert job.outcome.reason.startswith(reason)
+
+
+def test_an_interrupted_sweep_keeps_what_was_said_before(capsys: pytest.CaptureFixture[str]) -> None:
+    """Between two looks at it, or while it was asked to end."""
+    folder = SweepFolder.open("some")
+    os.environ.pop(SweepFolder.VARIABLE)
+    job = Job(0, "wd=0.1", [], tiny())
+    engine = Shells("""printf '{"status": "finished", "objective": 0.5}'""")
+    engine.ended = lambda job: False  # type: ignore[method-assign]
+
+    def interrupt() -> None:
+        job.handle.wait()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work_off([job], folder, engine, interrupt)
+    outcomes = collect(folder, {0: "wd=0.1", 1: "wd=0.2"}, lost="interrupted")
+    assert table_lines(outcomes, {}, "final_val_acc")[1:] == [
+        "0    wd=0.1  finished     0.5000",
+        "1            interrupted  -              interrupted",
+        "1 finished, 1 interrupted of 2 jobs",
+    ]
 
 
 def test_the_launcher_returns_the_objectives_and_starts_nothing_for_what_is_finished(
@@ -184,7 +273,7 @@ def test_the_display_says_what_is_done_running_and_left(
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     jobs = jobs_with_files()
     show = Display(jobs, "auto")
-    jobs[0].process = object()
+    jobs[0].handle = object()
     for _ in range(300):  # half a minute, nothing new after the first look
         now[0] += 0.1
         show()
@@ -197,7 +286,7 @@ def test_the_display_says_what_is_done_running_and_left(
     assert (
         capsys.readouterr().out == f"{head} 0:0{seconds // 60}:{seconds % 60:02}; wd=0.1: epoch 4/10 val_acc 0.4000\n"
     )
-    jobs[0].process, jobs[0].outcome = None, Outcome("finished", 0.9)
+    jobs[0].handle, jobs[0].outcome = None, Outcome("finished", 0.9)
     now[0] += 9.0
     show()
     assert capsys.readouterr().out == ""  # not yet
@@ -208,7 +297,7 @@ def test_the_display_says_what_is_done_running_and_left(
 
 def test_the_display_on_a_terminal_is_one_that_stays_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = jobs_with_files()
-    jobs[0].process = object()
+    jobs[0].handle = object()
     with Path("screen").open("w") as screen:
         monkeypatch.setattr(
             display, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100, highlight=False)
@@ -260,6 +349,18 @@ def test_what_happens_inside_stays_inside() -> None:
         inside = state()
     assert all(a != b for a, b in zip(before, inside, strict=True))
     assert state() == before
+
+
+@pytest.mark.filterwarnings("ignore:.*TF32 behavior")
+def test_a_precision_of_torchs_new_flags_is_kept() -> None:
+    """torch.get_float32_matmul_precision() refuses to answer then."""
+    with contained():
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        with contained():
+            torch.backends.cuda.matmul.fp32_precision = "ieee"
+            torch.backends.cudnn.conv.fp32_precision = "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_what_an_error_leaves_stays_inside() -> None:

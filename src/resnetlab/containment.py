@@ -6,7 +6,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,8 @@ def contained(threads: int | None = None) -> Iterator[None]:
 def torch_settings() -> Iterator[tuple[Any, ...]]:
     """Calls that bring back torch's settings as they are now."""
     yield torch.set_num_threads, torch.get_num_threads()
-    yield torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
+    with suppress(RuntimeError):  # torch's refusal where the user has set a flag below: then they say it all
+        yield torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
     for module, name in FLAGS:
         yield setattr, module, name, getattr(module, name)
     yield torch.set_default_dtype, torch.get_default_dtype()

@@ -47,11 +47,8 @@ def train(log: Path, overrides: list[str]) -> "Outcome":
 
     try:
         config = compose(*overrides)
-    except Exception as error:  # its parent has composed it: files have changed since
-        return failure(error, refusal(error), log)
-    try:
         watch = watch_of(SweepFolder(log.parent), int(log.stem.removeprefix("job-")))
-    except Exception as error:
+    except Exception as error:  # its parent has composed it: files have changed since
         return failure(error, refusal(error), log)
     return attempt(config, log, refusal, watch)
 

@@ -3,14 +3,16 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PLAN", "Planned", "asked_seeds", "plan", "run_key", "studies", "sweep_folders"]
+__all__ = ["PLAN", "Planned", "asked_seeds", "plan", "renamed", "run_key", "studies", "sweep_folders"]
 
 PLAN = "sweep.json"
+RUN = re.compile(r"[^/]+/[^/]+/seed=\d{1,18}")
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Planned:
     run: str
     label: str
     epochs: int
+    number: int
 
     @property
     def configuration(self) -> tuple[str, str]:
@@ -61,17 +64,35 @@ def plan(sweep: Path) -> list[Planned]:
 
 
 def sound(jobs: Iterable[Any]) -> Iterator[Planned]:
-    for job in jobs:
+    for number, job in enumerate(jobs):
         if not isinstance(job, Mapping):
             continue
         run, label, epochs = (job.get(key) for key in ("run", "label", "epochs"))
-        if (
-            isinstance(run, str)
-            and re.fullmatch(r"[^/]+/[^/]+/seed=\d{1,18}", run)
-            and isinstance(label, str)
-            and isinstance(epochs, int)
-        ):
-            yield Planned(run, label, epochs)
+        if isinstance(run, str) and RUN.fullmatch(run) and isinstance(label, str) and isinstance(epochs, int):
+            yield Planned(run, label, epochs, number)
+
+
+def renamed(jobs: Sequence[Planned], end: Callable[[str], str]) -> list[Planned]:
+    """With the runs that the outcomes name: a machine without a GPU plans others than one with a GPU trains.
+
+    end: a job's outcome file -> its run, "" if it names none. A job without one goes with its configuration.
+    """
+    ends = {job.number: run for job in jobs if RUN.fullmatch(run := end(f"job-{job.number}.json"))}
+    moved = {job.configuration: ends[job.number] for job in jobs if ends.get(job.number, job.run) != job.run}
+
+    def run_of(job: Planned) -> str:
+        other = moved.get(job.configuration, job.run)
+        return ends.get(job.number) or f"{other.rpartition('/')[0]}/seed={job.seed}"
+
+    return [replace(job, run=run_of(job)) for job in jobs]
+
+
+def run_at(sweep: Path, name: str) -> str:
+    """The run that an outcome names."""
+    try:
+        return run_key(str(json.loads((sweep / name).read_text())["folder"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return ""
 
 
 def asked_seeds(runs: Iterable[Path]) -> dict[tuple[str, str], set[int]]:
@@ -79,6 +100,6 @@ def asked_seeds(runs: Iterable[Path]) -> dict[tuple[str, str], set[int]]:
     found: dict[tuple[str, str], set[int]] = {}
     for study in studies(runs):
         for sweep in sweep_folders(study):
-            for job in plan(sweep):
+            for job in renamed(plan(sweep), partial(run_at, sweep)):
                 found.setdefault(job.configuration, set()).add(job.seed)
     return found

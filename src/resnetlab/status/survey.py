@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resnetlab.report.asked import PLAN, Planned, plan, run_key, studies, sweep_folders
+from resnetlab.report.asked import PLAN, Planned, plan, renamed, run_key, studies, sweep_folders
 from resnetlab.report.collect import grouped, run_paths
 from resnetlab.report.configurations import label
 from resnetlab.report.runs import Run
@@ -70,12 +70,20 @@ class Surveyor:
         sweeps = [sweep for study in studies(paths) for sweep in sweep_folders(study)]
         ends = self.ends(sweeps)
         met = {one.key for one in facts}
-        planned = {job.run: job for sweep in sweeps for job in self.remembered(sweep / PLAN, plan_at)}
+        planned = {job.run: job for sweep in sweeps for job in self.planned(sweep)}
         absent = [job for run, job in planned.items() if run not in met]
         facts += [without_folder(job) for job in absent if job.run in ends and ends[job.run][1] in ENDED_BADLY]
         labels, locks = labelled(facts), Locks.look()
         runs = [state(one, labels[one.run.path], locks, ends.get(one.key), now) for one in facts]
         return Survey(sorted(runs, key=rank), [job for job in absent if job.run not in ends])
+
+    def planned(self, sweep: Path) -> list[Planned]:
+        """Its jobs, with the runs that their outcomes name."""
+
+        def end(name: str) -> str:
+            return next(iter(self.remembered(sweep / name, end_at)), "")
+
+        return renamed(self.remembered(sweep / PLAN, plan_at), end)
 
     def ends(self, sweeps: Iterable[Path]) -> dict[str, tuple[float, str, str]]:
         """{run: (when, status, reason)} of the newest outcome of each run."""

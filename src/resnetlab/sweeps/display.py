@@ -55,7 +55,7 @@ class Display:
 
     def look(self) -> None:
         """Reads how far the runs are and shows it."""
-        states = [self.state(job) for job in self.jobs if job.process is not None]
+        states = [self.state(job) for job in self.jobs if job.handle is not None]
         head = self.head(len(states))
         if self.live is not None:
             grid = Table.grid(padding=(0, 2))

@@ -19,7 +19,7 @@ POLL_SECONDS = 0.1
 
 @dataclass
 class Job:
-    """One run, and what trains it while something does: a process, or a cluster's task."""
+    """One run. handle: by which its engine knows what trains it, while something does: a process, or a task of Ray."""
 
     number: int
     label: str
@@ -28,7 +28,7 @@ class Job:
     outcome: Outcome | None = None
     starts: int = 0
     slot: int = 0
-    process: Any = None
+    handle: Any = None
     run: RunFolder = field(init=False)
 
     def __post_init__(self) -> None:
@@ -44,21 +44,22 @@ class Engine(Protocol):
         """Whether one more can be started."""
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
-        """Gives the job its process."""
+        """Has the job trained, and gives it its handle. Raises OSError if that cannot be."""
 
-    def ended(self, job: Job) -> bool: ...
+    def ended(self, job: Job) -> bool:
+        """Whether what trains the job has come to an end, in whatever way."""
 
     def conclusion(self, job: Job, log: Path) -> Outcome | None:
-        """What a process that has ended leaves, and takes it from the job; None if it shall be started again."""
+        """What became of a job that has ended, its handle taken from it; None if it shall be started again."""
 
-    def stop(self, running: Sequence[Job]) -> None:
-        """Ends the processes, if there are any left."""
+    def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
+        """Ends the training of these jobs, and returns the outcomes of those that came to their own end before."""
 
 
 def work_off(jobs: Sequence[Job], folder: SweepFolder, engine: Engine, watch: Callable[[], None]) -> Sequence[Job]:
     """Gives every job its outcome: those that are finished at once, the others as the engine has room.
 
-    watch: called several times a second. When interrupted it ends the processes, and raises KeyboardInterrupt.
+    watch: called several times a second. When interrupted it ends the training, and raises KeyboardInterrupt.
     """
     waiting = [job for job in jobs if job.outcome is None]
     running: list[Job] = []
@@ -67,7 +68,7 @@ def work_off(jobs: Sequence[Job], folder: SweepFolder, engine: Engine, watch: Ca
             while engine.free(running) and (job := next_job(waiting, running)) is not None:
                 waiting.remove(job)
                 start(job, folder, engine, running)
-                running += [job] if job.process else []
+                running += [job] if job.handle else []
             for job in [job for job in running if engine.ended(job)]:
                 running.remove(job)
                 settle(job, engine.conclusion(job, folder.log(job.number)), folder)
@@ -75,7 +76,8 @@ def work_off(jobs: Sequence[Job], folder: SweepFolder, engine: Engine, watch: Ca
             watch()
             time.sleep(POLL_SECONDS)
     finally:
-        engine.stop(running)
+        for job, outcome in engine.stop(running):
+            settle(job, outcome, folder)
     return jobs
 
 

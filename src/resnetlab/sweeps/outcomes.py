@@ -7,7 +7,7 @@ import os
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,15 +24,18 @@ from resnetlab.summary import Summary
 
 __all__ = ["NOTHING", "Outcome", "SweepFolder", "attempt", "failure", "skip_if_completed"]
 
+BEGAN = "began"  # a file that tells when a sweep began, by the clock that tells when a run did
+LONGEST = 500  # letters of a reason: it has to fit into a pipe and into a table
 PATIENCE = 3.0  # seconds that a job waits for the lock of its run: a process that was killed takes a moment to end
 NOTHING = math.nan  # the objective of a run that has none: neither good nor bad, so no sweeper may learn from it
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """status: finished | diverged | pruned | failed | skipped. reason: why, if it is not finished. log: more on it.
+    """status: finished | diverged | pruned | failed | skipped | interrupted. reason: why, if it is not finished; one
+    line. log: more on it. diverged: of a run that was skipped too.
 
-    diverged: of a run that was skipped too.
+    interrupted: what a table says of a job that has left nothing because its sweep was ended.
     """
 
     status: str
@@ -68,6 +71,7 @@ class SweepFolder:
         """A new folder, and the current one of this process and those that it starts."""
         path = OUTPUTS / study / "sweeps" / f"{datetime.now():%Y-%m-%d-%H%M%S}-{os.getpid()}"
         path.mkdir(parents=True, exist_ok=True)
+        (path / BEGAN).touch()
         os.environ[cls.VARIABLE] = str(path)
         cls.opened[str(path)] = folder = cls(path)
         return folder
@@ -120,16 +124,16 @@ class SweepFolder:
         return found
 
 
-def attempt(
-    config: Config, log: Path, explain: Callable[[BaseException], str] = first_line, watch: Watch | None = None
-) -> Outcome:
+def attempt(config: Config, log: Path, explain: Callable[[BaseException], str], watch: Watch | None = None) -> Outcome:
     """Trains what is left to train. A failure is an outcome like any other, its traceback in the log.
 
-    watch: may end the run after an epoch, which then is pruned.
+    log: in the sweep's folder. explain: an error of ours or of the system's in one line (`refusal`). watch: may end the
+    run after an epoch, which then is pruned.
     """
     from resnetlab.run import train  # brings Lightning, whose seconds a sweep of other processes does without
 
     folder = str(run_folder(config).path)
+    config = forced_once(config, log.parent)
     try:
         if (done := skip_if_completed(config)) is not None:
             return done
@@ -142,10 +146,20 @@ def attempt(
     except (LabError, OSError) as error:
         return failure(error, explain(error), log, folder)
     except Exception as error:
-        return failure(error, f"{type(error).__name__}: {explain(error)}", log, folder)
+        return failure(error, f"{type(error).__name__}: {first_line(error)}", log, folder)
     finally:
         gc.collect()  # a module and its trainer refer to each other; the next job may need their memory
         torch.cuda.empty_cache()
+
+
+def forced_once(config: Config, sweep: Path) -> Config:
+    """Without force if its run was begun since the sweep was: by this job, before it was killed or put back into a
+    queue, or by an equal one."""
+    try:
+        begun = run_folder(config).manifest.stat().st_mtime_ns > (sweep / BEGAN).stat().st_mtime_ns
+    except OSError:
+        return config
+    return replace(config, force=False) if config.force and begun else config
 
 
 def skip_if_completed(config: Config) -> Outcome | None:
@@ -161,7 +175,8 @@ def of_summary(config: Config, summary: Summary, status: str, reason: str = "") 
 
 
 def failure(error: BaseException, reason: str, log: Path, folder: str = "") -> Outcome:
-    """A failed outcome, the traceback appended to the log if that can be written."""
+    """A failed outcome, its reason cut, the traceback appended to the log if that can be written."""
+    reason = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]}..."
     try:
         with log.open("a") as file:
             traceback.print_exception(error, file=file)

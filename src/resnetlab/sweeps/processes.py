@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from resnetlab.sweeps.jobs import Job, log_style, lost
@@ -36,33 +37,33 @@ class Processes:
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         job.slot = min(set(range(self.share.jobs)) - {other.slot for other in running})
-        job.process = spawn(job, log, self.share)
+        job.handle = spawn(job, log, self.share)
 
     def ended(self, job: Job) -> bool:
-        return job.process.poll() is not None
+        return job.handle.poll() is not None
 
     def conclusion(self, job: Job, log: Path) -> Outcome | None:
-        status = job.process.returncode
-        if said := close(job):
-            return Outcome(**json.loads(said))
+        status = job.handle.returncode
+        if (outcome := close(job)) is not None:
+            return outcome
         number = -status if status < 0 else max(0, status - 128)  # a shell's way, and Lightning's, to say the same
         if not number:
             reason = f"ended with exit status {status} and without a word"
             return Outcome("failed", reason=reason, log=str(log), folder=str(job.run.path))
         return None if job.starts <= self.retries else lost(job, f"killed by {describe(number)}", log)
 
-    def stop(self, running: Sequence[Job]) -> None:
+    def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Asks first, and kills what has not ended after a while."""
         for job in running:
-            job.process.terminate()
+            job.handle.terminate()
         deadline = time.monotonic() + GRACE_SECONDS
         for job in running:
             try:
-                job.process.wait(max(0.0, deadline - time.monotonic()))
+                job.handle.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                job.process.kill()
-                job.process.wait()
-            close(job)
+                job.handle.kill()
+                job.handle.wait()
+        return [(job, outcome) for job in running if (outcome := close(job)) is not None]
 
 
 def spawn(job: Job, log: Path, share: Share) -> "subprocess.Popen[bytes]":
@@ -91,8 +92,10 @@ def describe(number: int) -> str:
     return f"signal {number} ({name}{cause})"
 
 
-def close(job: Job) -> bytes:
-    """What an ended process has said, its pipes closed."""
-    said: bytes = job.process.communicate()[0]
-    job.process = None
-    return said
+def close(job: Job) -> Outcome | None:
+    """What an ended process has said, its pipes closed; None if that is nothing, or cut off by its end."""
+    said: bytes = job.handle.communicate()[0]
+    job.handle = None
+    with suppress(ValueError, TypeError):
+        return Outcome(**json.loads(said))
+    return None

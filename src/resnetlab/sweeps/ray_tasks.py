@@ -60,42 +60,48 @@ class RayTasks:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.remote is not None:
-            disconnect()
+            import ray
+
+            ray.shutdown()
             signal.signal(signal.SIGTERM, self.terminate)
         if self.temporary is not None:
             shutil.rmtree(self.temporary, ignore_errors=True)
 
     def free(self, running: Sequence[Job]) -> bool:
-        if not running:
-            return True
+        return not running or len(running) < self.places()
+
+    def places(self) -> int:
+        """How many jobs fit on the nodes of the cluster as it is now."""
         import ray
 
-        there: Mapping[str, float] = ray.cluster_resources()
-        return all((len(running) + 1) * need <= there.get(kind, 0) for kind, need in self.needs.items())
+        return sum(room(node["Resources"], self.needs) for node in ray.nodes() if node["Alive"])
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         if self.problem:
             raise OSError(self.problem)  # trying takes long
         if self.remote is None:
             self.connect()
+        if not self.places():
+            wanted = " and ".join(f"{need:g} {kind}" for kind, need in self.needs.items() if need)
+            raise OSError(f"no node of Ray's cluster has {wanted}: change hydra.launcher.num_cpus or num_gpus")
         threads = job.config.threads or os.environ.get("OMP_NUM_THREADS") or self.needs["CPU"]
         environment = {"OMP_NUM_THREADS": str(threads)}
         if not self.elsewhere:
             environment["PYTHONPATH"] = os.pathsep.join(place or os.getcwd() for place in sys.path)
         overrides = [*job.overrides, f"trainer.progress={log_style(job.config)}"]
         task = self.remote.options(name=f"resnetlab.worker {log}", runtime_env={"env_vars": environment})
-        job.process = task.remote(os.getcwd(), str(log), overrides)
+        job.handle = task.remote(os.getcwd(), str(log), overrides)
 
     def ended(self, job: Job) -> bool:
         import ray
 
-        return bool(ray.wait([job.process], timeout=0)[0])
+        return bool(ray.wait([job.handle], timeout=0)[0])
 
     def conclusion(self, job: Job, log: Path) -> Outcome | None:
         import ray
         from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
 
-        task, job.process = job.process, None
+        task, job.handle = job.handle, None
         try:
             return Outcome(**ray.get(task))
         except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
@@ -105,8 +111,9 @@ class RayTasks:
             cause = getattr(error, "cause", error)
             return failure(error, f"{type(cause).__name__}: {first_line(cause)}", log, str(job.run.path))
 
-    def stop(self, running: Sequence[Job]) -> None:
+    def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Nothing to do: Ray ends the tasks when we disconnect."""
+        return []
 
     def connect(self) -> None:
         for key, value in {**QUIET, **({} if self.elsewhere else LOCAL)}.items():
@@ -131,10 +138,9 @@ class RayTasks:
         self.remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(self.train)
 
 
-def disconnect() -> None:
-    import ray
-
-    ray.shutdown()
+def room(there: Mapping[str, float], needs: Mapping[str, float]) -> int:
+    """How many jobs fit on a node, each of which has to be on one node as a whole."""
+    return min(int(there.get(kind, 0.0) / need + 1e-9) for kind, need in needs.items() if need)  # 0.3 / 0.1 < 3
 
 
 def end(number: int, frame: object) -> None:
