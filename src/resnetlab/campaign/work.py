@@ -88,7 +88,7 @@ def work_off(jobs: list[Job], clock: Clock, publisher: Publisher, at_once: int) 
                 begun = True
                 speak(f"begins: {job.label}; {epochs_left(job)} epochs; budget left {hours(clock.left)}")
                 start(job, folder, engine, running)
-                running += [job] if job.process else []
+                running += [job] if job.handle else []
             if not running:
                 return
             for job in [job for job in running if engine.ended(job)]:
