@@ -29,11 +29,11 @@ def run_sweep(
     application: Callable[[], Any],
     config: Config,
     found: Sequence[tuple[str, Config]],
-    overrides: Sequence[str],
+    launcher: str,
 ) -> int:
     """Runs all jobs, whatever becomes of some, and prints what became of each; returns the exit status.
 
-    config: of any of them. found: (label, configuration) of those that are known, none of a search.
+    config: of any of them. found: (label, configuration) of those that are known, none of a search. launcher: its name.
     """
     expected = {number: label for number, (label, _) in enumerate(found)}
     try:
@@ -44,7 +44,7 @@ def run_sweep(
         return complain(error)
     status, lost = 0, LOST
     try:
-        with patient_submitit(overrides, folder):
+        with patient_submitit(launcher, folder):
             application()
     except KeyboardInterrupt:
         status, lost = 130, "interrupted"
