@@ -153,6 +153,7 @@ def trains(peer: Peer, *names: str) -> None:
 
 
 @linux
+@pytest.mark.slow
 def test_the_plain_loop_trains_and_its_workers_stop_with_it() -> None:
     with Peer(["torch_loop"], *module_command("torch_loop", SPEC.line())) as peer:
         trains(peer, "torch_loop")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.arguments import expand_arguments, jobs, searches
+from resnetlab.arguments import SEARCH, expand_arguments, jobs
 from resnetlab.config import GROUPS, conf_dir
 from resnetlab.search.plan import make_plan
 
@@ -28,7 +28,7 @@ def commands(program: str) -> list[list[str]]:
 @pytest.mark.parametrize("arguments", commands("python train.py"), ids=" ".join)
 def test_every_training_command_of_the_readme_composes(arguments: list[str]) -> None:
     expanded = [a for a in expand_arguments(arguments) if a not in ("--cfg", "job")]
-    if searches(expanded):
+    if SEARCH in expanded:
         assert make_plan([a for a in expanded if a != "-m"]).space.distributions
         return
     assert jobs([a for a in expanded if a != "-m"], multirun="-m" in expanded)

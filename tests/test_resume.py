@@ -86,6 +86,7 @@ def test_an_interrupted_run_says_what_is_kept_and_its_status_tells(stop: signal.
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_one_line_and_costs_nothing(
     empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

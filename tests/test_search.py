@@ -20,6 +20,7 @@ from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.config import parse
 from resnetlab.files import read_rows
 from resnetlab.folders import run_folder
+from resnetlab.refusals import refusal
 from resnetlab.search import door, figures
 from resnetlab.search.plan import Options, make_plan
 from resnetlab.search.space import Space
@@ -226,7 +227,7 @@ def make_pruned(path: Path) -> dict:
 def test_a_pruned_run_keeps_what_it_has_and_goes_on_by_itself_to_the_same_bits(tmp_path: Path) -> None:
     config = tiny("wd=0.1", "study=pruned")
     watch = TrialWatch(make_pruned(tmp_path / "journal"))
-    outcome = attempt(config, tmp_path / "log", watch=watch)
+    outcome = attempt(config, tmp_path / "log", refusal, watch)
     assert (outcome.status, outcome.reason, outcome.objective) == ("pruned", "after epoch 2 of 3", None)
     folder = run_folder(config)
     assert [row["epoch"] for row in read_rows(folder.metrics)] == [1, 2]
@@ -235,7 +236,7 @@ def test_a_pruned_run_keeps_what_it_has_and_goes_on_by_itself_to_the_same_bits(t
     assert told == {row["epoch"]: row["val/acc"] for row in read_rows(folder.metrics)}
     assert len(read_checkpoint(folder.last)["callbacks"]["Recorder"]["rows"]) == 2
     written = folder.metrics.stat().st_mtime_ns
-    again = attempt(config, tmp_path / "log", watch=watch)  # as after a kill before it could say so
+    again = attempt(config, tmp_path / "log", refusal, watch)  # as after a kill before it could say so
     assert (again.status, again.reason) == ("pruned", "after epoch 2 of 3")
     assert folder.metrics.stat().st_mtime_ns == written  # nothing trained
     run(config)
@@ -250,7 +251,7 @@ def test_no_epoch_is_told_twice_and_the_end_is_not_pruned(tmp_path: Path) -> Non
     assert [TrialWatch(assignment)(rows[:n]) for n in (1, 2, 3, 2, 1)] == [False, True, True, True, False]
     assert stored(tmp_path / "journal").trials[3].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
     assert (tmp_path / "journal").read_text().count('"step":2,"intermediate_value":0.2') == 1
-    outcome = attempt(tiny("epochs=1"), tmp_path / "log", watch=lambda rows: True)
+    outcome = attempt(tiny("epochs=1"), tmp_path / "log", refusal, lambda rows: True)
     assert outcome.status == "finished"
 
 

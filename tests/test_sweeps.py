@@ -165,10 +165,10 @@ def test_an_interrupted_sweep_keeps_what_was_said_before(capsys: pytest.CaptureF
 
     with pytest.raises(KeyboardInterrupt):
         work_off([job], folder, engine, interrupt)
-    outcomes = collect(folder, {0: "wd=0.1", 1: "wd=0.2"}, lost="interrupted")
+    outcomes = collect(folder, {0: "wd=0.1", 1: "wd=0.2"}, Outcome("interrupted"))
     assert table_lines(outcomes, {}, "final_val_acc")[1:] == [
         "0    wd=0.1  finished     0.5000",
-        "1            interrupted  -              interrupted",
+        "1            interrupted  -",
         "1 finished, 1 interrupted of 2 jobs",
     ]
 
@@ -340,7 +340,8 @@ def state() -> list[object]:
     ]
 
 
-def test_what_happens_inside_stays_inside() -> None:
+def test_what_happens_inside_stays_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # a Trainer of another test has turned it on
     before = state()
     with contained(threads=2):
         assert torch.get_num_threads() == 2

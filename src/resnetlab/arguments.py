@@ -6,23 +6,31 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
 from resnetlab.config import GROUPS, Config, conf_dir, parse
 from resnetlab.errors import ConfigError
 from resnetlab.sweeps.machine import check_installed, check_launcher
 
-__all__ = ["expand_arguments", "jobs", "labelled_jobs", "labels", "refuse_several_devices", "searches", "sweep"]
+__all__ = [
+    *("expand_arguments", "hydra_settings", "jobs", "labelled_jobs", "labels", "launcher_of", "refuse_several_devices"),
+    *("searches", "sweep"),
+]
 
 
 SEARCH = "hydra/sweeper=optuna"
 HYDRAS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")  # the keys of Hydra's own to set
 
 
-def searches(overrides: Sequence[str]) -> bool:
-    """Whether the jobs are made up by Optuna."""
-    return SEARCH in overrides
+def searches(settings: DictConfig) -> bool:
+    """Whether the jobs are made up by Optuna, as the command line or its preset chooses. settings: Hydra's own part."""
+    return str(settings.runtime.choices["hydra/sweeper"]) == "optuna"
+
+
+def launcher_of(settings: DictConfig) -> str:
+    """The launcher's name, as the command line or its preset chooses."""
+    return str(settings.runtime.choices["hydra/launcher"])
 
 
 def expand_arguments(arguments: Sequence[str]) -> list[str]:
@@ -68,8 +76,6 @@ def refuse_argument(argument: str) -> None:
         raise ConfigError(f"{key} is not supported: a key cannot be removed; give it the value that you want")
     if key.removesuffix(".name") in GROUPS and key.endswith(".name"):
         raise ConfigError(f"{key} (={value}) cannot be set by itself; choose with {key.removesuffix('.name')}=...")
-    if key == "hydra/launcher":
-        check_installed(value)
     if value.startswith("glob("):
         raise ConfigError(f"{argument} is not supported; write the options out: {key}=a,b,c")
     if key in GROUPS and value == "null":
@@ -86,8 +92,7 @@ def labelled_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, C
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         parsed = OverridesParser.create().parse_overrides(list(overrides))
         batches: list[list[str]] = [list(overrides)]
-        settings = hydra_settings(parsed)
-        sweeps = own_sweep(settings)
+        sweeps = own_sweep(hydra_settings(overrides))
         if multirun:
             for override in parsed:
                 if override.is_sweep_override() and str(override.key_or_group).startswith("hydra"):
@@ -104,8 +109,6 @@ def labelled_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, C
                 chosen = next(override for override in batch if override.startswith("experiment="))
                 raise ConfigError(f"{chosen} is a sweep of its own and cannot be one value of another; give it alone")
         configs = [parse(node) for node in nodes]
-        if any(override.startswith("hydra.launcher.") for override in overrides):
-            check_launcher(dict(settings.launcher))
     return list(zip(labels(batches), configs, strict=True))
 
 
@@ -118,14 +121,24 @@ def refuse_several_devices(configs: Iterable[Config]) -> None:
         )
 
 
-def hydra_settings(overrides: Sequence[Override]) -> DictConfig:
-    """Hydra's own part of the configuration, as the sweeper and the launcher find it."""
+def hydra_settings(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's own part of the configuration, as the sweeper and the launcher find it, with a launcher that can start.
+
+    Within hydra.initialize_config_dir. Raises ConfigError, or one of Hydra's errors.
+    """
     chosen = [
         str(override.input_line)
-        for override in overrides
+        for override in OverridesParser.create().parse_overrides(list(overrides))
         if str(override.key_or_group).startswith(("experiment", "hydra")) and not override.is_sweep_override()
     ]
-    return hydra.compose("config", overrides=chosen, return_hydra_config=True).hydra
+    try:
+        settings = hydra.compose("config", overrides=chosen, return_hydra_config=True).hydra
+    except MissingConfigException as error:
+        check_installed(str(error.missing_cfg_file).removeprefix("hydra/launcher/"))
+        raise
+    check_installed(launcher_of(settings))
+    check_launcher(dict(settings.launcher))
+    return settings
 
 
 def own_sweep(settings: DictConfig) -> dict[str, str]:

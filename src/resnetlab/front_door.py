@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from hydra._internal.utils import get_args_parser
 
-from resnetlab.arguments import expand_arguments, labelled_jobs, refuse_several_devices, searches
+from resnetlab.arguments import (
+    expand_arguments,
+    hydra_settings,
+    labelled_jobs,
+    launcher_of,
+    refuse_several_devices,
+    searches,
+)
 from resnetlab.config import Config, conf_dir
 from resnetlab.containment import contained
 from resnetlab.errors import ConfigError, LabError
@@ -33,11 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     looks_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
     found: list[tuple[str, Config]] = []
     search: Door | None = None
+    launcher = ""
     if not looks_only:
         try:
             with contained():  # schedule=lambda is called here
-                if searches(asked.overrides):
+                with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+                    settings = hydra_settings(asked.overrides)
+                launcher = launcher_of(settings)
+                if searches(settings):
                     search = open_door(asked.overrides)
+                    sys.argv[1:] = ["-m", *(argument for argument in arguments if argument != "-m")]
                 else:
                     found = checked_jobs(asked.overrides, asked.multirun)
         except REFUSALS as error:
@@ -47,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.pop(SweepFolder.VARIABLE, None)  # of a sweep that this process was started from
     application = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(job)
     if search is not None:
-        return run_search(application, search, asked.overrides)
+        return run_search(application, search, launcher)
     if asked.multirun and found:
-        return run_sweep(application, found[0][1], found, asked.overrides)
+        return run_sweep(application, found[0][1], found, launcher)
     failures.clear()
     try:
         application()
@@ -69,7 +81,7 @@ def checked_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Co
 
 
 def open_door(overrides: Sequence[str]) -> "Door":
-    """The search, checked and with its storage open."""
+    """The search, checked."""
     if find_spec("optuna") is None:
         raise ConfigError("hydra/sweeper=optuna needs Optuna: pip install 'resnetlab[optuna]'")
     from resnetlab.search.door import Door
@@ -79,11 +91,11 @@ def open_door(overrides: Sequence[str]) -> "Door":
     return door
 
 
-def run_search(application: Callable[[], Any], search: "Door", overrides: Sequence[str]) -> int:
+def run_search(application: Callable[[], Any], search: "Door", launcher: str) -> int:
     """Runs what is missing of the search, and says what came out; returns the exit status."""
     try:
         with search.alone():
-            status = run_sweep(application, search.plan.config, [], overrides) if search.unfinished else 0
+            status = run_sweep(application, search.plan.config, [], launcher) if search.unfinished else 0
             if status <= 128:
                 search.conclude()
     except (LabError, OSError) as error:

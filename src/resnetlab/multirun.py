@@ -29,11 +29,11 @@ def run_sweep(
     application: Callable[[], Any],
     config: Config,
     found: Sequence[tuple[str, Config]],
-    overrides: Sequence[str],
+    launcher: str,
 ) -> int:
     """Runs all jobs, whatever becomes of some, and prints what became of each; returns the exit status.
 
-    config: of any of them. found: (label, configuration) of those that are known, none of a search.
+    config: of any of them. found: (label, configuration) of those that are known, none of a search. launcher: its name.
     """
     expected = {number: label for number, (label, _) in enumerate(found)}
     try:
@@ -45,7 +45,7 @@ def run_sweep(
     status, missing = 0, Outcome("failed", reason="left no outcome")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # an error of a launcher's is raised here, and not printed by Hydra
     try:
-        with patient_submitit(overrides, folder):
+        with patient_submitit(launcher, folder):
             application()
     except KeyboardInterrupt:
         status, missing = 130, INTERRUPTED

@@ -1,6 +1,6 @@
 """What submitit's launchers of Hydra lack: a job that is killed or runs out of time takes no other's outcome along."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,13 +14,13 @@ GIVEN_UP = "its job {} ended without a result (killed, cancelled or out of time;
 
 
 @contextmanager
-def patient_submitit(overrides: Sequence[str], folder: SweepFolder) -> Iterator[None]:
+def patient_submitit(launcher: str, folder: SweepFolder) -> Iterator[None]:
     """Within it, hydra/launcher=submitit_local and submitit_slurm wait for every job, and a lost one is an outcome.
 
     They ask one job after the other for its result and give up at the first that has none, while others are queued or
     training. Nothing happens for another launcher.
     """
-    if not any(override.startswith("hydra/launcher=submitit") for override in overrides):
+    if not launcher.startswith("submitit"):
         yield
         return
     from submitit.core import core, utils

@@ -1,22 +1,23 @@
 """The search itself: asks for trials, has a launcher run them, tells what became of them. It goes on after any end."""
 
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from optuna import Study
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from resnetlab.config import parse
 from resnetlab.errors import LabError
 from resnetlab.files import read_rows
 from resnetlab.refusals import REFUSALS, complain, refusal
 from resnetlab.search.plan import Plan, make_plan
-from resnetlab.search.storage import open_study
+from resnetlab.search.storage import open_study, search_lock
+from resnetlab.search.trials import finish_asking, tally
 from resnetlab.search.watch import report
 from resnetlab.speech import speak
+from resnetlab.sweeps import jobs
 from resnetlab.sweeps.outcomes import Outcome, SweepFolder, failure
 
 __all__ = ["missing", "prepared", "search"]
@@ -28,23 +29,19 @@ def search(sweeper: Any, arguments: Sequence[str]) -> None:
     """Runs what is missing of the search. sweeper: the plugin, with Hydra's context, configuration and launcher."""
     try:
         if prepared:
-            plan, study = prepared[-1]
-        else:  # Hydra was called by somebody else
-            plan = make_plan([*arguments, *sweeper.config.hydra.overrides.hydra])
-            study = open_study(plan)
-        Search(sweeper, plan, study).run()
+            Search(sweeper, *prepared[-1]).run()
+            return
+        plan = make_plan([*arguments, *sweeper.config.hydra.overrides.hydra])  # Hydra was called by somebody else
+        with search_lock(plan):
+            Search(sweeper, plan, open_study(plan)).run()
     except (LabError, OSError) as error:
         raise SystemExit(complain(error)) from None
 
 
 def missing(plan: Plan, study: Study) -> int:
     """The trials still to be asked for. What failed for a reason of the machine's is tried again, and not counted."""
-    return plan.options.n_trials - sum(counts(trial) for trial in study.get_trials(deepcopy=False))
-
-
-def counts(trial: Any) -> bool:
-    """Running trials count: they are ended before any other is asked for."""
-    return trial.state not in (TrialState.FAIL, TrialState.WAITING) or "refused" in trial.user_attrs
+    counted = tally(study)
+    return plan.options.n_trials - counted.total() + counted["failed"]
 
 
 class Search:
@@ -57,7 +54,7 @@ class Search:
 
     def run(self) -> None:
         """First the trials that a kill has left running, then what is missing, `at_once` at a time."""
-        left = [t.number for t in self.study.get_trials(states=(TrialState.RUNNING,))]
+        left = [self.take_up(trial) for trial in self.study.get_trials(states=(TrialState.RUNNING,))]
         to_ask = missing(self.plan, self.study)
         self.renew()
         while left or to_ask > 0:
@@ -73,13 +70,19 @@ class Search:
         trials = self.study.get_trials()
         again = {trial.user_attrs.get("again") for trial in trials}
         for trial in trials:
-            if trial.state == TrialState.FAIL and not counts(trial) and trial.number not in again:
+            if trial.state == TrialState.FAIL and "refused" not in trial.user_attrs and trial.number not in again:
                 self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
     def ask(self) -> int:
         """The number of a new trial."""
         self.study.sampler = self.plan.options.make_sampler(len(self.study.get_trials(deepcopy=False)))
         return self.study.ask(self.plan.space.distributions).number
+
+    def take_up(self, trial: FrozenTrial) -> int:
+        """The number of a trial that a kill has left running, and may have kept from its parameters."""
+        self.study.sampler = self.plan.options.make_sampler(trial.number)
+        finish_asking(self.study, trial, self.plan.space.distributions)
+        return trial.number
 
     def run_batch(self, trials: Sequence[int]) -> None:
         """Trains the trials at once, as far as there are configurations for them, and tells the study."""
@@ -102,10 +105,8 @@ class Search:
 
     def refuse(self, trial: int, error: Exception) -> None:
         """A combination that the lab refuses: counted, and not tried again."""
-        outcome = failure(error, refusal(error), self.folder.log(self.number))
-        label = self.assign(trial)
-        self.folder.record(self.number - 1, Outcome(**{**vars(outcome), "label": label}))
-        print(f"error: {label}: {outcome.reason}", file=sys.stderr, flush=True)
+        number, outcome = self.number, failure(error, refusal(error), self.folder.log(self.number))
+        jobs.refuse(self.folder, number, self.assign(trial), outcome)
         frozen = self.study.trials[trial]
         self.study._storage.set_trial_user_attr(frozen._trial_id, "refused", outcome.reason)
         self.study.tell(trial, state=TrialState.FAIL)
@@ -132,12 +133,9 @@ class Search:
 
     def say(self) -> None:
         if self.plan.config.trainer.progress != "off":
-            trials = self.study.get_trials(deepcopy=False)
-            best = max(
-                (t.value for t in trials if t.state == TrialState.COMPLETE and t.value is not None), default=None
-            )
-            ended = sum(counts(trial) and trial.state.is_finished() for trial in trials)
-            so_far = "" if best is None else f", best {self.plan.config.objective} {best:.4f}"
+            counted = tally(self.study)
+            ended = counted["complete"] + counted["pruned"] + counted["refused"]
+            so_far = f", best {self.plan.config.objective} {self.study.best_value:.4f}" if counted["complete"] else ""
             speak(f"search: {ended} of {self.plan.options.n_trials} trials done{so_far}")
 
 

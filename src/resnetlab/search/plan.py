@@ -13,13 +13,14 @@ from hydra.core.global_hydra import GlobalHydra
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
+from resnetlab.arguments import hydra_settings
 from resnetlab.config import Config, conf_dir, parse
 from resnetlab.errors import ConfigError
 from resnetlab.files import digest
 from resnetlab.folders import OUTPUTS, identity
 from resnetlab.refusals import REFUSALS, refusal
 from resnetlab.search.space import Space
-from resnetlab.sweeps.machine import check_launcher, cores, share
+from resnetlab.sweeps.machine import jobs_at_once
 
 __all__ = ["Options", "Plan", "make_plan"]
 
@@ -116,10 +117,15 @@ def make_plan(overrides: Sequence[str]) -> Plan:
     space = Space.read(ours)
     with composer():
         configs = [check(space, values) for values in space.corners()]
-        first = [*(o for o in overrides if o not in ours), *space.job(next(space.corners()))]
-        node = hydra.compose("config", overrides=first, return_hydra_config=True).hydra
-    options = Options.read(dict(node.sweeper))
-    return Plan(space, options, configs[0], max(c.epochs for c in configs), at_once(options, node.launcher, configs))
+        settings = hydra_settings(overrides)
+    options = Options.read(dict(settings.sweeper))
+    at_once = options.at_once or jobs_at_once(dict(settings.launcher), configs)
+    if at_once is None:
+        raise ConfigError(
+            f"hydra.sweeper.at_once must be given: how many runs hydra.launcher.address (={settings.launcher.address}) "
+            f"has room for is not known here; such as hydra.sweeper.at_once=8"
+        )
+    return Plan(space, options, configs[0], max(c.epochs for c in configs), at_once)
 
 
 def composer() -> AbstractContextManager:
@@ -136,14 +142,3 @@ def check(space: Space, values: Mapping[str, Any]) -> Config:
     except REFUSALS as error:
         tried = " ".join(f"{key}={value}" for key, value in values.items())
         raise ConfigError(f"{refusal(error)} (tried for the search: {tried})") from None
-
-
-def at_once(options: Options, launcher: Mapping[str, Any], configs: list[Config]) -> int:
-    """As asked; otherwise what hydra/launcher=processes or joblib run at once, and 1 for those that run one."""
-    values = dict(launcher)
-    if "runs_per_device" in values:
-        check_launcher(values)
-        return options.at_once or share(configs, values["jobs"], values["runs_per_device"]).jobs
-    if (jobs := values.get("n_jobs")) is not None:
-        return options.at_once or (jobs if jobs > 0 else cores())
-    return options.at_once or 1

@@ -6,6 +6,8 @@ journal's own locks, which a process that is killed leaves behind for half a min
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,6 +21,7 @@ from resnetlab.search.plan import Plan
 __all__ = ["open_storage", "open_study", "search_lock"]
 
 NAME = "search"  # of the one study in the file
+PATIENCE_SECONDS = 3.0  # for a search that is just ending
 BEGINNING = b'{"op_code"'  # of every line that Optuna writes
 
 
@@ -45,7 +48,7 @@ def open_storage(path: Path) -> JournalStorage:
             mend(path)
         return JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
     except OSError as error:
-        raise ConfigError(f"the search's storage {path} cannot be used: {first_line(error)}") from None
+        raise unusable(path, error) from None
     except Exception as error:  # Optuna replays whatever stands there
         raise ConfigError(
             f"the search's storage {path} is damaged ({first_line(error)}); remove it: the same command then makes the "
@@ -100,13 +103,20 @@ def difference(known: dict, wanted: dict) -> str:
     return "by another version"
 
 
-def search_lock(plan: Plan) -> FileLock:
-    """Held by the one process that asks and tells. Raises Busy if there is one."""
+@contextmanager
+def search_lock(plan: Plan) -> Iterator[None]:
+    """Held by the one process that opens the study, asks and tells. Raises Busy if there is one."""
     path = plan.storage.with_name(plan.storage.name + ".running")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=3.0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(path).acquire(timeout=PATIENCE_SECONDS)
     except Timeout:
         raise Busy(f"{plan.storage}: the search is going on in another process; wait for it or stop it") from None
-    return lock
+    except OSError as error:
+        raise unusable(plan.storage, error) from None
+    with held:
+        yield
+
+
+def unusable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"the search's storage {path} cannot be used: {first_line(error)}")

@@ -11,7 +11,7 @@ import torch
 from resnetlab.config import Config
 from resnetlab.errors import ConfigError
 
-__all__ = ["Share", "check_installed", "check_launcher", "cores", "gpus_of_a_job", "share"]
+__all__ = ["Share", "check_installed", "check_launcher", "cores", "gpus_of_a_job", "jobs_at_once", "share"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,24 @@ def share(configs: list[Config], jobs: int | None, runs_per_device: int) -> Shar
     gpus = visible_gpus() if any(c.trainer.resolved_accelerator == "cuda" for c in configs) else ()
     at_once = jobs or (runs_per_device * len(gpus) if gpus else cores())
     return Share(at_once, max(1, cores() // at_once), gpus or ("",))
+
+
+def jobs_at_once(launcher: Mapping[str, Any], configs: list[Config]) -> int | None:
+    """How many jobs a launcher of these values has running; None for Ray's on a cluster elsewhere, which may grow."""
+    if "runs_per_device" in launcher:  # processes
+        return share(configs, launcher["jobs"], launcher["runs_per_device"]).jobs
+    if "n_jobs" in launcher:  # joblib
+        return launcher["n_jobs"] if launcher["n_jobs"] > 0 else cores()
+    if "num_cpus" in launcher:  # ray
+        if launcher["address"] is not None:
+            return None
+        room = cores() / launcher["num_cpus"]
+        if gpus := gpus_of_a_job(configs, launcher["num_gpus"]):
+            room = min(room, torch.cuda.device_count() / gpus)
+        return max(1, int(room))
+    if "timeout_min" in launcher:  # submitit_slurm, and submitit_local, which starts all
+        return int(launcher.get("array_parallelism", cores()))
+    return 1
 
 
 def gpus_of_a_job(configs: list[Config], asked: float | None) -> float:
