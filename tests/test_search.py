@@ -113,6 +113,7 @@ def test_what_is_no_space_is_refused_by_name(override: str, words: str) -> None:
         (["schedule=constant,cosin"], "cosin"),
         (["wd=interval(0,1)", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials (=0)"),
         (["wd=interval(0,1)", "hydra.sweeper.pruner=medium"], "median, asha, hyperband, none"),
+        (["wd=interval(0,1)", "hydra.sweeper.storage=sqlite:///x.db"], "must be a file of its own, not a database"),
         (["wd=interval(0,1)", "hydra.sweeper.trials=3"], "trials"),
         (["wd=interval(0,1)", "hydra/launcher=processes", "hydra.launcher.jobs=0"], "hydra.launcher.jobs"),
     ],

@@ -54,6 +54,8 @@ class Options:
         for key, valid in (("sampler", ("tpe", "random")), ("pruner", ("median", "asha", "hyperband", "none"))):
             if (name := getattr(options, key)) not in valid:
                 raise ConfigError(f"hydra.sweeper.{key} (={name}) must be one of {', '.join(valid)}")
+        if options.storage is not None and "://" in options.storage:
+            raise ConfigError(f"hydra.sweeper.storage (={options.storage}) must be a file of its own, not a database")
         return options
 
     def make_sampler(self, number: int) -> BaseSampler:

@@ -51,8 +51,8 @@ def open_storage(path: Path) -> JournalStorage:
         raise unusable(path, error) from None
     except Exception as error:  # Optuna replays whatever stands there
         raise ConfigError(
-            f"the search's storage {path} is damaged ({first_line(error)}); remove it: the same command then makes the "
-            f"same search again, and skips the runs that are finished"
+            f"the search's storage {path} is damaged ({first_line(error)}); move it away, and the same command "
+            f"makes the same search again and skips the runs that are finished; or take another hydra.sweeper.storage"
         ) from None
 
 
