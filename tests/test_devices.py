@@ -19,7 +19,7 @@ from resnetlab.evaluation import evaluate_checkpoint
 from resnetlab.files import read_rows
 from resnetlab.folders import RunFolder, run_folder
 from test_resume import start_and_wait
-from test_sweeps_killed import children_of
+from test_sweeps_killed import children_of, gone, wait_for
 
 # 60 images in batches of 25, 25 and 10: shares of 13 and 12, so a plain mean over the ranks would be wrong
 UNEVEN = ("batch_size=25", "epochs=2", "optimizer=sgd", "schedule=cosine", "lr=0.01", "model.norm=group")
@@ -123,7 +123,7 @@ def test_a_killed_process_costs_nothing(victim: str, empty_folder: Path, monkeyp
             assert "Traceback" not in log
             if victim == "second":
                 assert log.splitlines()[-1] == "error: the process of device 1 has died; the same command goes on"
-            assert not any(Path(f"/proc/{pid}").exists() for pid in followers)
+            wait_for(lambda pids=followers: all(gone(pid) for pid in pids))
         succeed(*overrides)
         rows.append(figures(run_folder(tiny(*overrides))))
     assert rows[0] == rows[1]
