@@ -72,7 +72,9 @@ def work_off(jobs: Sequence[Job], folder: SweepFolder, engine: Engine, watch: Ca
             for job in [job for job in running if engine.ended(job)]:
                 running.remove(job)
                 settle(job, engine.conclusion(job, folder.log(job.number)), folder)
-                waiting += [job] if job.outcome is None else []
+                if job.outcome is None:
+                    waiting.append(job)
+                    print(f"note: {job.label or job.run.path}: killed; started again after the others", file=sys.stderr)
             watch()
             time.sleep(POLL_SECONDS)
     finally:
