@@ -67,6 +67,7 @@ def test_the_jobs_of_the_main_experiment() -> None:
         ["-m", "wd=0.1,0.2", "hydra/launcher=threads"],
         ["-m", "wd=0.1,0.2", "hydra/launcher=null"],
         ["hydra.job.chdir=true"],
+        ["-m", "wd=0.1", "--cfg=job"],
         ["-m", "hydra/launcher=processes", "++hydra.launcher.jobs=-1"],
         ["-m", "hydra/launcher=processes", "hydra.launcher={jobs: 0}"],
         ["-m", "hydra.sweep.dir=/proc/nope"],

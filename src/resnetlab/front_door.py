@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(error)
     asked = get_args_parser().parse_args(arguments)
     looks_only = asked.help or asked.hydra_help or asked.info or asked.cfg or asked.shell_completion
+    if looks_only and asked.multirun:
+        return complain(ConfigError("-m trains a sweep; leave it out to look at one of its jobs with --cfg or --info"))
     found: list[tuple[str, Config]] = []
     search: Door | None = None
     launcher = ""
