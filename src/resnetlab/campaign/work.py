@@ -77,23 +77,23 @@ def campaign(listing: Path | None, budget: float | None, out: Path | None, at_on
 def work_off(jobs: list[Job], clock: Clock, publisher: Publisher, at_once: int) -> None:
     """Trains what is left, `at_once` on a device, until all is done or nothing more fits."""
     waiting, running = [job for job in jobs if open_(job)], list[Job]()
-    engine = Processes(machine(jobs, at_once), RETRIES)
+    backend = Processes(machine(jobs, at_once), RETRIES)
     folder = SweepFolder(OUTPUTS / "campaign" / "sweeps" / f"{datetime.now():%Y-%m-%d-%H%M%S}")
     folder.path.mkdir(parents=True, exist_ok=True)
     begun = False
     try:
         while clock.left > 0 and (waiting or running):
-            while engine.free(running) and (job := fitting(waiting, jobs, clock, begun)) is not None:
+            while backend.free(running) and (job := fitting(waiting, jobs, clock, begun)) is not None:
                 waiting.remove(job)
                 begun = True
                 speak(f"begins: {job.label}; {epochs_left(job)} epochs; budget left {hours(clock.left)}")
-                start(job, folder, engine, running)
+                start(job, folder, backend, running)
                 running += [job] if job.handle else []
             if not running:
                 return
-            for job in [job for job in running if engine.ended(job)]:
+            for job in [job for job in running if backend.ended(job)]:
                 running.remove(job)
-                settle(job, engine.conclusion(job, folder.log(job.number)), folder)
+                settle(job, backend.conclusion(job, folder.log(job.number)), folder)
                 waiting = [job, *waiting] if job.outcome is None else waiting
                 if job.outcome is not None:
                     speak(f"{job.outcome.status}: {job.label}")
@@ -103,7 +103,7 @@ def work_off(jobs: list[Job], clock: Clock, publisher: Publisher, at_once: int) 
         for job in running:
             speak(f"interrupted by the budget: {job.label}; the same command goes on")
     finally:
-        engine.stop(running)
+        backend.stop(running)
 
 
 def fitting(waiting: list[Job], jobs: list[Job], clock: Clock, begun: bool) -> Job | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
@@ -33,7 +33,7 @@ def draw_slices(trials: Sequence[FrozenTrial], kinds: Kinds, name: str) -> Figur
         axes.set_visible(False)
     for row in range(rows):
         figure.axes[row * columns].set_ylabel(name)
-    figure.colorbar(artist, ax=figure.axes, label="trial", format="%d", aspect=30)
+    figure.colorbar(artist, ax=figure.axes, label="trial", ticks=MaxNLocator(integer=True), aspect=30)
     legend(figure, trials, "pruned, at its last val_acc", "gray")
     return figure
 

@@ -12,14 +12,14 @@ from resnetlab.errors import first_line
 from resnetlab.folders import RunFolder, run_folder
 from resnetlab.sweeps.outcomes import Outcome, SweepFolder, failure, skip_if_completed
 
-__all__ = ["POLL_SECONDS", "Engine", "Job", "log_style", "lost", "refuse", "settle", "start", "work_off"]
+__all__ = ["POLL_SECONDS", "Backend", "Job", "log_style", "lost", "refuse", "settle", "start", "work_off"]
 
 POLL_SECONDS = 0.1
 
 
 @dataclass
 class Job:
-    """One run. handle: by which its engine knows what trains it, while something does: a process, or a task of Ray."""
+    """One run. handle: by which its backend knows what trains it, while something does: a process, or a task of Ray."""
 
     number: int
     label: str
@@ -35,7 +35,7 @@ class Job:
         self.run = run_folder(self.config)
 
 
-class Engine(Protocol):
+class Backend(Protocol):
     """What trains jobs."""
 
     elsewhere: bool  # on machines whose GPUs are not this one's, which decide what run it is, and if it is finished
@@ -56,8 +56,8 @@ class Engine(Protocol):
         """Ends the training of these jobs, and returns the outcomes of those that came to their own end before."""
 
 
-def work_off(jobs: Sequence[Job], folder: SweepFolder, engine: Engine, watch: Callable[[], None]) -> Sequence[Job]:
-    """Gives every job its outcome: those that are finished at once, the others as the engine has room.
+def work_off(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, watch: Callable[[], None]) -> Sequence[Job]:
+    """Gives every job its outcome: those that are finished at once, the others as the backend has room.
 
     watch: called several times a second. When interrupted it ends the training, and raises KeyboardInterrupt.
     """
@@ -65,20 +65,20 @@ def work_off(jobs: Sequence[Job], folder: SweepFolder, engine: Engine, watch: Ca
     running: list[Job] = []
     try:
         while waiting or running:
-            while engine.free(running) and (job := next_job(waiting, running)) is not None:
+            while backend.free(running) and (job := next_job(waiting, running)) is not None:
                 waiting.remove(job)
-                start(job, folder, engine, running)
+                start(job, folder, backend, running)
                 running += [job] if job.handle else []
-            for job in [job for job in running if engine.ended(job)]:
+            for job in [job for job in running if backend.ended(job)]:
                 running.remove(job)
-                settle(job, engine.conclusion(job, folder.log(job.number)), folder)
+                settle(job, backend.conclusion(job, folder.log(job.number)), folder)
                 if job.outcome is None:
                     waiting.append(job)
                     print(f"note: {job.label or job.run.path}: killed; started again after the others", file=sys.stderr)
             watch()
             time.sleep(POLL_SECONDS)
     finally:
-        for job, outcome in engine.stop(running):
+        for job, outcome in backend.stop(running):
             settle(job, outcome, folder)
     return jobs
 
@@ -89,12 +89,12 @@ def next_job(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
     return next((job for job in waiting if job.run.path not in busy), None)
 
 
-def start(job: Job, folder: SweepFolder, engine: Engine, running: Sequence[Job]) -> None:
+def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job]) -> None:
     """Starts the job, if there is something to train."""
     try:
-        settle(job, None if engine.elsewhere else skip_if_completed(job.config), folder)
+        settle(job, None if backend.elsewhere else skip_if_completed(job.config), folder)
         if job.outcome is None:
-            engine.start(job, folder.log(job.number), running)
+            backend.start(job, folder.log(job.number), running)
             job.starts += 1
     except OSError as error:
         settle(job, failure(error, first_line(error), folder.log(job.number), str(job.run.path)), folder)
