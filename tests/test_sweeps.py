@@ -6,11 +6,13 @@ import os
 import random
 import re
 import signal
-import subprocess
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,7 @@ from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.jobs import Job, work_off
 from resnetlab.sweeps.machine import Share, check_launcher, share
 from resnetlab.sweeps.outcomes import Outcome, SweepFolder, attempt
-from resnetlab.sweeps.processes import Processes
+from resnetlab.sweeps.processes import Forked, Processes
 from resnetlab.sweeps.table import collect, exit_status, table_lines
 from test_run import deterministic
 
@@ -122,30 +124,53 @@ def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch
 
 
 @dataclass
-class Shells(Processes):
-    """Processes of a shell's command instead of a run's."""
+class Others(Processes):
+    """Processes that do this instead of training."""
 
-    command: str
+    act: Callable[[Connection], None]
 
     def __post_init__(self) -> None:
         super().__init__(Share(1, 1), retries=0)
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
-        job.handle = subprocess.Popen(["sh", "-c", self.command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        context = get_context("fork")
+        ours, theirs = context.Pipe(duplex=False)
+        job.handle = Forked(context.Process(target=self.act, args=(theirs,)), ours)
+        job.handle.process.start()
+        theirs.close()
+
+
+def send_half(report: Connection) -> None:
+    """The length of 1,000 bytes to come, and two of them."""
+    os.write(report.fileno(), (1000).to_bytes(4, "big") + b"{}")
+
+
+def send_a_number(report: Connection) -> None:
+    report.send(3)
+    sys.exit(1)
+
+
+def send_another_thing_and_die(report: Connection) -> None:
+    report.send({"state": "finished"})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def send_an_outcome(report: Connection) -> None:
+    report.send({"status": "finished", "objective": 0.5})
 
 
 @pytest.mark.parametrize(
-    ("command", "reason"),
+    ("act", "reason"),
     [
-        ("""printf '{"status": "fin'""", "ended with exit status 0 and without a word"),
-        ("printf 3; exit 1", "ended with exit status 1 and without a word"),
-        ("""printf '{"state": "finished"}'; kill -9 $$""", "killed by signal 9 (SIGKILL; the system does that when"),
+        (send_half, "ended with exit status 0 and without a word"),
+        (send_a_number, "ended with exit status 1 and without a word"),
+        (send_another_thing_and_die, "killed by signal 9 (SIGKILL; the system does that when"),
     ],
 )
-def test_what_a_process_says_and_cannot_be_read_is_not_a_word(command: str, reason: str) -> None:
+def test_what_a_process_says_and_cannot_be_read_is_not_a_word(act: Callable[[Connection], None], reason: str) -> None:
     folder = SweepFolder.open("some")
     os.environ.pop(SweepFolder.VARIABLE)
-    (job,) = work_off([Job(0, "", [], tiny())], folder, Shells(command), lambda: None)
+    (job,) = work_off([Job(0, "", [], tiny())], folder, Others(act), lambda: None)
     assert job.outcome is not None
     assert job.outcome.status == "failed"
     assert job.outcome.reason.startswith(reason)
@@ -156,11 +181,11 @@ def test_an_interrupted_sweep_keeps_what_was_said_before(capsys: pytest.CaptureF
     folder = SweepFolder.open("some")
     os.environ.pop(SweepFolder.VARIABLE)
     job = Job(0, "wd=0.1", [], tiny())
-    engine = Shells("""printf '{"status": "finished", "objective": 0.5}'""")
+    engine = Others(send_an_outcome)
     engine.ended = lambda job: False  # type: ignore[method-assign]
 
     def interrupt() -> None:
-        job.handle.wait()
+        job.handle.process.join()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -262,8 +287,15 @@ def test_values_of_the_launcher_are_refused_by_name() -> None:
 def jobs_with_files() -> list[Job]:
     """Two jobs of ten epochs each, of which the first has done three."""
     jobs = [Job(number, f"wd=0.{number}", [], tiny("epochs=10", f"wd=0.{number}")) for number in (1, 2)]
-    write_rows(jobs[0].run.metrics, [{"epoch": epoch, "val/acc": epoch / 10} for epoch in (1, 2, 3)])
+    write_rows(jobs[0].run.metrics, metrics_rows(3))
     return jobs
+
+
+def metrics_rows(epochs: int) -> list[dict[str, float]]:
+    """The first epoch takes 11 seconds, and each other 9."""
+    return [
+        {"epoch": epoch, "val/acc": epoch / 10, "time/epoch": 11 if epoch == 1 else 9} for epoch in range(1, epochs + 1)
+    ]
 
 
 def test_the_display_says_what_is_done_running_and_left(
@@ -272,20 +304,25 @@ def test_the_display_says_what_is_done_running_and_left(
     now = [1000.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     jobs = jobs_with_files()
+    jobs[0].run.metrics.unlink()
     show = Display(jobs, "auto")
     jobs[0].handle = object()
-    for _ in range(300):  # half a minute, nothing new after the first look
+    for _ in range(300):  # half a minute in which nothing happens after the first look
         now[0] += 0.1
         show()
     head = "sweep: 0 of 2 done, 1 running, 1 left, time left"
-    assert capsys.readouterr().out == f"{head} ?; wd=0.1: epoch 3/10 val_acc 0.3000\n"
-    write_rows(jobs[0].run.metrics, [{"epoch": epoch, "val/acc": epoch / 10} for epoch in (1, 2, 3, 4)])
+    assert capsys.readouterr().out == f"{head} ?; wd=0.1: epoch 0/10\n"
+    write_rows(jobs[0].run.metrics, metrics_rows(4))
     now[0] += 2.0
     show()
-    seconds = round((now[0] - 1000) * 16)  # one epoch so far, 6 and 10 to go
-    assert (
-        capsys.readouterr().out == f"{head} 0:0{seconds // 60}:{seconds % 60:02}; wd=0.1: epoch 4/10 val_acc 0.4000\n"
-    )
+    assert capsys.readouterr().out == f"{head} 0:02:32; wd=0.1: epoch 4/10 val_acc 0.4000\n"  # 6 and 10 of 9.5 s
+    jobs[1].handle = object()
+    write_rows(jobs[1].run.metrics, metrics_rows(4))
+    now[0] += 11.0
+    show()
+    assert " 2 running, 0 left, time left 0:00:57; " in capsys.readouterr().out  # 6 of each, two at once
+    jobs[1].handle = None
+    jobs[1].run.metrics.unlink()
     jobs[0].handle, jobs[0].outcome = None, Outcome("finished", 0.9)
     now[0] += 9.0
     show()

@@ -3,8 +3,10 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -47,8 +49,28 @@ def descendants_of(parent: int) -> dict[int, str]:
 
 
 def workers(parent: int) -> dict[int, str]:
-    """Those that train the jobs of this sweep."""
-    return {pid: line for pid, line in descendants_of(parent).items() if "resnetlab.worker" in line}
+    """Those that train the jobs of this sweep, with the names of their logs; "" for one of Ray that still starts."""
+    found = {}
+    for pid, line in descendants_of(parent).items():
+        log = job_log(pid)
+        if log or "resnetlab.worker" in line:
+            found[pid] = log
+    return found
+
+
+def job_log(pid: int) -> str:
+    """The name of the log that the process writes to, "" if that is none of a job, or a fork server's."""
+    try:
+        log = Path(f"/proc/{pid}/fd/2").readlink().name
+        leads = os.getsid(pid) == pid or Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
+    except OSError:
+        return ""
+    return log if leads and re.fullmatch(r"job-\d+\.log", log) else ""
+
+
+def servers(parent: int) -> list[int]:
+    """The processes from which jobs are forked."""
+    return [pid for pid, line in children_of(parent).items() if "multiprocessing.forkserver" in line]
 
 
 @contextmanager
@@ -130,8 +152,8 @@ def test_a_sweep_with_a_killed_worker_and_a_killed_parent_ends_like_an_undisturb
     with started(*arguments, "hydra/launcher=processes", "hydra.launcher.jobs=2") as parent:
         wait_for(lambda: any(has_rows(folder, 1) for folder in disturbed), parent)
         first = workers(parent.pid)
-        seed = next(folder.path.name for folder in disturbed if has_rows(folder, 1))
-        victim = next(pid for pid, line in first.items() if f"{seed} " in line)
+        seed = next(seed for seed, folder in enumerate(disturbed) if has_rows(folder, 1))
+        victim = next(pid for pid, log in first.items() if log == f"job-{seed}.log")
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda: set(workers(parent.pid)) - set(first), parent)  # started again, or the third
         children = workers(parent.pid)
@@ -157,7 +179,7 @@ def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one(la
     common = ("epochs=12", "data.limit=320", "batch_size=8", "trainer.progress=lines")
     sweep = (*common, "wd=0.1,0.2,0.3", "seed=0,1", f"hydra/launcher={launcher[0]}", *launcher[1:])
     disturbed = [f for wd in (0.1, 0.2, 0.3) for f in folders((*common, f"wd={wd}"), "seed", (0, 1))]
-    targets = ["worker", "parent"] * 10
+    targets = ["worker", "parent"] * 10 + ["server"] * (5 if launcher[0] == "processes" else 0)
     chance.shuffle(targets)
     started_by_them: set[int] = set()
     while targets:
@@ -184,19 +206,36 @@ def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one(la
     wait_for(lambda: all(gone(pid) for pid in started_by_them))  # two idle ones of Ray take a minute
 
 
+def test_what_the_jobs_are_forked_from_touches_no_gpu() -> None:
+    """CUDA does not survive a fork, nor heed a CUDA_VISIBLE_DEVICES that comes after."""
+    code = """
+import torch
+
+def touched(*_):
+    raise AssertionError("CUDA is asked on import")
+
+for name in ("is_available", "device_count", "init", "_lazy_init", "current_device", "get_device_properties"):
+    assert hasattr(torch.cuda, name), name
+    setattr(torch.cuda, name, touched)
+import resnetlab.run
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+
+
 def rows_of(runs: Sequence[RunFolder]) -> int:
     return sum(len(read_rows(folder.metrics)) for folder in runs if folder.metrics.exists())
 
 
 def kill_one(parent: "subprocess.Popen[bytes]", target: str, chance: random.Random) -> bool:
-    """Kills a worker, or the parent, whose workers then have to end as well; False if there is none at the moment."""
+    """Kills a worker, or what workers are forked from, or the parent, where the workers have to end as well; False if
+    there is none at the moment."""
     children = workers(parent.pid)
-    if parent.poll() is not None or (target == "worker" and not children):
+    victims = {"worker": sorted(children), "server": servers(parent.pid), "parent": [parent.pid]}[target]
+    if parent.poll() is not None or not victims:
         return False
-    if target == "worker":
-        os.kill(chance.choice(sorted(children)), signal.SIGKILL)
-    else:
-        parent.kill()
+    os.kill(chance.choice(victims), signal.SIGKILL)
+    if target != "worker":
         wait_for(lambda: all(gone(pid) for pid in children))
     return True
 
@@ -221,7 +260,7 @@ def test_a_job_that_is_killed_again_and_again_fails_with_the_reason_and_hides_no
             victims: dict[int, str] = {}
             while not victims:
                 wait_for(lambda: workers(parent.pid), parent)
-                victims = {pid: line for pid, line in workers(parent.pid).items() if "wd=0.1 " in line}
+                victims = {pid: log for pid, log in workers(parent.pid).items() if log == "job-0.log"}
                 time.sleep(0.02)
             time.sleep(1)
             os.kill(next(iter(victims)), signal.SIGKILL)

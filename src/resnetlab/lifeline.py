@@ -2,19 +2,25 @@
 
 import os
 import threading
+from multiprocessing.connection import wait
 
 __all__ = ["end_with_parent"]
 
+LOOK_SECONDS = 1.0  # between two looks whether the process has still the parent that it began with
 
-def end_with_parent() -> None:
-    """Standard input is a pipe that nobody writes to: its end is the parent's end.
 
-    A run may be killed at any moment. PR_SET_PDEATHSIG would do the same, but on Linux only, and not for a parent that
+def end_with_parent(descriptor: int = 0) -> None:
+    """Ends this process with the one it works for, and with its own parent, if that is another (a fork server).
+
+    descriptor: of a pipe that nobody writes to, the standard input or multiprocessing's; its end is the other's end. A
+    run may be killed at any moment. PR_SET_PDEATHSIG would do the same, but on Linux only, and not for a parent that
     was gone before the child could ask for it.
     """
+    parent = os.getppid()
 
-    def wait() -> None:
-        os.read(0, 1)
+    def watch() -> None:
+        while not wait([descriptor], LOOK_SECONDS) and os.getppid() == parent:
+            pass
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,15 +1,10 @@
-"""The process of one job of hydra/launcher=processes, and the task of one of hydra/launcher=ray:
+"""What trains one job of hydra/launcher=processes, in a process that was forked for it, or of hydra/launcher=ray."""
 
-    python -m resnetlab.worker LOG OVERRIDES
-
-trains that one run, writes its outcome to standard output and everything else to standard error, and ends with the
-process that started it.
-"""
-
-import json
+import multiprocessing
 import os
-import sys
+from collections.abc import Mapping
 from dataclasses import asdict
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,25 +13,41 @@ from resnetlab.lifeline import end_with_parent
 if TYPE_CHECKING:
     from resnetlab.sweeps.outcomes import Outcome
 
-__all__ = ["main", "train_task"]
+__all__ = ["train_forked", "train_task", "write_to"]
 
 
-def main(arguments: list[str]) -> int:
-    end_with_parent()  # before torch is imported, which takes seconds
-    report = os.dup(1)
-    os.dup2(2, 1)  # all that is printed goes into the log
-    outcome = train(Path(arguments[0]), arguments[1:])
-    os.write(report, json.dumps(asdict(outcome)).encode())
-    return int(outcome.status == "failed")
+def train_forked(report: Connection, log: str, overrides: list[str], environment: Mapping[str, str]) -> None:
+    """Sends the outcome's fields, and ends with the process that wants them.
+
+    The process has a session of its own, so that a Ctrl-C reaches it through its parent only, and its output goes to
+    the log. environment: all of it; OMP_NUM_THREADS is heeded though torch has been imported.
+    """
+    sweep = multiprocessing.parent_process()
+    assert sweep is not None
+    os.setsid()
+    end_with_parent(sweep.sentinel)
+    write_to(log)
+    os.environ.clear()
+    os.environ.update(environment)
+    import torch
+
+    if (threads := environment["OMP_NUM_THREADS"]).isdecimal() and int(threads):  # else a user's, which torch has read
+        torch.set_num_threads(int(threads))
+    report.send(asdict(train(Path(log), overrides)))
 
 
 def train_task(folder: str, log: str, overrides: list[str]) -> dict[str, Any]:
     """The outcome's fields, trained in a worker of Ray, whose working folder and output may be anywhere."""
     os.chdir(folder)
+    write_to(log)
+    return asdict(train(Path(log), overrides))
+
+
+def write_to(log: str | Path) -> None:
+    """Has all that this process and its children print in the log."""
     with Path(log).open("ab") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
-    return asdict(train(Path(log), overrides))
 
 
 def train(log: Path, overrides: list[str]) -> "Outcome":
@@ -51,7 +62,3 @@ def train(log: Path, overrides: list[str]) -> "Outcome":
     except Exception as error:  # its parent has composed it: files have changed since
         return failure(error, refusal(error), log)
     return attempt(config, log, refusal, watch)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

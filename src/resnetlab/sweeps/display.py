@@ -1,9 +1,10 @@
 """One display for a whole sweep: a live table on a terminal, a line now and then in a log file."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -29,11 +30,10 @@ class Display:
         self.style = ("bar" if on_terminal() else "lines") if style == "auto" else style
         self.jobs = jobs
         self.live: Live | None = None
-        self.began = self.looked = time.monotonic()
-        self.said = self.began - LINE_SECONDS
+        self.looked = time.monotonic()
+        self.said = self.looked - LINE_SECONDS
         self.line = ""
-        self.epochs = {job.number: self.trained(job)[0] for job in jobs}
-        self.before = self.work_done()
+        self.rows = {job.number: rows_of(job) for job in jobs}
 
     def __enter__(self) -> "Display":
         if self.style == "bar":
@@ -55,8 +55,9 @@ class Display:
 
     def look(self) -> None:
         """Reads how far the runs are and shows it."""
-        states = [self.state(job) for job in self.jobs if job.handle is not None]
-        head = self.head(len(states))
+        running = [job for job in self.jobs if job.handle is not None]
+        self.rows |= {job.number: rows_of(job) for job in running}
+        states, head = [self.state(job) for job in running], self.head(len(running))
         if self.live is not None:
             grid = Table.grid(padding=(0, 2))
             grid.add_row(head)
@@ -72,36 +73,32 @@ class Display:
     def head(self, running: int) -> str:
         done = sum(job.outcome is not None for job in self.jobs)
         waiting = len(self.jobs) - done - running
-        return (
-            f"sweep: {done} of {len(self.jobs)} done, {running} running, {waiting} left, time left {self.time_left()}"
-        )
+        left = self.time_left(running)
+        return f"sweep: {done} of {len(self.jobs)} done, {running} running, {waiting} left, time left {left}"
 
     def state(self, job: Job) -> str:
         """For example "wd=0.1: epoch 3/10 val_acc 0.9131"."""
-        epochs, accuracy = self.trained(job)
-        self.epochs[job.number] = epochs
+        rows = self.rows[job.number]
         again = f" (start {job.starts})" if job.starts > 1 else ""
-        reached = "" if accuracy is None else f" val_acc {accuracy:.4f}"
-        return f"{job.label or job.run.path}{again}: epoch {epochs}/{job.config.epochs}{reached}"
+        reached = f" val_acc {rows[-1]['val/acc']:.4f}" if rows else ""
+        return f"{job.label or job.run.path}{again}: epoch {len(rows)}/{job.config.epochs}{reached}"
 
-    def trained(self, job: Job) -> tuple[int, float | None]:
-        """The epochs that are in the run's metrics.csv, and its last val_acc."""
-        try:
-            rows = read_rows(job.run.metrics)
-            return len(rows), rows[-1]["val/acc"]
-        except (OSError, ValueError, KeyError, IndexError):
-            return 0, None
-
-    def work_done(self) -> float:
-        """Images trained so far."""
-        done = (job.config.epochs if job.outcome is not None else self.epochs[job.number] for job in self.jobs)
-        return sum(e * job.config.data.images() for e, job in zip(done, self.jobs, strict=True))
-
-    def time_left(self) -> str:
-        """At the pace since the sweep's start, with every image worth the same."""
-        done = self.work_done()
-        if done <= self.before:
+    def time_left(self, running: int) -> str:
+        """At the pace of the epochs so far, of which as many go on at once as now, with every image worth the same."""
+        images = {job.number: job.config.data.images() for job in self.jobs}
+        seconds = sum(row["time/epoch"] for rows in self.rows.values() for row in rows)
+        done = sum(len(rows) * images[number] for number, rows in self.rows.items())
+        if not done:
             return "?"
-        total = sum(job.config.epochs * job.config.data.images() for job in self.jobs)
-        seconds = (time.monotonic() - self.began) / (done - self.before) * (total - done)
-        return str(timedelta(seconds=round(seconds)))
+        to_do = (job for job in self.jobs if job.outcome is None)
+        left = sum((job.config.epochs - len(self.rows[job.number])) * images[job.number] for job in to_do)
+        return str(timedelta(seconds=round(seconds / done * left / max(1, running))))
+
+
+def rows_of(job: Job) -> Sequence[Mapping[str, Any]]:
+    """The epochs that are in the run's metrics.csv; none of them where one cannot be read."""
+    try:
+        rows = read_rows(job.run.metrics)
+    except (OSError, ValueError):
+        return []
+    return rows if all("val/acc" in row and "time/epoch" in row for row in rows) else []

@@ -1,27 +1,38 @@
-"""A process for each job: one that is killed loses only itself, and is tried again.
+"""A process for each job, forked where all is imported: one that is killed loses only itself, and is tried again.
 
-Plain subprocesses, and not a library's pool: those of loky, joblib and concurrent.futures break as a whole when one
-worker is killed. pebble's does not, but like them it starts workers that train on unseen when the parent is killed, and
-that cannot be given an environment of their own (threads, GPU) before torch is imported.
+Python's own fork server, and not a library's pool: those of loky, joblib and concurrent.futures break as a whole when
+one worker is killed. pebble's does not, but its workers train on unseen when the parent is killed.
 """
 
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.forkserver import ensure_running
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from resnetlab.sweeps.jobs import Job, log_style, lost
 from resnetlab.sweeps.machine import Share
 from resnetlab.sweeps.outcomes import Outcome
+from resnetlab.worker import train_forked, write_to
 
-__all__ = ["Processes"]
+__all__ = ["Forked", "Processes"]
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
+SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork server was killed
+
+
+@dataclass(frozen=True)
+class Forked:
+    """A process, and the pipe in which its outcome, which is short, waits until the process has ended."""
+
+    process: BaseProcess
+    outcome: Connection
 
 
 class Processes:
@@ -37,49 +48,69 @@ class Processes:
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         job.slot = min(set(range(self.share.jobs)) - {other.slot for other in running})
-        job.handle = spawn(job, log, self.share)
+        job.handle = fork(job, log, self.share)
 
     def ended(self, job: Job) -> bool:
-        return job.handle.poll() is not None
+        return job.handle.process.exitcode is not None
 
     def conclusion(self, job: Job, log: Path) -> Outcome | None:
-        status = job.handle.returncode
+        status = job.handle.process.exitcode
         if (outcome := close(job)) is not None:
             return outcome
-        number = -status if status < 0 else max(0, status - 128)  # a shell's way, and Lightning's, to say the same
-        if not number:
+        if (cause := killer(status)) is None:
             reason = f"ended with exit status {status} and without a word"
             return Outcome("failed", reason=reason, log=str(log), folder=str(job.run.path))
-        return None if job.starts <= self.retries else lost(job, f"killed by {describe(number)}", log)
+        return None if job.starts <= self.retries else lost(job, f"killed by {cause}", log)
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Asks first, and kills what has not ended after a while."""
         for job in running:
-            job.handle.terminate()
+            job.handle.process.terminate()
         deadline = time.monotonic() + GRACE_SECONDS
         for job in running:
-            try:
-                job.handle.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                job.handle.kill()
-                job.handle.wait()
+            job.handle.process.join(max(0.0, deadline - time.monotonic()))
+            job.handle.process.kill()
+            job.handle.process.join()
         return [(job, outcome) for job in running if (outcome := close(job)) is not None]
 
 
-def spawn(job: Job, log: Path, share: Share) -> "subprocess.Popen[bytes]":
-    """The process, in a session of its own, so that a Ctrl-C reaches it through its parent only."""
-    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
-    environment = {**os.environ, "PYTHONPATH": path, **share.environment(job.slot, job.config.threads)}
+def fork(job: Job, log: Path, share: Share) -> Forked:
+    """The process. The first waits for its server, which imports for seconds. Raises OSError if there is no server."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["resnetlab.run"])
+    environment = {**os.environ, **share.environment(job.slot, job.config.threads)}
     overrides = [*job.overrides, f"trainer.progress={log_style(job.config)}"]
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "resnetlab.worker", str(log), *overrides],
-            stdin=subprocess.PIPE,  # its end tells the process that this one is gone
-            stdout=subprocess.PIPE,  # the outcome: short, so it waits in the pipe until the process has ended
-            stderr=file,
-            env=environment,
-            start_new_session=True,
-        )
+    start_server(log)
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=train_forked, args=(theirs, str(log), overrides, environment))
+    try:
+        process.start()
+    except EOFError as error:
+        raise OSError(f"the process from which the jobs are forked has ended: see {log}") from error
+    finally:
+        theirs.close()
+    return Forked(process, ours)
+
+
+def start_server(log: Path) -> None:
+    """Unless it runs. What it says is in the log, and a Ctrl-C is not for it nor, by that, for what it forks."""
+    interrupt, outputs = signal.signal(signal.SIGINT, signal.SIG_IGN), (os.dup(1), os.dup(2))
+    try:
+        write_to(log)
+        ensure_running()
+    finally:
+        for descriptor, output in enumerate(outputs, start=1):
+            os.dup2(output, descriptor)
+            os.close(output)
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def killer(status: int) -> str | None:
+    """What has killed a process of that exit status, None if it has ended by itself."""
+    if status == SERVER_LOST:
+        return "the loss of the process it was forked from"
+    number = -status if status < 0 else max(0, status - 128)  # a shell's way, and Lightning's, to say the same
+    return describe(number) if number else None
 
 
 def describe(number: int) -> str:
@@ -93,9 +124,8 @@ def describe(number: int) -> str:
 
 
 def close(job: Job) -> Outcome | None:
-    """What an ended process has said, its pipes closed; None if that is nothing, or cut off by its end."""
-    said: bytes = job.handle.communicate()[0]
-    job.handle = None
-    with suppress(ValueError, TypeError):
-        return Outcome(**json.loads(said))
+    """What an ended process has said, its pipe closed; None if that is nothing, or cut off by its end."""
+    forked, job.handle = job.handle, None
+    with forked.outcome, suppress(EOFError, OSError, TypeError):
+        return Outcome(**forked.outcome.recv())
     return None
