@@ -225,13 +225,18 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument(
         "--workers", type=int, metavar="N", help="of the others' DataLoader (default: the cores, 2 to 8)"
     )
+    parser.add_argument("--start-up", type=int, metavar="N", help="instead: N starts in each engine, to the first row")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: results/bench/<device>/bench.json")
     parser.set_defaults(command=run_bench)
 
 
 def run_bench(options: argparse.Namespace) -> None:
-    from resnetlab.bench import Options, bench
+    from resnetlab.bench import Options, bench, start_up
     from resnetlab.bench.options import names, numbers
+
+    if options.start_up is not None:
+        start_up(options.model, options.start_up, options.out)
+        return
 
     asked = Options(
         model=options.model,

@@ -15,6 +15,7 @@ from resnetlab.config import Config, parse
 from resnetlab.errors import LabError, first_line
 from resnetlab.folders import OUTPUTS
 from resnetlab.refusals import REFUSALS, complain, refusal
+from resnetlab.report.asked import plan
 from resnetlab.search.assignment import watch_of
 from resnetlab.speech import speak
 from resnetlab.submission import patient_submitit
@@ -54,7 +55,8 @@ def run_sweep(
         missing = INTERRUPTED if status > 128 else missing
     except Exception as error:  # the launcher's
         status = complain(error) if isinstance(error, (LabError, *REFUSALS)) else 1
-        missing = Outcome("failed", reason=f"left no outcome: {type(error).__name__}: {first_line(error)}")
+        advice = "; hydra/launcher=processes loses only the one that is killed" if launcher == "joblib" else ""
+        missing = Outcome("failed", reason=f"left no outcome: {type(error).__name__}: {first_line(error)}{advice}")
     finally:
         os.environ.pop(SweepFolder.VARIABLE, None)
         os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -88,13 +90,21 @@ def job(node: DictConfig) -> float:
 def job_of_sweep(node: DictConfig, folder: SweepFolder) -> float:
     """The same as one of many: a failure of any kind is said, kept for the table, and does not end the others."""
     hydra_job = HydraConfig.get().job
-    log = folder.log(hydra_job.num)
+    log, planned = folder.log(hydra_job.num), {job.number: job.label for job in plan(folder.path)}
+    label = (planned or folder.labels()).get(hydra_job.num, hydra_job.override_dirname)
     try:
-        outcome = attempt(parse(node), log, refusal, watch_of(folder, hydra_job.num))
+        config = parse(node)
+        announce(hydra_job.num, label, config, len(planned))
+        outcome = attempt(config, log, refusal, watch_of(folder, hydra_job.num))
     except REFUSALS as error:  # what a sweeper made up
         outcome = failure(error, refusal(error), log)
-    label = folder.labels().get(hydra_job.num, hydra_job.override_dirname)
     folder.record(hydra_job.num, replace(outcome, label=label))
     if outcome.status == "failed":
         print(f"error: {outcome.reason}", file=sys.stderr, flush=True)
     return outcome.value
+
+
+def announce(number: int, label: str, config: Config, jobs: int) -> None:
+    """For example "job 1 (2 of 4): wd=0.1, seed=1". jobs: 0 if nobody knows."""
+    if config.trainer.progress != "off":
+        speak(f"job {number}{f' ({number + 1} of {jobs})' if jobs else ''}: {label}")

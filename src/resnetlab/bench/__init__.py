@@ -2,5 +2,6 @@
 
 from resnetlab.bench.command import bench
 from resnetlab.bench.options import NAMES, Options
+from resnetlab.bench.start_up import start_up
 
-__all__ = ["NAMES", "Options", "bench"]
+__all__ = ["NAMES", "Options", "bench", "start_up"]

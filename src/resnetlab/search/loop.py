@@ -113,7 +113,8 @@ class Search:
 
     def assign(self, trial: int) -> str:
         """Makes the trial the next job, whose label it returns."""
-        label = ", ".join(f"{key}={short(value)}" for key, value in self.study.trials[trial].params.items())
+        values = ", ".join(f"{key}={short(value)}" for key, value in self.study.trials[trial].params.items())
+        label = f"trial {trial}: {values}"
         options, storage = vars(self.plan.options), str(self.plan.storage)
         assignment = {"label": label, "trial": trial, "storage": storage, "epochs": self.plan.epochs}
         self.folder.assign(self.number, {**assignment, "options": options})
