@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -101,17 +103,32 @@ class Rig:
         if self.scaled.scaler is not None:
             self.scaled.scaler.load_state_dict(checkpoint["scaler"])
         self.k = checkpoint["k"]
-        if engine not in ("graph", "timed"):
-            from resnetlab.optimizers import on_the_host
-
-            on_the_host(self.scaled.optimizer)
         self.choose(engine)
 
 
-def resumed(config: Config, device: str, engines: tuple[str, str], steps: tuple[int, int], **keys: Any) -> list[float]:
-    """Losses of a run whose second part goes on in another rig from the checkpoint of the first."""
+def resumed(
+    config: Config, device: str, engines: tuple[str, str], steps: tuple[int, int], **keys: Any
+) -> tuple[list[float], dict[str, Tensor]]:
+    """(losses, state at the end) of a run whose second part goes on in another rig from the checkpoint of the first."""
     first = Rig(config, device, engines[0], **keys)
     losses = first.train(steps[0])
     second = Rig(config, device, "eager", **keys)
     second.restore(first.checkpoint(), engines[1])
-    return losses + second.train(steps[1])
+    return losses + second.train(steps[1]), second.state()
+
+
+def read_values(rig: Rig, steps: int) -> npt.NDArray[np.float64]:
+    """(steps, 2): lr and momentum that the optimizer had in each of the next steps."""
+    found = []
+    for _ in range(steps):
+        rig.advance()
+        group = rig.scaled.optimizer.param_groups[0]
+        found.append([float(group["lr"]), float(group["betas"][0] if "betas" in group else group["momentum"])])
+    return np.array(found)
+
+
+def assert_same_state(found: dict[str, Tensor], wanted: dict[str, Tensor], rtol: float, atol: float) -> None:
+    """Weights, averages, running statistics, optimizer and scaler."""
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[key], value, rtol=rtol, atol=atol, msg=lambda text, key=key: f"{key}: {text}")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from conftest import tiny
-from rig import CYCLING, HUNDRED, Rig, resumed
+from rig import CYCLING, HUNDRED, Rig, assert_same_state, resumed
 
 
 @pytest.mark.slow  # float16 on a CPU
@@ -33,10 +33,12 @@ def test_the_first_steps_with_a_scaler_are_skipped_by_both(optimizer: str) -> No
 @pytest.mark.parametrize("engines", [("timed", "timed"), ("timed", "eager"), ("eager", "timed")])
 def test_a_resumed_run_equals_an_undisturbed_one(engines: tuple[str, str]) -> None:
     config = tiny(*HUNDRED, *CYCLING)
-    whole = Rig(config, "cpu", engines[1], scale=1024.0).train(24)
-    found = resumed(config, "cpu", engines, (16, 8), scale=1024.0)
+    undisturbed = Rig(config, "cpu", engines[1], scale=1024.0)
+    whole = undisturbed.train(24)
+    found, state = resumed(config, "cpu", engines, (16, 8), scale=1024.0)
     if engines == ("timed", "timed"):
         assert found == whole
+        assert_same_state(state, undisturbed.state(), rtol=0, atol=0)
     assert found[:18] == pytest.approx(whole[:18], rel=1e-4)
     assert found == pytest.approx(whole, rel=0.05)
 

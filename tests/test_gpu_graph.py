@@ -6,6 +6,8 @@ in double precision and, where the momentum changes, compute the same formulas i
 steps, and loosely over a hundred, in which rounding grows (tests/test_engine.py, on a CPU: by less than 5 % of a loss).
 """
 
+import gzip
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -13,11 +15,12 @@ import torch
 
 from conftest import tiny
 from resnetlab import Config, run
+from resnetlab.averaging import reestimated_statistics
 from resnetlab.callbacks.checkpoints import read_checkpoint
 from resnetlab.engine import Graph
 from resnetlab.files import read_rows
 from resnetlab.folders import run_folder
-from rig import CYCLING, HUNDRED, Rig, resumed
+from rig import CYCLING, HUNDRED, Rig, assert_same_state, read_values, resumed
 from test_run import stop_after
 
 pytestmark = [
@@ -42,7 +45,7 @@ def graph_of(rig: Rig) -> Graph:
 
 
 def assert_close(found: list[float], wanted: list[float], first: int, rel: float) -> None:
-    """The first losses to `rel`; all of them, which are of size 1 and fall, to 15 %."""
+    """The first losses to `rel`; all of them, which are of size 1 and fall, to 15 %: of engines that round apart."""
     assert len(found) == len(wanted)
     assert found[:first] == pytest.approx(wanted[:first], rel=rel)
     assert found == pytest.approx(wanted, rel=0.15, abs=0.05)
@@ -55,13 +58,17 @@ def test_graph_equals_eager_over_a_hundred_steps(optimizer: str, recipe: tuple[s
     """1cycle with its momentum, L2, decay, EMA and the scaler. A frozen lr or momentum would show in ten steps."""
     config = tiny(*HUNDRED, *recipe, f"optimizer={optimizer}")
     scale = 1024.0 if half else None
-    losses = {}
-    for engine in ("eager", "timed", "graph"):
-        rig = Rig(config, "cuda", engine, scale=scale, half=half)
-        losses[engine] = rig.train(104)
-    assert len(graph_of(rig).graphs) == 2
-    assert_close(losses["graph"], losses["timed"], first=20, rel=1e-6)
+    rigs = {engine: Rig(config, "cuda", engine, scale=scale, half=half) for engine in ("eager", "timed", "graph")}
+    losses = {engine: rig.train(104) for engine, rig in rigs.items()}
+    assert len(graph_of(rigs["graph"]).graphs) == 2
+    assert losses["graph"] == pytest.approx(losses["timed"], rel=1e-5)  # the same kernels
+    assert_same_state(rigs["graph"].state(), rigs["timed"].state(), rtol=1e-4, atol=1e-5)
     assert_close(losses["graph"], losses["eager"], first=10, rel=2e-3 if half else 1e-4)
+
+
+def test_the_lr_and_momentum_of_every_replay_are_the_tables() -> None:
+    rig = Rig(tiny(*HUNDRED, *CYCLING), "cuda", "graph")
+    assert read_values(rig, 24) == pytest.approx(rig.lab.timetable[:24], rel=1e-6)  # float32
 
 
 def test_graph_skips_the_steps_that_eager_skips() -> None:
@@ -118,8 +125,11 @@ def test_the_smaller_last_batch_has_a_graph_of_its_own() -> None:
 @pytest.mark.parametrize("half", [True, False], ids=["16-mixed", "32-true"])
 def test_a_resumed_run_equals_an_undisturbed_one(engines: tuple[str, str], half: bool) -> None:
     config, scale = tiny(*HUNDRED, *CYCLING), 1024.0 if half else None
-    whole = Rig(config, "cuda", engines[1], scale, half).train(48)
-    found = resumed(config, "cuda", engines, (16, 32), scale=scale, half=half)
+    undisturbed = Rig(config, "cuda", engines[1], scale, half)
+    whole = undisturbed.train(48)
+    found, state = resumed(config, "cuda", engines, (16, 32), scale=scale, half=half)
+    if engines == ("graph", "graph"):
+        assert_same_state(state, undisturbed.state(), rtol=1e-4, atol=1e-5)
     assert_close(found, whole, first=16 if engines[0] == engines[1] else 10, rel=2e-3 if half else 1e-4)
 
 
@@ -136,8 +146,18 @@ def test_validation_between_replays_changes_nothing() -> None:
             lab.model.eval()
             for x, y in data.eval_batches(data.val, disturbed.device):
                 lab.validate_batch(lab.model, x, y)
+            with reestimated_statistics(lab.model, data.recalibration_inputs(16, 1, disturbed.device)):
+                lab.validate_batch(lab.model, x, y)
             lab.model.train()
     assert found == pytest.approx(wanted, rel=1e-5)
+    assert_same_state(disturbed.state(), plain.state(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_a_trace_has_the_kernels_of_the_gpu(engine: str) -> None:
+    config, _ = trained(f"engine={engine}", "trainer.profile=2")
+    with gzip.open(run_folder(config).trace, "rt") as file:
+        assert any(event.get("cat") == "kernel" for event in json.load(file)["traceEvents"])
 
 
 # --- through Lightning

@@ -130,12 +130,12 @@ class Others(Processes):
     act: Callable[[Connection], None]
 
     def __post_init__(self) -> None:
-        super().__init__(Share(1, 1), retries=0)
+        super().__init__(self.act, Share(1, 1), retries=0)
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         context = get_context("fork")
         ours, theirs = context.Pipe(duplex=False)
-        job.handle = Forked(context.Process(target=self.act, args=(theirs,)), ours)
+        job.handle = Forked(context.Process(target=self.train, args=(theirs,)), ours)
         job.handle.process.start()
         theirs.close()
 

@@ -74,16 +74,16 @@ class EMA(Averaging):
                 f"averaging.overwrite_frequency (={self.overwrite_frequency}) must be at least 1 step, or null"
             )
 
-    def begin(self, model: nn.Module) -> AveragedModel:
-        return AveragedModel(model)
+    def begin(self, model: nn.Module) -> "Paired":
+        return Paired(model)
 
     @torch.no_grad()
     def after_step(
         self, average: AveragedModel, model: nn.Module, step: int, span: Span, momentum: float | None
     ) -> None:
-        averages: list[Tensor] = list(average.module.parameters())
-        weights: list[Tensor] = list(model.parameters())
+        assert isinstance(average, Paired)
         assert momentum is not None
+        averages, weights = average.averages, average.weights
         m = min(momentum, (1 + step) / (10 + step)) if self.warmup else momentum
         if step == 0:
             torch._foreach_copy_(averages, weights)
@@ -92,6 +92,16 @@ class EMA(Averaging):
         average.n_averaged += 1
         if self.overwrite_frequency is not None and (step + 1) % self.overwrite_frequency == 0:
             torch._foreach_copy_(weights, averages)
+
+
+class Paired(AveragedModel):
+    """An average whose weights, and those of the network, are listed once: to find ResNet56v2's 228 in both takes a
+    millisecond, longer than a whole captured step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.averages: list[Tensor] = list(self.module.parameters())
+        self.weights: list[Tensor] = list(model.parameters())
 
 
 @dataclass

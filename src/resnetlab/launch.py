@@ -15,7 +15,7 @@ from resnetlab.sweeps.machine import gpus_of_a_job, share
 from resnetlab.sweeps.outcomes import NOTHING, SweepFolder, failure
 from resnetlab.sweeps.processes import Processes
 from resnetlab.sweeps.ray_tasks import RayTasks
-from resnetlab.worker import train_task
+from resnetlab.worker import train_forked, train_task
 
 __all__ = ["launch", "launch_on_ray"]
 
@@ -29,7 +29,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
 
     def work(jobs: Sequence[Job], folder: SweepFolder, watch: Callable[[], None]) -> None:
         portion = share([job.config for job in jobs], launcher.jobs, launcher.runs_per_device)
-        work_off(jobs, folder, Processes(portion, launcher.retries), watch)
+        work_off(jobs, folder, Processes(train_forked, portion, launcher.retries), watch)
 
     return run_jobs(launcher, job_overrides, first, work)
 

@@ -1,10 +1,11 @@
-"""A child whose life hangs on its parent's, however that ends."""
+"""A child whose life hangs on its parent's, however that ends, and whose output goes elsewhere."""
 
 import os
 import threading
 from multiprocessing.connection import wait
+from pathlib import Path
 
-__all__ = ["end_with_parent"]
+__all__ = ["end_with_parent", "write_to"]
 
 LOOK_SECONDS = 1.0  # between two looks whether the process has still the parent that it began with
 
@@ -24,3 +25,10 @@ def end_with_parent(descriptor: int = 0) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def write_to(log: str | Path) -> None:
+    """Has all that this process and its children print in the log."""
+    with Path(log).open("ab") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)

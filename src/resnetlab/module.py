@@ -14,7 +14,7 @@ from resnetlab.data import Chunk, ImageData, derive_seed
 from resnetlab.engine import NEVER, Eager, Feed, Graph, Scaled, Step
 from resnetlab.errors import Diverged
 from resnetlab.meter import Meter
-from resnetlab.optimizers import Optimizer, on_the_host
+from resnetlab.optimizers import Optimizer
 from resnetlab.ranks import broadcast, least, rank, world_size
 from resnetlab.regularization import Regularization, conv_kernels, penalty
 from resnetlab.schedules import ReduceOnPlateau, Schedule, Span, table
@@ -39,7 +39,7 @@ class Lab(L.LightningModule):
     model: (N, C, H, W) -> (N, classes) logits. lr, momentum: the schedule's base values. wd, l2: None where the
     regularization does not use them. ema_momentum: for averaging=ema. recalibrate: validate once more with re-estimated
     batch-norm statistics. recalibration_images: training images that re-estimate them, there and for the average.
-    engine: auto | eager | compile | graph, how the step is run; what cannot be captured is run eagerly, and said.
+    engine: eager | compile | graph, how the step is run, as `engine.choose` has found that it can be.
 
     Lightning owns epochs, validation, checkpoints and devices. Optimization is manual: the step sets lr and momentum
     from the schedule's table first, so that the schedule is a function of the step's number alone. Under 16-mixed a
@@ -68,7 +68,7 @@ class Lab(L.LightningModule):
         seed: int = 0,
         recalibrate: bool = False,
         recalibration_images: int = 6400,
-        engine: str = "auto",
+        engine: str = "eager",
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -130,7 +130,6 @@ class Lab(L.LightningModule):
             self.step = Step(feed, self.look, scaled.backward, scaled)
             self.engine = Graph(self.step, self.model, scaled, self.timetable)
         else:
-            on_the_host(self.raw_optimizer)
             self.step = Step(feed, self.look, self.manual_backward, optimizer)
             self.engine = Eager(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
 

@@ -8,12 +8,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnetlab.lifeline import end_with_parent
+from resnetlab.lifeline import end_with_parent, write_to
 
 if TYPE_CHECKING:
     from resnetlab.sweeps.outcomes import Outcome
 
-__all__ = ["train_forked", "train_task", "write_to"]
+__all__ = ["train_forked", "train_task"]
 
 
 def train_forked(report: Connection, log: str, overrides: list[str], environment: Mapping[str, str]) -> None:
@@ -41,13 +41,6 @@ def train_task(folder: str, log: str, overrides: list[str]) -> dict[str, Any]:
     os.chdir(folder)
     write_to(log)
     return asdict(train(Path(log), overrides))
-
-
-def write_to(log: str | Path) -> None:
-    """Has all that this process and its children print in the log."""
-    with Path(log).open("ab") as file:
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)
 
 
 def train(log: Path, overrides: list[str]) -> "Outcome":

@@ -82,7 +82,7 @@ class Profile(L.Callback):
         if engine.name == "graph":
             os.environ.update(FOR_GRAPHS)  # for good: CUPTI stays as long as the process
         self.wait()
-        self.profiler = profile(activities=activities, acc_events=True)
+        self.profiler = profile(activities=activities, acc_events=True)  # else torch warns that a second would be lost
         self.profiler.start()
 
     def end(self) -> None:

@@ -19,6 +19,7 @@ from resnetlab.sweeps.jobs import POLL_SECONDS, Job, settle, start
 from resnetlab.sweeps.machine import Share, share, visible_gpus
 from resnetlab.sweeps.outcomes import SweepFolder
 from resnetlab.sweeps.processes import Processes
+from resnetlab.worker import train_forked
 
 __all__ = ["campaign"]
 
@@ -77,7 +78,7 @@ def campaign(listing: Path | None, budget: float | None, out: Path | None, at_on
 def work_off(jobs: list[Job], clock: Clock, publisher: Publisher, at_once: int) -> None:
     """Trains what is left, `at_once` on a device, until all is done or nothing more fits."""
     waiting, running = [job for job in jobs if open_(job)], list[Job]()
-    backend = Processes(machine(jobs, at_once), RETRIES)
+    backend = Processes(train_forked, machine(jobs, at_once), RETRIES)
     folder = SweepFolder(OUTPUTS / "campaign" / "sweeps" / f"{datetime.now():%Y-%m-%d-%H%M%S}")
     folder.path.mkdir(parents=True, exist_ok=True)
     begun = False

@@ -23,9 +23,13 @@ class Normalizer:
             self.mean, self.std = _channel_moments(train.pixels)
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        if self.mean.device != pixels.device:
-            self.mean, self.std = self.mean.to(pixels.device), self.std.to(pixels.device)
+        self.to(pixels.device)
         return (pixels.float() / 255 - self.mean) / self.std
+
+    def to(self, device: torch.device) -> None:
+        """Moves its constants, if they are elsewhere."""
+        if self.mean.device != device:
+            self.mean, self.std = self.mean.to(device), self.std.to(device)
 
 
 def _channel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:

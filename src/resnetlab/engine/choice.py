@@ -32,7 +32,7 @@ def obstacle(device: torch.device, devices: int, optimizer: Optimizer, schedule:
     if not optimizer.capturable:
         return f"torch's {optimizer.name} reads values back on the host, which a graph cannot"
     if getattr(optimizer, "fused", None) is False:
-        return "optimizer.fused=false asks on the host whether the gradients are finite"
+        return "optimizer.fused=false asks the host, for the scaler or for lr, and is not captured"
     if schedule.stateful:
         return f"schedule={schedule.name} sets the lr on the host"
     return None

@@ -20,6 +20,7 @@ class Feed:
 
     def __init__(self, data: "ImageData", device: torch.device, share: tuple[int, int] = (0, 1)) -> None:
         self.data, self.share = data, share
+        data.normalizer.to(device)  # before a step is compiled or captured
         self.images = data.train.to(device)
         self.table = data.plan(1).to(device)
         self.offsets = torch.arange(share[0], data.batch_size, share[1], device=device)

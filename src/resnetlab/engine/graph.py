@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.engine.step import Scaled, Step
+from resnetlab.errors import LabError, first_line
 from resnetlab.optimizers import on_the_device, set_lr_momentum
 
 __all__ = ["Graph"]
@@ -24,8 +25,8 @@ WARM_UP = 3  # steps before the recording: kernels are chosen and workspaces all
 class Graph:
     """Runs the step as a graph, one for each size of a batch (the last of an epoch is smaller).
 
-    step: its backward and its optimizer are `scaled`. timetable: (steps, 2), lr and
-    momentum of every step of the run.
+    step: its backward and its optimizer are `scaled`. timetable: (steps, 2), lr and momentum of every step of the run.
+    Raises LabError for a step that cannot be captured.
     """
 
     name = "graph"
@@ -41,6 +42,7 @@ class Graph:
         self.optimizer, self.scaler = scaled.optimizer, scaled.scaler
         device = step.clock.device
         self.timetable = torch.from_numpy(timetable).to(device, torch.float32)
+        set_lr_momentum(self.optimizer, *map(float, timetable[0]))  # a momentum that stays is the table's
         on_the_device(self.optimizer, device, cycles_momentum=len(np.unique(timetable[:, 1])) > 1)
         if self.scaler is not None:
             self.scaler.scale(torch.zeros((), device=device))  # makes the scaler's tensors, which a recording may not
@@ -77,12 +79,16 @@ class Graph:
         gc.collect()  # an earlier run's graph, which lies in cycles, may not be collected while this one is made
         graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
-        with torch.cuda.graph(graph, pool=pool):
-            self.timed_step(images)
+        try:
+            with torch.cuda.graph(graph, pool=pool):
+                self.timed_step(images)
+        except RuntimeError as error:
+            reason = f"this step cannot be captured ({first_line(error)}); take engine=eager"
+            raise LabError(f"engine=graph: {reason}") from error
         return graph
 
     def state(self) -> Iterable[Tensor]:
-        """Every tensor that a step changes, but the scaler's."""
+        """Every tensor that a step changes, but the scaler's, and lr, momentum and gradients, which it makes anew."""
         yield from self.module.state_dict(keep_vars=True).values()
         for values in self.optimizer.state.values():
             yield from (value for value in values.values() if isinstance(value, Tensor))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.engine.feed import Feed
-from resnetlab.optimizers import set_lr_momentum
+from resnetlab.optimizers import on_the_host, set_lr_momentum
 from resnetlab.tally import Tally
 
 __all__ = ["NEVER", "Eager", "Scaled", "Step"]
@@ -88,6 +88,7 @@ class Eager:
 
     def __init__(self, step: Step, optimizer: torch.optim.Optimizer, compiled: bool = False) -> None:
         self.step, self.optimizer, self.name = step, optimizer, "compile" if compiled else "eager"
+        on_the_host(optimizer)
         if compiled:
             step.forward = torch.compile(step.forward, dynamic=False)  # type: ignore[method-assign]
 

@@ -7,7 +7,7 @@ one worker is killed. pebble's does not, but its workers train on unseen when th
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,10 +16,10 @@ from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+from resnetlab.lifeline import write_to
 from resnetlab.sweeps.jobs import Job, log_style, lost
 from resnetlab.sweeps.machine import Share
 from resnetlab.sweeps.outcomes import Outcome
-from resnetlab.worker import train_forked, write_to
 
 __all__ = ["Forked", "Processes"]
 
@@ -36,19 +36,24 @@ class Forked:
 
 
 class Processes:
-    """`share.jobs` processes at a time. retries: how often a job whose process was killed is started again."""
+    """`share.jobs` processes at a time, in each train(pipe for the outcome's fields, log, overrides, environment).
+
+    retries: how often a job whose process was killed is started again.
+    """
 
     elsewhere = False
 
-    def __init__(self, share: Share, retries: int) -> None:
-        self.share, self.retries = share, retries
+    def __init__(self, train: Callable[..., None], share: Share, retries: int) -> None:
+        self.train, self.share, self.retries = train, share, retries
 
     def free(self, running: Sequence[Job]) -> bool:
         return len(running) < self.share.jobs
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         job.slot = min(set(range(self.share.jobs)) - {other.slot for other in running})
-        job.handle = fork(job, log, self.share)
+        environment = {**os.environ, **self.share.environment(job.slot, job.config.threads)}
+        overrides = [*job.overrides, f"trainer.progress={log_style(job.config)}"]
+        job.handle = fork(self.train, log, overrides, environment)
 
     def ended(self, job: Job) -> bool:
         return job.handle.process.exitcode is not None
@@ -74,15 +79,13 @@ class Processes:
         return [(job, outcome) for job in running if (outcome := close(job)) is not None]
 
 
-def fork(job: Job, log: Path, share: Share) -> Forked:
+def fork(train: Callable[..., None], log: Path, overrides: list[str], environment: dict[str, str]) -> Forked:
     """The process. The first waits for its server, which imports for seconds. Raises OSError if there is no server."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["resnetlab.run"])
-    environment = {**os.environ, **share.environment(job.slot, job.config.threads)}
-    overrides = [*job.overrides, f"trainer.progress={log_style(job.config)}"]
     start_server(log)
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=train_forked, args=(theirs, str(log), overrides, environment))
+    process = context.Process(target=train, args=(theirs, str(log), overrides, environment))
     try:
         process.start()
     except EOFError as error:
