@@ -109,9 +109,8 @@ def warm_up(peer: Peer, measured: Measured, seconds: float, deadline: float) -> 
     """The first step, in which things are compiled and chosen; where that took long, a second one; and half a turn,
     unless a step takes as long as that. None is counted."""
     start, half = time.monotonic(), seconds / 2
-    first = step_seconds(
-        peer, patience((start + deadline) / 2, 120.0)
-    )  # half of the time: the others want their rounds
+    # half of the time at most: the others want their rounds
+    first = step_seconds(peer, patience((start + deadline) / 2, 120.0))
     if first <= half or step_seconds(peer, patience(deadline, 30.0)) <= half:
         peer.turn(patience(deadline, 30.0), seconds=half)
     for name in peer.names:
@@ -119,9 +118,9 @@ def warm_up(peer: Peer, measured: Measured, seconds: float, deadline: float) -> 
         measured.facts[name]["first_step_seconds"] = first
 
 
-def step_seconds(peer: Peer, patience: float) -> float:
+def step_seconds(peer: Peer, most: float) -> float:
     start = time.monotonic()
-    peer.turn(patience, steps=1)
+    peer.turn(most, steps=1)
     return time.monotonic() - start
 
 
