@@ -47,12 +47,9 @@ class Options:
 
     def check(self) -> None:
         """Raises ConfigError, naming the option, the value and the cure."""
-        for option, values in (
-            ("--names", self.names),
-            ("--batch-sizes", self.batch_sizes),
-            ("--precisions", self.precisions),
-        ):
-            if values is not None and not values:
+        lists = {"--names": self.names, "--batch-sizes": self.batch_sizes, "--precisions": self.precisions}
+        for option, asked in lists.items():
+            if asked == ():
                 raise ConfigError(f"{option} (=) must name one at least; leave it out for the default")
         _among("--names", self.names, NAMES)
         _among("--precisions", self.precisions, [p for p in PRECISIONS if p != "auto"])
