@@ -3,21 +3,27 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 
 from resnetlab import bench_peers
 from resnetlab.bench.cast import start_lab
+from resnetlab.bench.guard import sigterm_exits
 from resnetlab.bench.peer import Peer, PeerFailed, module_command, script
 from resnetlab.bench.rounds import measure
+from resnetlab.bench_peers.keras_series import resident_peak
 from resnetlab.bench_peers.spec import Spec
+from resnetlab.bench_peers.turns import peak_mib
 from resnetlab.cli import main
 
 PARAMETERS = 570_602  # of a ResNet20v2 by Atienza's code, batch-norm statistics not counted
@@ -39,6 +45,30 @@ for line in sys.stdin:
         raise SystemExit("no such order")
     told = {"losses": {"small": 1}, "peak_mib": {"small": 2}, "between_epochs": []}
     print(json.dumps({"grains": {"small": [[order["steps"], 0.5]]}, **told}), flush=True)
+"""
+
+
+# a bench that does nothing but hold a stopped peer
+BENCH = f"""
+import os, sys, time
+from resnetlab.bench.peer import Peer
+with Peer(["small"], [sys.executable, "-c", {SMALL!r}]) as peer:
+    child = peer.hear(120)["child"]
+    peer.stop()
+    print(os.getpid(), peer.process.pid, child, peer.folder.name, flush=True)
+    time.sleep(600)
+"""
+
+# runs it in a session of its own, adopts what it leaves behind, and ends when that is gone
+ADOPT = """
+import ctypes, os, subprocess, sys
+assert ctypes.CDLL(None).prctl(36, 1) == 0  # PR_SET_CHILD_SUBREAPER
+bench = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+try:
+    while True:
+        os.wait()
+except ChildProcessError:
+    os._exit(0)
 """
 
 
@@ -94,6 +124,55 @@ def test_a_peer_and_its_children_run_in_their_own_turns_only(small: Peer) -> Non
     assert state(pid) == ""
     assert becomes(child, "Z") or state(child) == ""
     assert not Path(small.folder.name).exists()
+
+
+@linux
+def test_a_killed_bench_leaves_nothing_behind() -> None:
+    """Not where its stopped peers are adopted by a process of its session either, so that the system lets them be."""
+    command = [sys.executable, "-c", ADOPT, BENCH]
+    environment = module_command("", "")[1]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True) as host:
+        assert host.stdout is not None
+        *pids, folder = host.stdout.readline().split()
+        bench, peer, child = map(int, pids)
+        try:
+            assert becomes(peer, "T")
+            assert becomes(child, "T")
+            os.kill(bench, signal.SIGKILL)
+            assert host.wait(30) == 0
+        finally:
+            for group in (peer, host.pid):
+                with suppress(ProcessLookupError):
+                    os.killpg(group, signal.SIGKILL)
+    assert state(peer) == state(child) == ""
+    assert not Path(folder).exists()
+
+
+def test_sigterm_ends_the_peers_on_the_way_out() -> None:
+    before, peer = signal.getsignal(signal.SIGTERM), willing()
+
+    def bench() -> None:
+        with sigterm_exits(), peer:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(PATIENCE)
+
+    with pytest.raises(SystemExit) as stop:
+        bench()
+    assert stop.value.code == 143
+    assert peer.process.poll() is not None
+    assert not Path(peer.folder.name).exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@linux
+def test_the_peak_is_the_peers_own() -> None:
+    """One that needs some 50 MiB, of a parent that holds 500: Linux hands a process's ru_maxrss on to its children."""
+    own = "from keras_series import resident_peak; print(resident_peak())"
+    parent = f"import subprocess, sys; held = b'x' * 500 * 2**20; subprocess.run([sys.executable, '-c', {own!r}])"
+    folder = str(Path(bench_peers.__file__).parent)
+    done = subprocess.run([sys.executable, "-c", parent], cwd=folder, capture_output=True, text=True, check=True)
+    assert 5 < float(done.stdout) < 300
+    assert peak_mib(torch.device("cpu")) == pytest.approx(resident_peak(), rel=0.01)
 
 
 def test_a_peer_that_fails_says_why(small: Peer) -> None:
@@ -226,9 +305,27 @@ def test_the_command_writes_the_contracts_json(capsys: pytest.CaptureFixture[str
         assert row["rounds"] == len(row["images_per_second_rounds"]) == 2
         assert row["images_per_second"] > 0
         assert row["peak_mib"] > 100
+        assert row["images_per_second_range"] == [f(row["images_per_second_rounds"]) for f in (min, max)]
+        assert 0 < row["last_loss"] < 100
     assert {"device", "cores", "threads", "torch"} <= set(content["machine"])
     assert content["roofline"][0]["images_per_second"] > 0
-    assert [row["runs"] for row in content["concurrent"]] == [2]
+    assert [(row["runs"], len(row["images_per_second_windows"])) for row in content["concurrent"]] == [(2, 3)]
+    assert [entry["precision"] for entry in content["left_out"] if entry["name"] == "all"] == ["16-mixed", "bf16-mixed"]
     assert {p.name for p in path.parent.iterdir()} == {"bench.json", "bench-peers.png", "bench-sizes.png"}
     assert not Path("outputs").exists()
     assert "lab_eager is" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_wait_for_the_first_row_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--model", "resnet20v2", "--start-up", "1"]) == 0
+    (path,) = Path("results/bench").glob("*/start_up.json")
+    content = json.loads(path.read_text())
+    engines = ["eager", "compile", "graph"] if torch.cuda.is_available() else ["eager", "compile"]
+    assert [row["name"] for row in content["rows"]] == ["compile, empty cache", *engines]
+    for row in content["rows"]:
+        ((step,), (end,)) = row["to_first_step"], row["to_first_row"]
+        assert 0 < step < end
+    assert content["model"] == "resnet20v2"
+    assert not Path("outputs").exists()
+    assert "to the first row" in capsys.readouterr().out

@@ -213,11 +213,17 @@ def run_published(options: argparse.Namespace) -> None:
 def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     parser = commands.add_parser("bench", help="the lab's step against others' and against the machine, in turn")
     parser.add_argument("--names", metavar="A,B", help="of keras, torch_loop, lightning_plain, bare, lab_eager, ...")
-    parser.add_argument("--batch-sizes", metavar="N,M", help="the first has twice the time (default: 64,32,128)")
-    parser.add_argument("--precisions", metavar="A,B", help="of 32-true, 16-mixed, bf16-mixed")
+    parser.add_argument(
+        "--batch-sizes", metavar="N,M", help="the first has twice the time (default: 64,32,128, on a GPU 512 too)"
+    )
+    parser.add_argument(
+        "--precisions",
+        metavar="A,B",
+        help="of 32-true, 16-mixed, bf16-mixed (default: 32-true, on a GPU after 16-mixed)",
+    )
     parser.add_argument("--model", default="resnet56v2")
     parser.add_argument("--rounds", type=int, default=12, help="at most, at each batch size (default: 12)")
-    parser.add_argument("--seconds-per-turn", type=float, default=5.0, metavar="S", help="default: 5")
+    parser.add_argument("--seconds-per-turn", type=float, metavar="S", help="default: 5, on a GPU 2")
     parser.add_argument("--budget", type=float, default=660.0, metavar="S", help="seconds in all (default: 660)")
     parser.add_argument("--concurrent", metavar="N,M", help="processes of the lab at once; empty for none")
     parser.add_argument("--keras-python", metavar="PATH", help="a Python that has keras and tensorflow")
@@ -231,13 +237,13 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def run_bench(options: argparse.Namespace) -> None:
-    from resnetlab.bench import Options, bench, start_up
+    from resnetlab.bench import Options, bench, sigterm_exits, start_up
     from resnetlab.bench.options import names, numbers
 
     if options.start_up is not None:
-        start_up(options.model, options.start_up, options.out)
+        with sigterm_exits():
+            start_up(options.model, options.start_up, options.out)
         return
-
     asked = Options(
         model=options.model,
         names=names(options.names),
@@ -252,7 +258,8 @@ def run_bench(options: argparse.Namespace) -> None:
         workers=options.workers,
         out=options.out,
     )
-    bench(asked)
+    with sigterm_exits():
+        bench(asked)
 
 
 def add_campaign(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

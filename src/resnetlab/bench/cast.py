@@ -3,14 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from resnetlab.bench.options import NAMES, Options, Setting
+from resnetlab.bench.options import NAMES, SIZES, Options, Setting
 from resnetlab.bench.peer import Peer, module_command, script
 from resnetlab.bench_peers.spec import Spec
+from resnetlab.trainer import PRECISIONS
 
-__all__ = ["data_root", "expected", "spec_for", "start", "start_lab"]
+__all__ = ["data_root", "expected", "not_asked", "spec_for", "start", "start_lab"]
 
-EPOCH_STEPS = 32  # of the lab's epoch on the cpu, so that its end is seen
+EPOCH_STEPS = 8  # of the lab's epoch on the cpu, so that its end is seen
 GRAIN = {"cpu": 1, "cuda": 20}  # steps of the lab, then as many of the bare loop: a GPU must be kept busy
 
 
@@ -25,6 +27,20 @@ def expected(options: Options, setting: Setting) -> tuple[list[str], dict[str, s
         left_out["lab_compile"] = f"compiled anew for each size, so at the first one (={options.sizes[0]}) only"
     asked = [name for name in NAMES if options.names is None or name in options.names]
     return [n for n in asked if n not in left_out], {n: why for n, why in left_out.items() if n in asked}
+
+
+def not_asked(options: Options) -> list[dict[str, Any]]:
+    """Entries for the sizes and precisions that are measured only where somebody asks for them."""
+    first = options.settings[0]
+    sizes = [] if options.batch_sizes else [size for size in SIZES if size not in options.sizes]
+    measured = {"auto", *(setting.precision for setting in options.settings)}
+    precisions = [] if options.precisions else [precision for precision in PRECISIONS if precision not in measured]
+    found = [(Setting(n, first.precision), f"on a cpu only where --batch-sizes {n} asks for it") for n in sizes]
+    for precision in precisions:
+        no_gpu = precision == "16-mixed" and options.device == "cpu"
+        reason = "needs a CUDA device" if no_gpu else f"only where --precisions {precision} asks for it"
+        found.append((Setting(first.batch_size, precision), reason))
+    return [{"name": "all", "reason": reason} | vars(setting) for setting, reason in found]
 
 
 def start(options: Options, setting: Setting, names: list[str]) -> list[Peer]:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from resnetlab.bench.cast import data_root, expected, spec_for, start
+from resnetlab.bench.cast import data_root, expected, not_asked, spec_for, start
 from resnetlab.bench.clock import Clock
-from resnetlab.bench.concurrent import run_together
+from resnetlab.bench.concurrent import run_together, seconds_for
 from resnetlab.bench.options import Options, Setting
 from resnetlab.bench.peer import Peer, PeerFailed, module_command
 from resnetlab.bench.plots import draw
@@ -22,8 +22,6 @@ from resnetlab.speech import speak
 
 __all__ = ["bench"]
 
-CONCURRENT_SECONDS = 15.0  # to start a few processes of the lab, beside their turns
-
 
 def bench(options: Options) -> dict[str, Any]:
     """Measures, prints the tables, writes the JSON and the plots, and returns what is in the JSON.
@@ -36,9 +34,9 @@ def bench(options: Options) -> dict[str, Any]:
     content = machine(options, clock)
     out = options.out or Path("results/bench") / slug(content["machine"]["device"]) / "bench.json"
     try:
-        least = 0.0
+        least = 0.0  # the first setting is tried whatever the budget
         for number, setting in enumerate(options.settings):
-            if clock.left <= least:
+            if number and clock.left - reserve(options) <= least:
                 content["left_out"].append(vars(setting) | {"name": "all", "reason": "the budget was spent"})
                 continue
             found, least = setting_rows(options, setting, content, clock, number, out)
@@ -50,6 +48,7 @@ def bench(options: Options) -> dict[str, Any]:
         write_json(out, content)
         reasons = "; ".join(f"{entry['name']}: {entry['reason']}" for entry in content["left_out"])
         raise LabError(f"nothing was measured: {reasons}")
+    content["left_out"] += not_asked(options)
     content["seconds"] = clock.elapsed
     write_json(out, content)
     show(content, options.settings)
@@ -91,7 +90,7 @@ def setting_rows(
     """(the rows of one setting, the seconds that it took for a start and one round)."""
     names, left_out = expected(options, setting)
     roof = next((r for r in content["roofline"] if r["precision"] == setting.precision), None)
-    share = clock.share(number, len(options.settings), reserve=CONCURRENT_SECONDS * len(options.counts))
+    share = clock.share(number, len(options.settings), reserve=reserve(options))
     where = f"batch {setting.batch_size} {setting.precision}"
     clock.say(f"{where}: starting {', '.join(names)}")
 
@@ -101,13 +100,18 @@ def setting_rows(
             write_json(out, content | {"rows": content["rows"] + rows(measured, setting, roof)})
 
     end = time.monotonic() + share
-    measured = measure(start(options, setting, names), options.rounds, options.seconds, end, tell)
+    measured = measure(start(options, setting, names), options.rounds, options.turn_seconds, end, tell)
     for name in names:
         if not measured.turns.get(name):
             left_out[name] = measured.failed.get(name, "the budget was spent")
     content["left_out"] += [{"name": n, "reason": why} | vars(setting) for n, why in left_out.items()]
     content["comparisons"] += [entry | vars(setting) for entry in comparisons(measured)]
     return rows(measured, setting, roof), measured.least
+
+
+def reserve(options: Options) -> float:
+    """Seconds that the settings leave to several at once."""
+    return seconds_for(options) * len(options.counts)
 
 
 def several_at_once(options: Options, content: dict[str, Any], clock: Clock, out: Path) -> None:
@@ -117,9 +121,9 @@ def several_at_once(options: Options, content: dict[str, Any], clock: Clock, out
     for count in options.counts:
         clock.say(f"{count} at once")
         try:
-            if clock.left < CONCURRENT_SECONDS:
+            if clock.left < seconds_for(options):
                 raise PeerFailed("the budget was spent")
-            content["concurrent"].append(run_together(options, setting, count, name, max(clock.left, 60.0)))
+            content["concurrent"].append(run_together(options, setting, count, name, clock.left))
         except PeerFailed as error:
             content["left_out"].append({"name": f"{count} at once", "reason": str(error)} | vars(setting))
         write_json(out, content)

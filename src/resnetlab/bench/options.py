@@ -13,9 +13,10 @@ from resnetlab.config import Config, compose
 from resnetlab.errors import ConfigError
 from resnetlab.trainer import PRECISIONS
 
-__all__ = ["NAMES", "Options", "Setting", "names", "numbers"]
+__all__ = ["NAMES", "SIZES", "Options", "Setting", "names", "numbers"]
 
 NAMES = ("keras", "torch_loop", "lightning_plain", "bare", "lab_eager", "lab_compile", "lab_graph")
+SIZES = (64, 32, 128, 512)
 HAS_KERAS = "import sys; from importlib.util import find_spec as f; sys.exit(not (f('keras') and f('tensorflow')))"
 
 
@@ -29,14 +30,14 @@ class Setting:
 
 @dataclass
 class Options:
-    """None: what the machine can. seconds: of a turn. budget: seconds for everything."""
+    """None: what the machine can. seconds: of a turn, None for 5, or 2 on a GPU. budget: seconds for everything."""
 
     model: str = "resnet56v2"
     names: tuple[str, ...] | None = None
     batch_sizes: tuple[int, ...] | None = None
     precisions: tuple[str, ...] | None = None
     rounds: int = 12
-    seconds: float = 5.0
+    seconds: float | None = None
     budget: float = 660.0
     concurrent: tuple[int, ...] | None = None
     keras_python: str | None = None
@@ -46,13 +47,17 @@ class Options:
 
     def check(self) -> None:
         """Raises ConfigError, naming the option, the value and the cure."""
+        lists = {"--names": self.names, "--batch-sizes": self.batch_sizes, "--precisions": self.precisions}
+        for option, asked in lists.items():
+            if asked == ():
+                raise ConfigError(f"{option} (=) must name one at least; leave it out for the default")
         _among("--names", self.names, NAMES)
         _among("--precisions", self.precisions, [p for p in PRECISIONS if p != "auto"])
         for name, values, least, most in (
             ("--batch-sizes", self.batch_sizes or (), 2, 65_536),
             ("--concurrent", self.concurrent or (), 1, 256),
             ("--rounds", (self.rounds,), 1, 100_000),
-            ("--seconds-per-turn", (self.seconds,), 0.01, 3_600),
+            ("--seconds-per-turn", (self.turn_seconds,), 0.01, 3_600),
             ("--budget", (self.budget,), 1, 10**6),
             ("--workers", (self.worker_count,), 0, 256),
             ("--images", (self.images,), 2 * max(self.sizes), 50_000),
@@ -102,13 +107,17 @@ class Options:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        return self.batch_sizes or ((64, 32, 128, 512) if self.device == "cuda" else (64, 32, 128))
+        return self.batch_sizes or (SIZES if self.device == "cuda" else SIZES[:3])
 
     @property
     def settings(self) -> list[Setting]:
-        """The first is the main one, and has twice the time of each other."""
-        usual = ("16-mixed", "bf16-mixed", "32-true") if self.device == "cuda" else ("32-true",)
-        return [Setting(size, precision) for size in self.sizes for precision in self.precisions or usual]
+        """The first is the main one, and has twice the time of each other; all sizes of its precision come first."""
+        usual = ("16-mixed", "32-true") if self.device == "cuda" else ("32-true",)
+        return [Setting(size, precision) for precision in self.precisions or usual for size in self.sizes]
+
+    @property
+    def turn_seconds(self) -> float:
+        return (2.0 if self.device == "cuda" else 5.0) if self.seconds is None else self.seconds
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -128,18 +137,18 @@ class Options:
 
 
 def numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    """(64, 128) of "64,128". Raises ConfigError."""
+    """(64, 128) of "64,128,64". Raises ConfigError."""
     if text is None:
         return None
     try:
-        return tuple(int(part) for part in text.split(",") if part)
+        return tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
     except ValueError:
         raise ConfigError(f"{option} (={text}) must be whole numbers with commas between them, such as 1,2") from None
 
 
 def names(text: str | None) -> tuple[str, ...] | None:
-    """("a", "b") of "a,b"."""
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+    """("a", "b") of "a,b,a"."""
+    return None if text is None else tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 def _among(option: str, values: Iterable[str] | None, choices: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import resnetlab
 from resnetlab import bench_peers
+from resnetlab.bench.guard import guard
 
 __all__ = ["Peer", "PeerFailed", "module_command", "script"]
 
@@ -29,8 +30,7 @@ class PeerFailed(Exception):
 class Peer:
     """Starts the command in an empty folder and a process group of its own; names: the rows that it will give.
 
-    Between turns the whole group is stopped. A stopped group whose bench is gone is ended by the system: it is
-    orphaned, and gets SIGHUP and SIGCONT. So none is left behind.
+    Between turns the whole group is stopped. A guard ends it when the bench is gone.
     """
 
     def __init__(self, names: Sequence[str], command: Sequence[str], env: Mapping[str, str] | None = None) -> None:
@@ -49,6 +49,7 @@ class Peer:
                 env=None if env is None else dict(env),
                 process_group=0,
             )
+        self.guard = guard(self.process.pid, self.folder.name)
 
     def __enter__(self) -> "Peer":
         return self
@@ -62,6 +63,8 @@ class Peer:
         """Ends the peer and its children at once: they have nothing to save."""
         self.signal(signal.SIGKILL)
         self.process.wait()
+        with self.guard:  # closes its pipe, and waits for it
+            self.guard.kill()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from resnetlab.bench.options import NAMES
+from resnetlab.bench.roofline import BOUNDS
 from resnetlab.files import write_atomically
 
 __all__ = ["draw"]
@@ -32,7 +33,7 @@ def write(figure: Figure, out: Path, what: str) -> Path:
 
 
 def peers(content: dict[str, Any], first: dict[str, Any]) -> Figure:
-    """The first setting: each round a dot, the median a bar, what the machine allows a line."""
+    """The first setting: each round a dot, the median a bar, the roofline a line."""
     found = [r for r in content["rows"] if alike(r, first)]
     found.sort(key=lambda row: row["images_per_second"])
     figure = Figure(figsize=(7.5, 1.6 + 0.45 * len(found)), layout="constrained")
@@ -48,7 +49,7 @@ def peers(content: dict[str, Any], first: dict[str, Any]) -> Figure:
     axes.set_yticks(range(len(found)), [row["name"] for row in found])
     for roof in (r for r in content["roofline"] if r["precision"] == first["precision"]):
         allowed = roof["images_per_second"]
-        label = f"the machine allows {allowed:,.0f} ({roof['bound_by']})"
+        label = f"roofline {allowed:,.0f}, by {BOUNDS[roof['bound_by']]}"
         shown = allowed < 4 * most
         if shown:
             axes.axvline(allowed, color="#555555", linestyle="--", linewidth=1)

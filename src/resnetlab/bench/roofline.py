@@ -1,4 +1,7 @@
-"""What the machine allows at most: a network's arithmetic and traffic against the rates measured on the machine."""
+"""A network's arithmetic and traffic against the rates at which the machine multiplies and copies large arrays.
+
+Caches can beat the second: what fits into them does not move at the rate of large arrays.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Work", "ceiling", "work_of"]
+__all__ = ["BOUNDS", "Work", "ceiling", "work_of"]
+
+BOUNDS = {"arithmetic": "the rate of large matrix products", "memory": "the copy rate of large arrays"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def work_of(network: nn.Module, side: int = 32) -> Work:
 
 
 def ceiling(work: Work, precision: str, matmul: float, copy: float) -> dict[str, Any]:
-    """Images a second at most: as many as arithmetic allows, or the memory's traffic, whichever is fewer.
+    """Images a second by the rate of large matrix products, or by the copy rate of large arrays, whichever is fewer.
 
     matmul: FLOP/s; copy: bytes/s, read and written.
     """

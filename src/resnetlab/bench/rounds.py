@@ -83,8 +83,11 @@ def attempt(peer: Peer, measured: Measured, do: Callable[[], None]) -> bool:
         do()
     except PeerFailed as error:
         peer.end()
+        reason, others = str(error), measured.facts.keys() - measured.failed.keys() - set(peer.names)
+        if others and ("out of memory" in reason or "OOM" in reason):
+            reason += f"; {', '.join(sorted(others))} held memory too"
         for name in peer.names:
-            measured.failed[name] = str(error)
+            measured.failed[name] = reason
             measured.turns.pop(name, None)
         return False
     return True
@@ -103,22 +106,27 @@ def begin(peer: Peer, measured: Measured, deadline: float) -> None:
 
 
 def warm_up(peer: Peer, measured: Measured, seconds: float, deadline: float) -> None:
-    """The first step, in which things are compiled and chosen, and half a turn; neither is counted."""
-    start = time.monotonic()
-    peer.turn(patience((start + deadline) / 2, 30.0), steps=1)  # half of the time: the others want their rounds
-    first = time.monotonic() - start
-    if first > 0.5 * seconds:  # a first step that long was more than a step, or has warmed up by itself
-        peer.turn(patience(deadline, 30.0), steps=1)
-    else:
-        peer.turn(patience(deadline, 30.0), seconds=seconds / 2)
+    """The first step, in which things are compiled and chosen; where that took long, a second one; and half a turn,
+    unless a step takes as long as that. None is counted."""
+    start, half = time.monotonic(), seconds / 2
+    # half of the time at most: the others want their rounds
+    first = step_seconds(peer, patience((start + deadline) / 2, 120.0))
+    if first <= half or step_seconds(peer, patience(deadline, 30.0)) <= half:
+        peer.turn(patience(deadline, 30.0), seconds=half)
     for name in peer.names:
         measured.facts[name]["warm_up_seconds"] = time.monotonic() - start
         measured.facts[name]["first_step_seconds"] = first
 
 
+def step_seconds(peer: Peer, most: float) -> float:
+    start = time.monotonic()
+    peer.turn(most, steps=1)
+    return time.monotonic() - start
+
+
 def take_turn(peer: Peer, measured: Measured, seconds: float) -> None:
-    answer = peer.turn(600.0 + 20 * seconds, seconds=seconds)
+    answer = peer.turn(60.0 + 5 * seconds, seconds=seconds)
     for name, grains in answer["grains"].items():
         measured.turns.setdefault(name, []).append(grains)
-        measured.facts[name]["peak_mib"] = answer["peak_mib"].get(name)
+        measured.facts[name] |= {"peak_mib": answer["peak_mib"].get(name), "loss": answer["losses"].get(name)}
     measured.between_epochs.setdefault(peer.names[-1], []).extend(answer["between_epochs"])

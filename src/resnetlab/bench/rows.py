@@ -10,8 +10,9 @@ from scipy import stats
 from resnetlab.bench.options import NAMES, Setting
 from resnetlab.bench.rounds import Measured
 
-__all__ = ["comparisons", "rows"]
+__all__ = ["IMAGES", "Grains", "comparisons", "rate", "rows"]
 
+IMAGES = 50_000  # an epoch of CIFAR-10
 FINE = ("lab_eager", "bare")  # in one process, in turn every few steps
 LABS = ("lab_eager", "lab_compile", "lab_graph")
 
@@ -24,17 +25,19 @@ def rows(measured: Measured, setting: Setting, roof: dict[str, Any] | None) -> l
 
 
 def row(name: str, measured: Measured, setting: Setting, roof: dict[str, Any] | None) -> dict[str, Any]:
-    """ratio_to_bare: seconds over the bare loop's, within each round, or for FINE within each grain."""
+    """ratio_to_bare: of a step's seconds. images_per_second_epoch: over an epoch of CIFAR-10 and what lies between it
+    and the next. last_loss: None where it is not finite. What is not known is None."""
     turns, facts = measured.turns[name], measured.facts[name]
     found = [rate(grains) for grains in turns]
     median = statistics.median(found)
     ratios = ratios_of(name, "bare", measured.turns)
-    between = measured.between_epochs.get(name)
+    loss, between = facts.get("loss"), between_of(name, measured)
     return {
         "name": name,
         "batch_size": setting.batch_size,
         "precision": setting.precision,
         "images_per_second": median,
+        "images_per_second_range": [min(found), max(found)],
         "images_per_second_95": interval(found),
         "images_per_second_rounds": found,
         "seconds_per_step": setting.batch_size / median,
@@ -46,7 +49,9 @@ def row(name: str, measured: Measured, setting: Setting, roof: dict[str, Any] | 
         "peak_mib": facts.get("peak_mib"),
         "first_step_seconds": facts.get("first_step_seconds"),
         "warm_up_seconds": facts.get("warm_up_seconds"),
-        "seconds_between_epochs": statistics.median(between) if between else None,
+        "seconds_between_epochs": between,
+        "images_per_second_epoch": None if between is None else IMAGES / (IMAGES / median + between),
+        "last_loss": loss if loss is not None and math.isfinite(loss) else None,
         "parameters": facts.get("parameters"),
         "version": facts.get("version"),
     }
@@ -58,12 +63,21 @@ def rate(grains: Grains) -> float:
 
 
 def ratios_of(name: str, other: str, turns: dict[str, list[Grains]]) -> list[float]:
-    """How many times as long `name` takes for an image as `other` does, within each round, or grain."""
-    pairs = list(zip(turns.get(name, []), turns.get(other, []), strict=False))
+    """How many times as long `name` takes for an image as `other` does, within each round; for FINE the round's median
+    over grains, which follow each other so closely that they are no independent measurements."""
+    pairs = zip(turns.get(name, []), turns.get(other, []), strict=False)
     if name in FINE and other in FINE:
-        grains = [pair for mine, theirs in pairs for pair in zip(mine, theirs, strict=True)]
-        return [rate([theirs]) / rate([mine]) for mine, theirs in grains]
+        return [
+            statistics.median(rate([b]) / rate([a]) for a, b in zip(mine, theirs, strict=True))
+            for mine, theirs in pairs
+        ]
     return [rate(theirs) / rate(mine) for mine, theirs in pairs]
+
+
+def between_of(name: str, measured: Measured) -> float | None:
+    """Seconds between two epochs, where the peer has seen an epoch's end."""
+    found = measured.between_epochs.get(name)
+    return statistics.median(found) if found else None
 
 
 def interval(values: Sequence[float]) -> list[float] | None:
@@ -75,11 +89,22 @@ def interval(values: Sequence[float]) -> list[float] | None:
 
 
 def comparisons(measured: Measured) -> list[dict[str, Any]]:
-    """How many times as fast the lab is as each of the others, engine by engine."""
+    """How many times as fast the lab is as each of the others, engine by engine, in an epoch of CIFAR-10.
+
+    What lies between two epochs is counted for those of whom it is known.
+    """
     found = []
     for lab in (name for name in LABS if measured.turns.get(name)):
         for other in (name for name in NAMES if name not in LABS and measured.turns.get(name)):
-            times = [1 / ratio for ratio in ratios_of(lab, other, measured.turns)]
+            times = epoch_ratios(lab, other, measured)
             entry = {"name": lab, "over": other, "times": statistics.median(times), "times_95": interval(times)}
             found.append(entry | {"n": len(times)})
     return found
+
+
+def epoch_ratios(lab: str, other: str, measured: Measured) -> list[float]:
+    """How many times as long an epoch of the other takes, within each round."""
+    extra, extra_lab = (between_of(name, measured) or 0.0 for name in (other, lab))
+    pairs = zip(measured.turns[other], ratios_of(lab, other, measured.turns), strict=False)
+    epochs = [(IMAGES / rate(theirs), ratio) for theirs, ratio in pairs]
+    return [(seconds + extra) / (seconds * ratio + extra_lab) for seconds, ratio in epochs]

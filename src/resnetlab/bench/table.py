@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from resnetlab.bench.options import Setting
+from resnetlab.bench.roofline import BOUNDS
 from resnetlab.speech import speak
 
 __all__ = ["show", "table"]
 
-HEAD = ("", "images/s", "95 %", "ms/step", "bare's seconds", "95 %", "of roofline", "peak MiB", "warm-up s", "n")
+HEAD = (
+    *("", "images/s", "least to most", "95 %", "ms/step", "bare's seconds", "95 %"),
+    *("of roofline", "peak MiB", "warm-up s", "n"),
+)
 
 
 def show(content: dict[str, Any], settings: Sequence[Setting]) -> None:
@@ -20,17 +24,27 @@ def show(content: dict[str, Any], settings: Sequence[Setting]) -> None:
         if of:
             speak(f"\nbatch {setting.batch_size}, {setting.precision}")
             speak(table([HEAD, *map(cells, of)]))
+        for row in (row for row in of if row["last_loss"] is None):
+            speak(f"  {row['name']}: its last loss is not finite")
         for entry in (c for c in content["comparisons"] if matches(c, setting)):
-            times = f"{entry['times']:.3f} times as fast as {entry['over']}"
+            times = f"{entry['times']:.3f} times as fast as {entry['over']} over an epoch"
             speak(f"  {entry['name']} is {times}{bounds(entry['times_95'], '.3f', ' ({} to {})')}, n = {entry['n']}")
         for roof in (r for r in content["roofline"] if r["precision"] == setting.precision and of):
-            speak(f"  the machine allows {roof['images_per_second']:,.0f} images/s, bound by {roof['bound_by']}")
+            speak(f"  roofline: {roof['images_per_second']:,.0f} images/s, by {BOUNDS[roof['bound_by']]}")
     for row in content["rows"]:
-        if row["name"].startswith("lab_") and row["seconds_between_epochs"] is not None:
+        if row["seconds_between_epochs"] is not None:
             where = f"{row['name']}, batch {row['batch_size']}, {row['precision']}"
-            speak(f"between two epochs, validation not counted: {row['seconds_between_epochs']:.2f} s ({where})")
+            between = f"between two epochs, validation not counted: {row['seconds_between_epochs']:.2f} s"
+            speak(f"{between}, so {row['images_per_second_epoch']:,.1f} images/s over an epoch ({where})")
     if content["concurrent"]:
-        head = ("at once", "threads each", "images/s together", "s of the machine an epoch", "peak MiB together")
+        head = (
+            "at once",
+            "threads each",
+            "images/s together",
+            "least to most",
+            "s of the machine an epoch",
+            "peak MiB together",
+        )
         speak("\n" + table([head, *map(together, content["concurrent"])]))
     for entry in content["left_out"]:
         speak(f"left out: {entry['name']} (batch {entry['batch_size']}, {entry['precision']}): {entry['reason']}")
@@ -40,6 +54,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         row["name"],
         f"{row['images_per_second']:,.1f}",
+        bounds(row["images_per_second_range"], ",.1f"),
         bounds(row["images_per_second_95"], ",.1f"),
         f"{1000 * row['seconds_per_step']:.1f}",
         number(row["ratio_to_bare"], ".3f"),
@@ -47,15 +62,17 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         number(row["share_of_roofline"], ".1%"),
         number(row["peak_mib"], ",.0f"),
         number(row["warm_up_seconds"], ".1f"),
-        f"{row['rounds']}" if row["ratios"] in (0, row["rounds"]) else f"{row['rounds']}, {row['ratios']}",
+        f"{row['rounds']}",
     )
 
 
 def together(row: dict[str, Any]) -> tuple[str, ...]:
+    windows = row["images_per_second_windows"]
     return (
         f"{row['runs']}",
         f"{row['threads']}",
         f"{row['images_per_second']:,.1f}",
+        f"{min(windows):,.1f} to {max(windows):,.1f}",
         f"{row['machine_seconds_per_epoch']:,.1f}",
         f"{row['peak_mib']:,.0f}",
     )

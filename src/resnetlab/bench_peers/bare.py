@@ -14,6 +14,7 @@ __all__ = ["bare_step"]
 
 def bare_step(spec: Spec, data: ImageData) -> tuple[Callable[[], None], Callable[[], float]]:
     """(a plain PyTorch step on one batch that lies on the device, the loss of the last one)."""
+    torch.backends.cudnn.benchmark = True  # as the lab's Trainer has it
     device = torch.device(spec.device)
     module = build_module(spec.config, data).to(device)
     model, optimizer = module.model.train(), module.build_optimizer()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["build", "main"]
+__all__ = ["build", "main", "resident_peak"]
 
 POLICIES = {"32-true": "float32", "16-mixed": "mixed_float16", "bf16-mixed": "mixed_bfloat16"}
 
@@ -111,6 +111,17 @@ def waiting(answers: Any, batch_size: int, peak: Any) -> Any:
     return Waiting()
 
 
+def resident_peak() -> float:
+    """MiB that the process had resident at most, without children."""
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 2**10
+    # not on Linux: there a process begins with the ru_maxrss of the one that started it
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -119,6 +130,8 @@ def main() -> None:
     import keras
     import tensorflow as tf
 
+    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():  # TensorFlow's own pool does not look at it
+        tf.config.threading.set_intra_op_parallelism_threads(int(threads))
     gpus = tf.config.list_physical_devices("GPU")
     if told["device"] == "cuda" and not gpus:
         raise SystemExit("TensorFlow sees no GPU")
@@ -130,7 +143,7 @@ def main() -> None:
     def peak() -> float:
         if told["device"] == "cuda":
             return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        return resident_peak()
 
     keras.mixed_precision.set_dtype_policy(POLICIES[told["precision"]])
     x, y = images(told["root"], told["images"] // told["batch_size"] * told["batch_size"])

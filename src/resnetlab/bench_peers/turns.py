@@ -1,6 +1,5 @@
 """When a peer that trains on and on has to wait, and what it has to report."""
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -8,6 +7,7 @@ from typing import Any
 
 import torch
 
+from resnetlab.bench_peers.keras_series import resident_peak
 from resnetlab.bench_peers.wire import Wire
 
 __all__ = ["Turns", "peak_mib", "synchronize"]
@@ -101,8 +101,7 @@ def peak_mib(device: torch.device) -> float:
     """The most memory so far: what torch had allocated on a GPU, or what the process had resident, without children."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+    return resident_peak()
 
 
 def synchronize(device: torch.device) -> None:
