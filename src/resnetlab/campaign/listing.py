@@ -1,6 +1,6 @@
 """What a campaign consists of: a text file, one line a task or a command line of train.py.
 
-    bench 900                                          a task, and the seconds that it may take
+    bench 900                                          a task, and the seconds that it may take; it wants half of them
     gpu-tests 600
     [post IV, table 1]                                 a stage
     experiment=post4-table1-00 recalibrate_bn=true seeds=3

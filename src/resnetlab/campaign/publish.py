@@ -3,15 +3,18 @@
 import shutil
 import subprocess
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from resnetlab.campaign.tasks import LAB, environment
+from resnetlab.campaign.child import LAB, begin, end
 from resnetlab.report.asked import run_key
 from resnetlab.sweeps.jobs import Job
 
 __all__ = ["Publisher"]
 
 KEPT = ("config.yaml", "metrics.csv", "manifest.json", "summary.json")  # the last one says that all are there
+BEGAN = "report.began"  # a file that tells when the last report did
+PATIENCE = 120.0  # seconds, for a report
 
 
 class Publisher:
@@ -20,7 +23,7 @@ class Publisher:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.process: subprocess.Popen[bytes] | None = None
-        self.stale = False
+        self.stale = outdated(out)
 
     def copy(self, jobs: Iterable[Job]) -> None:
         """Those that have come to an end, where they are not there yet as they are."""
@@ -37,21 +40,39 @@ class Publisher:
 
     def report(self) -> None:
         """Begins a report if there is something new, and none is being written."""
-        if self.stale and not self.writing():
+        if self.stale and (self.process is None or self.process.poll() is not None):
+            self.wait()
             self.stale = False
-            line = [*LAB, "report", str(self.out), "--out", str(self.out / "report")]
-            with (self.out / "report.log").open("wb") as file:
-                self.process = subprocess.Popen(line, stdout=file, stderr=subprocess.STDOUT, env=environment())
+            (self.out / BEGAN).touch()
+            arguments = ["report", str(self.out), "--out", str(self.out / "report")]
+            self.process = begin(LAB, arguments, self.out / "report.log")
 
-    def writing(self) -> bool:
-        return self.process is not None and self.process.poll() is None
+    def wait(self) -> None:
+        """Until the report that is being written has come to an end, or takes too long."""
+        if self.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE)
+            end(self.process)
+            self.process = None
 
     def close(self) -> bool:
-        """Waits for the report of all that was copied; whether it was written."""
-        if self.process is not None:
-            self.process.wait()
+        """Waits for the report of all that was copied, which is tried again if it failed; whether it is written."""
+        self.wait()
+        self.stale = outdated(self.out)
         self.report()
-        return self.process is None or self.process.wait() == 0
+        self.wait()
+        return not outdated(self.out)
+
+
+def outdated(out: Path) -> bool:
+    """Whether there are runs for which no report was begun since they came, and brought to its end."""
+    copied = [changed(path) for path in out.rglob("summary.json")]
+    return bool(copied) and not max(copied) <= changed(out / BEGAN) <= changed(out / "report" / "report.html")
+
+
+def changed(path: Path) -> int:
+    """When, in ns; 0 for what is not there."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 def same(a: Path, b: Path) -> bool:

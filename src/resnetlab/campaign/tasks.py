@@ -1,41 +1,47 @@
 """What a campaign does beside training: the bench table and the tests that need a GPU, each a process of its own."""
 
-import os
-import signal
+import json
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from resnetlab.campaign.child import LAB, PYTEST, begin, end
+from resnetlab.campaign.clock import Clock
 from resnetlab.campaign.listing import Task
 from resnetlab.speech import speak
 
-__all__ = ["LAB", "done", "environment", "perform"]
+__all__ = ["done", "perform", "perform_all"]
 
-LAB = [sys.executable, "-c", "import sys; from resnetlab.cli import main; sys.exit(main())"]
+LEAST_PART = 0.5  # of a task's seconds: a bench of less measures little, and is not made again
 
 
 def files(task: Task, out: Path) -> tuple[Path, Path]:
-    """(what it says, what says that it is done)."""
+    """(what it says, what it leaves)."""
     log = out / f"{task.name}.log"
     return log, out / "bench.json" if task.name == "bench" else out / "gpu-tests.txt"
 
 
 def done(task: Task, out: Path) -> bool:
-    return files(task, out)[1].exists()
+    """The bench writes its file after every round already, but how long it took only at its end."""
+    try:
+        text = files(task, out)[1].read_text()
+        return task.name != "bench" or "seconds" in json.loads(text)
+    except (OSError, ValueError):
+        return False
 
 
-def command(task: Task, result: Path, seconds: float) -> list[str] | str:
-    """The command line, or why there is none."""
+def command(task: Task, result: Path, seconds: float) -> tuple[str, list[str]] | str:
+    """(the code, its arguments), or why there is none."""
     if task.name == "bench":
-        return [*LAB, "bench", "--budget", f"{0.9 * min(seconds, task.seconds):.0f}", "--out", str(result)]
+        return LAB, ["bench", "--budget", f"{0.9 * min(seconds, task.seconds):.0f}", "--out", str(result)]
     if not torch.cuda.is_available():
         return "torch sees no CUDA device here"
     if not Path("tests").is_dir():
         return "there is no folder tests here"
-    return [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "tests"]
+    return PYTEST, ["-q", "-m", "gpu", "tests"]
 
 
 def perform(task: Task, out: Path, seconds: float) -> str:
@@ -46,18 +52,13 @@ def perform(task: Task, out: Path, seconds: float) -> str:
         speak(f"{task.name}: skipped, {line}")
         return "skipped"
     began = time.monotonic()
-    with log.open("wb") as file:
-        process = subprocess.Popen(
-            line, stdout=file, stderr=subprocess.STDOUT, env=environment(), start_new_session=True
-        )
-        try:
-            status = process.wait(max(0.1, min(seconds, 1.2 * task.seconds + 60)))
-        except subprocess.TimeoutExpired:
-            status = None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+    process = begin(*line, log)
+    try:
+        status = process.wait(max(0.1, min(seconds, 1.2 * task.seconds + 60)))
+    except subprocess.TimeoutExpired:
+        status = None
+    finally:
+        end(process)
     if status == 0 and task.name == "gpu-tests":
         log.replace(result)
     what = "cut" if status is None else "failed" if status else "done"
@@ -65,6 +66,14 @@ def perform(task: Task, out: Path, seconds: float) -> str:
     return what
 
 
-def environment() -> dict[str, str]:
-    """For a process that finds the packages that this one has found."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(place or os.getcwd() for place in sys.path)}
+def perform_all(tasks: Sequence[Task], out: Path, clock: Clock) -> list[str]:
+    """Performs what is not done, if half of its seconds are left at least; the names of what failed."""
+    failed = []
+    for task in tasks:
+        if done(task, out):
+            continue
+        if clock.left < (least := LEAST_PART * task.seconds):
+            speak(f"{task.name}: not begun; it wants {least:.0f} s at least, and {max(0.0, clock.left):.0f} s are left")
+        elif perform(task, out, clock.left) == "failed":
+            failed.append(task.name)
+    return failed

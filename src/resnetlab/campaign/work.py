@@ -1,16 +1,17 @@
 """Works a campaign off within its budget."""
 
 import time
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 import torch
 
+from resnetlab.bench.command import slug
+from resnetlab.campaign.clock import Clock
 from resnetlab.campaign.estimate import Pace, epochs_left, hours
-from resnetlab.campaign.listing import Campaign, read
+from resnetlab.campaign.listing import DEFAULT, Campaign, read
 from resnetlab.campaign.publish import Publisher
-from resnetlab.campaign.tasks import done, perform
+from resnetlab.campaign.tasks import done, perform_all
 from resnetlab.completion import finished
 from resnetlab.errors import ConfigError
 from resnetlab.folders import OUTPUTS
@@ -24,20 +25,7 @@ from resnetlab.worker import train_forked
 __all__ = ["campaign"]
 
 RETRIES = 1
-RESERVE_SECONDS = 45.0  # for the last report, and for runs to end in order
-
-
-@dataclass
-class Clock:
-    """The budget, in seconds since the campaign began."""
-
-    budget: float
-    began: float = field(default_factory=time.monotonic)
-
-    @property
-    def left(self) -> float:
-        """Until runs are told to end."""
-        return self.budget - min(RESERVE_SECONDS, self.budget / 10) - (time.monotonic() - self.began)
+LOOK_SECONDS = 10.0  # between two looks for a run that fits, each of which reads the rows of all
 
 
 def campaign(listing: Path | None, budget: float | None, out: Path | None, at_once: int, dry: bool) -> int:
@@ -51,6 +39,8 @@ def campaign(listing: Path | None, budget: float | None, out: Path | None, at_on
         raise ConfigError(f"--budget (={budget}) must be a number of seconds above 0")
     if not 1 <= at_once <= 64:
         raise ConfigError(f"--runs-per-device (={at_once}) must be in 1..64")
+    if listing is None and not dry and not torch.cuda.is_available():
+        raise ConfigError(f"conf/{DEFAULT} is for a GPU, and torch sees none here; --list FILE takes another list")
     plan = read(listing)
     out = out or Path("results") / device()
     if dry:
@@ -58,11 +48,8 @@ def campaign(listing: Path | None, budget: float | None, out: Path | None, at_on
         return 0
     out.mkdir(parents=True, exist_ok=True)
     publisher = Publisher(out)
-    failures = []
     try:
-        for task in plan.tasks:
-            if not done(task, out) and clock.left > 0 and perform(task, out, clock.left) == "failed":
-                failures.append(task.name)
+        failures = perform_all(plan.tasks, out, clock)
         work_off(plan.jobs, clock, publisher, at_once)
     finally:
         publisher.copy(plan.jobs)
@@ -81,10 +68,13 @@ def work_off(jobs: list[Job], clock: Clock, publisher: Publisher, at_once: int) 
     backend = Processes(train_forked, machine(jobs, at_once), RETRIES)
     folder = SweepFolder(OUTPUTS / "campaign" / "sweeps" / f"{datetime.now():%Y-%m-%d-%H%M%S}")
     folder.path.mkdir(parents=True, exist_ok=True)
-    begun = False
+    begun, look = False, 0.0
     try:
         while clock.left > 0 and (waiting or running):
-            while backend.free(running) and (job := fitting(waiting, jobs, clock, begun)) is not None:
+            while backend.free(running) and time.monotonic() >= look:
+                if (job := fitting(waiting, jobs, clock, begun)) is None:
+                    look = time.monotonic() + LOOK_SECONDS
+                    continue
                 waiting.remove(job)
                 begun = True
                 speak(f"begins: {job.label}; {epochs_left(job)} epochs; budget left {hours(clock.left)}")
@@ -94,6 +84,7 @@ def work_off(jobs: list[Job], clock: Clock, publisher: Publisher, at_once: int) 
                 return
             for job in [job for job in running if backend.ended(job)]:
                 running.remove(job)
+                look = 0.0
                 settle(job, backend.conclusion(job, folder.log(job.number)), folder)
                 waiting = [job, *waiting] if job.outcome is None else waiting
                 if job.outcome is not None:
@@ -162,4 +153,4 @@ def closing(plan: Campaign, out: Path, at_once: int) -> list[str]:
 
 def device() -> str:
     """A name for the folder of results: nvidia-h200, or cpu."""
-    return torch.cuda.get_device_name(0).lower().replace(" ", "-") if torch.cuda.is_available() else "cpu"
+    return slug(torch.cuda.get_device_name(0)) if torch.cuda.is_available() else "cpu"
