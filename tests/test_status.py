@@ -37,6 +37,7 @@ from resnetlab.status.survey import State, Survey, Surveyor
 from resnetlab.summary import summarize
 from resnetlab.sweeps.outcomes import Outcome, SweepFolder
 from synthetic import synthetic_rows
+from test_resume import heed_interrupts
 
 linux = pytest.mark.skipif(not Path("/proc/locks").exists(), reason="only Linux lists its locks")
 HOLD = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"
@@ -386,7 +387,12 @@ def test_on_a_terminal_it_follows_the_runs_until_ctrl_c() -> None:
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
     with trained(folder):
         process = subprocess.Popen(
-            [sys.executable, "-c", code], stdout=child, stdin=child, stderr=child, env=environment
+            [sys.executable, "-c", code],
+            stdout=child,
+            stdin=child,
+            stderr=child,
+            env=environment,
+            preexec_fn=heed_interrupts,
         )
         try:
             seen = wait_for(parent, lambda text: "running" in text and "3/10" in text)

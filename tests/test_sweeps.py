@@ -377,16 +377,18 @@ def state() -> list[object]:
     ]
 
 
-def test_what_happens_inside_stays_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)  # a Trainer of another test has turned it on
-    before = state()
-    with contained(threads=2):
-        assert torch.get_num_threads() == 2
+def test_what_happens_inside_stays_inside() -> None:
     with contained():
-        mischief()
-        inside = state()
-    assert all(a != b for a, b in zip(before, inside, strict=True))
-    assert state() == before
+        torch.backends.cudnn.benchmark = False  # a Trainer of another test has turned it on
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has turned it off
+        before = state()
+        with contained(threads=2):
+            assert torch.get_num_threads() == 2
+        with contained():
+            mischief()
+            inside = state()
+        assert all(a != b for a, b in zip(before, inside, strict=True))
+        assert state() == before
 
 
 @pytest.mark.filterwarnings("ignore:.*TF32 behavior")
