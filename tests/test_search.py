@@ -190,7 +190,8 @@ def test_what_becomes_of_a_trial_is_told_as_it_is(sweep) -> None:
 
 
 def rows_of(printed: str) -> list[tuple[str, str]]:
-    lines = [re.split(r" {2,}", line, maxsplit=3) for line in printed.splitlines() if re.match(r"\d+ +trial \d+: ", line)]
+    rows = [line for line in printed.splitlines() if re.match(r"\d+ +trial \d+: ", line)]
+    lines = [re.split(r" {2,}", row, maxsplit=3) for row in rows]
     return [(line[2], line[3]) for line in lines]
 
 
