@@ -23,6 +23,7 @@ ROOMS = [
     "build",
     "evaluation",
     "run bench_peers range_test interpolation",
+    "nursery",
     "sweeps bench",
     "arguments refusals submission",
     "search",

@@ -20,6 +20,7 @@ from processes import command, environment
 from resnetlab import compose, run
 from resnetlab.files import read_rows
 from resnetlab.folders import RunFolder, run_folder
+from resnetlab.sweeps.processes import killer
 from test_resume import heed_interrupts
 from test_sweeps import assert_equal, table_of
 
@@ -59,13 +60,12 @@ def workers(parent: int) -> dict[int, str]:
 
 
 def job_log(pid: int) -> str:
-    """The name of the log that the process writes to, "" if that is none of a job, or a fork server's."""
+    """The name of the log that the process writes to, "" if that is none of a job."""
     try:
         log = Path(f"/proc/{pid}/fd/2").readlink().name
-        leads = os.getsid(pid) == pid or Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::")
     except OSError:
         return ""
-    return log if leads and re.fullmatch(r"job-\d+\.log", log) else ""
+    return log if re.fullmatch(r"job-\d+\.log", log) else ""
 
 
 def servers(parent: int) -> list[int]:
@@ -274,6 +274,37 @@ def test_a_job_that_is_killed_again_and_again_fails_with_the_reason_and_hides_no
     assert "killed by signal 9 (SIGKILL" in rest
     assert ("2 times" in rest) == (retries == 1)
     assert Path(rest.rpartition("log: ")[2]).exists()
+
+
+@pytest.mark.slow
+def test_jobs_whose_server_is_killed_are_started_again_or_fail_with_the_reason() -> None:
+    common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
+    sweep = (*common, "seed=0", "wd=0.1,0.2", "hydra/launcher=processes", "hydra.launcher.jobs=2")
+    runs = folders((*common, "seed=0"), "wd", (0.1, 0.2))
+    with started(*sweep, "hydra.launcher.retries=1") as parent:
+        for again in (False, True):
+            wait_for(lambda: len(workers(parent.pid)) == 2, parent)
+            rows = rows_of(runs)
+            wait_for(lambda rows=rows: rows_of(runs) > rows, parent)
+            jobs = workers(parent.pid)
+            (server,) = servers(parent.pid)
+            os.kill(server, signal.SIGKILL)
+            wait_for(lambda jobs=jobs: all(gone(pid) for pid in jobs))
+            if not again:
+                wait_for(lambda: servers(parent.pid), parent)
+        assert parent.wait(60) == 1
+    for outcome, rest in table_of(Path("log").read_text()).values():
+        assert outcome == "failed"
+        assert "killed by the loss of the process it was forked from, 2 times" in rest
+
+
+@pytest.mark.parametrize(
+    ("status", "cause"), [(0, None), (1, None), (-9, "signal 9"), (143, "signal 15"), (255, "loss")]
+)
+def test_an_exit_status_tells_what_has_killed_the_process(status: int, cause: str | None) -> None:
+    found = killer(status)
+    assert (found is None) == (cause is None)
+    assert cause is None or cause in str(found)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ def train_forked(report: Connection, log: str, overrides: list[str], environment
     """Sends the outcome's fields, and ends with the process that wants them.
 
     The process has a session of its own, so that a Ctrl-C reaches it through its parent only, and its output goes to
-    the log. environment: all of it; OMP_NUM_THREADS is heeded though torch has been imported.
+    the log. environment: all of it; OMP_NUM_THREADS is heeded by torch though it has been imported.
     """
     sweep = multiprocessing.parent_process()
     assert sweep is not None

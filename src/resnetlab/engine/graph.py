@@ -82,8 +82,10 @@ class Graph:
         try:
             with torch.cuda.graph(graph, pool=pool):
                 self.timed_step(images)
-        except RuntimeError as error:
-            reason = f"this step cannot be captured ({first_line(error)}); take engine=eager"
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # of the end of the recording; what has spoilt it is its context
+            reason = f"this step cannot be captured ({first_line(error.__context__ or error)}); take engine=eager"
             raise LabError(f"engine=graph: {reason}") from error
         return graph
 

@@ -6,6 +6,7 @@ one worker is killed. pebble's does not, but its workers train on unseen when th
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,14 +17,15 @@ from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from resnetlab.lifeline import write_to
-from resnetlab.sweeps.jobs import Job, log_style, lost
+from resnetlab import nursery
+from resnetlab.sweeps.jobs import POLL_SECONDS, Job, log_style, lost
 from resnetlab.sweeps.machine import Share
 from resnetlab.sweeps.outcomes import Outcome
 
 __all__ = ["Forked", "Processes"]
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
+SERVER_LOG = "server.log"
 SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork server was killed
 
 
@@ -63,49 +65,59 @@ class Processes:
         if (outcome := close(job)) is not None:
             return outcome
         if (cause := killer(status)) is None:
-            reason = f"ended with exit status {status} and without a word"
+            reason = f"ended with exit status {status} and without a word (its server: {SERVER_LOG} beside the log)"
             return Outcome("failed", reason=reason, log=str(log), folder=str(job.run.path))
         return None if job.starts <= self.retries else lost(job, f"killed by {cause}", log)
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Asks first, and kills what has not ended after a while."""
-        for job in running:
-            job.handle.process.terminate()
-        deadline = time.monotonic() + GRACE_SECONDS
-        for job in running:
-            job.handle.process.join(max(0.0, deadline - time.monotonic()))
-            job.handle.process.kill()
-            job.handle.process.join()
+        processes, deadline = [job.handle.process for job in running], time.monotonic() + GRACE_SECONDS
+        try:
+            for process in processes:
+                process.terminate()
+            for process in processes:
+                process.join(max(0.0, deadline - time.monotonic()))
+        finally:  # a second Ctrl-C does not wait
+            for process in processes:
+                process.kill()
+                process.join()
         return [(job, outcome) for job in running if (outcome := close(job)) is not None]
 
 
 def fork(train: Callable[..., None], log: Path, overrides: list[str], environment: dict[str, str]) -> Forked:
     """The process. The first waits for its server, which imports for seconds. Raises OSError if there is no server."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["resnetlab.run"])
-    start_server(log)
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=train, args=(theirs, str(log), overrides, environment))
-    try:
-        process.start()
-    except EOFError as error:
-        raise OSError(f"the process from which the jobs are forked has ended: see {log}") from error
-    finally:
-        theirs.close()
-    return Forked(process, ours)
+    context.set_forkserver_preload(["resnetlab.nursery"])
+    for last in (False, True):  # a server that has just been killed may still look alive
+        start_server(log.with_name(SERVER_LOG))
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=train, args=(theirs, str(log), overrides, environment))
+        try:
+            process.start()
+            return Forked(process, ours)
+        except (EOFError, ConnectionError) as error:
+            ours.close()
+            if last:
+                reason = f"the process from which jobs are forked has ended: see {log.with_name(SERVER_LOG)}"
+                raise OSError(reason) from error
+            time.sleep(POLL_SECONDS)
+        finally:
+            theirs.close()
+    raise AssertionError
 
 
 def start_server(log: Path) -> None:
-    """Unless it runs. What it says is in the log, and a Ctrl-C is not for it nor, by that, for what it forks."""
-    interrupt, outputs = signal.signal(signal.SIGINT, signal.SIG_IGN), (os.dup(1), os.dup(2))
+    """Unless it runs. A Ctrl-C is for us alone: the server, and so all that it forks, inherits that it is blocked."""
+    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
+    inherited = dict(os.environ)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    os.environ.update({"PYTHONPATH": path, "PYTHONSAFEPATH": "1", nursery.LOG: str(log)})
     try:
-        write_to(log)
         ensure_running()
     finally:
-        for descriptor, output in enumerate(outputs, start=1):
-            os.dup2(output, descriptor)
-            os.close(output)
-        signal.signal(signal.SIGINT, interrupt)
+        os.environ.clear()
+        os.environ.update(inherited)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def killer(status: int) -> str | None:
@@ -130,5 +142,6 @@ def close(job: Job) -> Outcome | None:
     """What an ended process has said, its pipe closed; None if that is nothing, or cut off by its end."""
     forked, job.handle = job.handle, None
     with forked.outcome, suppress(EOFError, OSError, TypeError):
-        return Outcome(**forked.outcome.recv())
+        if forked.outcome.poll():  # else its server was killed, and it has not ended yet
+            return Outcome(**forked.outcome.recv())
     return None
