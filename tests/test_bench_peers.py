@@ -18,13 +18,13 @@ import torch
 
 from resnetlab import bench_peers
 from resnetlab.bench.cast import start_lab
-from resnetlab.bench.guard import sigterm_exits
 from resnetlab.bench.peer import Peer, PeerFailed, module_command, script
 from resnetlab.bench.rounds import measure
 from resnetlab.bench_peers.keras_series import resident_peak
 from resnetlab.bench_peers.spec import Spec
 from resnetlab.bench_peers.turns import peak_mib
 from resnetlab.cli import main
+from resnetlab.lifeline import sigterm_exits
 
 PARAMETERS = 570_602  # of a ResNet20v2 by Atienza's code, batch-norm statistics not counted
 SPEC = Spec((), "resnet20v2", batch_size=8, precision="32-true", device="cpu", root=None, images=16)

@@ -308,13 +308,25 @@ def test_an_exit_status_tells_what_has_killed_the_process(status: int, cause: st
 
 
 @pytest.mark.slow
-def test_an_interrupted_sweep_ends_its_processes_and_says_what_is_left() -> None:
+def test_a_script_on_standard_input_is_not_run_again_in_the_jobs() -> None:
+    """Without a guard, and with its output closed, so that descriptors 1 and 2 are free for other things."""
+    sweep = [*TINY, "epochs=1", "hydra/launcher=processes", "hydra.launcher.jobs=2", "-m", "seed=0,1"]
+    code = f"from resnetlab.front_door import main\nimport sys\nsys.exit(main({sweep!r}))\n"
+    shell = ["sh", "-c", '"$0" - >&- 2>&-', sys.executable]
+    assert subprocess.run(shell, input=code, text=True, env=environment()).returncode == 0
+    assert len(list(Path("outputs/default/sweeps").iterdir())) == 1
+    assert all(folder.summary.exists() for folder in folders(("epochs=1",), "seed", (0, 1)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_sweep_ends_its_processes_and_says_what_is_left(number: int, status: int) -> None:
     common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
     with started(*common, "seed=0,1,2", "hydra/launcher=processes", "hydra.launcher.jobs=2") as parent:
         wait_for(lambda: has_rows(folders(common, "seed", (0,))[0], 1), parent)
         children = workers(parent.pid)
-        parent.send_signal(signal.SIGINT)
-        assert parent.wait(60) == 130
+        parent.send_signal(number)
+        assert parent.wait(60) == status
         assert len(children) == 2
         assert all(gone(pid) for pid in children)
     said = Path("log").read_text()

@@ -237,8 +237,9 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def run_bench(options: argparse.Namespace) -> None:
-    from resnetlab.bench import Options, bench, sigterm_exits, start_up
+    from resnetlab.bench import Options, bench, start_up
     from resnetlab.bench.options import names, numbers
+    from resnetlab.lifeline import sigterm_exits
 
     if options.start_up is not None:
         with sigterm_exits():

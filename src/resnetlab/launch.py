@@ -8,7 +8,9 @@ from omegaconf import DictConfig, open_dict
 
 from resnetlab.arguments import labels
 from resnetlab.config import parse
+from resnetlab.lifeline import sigterm_exits
 from resnetlab.refusals import REFUSALS, refusal
+from resnetlab.speech import speak
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.jobs import Job, refuse, work_off
 from resnetlab.sweeps.machine import gpus_of_a_job, share
@@ -29,6 +31,8 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
 
     def work(jobs: Sequence[Job], folder: SweepFolder, watch: Callable[[], None]) -> None:
         portion = share([job.config for job in jobs], launcher.jobs, launcher.runs_per_device)
+        if jobs[0].config.trainer.progress != "off":
+            speak(f"sweep: {len(jobs)} jobs, {portion.jobs} at once; the first starts in some seconds")
         work_off(jobs, folder, Processes(train_forked, portion, launcher.retries), watch)
 
     return run_jobs(launcher, job_overrides, first, work)
@@ -64,7 +68,7 @@ def run_jobs(
         except REFUSALS as error:
             refuse(folder, number, label, failure(error, refusal(error), folder.log(number)))
     if jobs:
-        with Display(jobs, jobs[0].config.trainer.progress) as display:
+        with sigterm_exits(), Display(jobs, jobs[0].config.trainer.progress) as display:
             work(jobs, folder, display)
     for job in jobs:
         assert job.outcome is not None

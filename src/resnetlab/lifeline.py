@@ -1,11 +1,15 @@
-"""A child whose life hangs on its parent's, however that ends, and whose output goes elsewhere."""
+"""A child whose life hangs on its parent's, however that ends, and a parent that ends in order."""
 
 import os
+import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 
-__all__ = ["end_with_parent", "write_to"]
+__all__ = ["end_with_parent", "sigterm_exits", "write_to"]
 
 LOOK_SECONDS = 1.0  # between two looks whether the process has still the parent that it began with
 
@@ -32,3 +36,13 @@ def write_to(log: str | Path) -> None:
     with Path(log).open("ab") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
+
+
+@contextmanager
+def sigterm_exits() -> Iterator[None]:
+    """Within, SIGTERM raises SystemExit, so that processes are ended and folders removed on the way out."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

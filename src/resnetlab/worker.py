@@ -27,6 +27,7 @@ def train_forked(report: Connection, log: str, overrides: list[str], environment
     os.setsid()
     end_with_parent(sweep.sentinel)
     write_to(log)
+    print(f"process {os.getpid()}", flush=True)
     os.environ.clear()
     os.environ.update(environment)
     import torch

@@ -1,12 +1,8 @@
 """That nothing of a bench stays behind, however it ends."""
 
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-__all__ = ["guard", "sigterm_exits"]
+__all__ = ["guard"]
 
 # its standard input ends when we do
 WATCH = 'read -r _; kill -KILL "-$1"; rm -rf "$2"'
@@ -26,13 +22,3 @@ def guard(group: int, folder: str) -> "subprocess.Popen[bytes]":
         stderr=subprocess.DEVNULL,
         process_group=0,
     )
-
-
-@contextmanager
-def sigterm_exits() -> Iterator[None]:
-    """Within, SIGTERM raises SystemExit, so that processes are ended and folders removed on the way out."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,5 +1,6 @@
 """What `resnetlab bench` is asked to measure; wrong requests are refused before anything is started."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -67,6 +68,8 @@ class Options:
                     raise ConfigError(f"{name} (={value:g}) must be in {least:g}..{most:,}")
         self.check_device()
         self.check_keras()
+        if self.out is not None:
+            writable(self.out)
 
     def check_device(self) -> None:
         if self.device == "cuda":
@@ -149,6 +152,16 @@ def numbers(option: str, text: str | None) -> tuple[int, ...] | None:
 def names(text: str | None) -> tuple[str, ...] | None:
     """("a", "b") of "a,b,a"."""
     return None if text is None else tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def writable(out: Path) -> None:
+    """Raises ConfigError where no such file can be written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, "not a file that may be written")
+    except OSError as error:
+        raise ConfigError(f"--out (={out}): {error.strerror}") from None
 
 
 def _among(option: str, values: Iterable[str] | None, choices: Iterable[str]) -> None:

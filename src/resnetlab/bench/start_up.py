@@ -2,19 +2,23 @@
 
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
 import torch
 
 from resnetlab.bench.command import slug
+from resnetlab.bench.guard import guard
 from resnetlab.bench.peer import SOURCES
 from resnetlab.bench.table import table
 from resnetlab.config import compose
@@ -69,17 +73,24 @@ def wait(model: str, engine: str, caches: str) -> tuple[float, float]:
     """Seconds until (the first step began, the first epoch's row was written)."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCES), "TORCHINDUCTOR_CACHE_DIR": caches}
     command = [sys.executable, "-c", COMMAND, f"model={model}", f"engine={engine}", *RUN]
-    with tempfile.TemporaryDirectory(prefix="resnetlab-start-") as folder:
+    with tempfile.TemporaryDirectory(dir=caches) as folder:
         begun = time.time()
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=PIPE, stderr=PIPE, text=True, process_group=0
+        )
+        watch = guard(process.pid, caches)
         try:
-            done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, timeout=MOST_SECONDS
-            )
+            _, errors = process.communicate(timeout=MOST_SECONDS)
         except subprocess.TimeoutExpired:
             raise LabError(f"engine={engine}: no row within {MOST_SECONDS:.0f} s") from None
+        finally:
+            with watch:
+                watch.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         found = list(Path(folder).rglob("metrics.csv"))
-        if done.returncode or len(found) != 1:
-            raise LabError(f"engine={engine}: {(done.stderr.strip().splitlines() or ['no row, and no word'])[-1]}")
+        if process.returncode or len(found) != 1:
+            raise LabError(f"engine={engine}: {(errors.strip().splitlines() or ['no row, and no word'])[-1]}")
         written = found[0].stat().st_mtime - begun
         (epoch,) = read_rows(found[0])
         return written - epoch["time/epoch"], written

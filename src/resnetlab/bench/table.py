@@ -28,7 +28,8 @@ def show(content: dict[str, Any], settings: Sequence[Setting]) -> None:
             speak(f"  {row['name']}: its last loss is not finite")
         for entry in (c for c in content["comparisons"] if matches(c, setting)):
             times = f"{entry['times']:.3f} times as fast as {entry['over']} over an epoch"
-            speak(f"  {entry['name']} is {times}{bounds(entry['times_95'], '.3f', ' ({} to {})')}, n = {entry['n']}")
+            spread = bounds(entry["times_95"], ".3f", " ({} to {})") or " (too few rounds for an interval)"
+            speak(f"  {entry['name']} is {times}{spread}, n = {entry['n']}")
         for roof in (r for r in content["roofline"] if r["precision"] == setting.precision and of):
             speak(f"  roofline: {roof['images_per_second']:,.0f} images/s, by {BOUNDS[roof['bound_by']]}")
     for row in content["rows"]:

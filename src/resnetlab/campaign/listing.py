@@ -23,6 +23,7 @@ __all__ = ["DEFAULT", "TASKS", "Campaign", "Task", "read"]
 
 DEFAULT = "campaign.txt"  # in conf
 TASKS = ("bench", "gpu-tests")
+MOST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def read(path: Path | None) -> Campaign:
         lines = path.read_text().splitlines()
     except OSError as error:
         raise ConfigError(f"--list (={path}): {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--list (={path}) is not text") from None
     tasks: list[Task] = []
     stages: list[list[tuple[list[str], int, str]]] = [[]]
     for number, line in enumerate(lines, start=1):
@@ -79,7 +82,7 @@ def split(line: str, place: str) -> list[str]:
 
 
 def task(words: list[str], place: str) -> Task:
-    if len(words) != 2 or not words[1].isdigit() or words[1] == "0":
+    if len(words) != 2 or not words[1].isdecimal() or words[1] == "0":
         raise ConfigError(
             f"{place}: {' '.join(words)}: {words[0]} wants the seconds that it may take, as {words[0]} 600"
         )
@@ -92,8 +95,10 @@ def with_seeds(words: list[str], place: str) -> tuple[list[str], int]:
     overrides = [word for word in words if not word.startswith("seeds=")]
     if not counts:
         return overrides, 0
-    if len(counts) > 1 or not counts[0].isdigit() or counts[0] == "0" or any(w.startswith("seed=") for w in overrides):
-        raise ConfigError(f"{place}: seeds (={', '.join(counts)}) must be one number of seeds, and no seed beside it")
+    several = len(counts) > 1 or any(word.startswith("seed=") for word in overrides)
+    if several or not counts[0].isdecimal() or not 1 <= int(counts[0]) <= MOST_SEEDS:
+        wanted = f"one number of seeds, 1..{MOST_SEEDS}, and no seed beside it"
+        raise ConfigError(f"{place}: seeds (={', '.join(counts)}) must be {wanted}")
     return overrides, int(counts[0])
 
 

@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 
 from resnetlab import nursery
 from resnetlab.sweeps.jobs import POLL_SECONDS, Job, log_style, lost
@@ -93,7 +94,8 @@ def fork(train: Callable[..., None], log: Path, overrides: list[str], environmen
         ours, theirs = context.Pipe(duplex=False)
         process = context.Process(target=train, args=(theirs, str(log), overrides, environment))
         try:
-            process.start()
+            with without_main():
+                process.start()
             return Forked(process, ours)
         except (EOFError, ConnectionError) as error:
             ours.close()
@@ -106,14 +108,30 @@ def fork(train: Callable[..., None], log: Path, overrides: list[str], environmen
     raise AssertionError
 
 
+@contextmanager
+def without_main() -> Iterator[None]:
+    """multiprocessing would run the caller's script again in each process, for names that we do not need."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 def start_server(log: Path) -> None:
     """Unless it runs. A Ctrl-C is for us alone: the server, and so all that it forks, inherits that it is blocked."""
+    while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:  # closed by the shell, >&-: the server's pipes go elsewhere
+        pass
+    os.close(lowest)
     path = os.pathsep.join(place or os.getcwd() for place in sys.path)
     inherited = dict(os.environ)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     os.environ.update({"PYTHONPATH": path, "PYTHONSAFEPATH": "1", nursery.LOG: str(log)})
     try:
         ensure_running()
+    except OSError as error:
+        raise OSError(f"{error}: set TMPDIR to a shorter one") if "too long" in str(error) else error from None
     finally:
         os.environ.clear()
         os.environ.update(inherited)
