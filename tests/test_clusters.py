@@ -66,7 +66,7 @@ def test_a_worker_of_ray_is_killed_and_nothing_is_lost() -> None:
         first = workers(parent.pid)
         seed = next(folder.path.name for folder in disturbed if has_rows(folder, 1))
         log = next(path for path in Path("outputs").rglob("job-*.log") if seed in path.read_text())
-        victim = next(pid for pid, line in first.items() if str(log) in line)
+        victim = next(pid for pid, name in first.items() if name == log.name)
         os.kill(victim, signal.SIGKILL)
         undisturbed = train_undisturbed(LONG, "seed", (0, 1, 2))
         wait_for(lambda: parent.poll() is not None)
