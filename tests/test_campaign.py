@@ -86,6 +86,9 @@ def test_the_campaign_of_the_lab_is_of_presets_that_there_are() -> None:
         ("TINY wd=-1", "line 1: wd"),
         ("TINY wd='0.1", "line 1: No closing quotation"),
         ("TINY seeds=0", "line 1: seeds \\(=0\\)"),
+        ("TINY seeds=1001", "line 1: seeds \\(=1001\\) must be one number of seeds, 1..1000"),
+        ("TINY seeds=\N{SUPERSCRIPT TWO}", "line 1: seeds"),
+        ("bench \N{SUPERSCRIPT TWO}", "line 1: bench .*: bench wants the seconds"),
         ("TINY seeds=2 seed=1", "line 1: seeds \\(=2\\)"),
         ("TINY seeds=2\nTINY seed=1", "names a run twice: .* seed=1"),
     ],
@@ -94,6 +97,12 @@ def test_a_list_that_makes_no_sense_is_refused_before_any_work(text: str, messag
     with pytest.raises(ConfigError, match=message):
         read(write(text))
     assert not Path("outputs").exists()
+
+
+def test_a_list_that_is_not_text_is_refused() -> None:
+    Path("list").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"--list \(=list\) is not text"):
+        read(Path("list"))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from resnetlab.errors import LabError
+from resnetlab.lifeline import import_path
 from resnetlab.ranks import FOLLOWER
 
 __all__ = ["threads_of", "together"]
@@ -61,11 +62,10 @@ def together(config: Path, devices: int) -> Iterator[None]:
 
 def start(config: Path, number: int) -> "subprocess.Popen[bytes]":
     """The process of device `number`, in a session of its own, so that a Ctrl-C reaches it through this one only."""
-    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "resnetlab.follower", str(config)],
         stdin=subprocess.PIPE,  # its end tells the process that this one is gone
-        env={**os.environ, "PYTHONPATH": path, "LOCAL_RANK": str(number), FOLLOWER: "1"},
+        env={**os.environ, "PYTHONPATH": import_path(), "LOCAL_RANK": str(number), FOLLOWER: "1"},
         start_new_session=True,
     )
 

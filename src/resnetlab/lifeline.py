@@ -1,4 +1,4 @@
-"""A child whose life hangs on its parent's, however that ends, and a parent that ends in order."""
+"""Processes of ours: a child whose life hangs on its parent's, however that ends, and a parent that ends in order."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 
-__all__ = ["end_with_parent", "sigterm_exits", "write_to"]
+__all__ = ["end_with_parent", "import_path", "sigterm_exits", "write_to"]
 
 LOOK_SECONDS = 1.0  # between two looks whether the process has still the parent that it began with
 
@@ -29,6 +29,11 @@ def end_with_parent(descriptor: int = 0) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def import_path() -> str:
+    """The PYTHONPATH of a process, in any folder, that finds the packages that this one has found."""
+    return os.pathsep.join(place or os.getcwd() for place in sys.path)
 
 
 def write_to(log: str | Path) -> None:

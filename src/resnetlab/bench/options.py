@@ -14,7 +14,7 @@ from resnetlab.config import Config, compose
 from resnetlab.errors import ConfigError
 from resnetlab.trainer import PRECISIONS
 
-__all__ = ["NAMES", "SIZES", "Options", "Setting", "names", "numbers"]
+__all__ = ["NAMES", "SIZES", "Options", "Setting", "names", "numbers", "writable"]
 
 NAMES = ("keras", "torch_loop", "lightning_plain", "bare", "lab_eager", "lab_compile", "lab_graph")
 SIZES = (64, 32, 128, 512)

@@ -19,6 +19,7 @@ import torch
 
 from resnetlab.bench.command import slug
 from resnetlab.bench.guard import guard
+from resnetlab.bench.options import writable
 from resnetlab.bench.peer import SOURCES
 from resnetlab.bench.table import table
 from resnetlab.config import compose
@@ -44,6 +45,8 @@ def start_up(model: str, starts: int, out: Path | None) -> dict[str, Any]:
     if not 1 <= starts <= 1000:
         raise ConfigError(f"--start-up (={starts}) must be in 1..1000")
     compose(f"model={model}")  # refuses a name that it does not know
+    if out is not None:
+        writable(out)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     engines = ("eager", "compile", "graph") if torch.cuda.is_available() else ("eager", "compile")
     names = [FIRST, *engines * starts]

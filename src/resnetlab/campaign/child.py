@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnetlab.lifeline import import_path
+
 __all__ = ["LAB", "PYTEST", "begin", "end", "environment"]
 
 LAB = "import sys; from resnetlab.cli import main; sys.exit(main())"
@@ -39,4 +41,4 @@ def end(process: "subprocess.Popen[bytes]") -> None:
 
 def environment() -> dict[str, str]:
     """For a process that finds the packages that this one has found."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(place or os.getcwd() for place in sys.path)}
+    return {**os.environ, "PYTHONPATH": import_path()}

@@ -17,8 +17,10 @@ from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from resnetlab import nursery
+from resnetlab.lifeline import import_path
 from resnetlab.sweeps.jobs import POLL_SECONDS, Job, log_style, lost
 from resnetlab.sweeps.machine import Share
 from resnetlab.sweeps.outcomes import Outcome
@@ -87,25 +89,27 @@ class Processes:
 
 def fork(train: Callable[..., None], log: Path, overrides: list[str], environment: dict[str, str]) -> Forked:
     """The process. The first waits for its server, which imports for seconds. Raises OSError if there is no server."""
+    server_log, arguments = log.with_name(SERVER_LOG), (str(log), overrides, environment)
+    try:
+        return fork_once(train, arguments, server_log)
+    except (EOFError, ConnectionError):  # a server that has just been killed may still have looked alive
+        time.sleep(POLL_SECONDS)
+    try:
+        return fork_once(train, arguments, server_log)
+    except (EOFError, ConnectionError) as error:
+        raise OSError(f"the process from which jobs are forked has ended: see {server_log}") from error
+
+
+def fork_once(train: Callable[..., None], arguments: tuple[Any, ...], server_log: Path) -> Forked:
+    """Raises EOFError or ConnectionError where the server has gone meanwhile."""
     context = get_context("forkserver")
     context.set_forkserver_preload(["resnetlab.nursery"])
-    for last in (False, True):  # a server that has just been killed may still look alive
-        start_server(log.with_name(SERVER_LOG))
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=train, args=(theirs, str(log), overrides, environment))
-        try:
-            with without_main():
-                process.start()
-            return Forked(process, ours)
-        except (EOFError, ConnectionError) as error:
-            ours.close()
-            if last:
-                reason = f"the process from which jobs are forked has ended: see {log.with_name(SERVER_LOG)}"
-                raise OSError(reason) from error
-            time.sleep(POLL_SECONDS)
-        finally:
-            theirs.close()
-    raise AssertionError
+    start_server(server_log)
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=train, args=(theirs, *arguments))
+    with theirs, without_main():
+        process.start()
+    return Forked(process, ours)
 
 
 @contextmanager
@@ -124,10 +128,9 @@ def start_server(log: Path) -> None:
     while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:  # closed by the shell, >&-: the server's pipes go elsewhere
         pass
     os.close(lowest)
-    path = os.pathsep.join(place or os.getcwd() for place in sys.path)
     inherited = dict(os.environ)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update({"PYTHONPATH": path, "PYTHONSAFEPATH": "1", nursery.LOG: str(log)})
+    os.environ.update({"PYTHONPATH": import_path(), "PYTHONSAFEPATH": "1", nursery.LOG: str(log)})
     try:
         ensure_running()
     except OSError as error:

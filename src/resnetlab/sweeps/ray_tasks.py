@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from resnetlab.errors import first_line
+from resnetlab.lifeline import import_path
 from resnetlab.sweeps.jobs import Job, log_style, lost
 from resnetlab.sweeps.machine import cores
 from resnetlab.sweeps.outcomes import Outcome, failure
@@ -87,7 +88,7 @@ class RayTasks:
         threads = job.config.threads or os.environ.get("OMP_NUM_THREADS") or self.needs["CPU"]
         environment = {"OMP_NUM_THREADS": str(threads)}
         if not self.elsewhere:
-            environment["PYTHONPATH"] = os.pathsep.join(place or os.getcwd() for place in sys.path)
+            environment["PYTHONPATH"] = import_path()
         overrides = [*job.overrides, f"trainer.progress={log_style(job.config)}"]
         task = self.remote.options(name=f"resnetlab.worker {log}", runtime_env={"env_vars": environment})
         job.handle = task.remote(os.getcwd(), str(log), overrides)
