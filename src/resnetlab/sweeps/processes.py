@@ -103,7 +103,7 @@ def fork(train: Callable[..., None], log: Path, overrides: list[str], environmen
 def fork_once(train: Callable[..., None], arguments: tuple[Any, ...], server_log: Path) -> Forked:
     """Raises EOFError or ConnectionError where the server has gone meanwhile."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["resnetlab.nursery"])
+    context.set_forkserver_preload(["resnetlab.nursery", "resnetlab.run"])  # the log first, then all imports
     start_server(server_log)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=train, args=(theirs, *arguments))
