@@ -12,7 +12,7 @@ import sys
 
 def main() -> int:
     try:
-        from resnetlab.front_door import main as enter  # takes seconds, in which an impatient user may interrupt
+        from resnetlab.sweeps.main import main as enter  # takes seconds, in which an impatient user may interrupt
     except KeyboardInterrupt:
         print("interrupted; nothing was begun", file=sys.stderr)
         return 130

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from resnetlab import Config, compose
-from resnetlab.front_door import main
+from resnetlab.sweeps.main import main
 
 TINY = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "batch_size=32", "trainer.progress=off")
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from resnetlab import Config
-from resnetlab.build import build_module
 from resnetlab.data import ImageData
-from resnetlab.engine import Eager, Feed, Graph, Scaled, Step
+from resnetlab.training.build import build_module
+from resnetlab.training.engine import CudaGraphRunner, DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep
 
 # 60 images in 8 steps an epoch, the last of 4 images: 104 steps
 HUNDRED = ("batch_size=8", "epochs=13", "lr=1e-3")
@@ -36,20 +36,20 @@ class Rig:
         self.data.setup()
         self.lab = build_module(config, self.data).to(self.device)
         scaler = None if scale is None else torch.amp.GradScaler(device, init_scale=scale)
-        self.scaled = Scaled(self.lab.build_optimizer(), scaler)
-        self.step = Step(Feed(self.data, self.device), self.lab.look, self.scaled.backward, self.scaled)
+        self.scaled = ScaledOptimizer(self.lab.build_optimizer(), scaler)
+        self.step = TrainStep(DeviceBatches(self.data, self.device), self.lab.look, self.scaled.backward, self.scaled)
         self.choose(engine)
         self.k = 0
 
     def choose(self, engine: str) -> None:
-        self.engine: Eager | Graph
+        self.engine: EagerRunner | CudaGraphRunner
         if engine in ("graph", "timed"):
-            self.engine = graph = Graph(self.step, self.lab.model, self.scaled, self.lab.timetable)
+            self.engine = graph = CudaGraphRunner(self.step, self.lab.model, self.scaled, self.lab.timetable)
             self.run: Callable[[int, float, float], None] = (
                 graph if engine == "graph" else lambda images, lr, momentum: graph.timed_step(images)
             )
         else:
-            self.run = self.engine = Eager(self.step, self.scaled.optimizer, compiled=engine == "compile")
+            self.run = self.engine = EagerRunner(self.step, self.scaled.optimizer, compiled=engine == "compile")
 
     def train(self, steps: int) -> list[float]:
         """The next steps' losses."""

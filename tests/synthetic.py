@@ -6,8 +6,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from resnetlab.files import write_json, write_rows, write_text
-from resnetlab.summary import summarize
+from resnetlab.runs.files import write_json, write_rows, write_text
+from resnetlab.runs.summary import summarize
 
 DEFAULTS: dict[str, Any] = {
     "model": "resnet56v2",

@@ -24,7 +24,7 @@ from resnetlab.bench_peers.keras_series import resident_peak
 from resnetlab.bench_peers.spec import Spec
 from resnetlab.bench_peers.turns import peak_mib
 from resnetlab.cli import main
-from resnetlab.lifeline import sigterm_exits
+from resnetlab.sweeps.child_process import sigterm_as_exit
 
 PARAMETERS = 570_602  # of a ResNet20v2 by Atienza's code, batch-norm statistics not counted
 SPEC = Spec((), "resnet20v2", batch_size=8, precision="32-true", device="cpu", root=None, images=16)
@@ -152,7 +152,7 @@ def test_sigterm_ends_the_peers_on_the_way_out() -> None:
     before, peer = signal.getsignal(signal.SIGTERM), willing()
 
     def bench() -> None:
-        with sigterm_exits(), peer:
+        with sigterm_as_exit(), peer:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(PATIENCE)
 

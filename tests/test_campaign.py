@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_run import deterministic
+from test_sweeps_killed import children_of, descendants_of, gone, job_log, wait_for
 
 from conftest import TINY
 from processes import environment
@@ -26,15 +28,13 @@ from resnetlab.campaign.publish import Publisher
 from resnetlab.campaign.tasks import done, perform, perform_all
 from resnetlab.campaign.work import device, fitting
 from resnetlab.cli import main
+from resnetlab.config.identity import run_folder
 from resnetlab.errors import ConfigError
-from resnetlab.files import read_rows, write_rows
-from resnetlab.folders import run_folder
-from resnetlab.schedules import PiecewiseLinear
+from resnetlab.optim.schedules import PiecewiseLinear
+from resnetlab.runs.files import read_rows, write_rows
+from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import Job
-from resnetlab.sweeps.outcomes import Outcome
 from synthetic import write_run
-from test_run import deterministic
-from test_sweeps_killed import children_of, descendants_of, gone, job_log, wait_for
 
 SHORT = "model=resnet20v2 model.depth=11 data=digits"
 TINY_LINE = " ".join(TINY[:-1])  # without trainer.progress, which the campaign's processes set

@@ -10,8 +10,8 @@ import torch
 from conftest import tiny
 from resnetlab import run
 from resnetlab.cli import main
-from resnetlab.config import to_plain
-from resnetlab.folders import run_folder
+from resnetlab.config.compose import to_plain
+from resnetlab.config.identity import run_folder
 from resnetlab.report.collect import collect
 from resnetlab.report.table import mean_sd
 

@@ -1,92 +1,102 @@
-"""Imports point downwards only; Hydra stays at the door; the report reads files and knows no training code."""
+"""Imports between the rooms follow one table; Hydra, Lightning and torch stay where they are needed."""
 
 import ast
-import importlib
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 import resnetlab
 
 PACKAGE = Path(resnetlab.__file__).parent
 
-# from the ground up; a room may import from the rooms below it, and from itself
-ROOMS = [
-    "errors files hints lifeline nvml speech swings containment",
-    "models data ranks schedules trainer published",
-    "regularization averaging meter tally",
-    "optimizers",
-    "engine",
-    "config",
-    "folders summary report",
-    "completion preset_digests status",
-    "module claims",
-    "followers manifest callbacks",
-    "build",
-    "evaluation",
-    "run bench_peers range_test interpolation",
-    "nursery",
-    "sweeps bench",
-    "arguments refusals submission",
-    "search",
-    "multirun",
-    "front_door",
-    "follower worker",
-    "launch campaign",
-    "tools",
-    "cli",
-]
-LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms.split()}
-HYDRA = {"arguments", "config", "front_door", "launch", "multirun", "refusals", "search", "submission"}
+# room: the rooms that it may import from, besides itself. cli, __init__ and __main__ may import anything.
+MAY_IMPORT = {
+    "errors": "",
+    "console": "",
+    "models": "errors",
+    "data": "errors",
+    "optim": "errors",
+    "runs": "errors console",
+    "config": "models data optim runs errors",
+    "training": "config models data optim runs console errors",
+    "report": "runs console errors",
+    "published": "report runs console errors",
+    "sweeps": "training config report runs console errors",
+}
+HYDRA = {"config/compose", "config/overrides", "config/messages", "config/schema"}  # and all of sweeps
+LIGHTNING = {"data/datamodule"}  # and all of training
+NO_TORCH = ("runs", "report", "published")
 
 
-def imports() -> list[tuple[str, str, str]]:
-    """(room, imported top-level package, imported room of ours or "") of every import statement."""
+def imports() -> list[tuple[str, str]]:
+    """(module such as "data/splits", what it imports such as "resnetlab.errors") of every import statement."""
     found = []
     for path in PACKAGE.rglob("*.py"):
-        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if room == "__init__":
-            continue
+        module = str(path.relative_to(PACKAGE).with_suffix(""))
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module]
-            for name in names:
-                top, _, rest = name.partition(".")
-                found.append((room, top, rest.split(".")[0] if top == "resnetlab" else ""))
+                if node.module == "resnetlab":
+                    names = [f"resnetlab.{alias.name}" for alias in node.names]
+            found += [(module, name) for name in names]
     return found
 
 
-def test_every_room_has_its_place() -> None:
-    assert {room for room, _, _ in imports()} <= set(LEVEL)
+def room_of(module: str) -> str:
+    return module.split("/")[0]
 
 
-def test_imports_point_downwards() -> None:
-    for room, _, ours in imports():
-        if ours and ours != room:
-            assert LEVEL[ours] < LEVEL[room], f"{room} imports {ours}, which is not below it"
+def test_every_room_has_a_row_and_the_top_of_the_package_has_at_most_13_names() -> None:
+    names = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    names -= {"__pycache__", "__init__", "__main__", "conf"}
+    assert names == set(MAY_IMPORT) | {"cli"}
+    assert len(names) <= 13
 
 
-def test_only_the_door_knows_hydra() -> None:
-    assert {room for room, top, _ in imports() if top in ("hydra", "omegaconf")} == HYDRA
+def test_rooms_import_only_what_their_row_says() -> None:
+    wrong = []
+    for module, name in imports():
+        room, (top, *rest) = room_of(module), name.split(".")
+        if top == "resnetlab" and room not in ("cli", "__init__", "__main__"):
+            target = rest[0] if rest else "resnetlab itself"
+            if target not in (room, *MAY_IMPORT[room].split()):
+                wrong.append(f"{module} imports {name}")
+    assert not wrong, "\n".join(wrong)
 
 
-def test_leaves_and_report_know_no_lightning() -> None:
-    lightning = {room for room, top, _ in imports() if top == "lightning"}
-    assert not lightning & {
-        "models",
-        "schedules",
-        "optimizers",
-        "regularization",
-        "averaging",
-        "meter",
-        "report",
-        "claims",
-        "status",
-    }
+def test_only_config_and_sweeps_know_hydra() -> None:
+    known = {module for module, name in imports() if name.split(".")[0] in ("hydra", "omegaconf")}
+    assert {module for module in known if room_of(module) != "sweeps"} == HYDRA
 
 
-def test_what_is_exported_exists() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        module = importlib.import_module(".".join(["resnetlab", *(part for part in parts if part != "__init__")]))
-        for name in getattr(module, "__all__", ()):
-            assert hasattr(module, name), f"{module.__name__} exports {name}, which it does not have"
+def test_only_training_and_the_datamodule_know_lightning() -> None:
+    known = {module for module, name in imports() if name.split(".")[0] == "lightning"}
+    assert {module for module in known if room_of(module) != "training"} == LIGHTNING
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    """Imports in functions are counted too."""
+    edges: dict[str, set[str]] = {}
+    for module, name in imports():
+        target = name.removeprefix("resnetlab.").replace(".", "/")
+        if name.startswith("resnetlab.") and target != module and (PACKAGE / f"{target}.py").exists():
+            edges.setdefault(module, set()).add(target)
+    while leaves := {module for module in edges if not edges[module] & edges.keys()}:
+        edges = {module: targets for module, targets in edges.items() if module not in leaves}
+    assert not edges, f"a circle among {sorted(edges)}"
+
+
+@pytest.mark.parametrize("room", NO_TORCH)
+def test_rooms_that_read_files_do_without_torch_and_hydra(room: str) -> None:
+    """In a process of its own: what all their modules import, directly or not."""
+    modules = sorted(
+        "resnetlab." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path in (PACKAGE / room).rglob("*.py")
+        if path.name != "__init__.py"
+    )
+    code = f"import sys, importlib; [importlib.import_module(name) for name in {modules}]; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"torch", "hydra", "lightning", "omegaconf"} & set(done.stdout.split())

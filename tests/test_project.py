@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.arguments import SEARCH, expand_arguments, jobs
-from resnetlab.config import GROUPS, conf_dir
-from resnetlab.search.plan import make_plan
+from resnetlab.config.overrides import SEARCH, configurations_of, normalize_arguments
+from resnetlab.config.schema import GROUPS, conf_dir
+from resnetlab.sweeps.search.plan import make_plan
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -27,11 +27,11 @@ def commands(program: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("arguments", commands("python train.py"), ids=" ".join)
 def test_every_training_command_of_the_readme_composes(arguments: list[str]) -> None:
-    expanded = [a for a in expand_arguments(arguments) if a not in ("--cfg", "job")]
+    expanded = [a for a in normalize_arguments(arguments) if a not in ("--cfg", "job")]
     if SEARCH in expanded:
         assert make_plan([a for a in expanded if a != "-m"]).space.distributions
         return
-    assert jobs([a for a in expanded if a != "-m"], multirun="-m" in expanded)
+    assert configurations_of([a for a in expanded if a != "-m"], multirun="-m" in expanded)
 
 
 def test_the_readme_has_commands_to_test() -> None:

@@ -42,6 +42,6 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from resnetlab.search.loop import search
+        from resnetlab.sweeps.search.loop import search
 
         search(self, arguments)

@@ -33,6 +33,6 @@ class ProcessesLauncher(Launcher):
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from resnetlab.launch import launch
+        from resnetlab.sweeps.hydra_launcher import launch
 
         return launch(self, job_overrides, initial_job_idx)

@@ -34,6 +34,6 @@ class RayLauncher(Launcher):
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from resnetlab.launch import launch_on_ray
+        from resnetlab.sweeps.hydra_launcher import launch_on_ray
 
         return launch_on_ray(self, job_overrides, initial_job_idx)

@@ -35,13 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, LabError) and error.__cause__ is None and error.__context__ is None:
             print(f"error: {error}", file=sys.stderr, flush=True)  # without torch, which takes seconds
             return 2 if isinstance(error, ConfigError) else 1
-        from resnetlab.refusals import REFUSALS, complain
+        from resnetlab.config.messages import REFUSALS, print_error
 
         if not isinstance(error, (LabError, OSError, *REFUSALS)):
             raise
-        return complain(error)
+        return print_error(error)
     except KeyboardInterrupt as stop:
-        from resnetlab.refusals import interrupted
+        from resnetlab.config.messages import interrupted
 
         return interrupted(stop)
     return status or 0
@@ -70,7 +70,7 @@ def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    from resnetlab.evaluation import evaluate_checkpoint
+    from resnetlab.training.evaluate import evaluate_checkpoint
 
     figures = evaluate_checkpoint(options.checkpoint, options.on, options.root, options.averaged)
     for name, value in figures.items():
@@ -85,9 +85,9 @@ def add_schedule(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run_schedule(options: argparse.Namespace) -> None:
-    from resnetlab.tools import schedule
+    from resnetlab.training.plots import schedule_command
 
-    schedule(options.overrides, options.out)
+    schedule_command(options.overrides, options.out)
 
 
 def add_lr_range(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -104,11 +104,10 @@ def add_lr_range(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def run_lr_range(options: argparse.Namespace) -> None:
-    from resnetlab.range_test import Ramp
-    from resnetlab.tools import lr_range
+    from resnetlab.training.lr_range import Ramp, lr_range_command
 
     ramp = Ramp(options.start, options.end, options.steps, options.ramp, options.stop, options.smoothing)
-    lr_range(options.overrides, ramp, options.out)
+    lr_range_command(options.overrides, ramp, options.out)
 
 
 def add_interpolate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -123,7 +122,7 @@ def add_interpolate(commands: "argparse._SubParsersAction[argparse.ArgumentParse
 
 
 def run_interpolate(options: argparse.Namespace) -> None:
-    from resnetlab.tools import alphas, interpolate_command
+    from resnetlab.training.interpolate import alphas, interpolate_command
 
     along = alphas(options.alpha)
     interpolate_command(options.first, options.second, along, options.limit, options.root, options.out)
@@ -143,9 +142,9 @@ def add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run_status(options: argparse.Namespace) -> None:
     with suppress(KeyboardInterrupt):  # the way to end it, and no failure
-        from resnetlab.status.screen import status
+        from resnetlab.report.status import status_command
 
-        status(options.folders, options.once, options.all)
+        status_command(options.folders, options.once, options.all)
 
 
 def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -165,7 +164,7 @@ def run_report(options: argparse.Namespace) -> None:
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
     if options.out is not None:
-        from resnetlab.report.write import make_folder
+        from resnetlab.runs.files import make_folder
 
         make_folder(options.out / "figures")
     collection = collect(options.folders)
@@ -239,10 +238,10 @@ def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def run_bench(options: argparse.Namespace) -> None:
     from resnetlab.bench import Options, bench, start_up
     from resnetlab.bench.options import names, numbers
-    from resnetlab.lifeline import sigterm_exits
+    from resnetlab.sweeps.child_process import sigterm_as_exit
 
     if options.start_up is not None:
-        with sigterm_exits():
+        with sigterm_as_exit():
             start_up(options.model, options.start_up, options.out)
         return
     asked = Options(
@@ -259,7 +258,7 @@ def run_bench(options: argparse.Namespace) -> None:
         workers=options.workers,
         out=options.out,
     )
-    with sigterm_exits():
+    with sigterm_as_exit():
         bench(asked)
 
 

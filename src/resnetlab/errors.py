@@ -1,7 +1,5 @@
 """The errors that a user may meet. Each message is one line that names the value and the cure."""
 
-__all__ = ["Busy", "ConfigError", "DataError", "Diverged", "LabError", "Pruned", "first_line"]
-
 
 class LabError(Exception):
     """Base of all errors that resnetlab raises on purpose."""
@@ -15,11 +13,11 @@ class DataError(LabError):
     """A data set that is missing, damaged or too small for what is asked of it."""
 
 
-class Busy(LabError):
+class RunLocked(LabError):
     """A run that another process is training at this moment."""
 
 
-class Pruned(LabError):
+class RunPruned(LabError):
     """A run that its search has stopped before its end; what it has done is kept."""
 
 

@@ -3,11 +3,11 @@
 Composing all presets takes half a minute, too long for every report; a test compares the file with what they are.
 """
 
-from resnetlab.config import compose
-from resnetlab.files import write_text
-from resnetlab.folders import identity
+from resnetlab.config.compose import compose
+from resnetlab.config.identity import identity
 from resnetlab.published import preset_of, rows
 from resnetlab.published.match import FILE, digests
+from resnetlab.runs.files import write_text
 
 __all__ = ["line", "main"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from resnetlab.bench.options import NAMES, SIZES, Options, Setting
 from resnetlab.bench.peer import Peer, module_command, script
 from resnetlab.bench_peers.spec import Spec
-from resnetlab.trainer import PRECISIONS
+from resnetlab.config.trainer import PRECISIONS
 
 __all__ = ["data_root", "expected", "not_asked", "spec_for", "start", "start_lab"]
 

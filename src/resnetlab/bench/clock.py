@@ -3,7 +3,7 @@
 import time
 from datetime import timedelta
 
-from resnetlab.speech import speak
+from resnetlab.console import say
 
 __all__ = ["Clock"]
 
@@ -29,4 +29,4 @@ class Clock:
 
     def say(self, what: str) -> None:
         left = timedelta(seconds=max(0, round(self.left)))
-        speak(f"[{timedelta(seconds=round(self.elapsed))}, at most {left} left] {what}")
+        say(f"[{timedelta(seconds=round(self.elapsed))}, at most {left} left] {what}")

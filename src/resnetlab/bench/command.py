@@ -16,9 +16,9 @@ from resnetlab.bench.roofline import ceiling, work_of
 from resnetlab.bench.rounds import Measured, measure
 from resnetlab.bench.rows import comparisons, rows
 from resnetlab.bench.table import show
+from resnetlab.console import say
 from resnetlab.errors import LabError
-from resnetlab.files import write_json
-from resnetlab.speech import speak
+from resnetlab.runs.files import write_json
 
 __all__ = ["bench"]
 
@@ -53,7 +53,7 @@ def bench(options: Options) -> dict[str, Any]:
     write_json(out, content)
     show(content, options.settings)
     for path in (out, *draw(content, out)):
-        speak(str(path))
+        say(str(path))
     return content
 
 

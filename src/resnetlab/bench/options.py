@@ -10,9 +10,10 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 
-from resnetlab.config import Config, compose
+from resnetlab.config.compose import compose
+from resnetlab.config.schema import Config
+from resnetlab.config.trainer import PRECISIONS
 from resnetlab.errors import ConfigError
-from resnetlab.trainer import PRECISIONS
 
 __all__ = ["NAMES", "SIZES", "Options", "Setting", "names", "numbers", "writable"]
 

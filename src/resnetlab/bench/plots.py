@@ -8,7 +8,7 @@ from matplotlib.ticker import NullLocator, ScalarFormatter
 
 from resnetlab.bench.options import NAMES
 from resnetlab.bench.roofline import BOUNDS
-from resnetlab.files import write_atomically
+from resnetlab.runs.files import write_atomically
 
 __all__ = ["draw"]
 

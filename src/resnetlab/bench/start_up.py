@@ -22,11 +22,11 @@ from resnetlab.bench.guard import guard
 from resnetlab.bench.options import writable
 from resnetlab.bench.peer import SOURCES
 from resnetlab.bench.table import table
-from resnetlab.config import compose
+from resnetlab.config.compose import compose
+from resnetlab.console import Countdown, say
 from resnetlab.errors import ConfigError, LabError
-from resnetlab.files import read_rows, write_json
-from resnetlab.manifest import processor
-from resnetlab.speech import Countdown, speak
+from resnetlab.runs.files import read_rows, write_json
+from resnetlab.training.manifest import processor
 
 __all__ = ["start_up"]
 
@@ -65,10 +65,10 @@ def start_up(model: str, starts: int, out: Path | None) -> dict[str, Any]:
     }
     out = out or Path("results/bench") / slug(device) / "start_up.json"
     write_json(out, content)
-    speak(f"{model}, {device}, torch {version('torch')}: seconds from the command, median (least to most)")
+    say(f"{model}, {device}, torch {version('torch')}: seconds from the command, median (least to most)")
     lines = [cells(row(name, of)) for name, of in waits.items()]
-    speak(table([("", "to the first step", "to the first row", "n"), *lines]))
-    speak(str(out))
+    say(table([("", "to the first step", "to the first row", "n"), *lines]))
+    say(str(out))
     return content
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from resnetlab.bench.options import Setting
 from resnetlab.bench.roofline import BOUNDS
-from resnetlab.speech import speak
+from resnetlab.console import say
 
 __all__ = ["show", "table"]
 
@@ -18,25 +18,25 @@ HEAD = (
 def show(content: dict[str, Any], settings: Sequence[Setting]) -> None:
     """One table a setting, then what several runs at once cost, and what was left out and why."""
     machine = content["machine"]
-    speak(f"{content['model']}, {content['data']}, {machine['device']}, torch {machine['torch']}")
+    say(f"{content['model']}, {content['data']}, {machine['device']}, torch {machine['torch']}")
     for setting in settings:
         of = [row for row in content["rows"] if matches(row, setting)]
         if of:
-            speak(f"\nbatch {setting.batch_size}, {setting.precision}")
-            speak(table([HEAD, *map(cells, of)]))
+            say(f"\nbatch {setting.batch_size}, {setting.precision}")
+            say(table([HEAD, *map(cells, of)]))
         for row in (row for row in of if row["last_loss"] is None):
-            speak(f"  {row['name']}: its last loss is not finite")
+            say(f"  {row['name']}: its last loss is not finite")
         for entry in (c for c in content["comparisons"] if matches(c, setting)):
             times = f"{entry['times']:.3f} times as fast as {entry['over']} over an epoch"
             spread = bounds(entry["times_95"], ".3f", " ({} to {})") or " (too few rounds for an interval)"
-            speak(f"  {entry['name']} is {times}{spread}, n = {entry['n']}")
+            say(f"  {entry['name']} is {times}{spread}, n = {entry['n']}")
         for roof in (r for r in content["roofline"] if r["precision"] == setting.precision and of):
-            speak(f"  roofline: {roof['images_per_second']:,.0f} images/s, by {BOUNDS[roof['bound_by']]}")
+            say(f"  roofline: {roof['images_per_second']:,.0f} images/s, by {BOUNDS[roof['bound_by']]}")
     for row in content["rows"]:
         if row["seconds_between_epochs"] is not None:
             where = f"{row['name']}, batch {row['batch_size']}, {row['precision']}"
             between = f"between two epochs, validation not counted: {row['seconds_between_epochs']:.2f} s"
-            speak(f"{between}, so {row['images_per_second_epoch']:,.1f} images/s over an epoch ({where})")
+            say(f"{between}, so {row['images_per_second_epoch']:,.1f} images/s over an epoch ({where})")
     if content["concurrent"]:
         head = (
             "at once",
@@ -46,9 +46,9 @@ def show(content: dict[str, Any], settings: Sequence[Setting]) -> None:
             "s of the machine an epoch",
             "peak MiB together",
         )
-        speak("\n" + table([head, *map(together, content["concurrent"])]))
+        say("\n" + table([head, *map(together, content["concurrent"])]))
     for entry in content["left_out"]:
-        speak(f"left out: {entry['name']} (batch {entry['batch_size']}, {entry['precision']}): {entry['reason']}")
+        say(f"left out: {entry['name']} (batch {entry['batch_size']}, {entry['precision']}): {entry['reason']}")
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:

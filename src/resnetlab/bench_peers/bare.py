@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from resnetlab.bench_peers.spec import Spec
-from resnetlab.build import build_module
 from resnetlab.data import ImageData
+from resnetlab.training.build import build_module
 
 __all__ = ["bare_step"]
 

@@ -9,11 +9,11 @@ from resnetlab.bench_peers.bare import bare_step
 from resnetlab.bench_peers.spec import Spec
 from resnetlab.bench_peers.turns import Turns, peak_mib
 from resnetlab.bench_peers.wire import Wire
-from resnetlab.build import build, engine, quiet
-from resnetlab.callbacks.recorder import Recorder
 from resnetlab.data import Chunk, ImageData, Images
 from resnetlab.data.normalize import Normalizer
-from resnetlab.module import Lab
+from resnetlab.training.build import build, engine_of, silence_lightning
+from resnetlab.training.callbacks.recorder import Recorder
+from resnetlab.training.module import ImageClassifier
 
 __all__ = ["lab_data", "main"]
 
@@ -40,7 +40,7 @@ def lab_data(spec: Spec) -> ImageData:
     return data
 
 
-def epoch_loss(module: Lab) -> float:
+def epoch_loss(module: ImageClassifier) -> float:
     """The mean over the epoch so far, which is left to go on."""
     loss, _, images, _ = module.step.tally.sums.tolist()
     return loss / images
@@ -92,7 +92,7 @@ def main() -> None:
             others["bare"]()
             turns.stepped()
     module, data, trainer = build(spec.config, data)
-    found, why = engine(spec.config)
+    found, why = engine_of(spec.config)
     if found != lab.removeprefix("lab_"):
         raise SystemExit(why)
     # the images lie on the GPU for both, so of what the bare loop holds only its network and optimizer are taken off
@@ -109,7 +109,7 @@ def main() -> None:
     )
     trainer.callbacks.append(Waiting(turns))  # type: ignore[attr-defined]
     wire.say(ready=True, parameters=sum(p.numel() for p in module.model.parameters()), version=torch.__version__)
-    with quiet():
+    with silence_lightning():
         trainer.fit(module, datamodule=data)
 
 

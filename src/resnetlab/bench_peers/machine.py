@@ -12,7 +12,7 @@ import torch
 from resnetlab.bench_peers.spec import Spec
 from resnetlab.bench_peers.turns import synchronize
 from resnetlab.bench_peers.wire import Wire
-from resnetlab.manifest import processor
+from resnetlab.training.manifest import processor
 
 __all__ = ["copy_rate", "main", "matmul_rate"]
 

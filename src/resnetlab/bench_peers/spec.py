@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from resnetlab.config import Config
+    from resnetlab.config.schema import Config
 
 __all__ = ["Spec"]
 
@@ -46,7 +46,7 @@ class Spec:
 
     @cached_property
     def config(self) -> "Config":
-        from resnetlab.config import compose
+        from resnetlab.config.compose import compose
 
         return compose(
             f"model={self.model}",

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnetlab.lifeline import import_path
+from resnetlab.sweeps.child_process import import_path
 
 __all__ = ["LAB", "PYTEST", "begin", "end", "environment"]
 

@@ -4,9 +4,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from resnetlab.config import Config
-from resnetlab.files import read_rows
-from resnetlab.folders import run_folder
+from resnetlab.config.identity import run_folder
+from resnetlab.config.schema import Config
+from resnetlab.runs.files import read_rows
 from resnetlab.sweeps.jobs import Job
 
 __all__ = ["START_SECONDS", "Pace", "epochs_left", "hours"]

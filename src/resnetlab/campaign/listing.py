@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from resnetlab.config import compose, conf_dir
+from resnetlab.config.compose import compose
+from resnetlab.config.messages import REFUSALS, error_message
+from resnetlab.config.schema import conf_dir
 from resnetlab.errors import ConfigError
-from resnetlab.refusals import REFUSALS, refusal
 from resnetlab.sweeps.jobs import Job
 
 __all__ = ["DEFAULT", "TASKS", "Campaign", "Task", "read"]
@@ -114,4 +115,4 @@ def job(number: int, overrides: list[str], place: str) -> Job:
     try:
         return Job(number, " ".join(overrides), overrides, compose(*overrides))
     except REFUSALS as error:
-        raise ConfigError(f"{place}: {refusal(error)}") from None
+        raise ConfigError(f"{place}: {error_message(error)}") from None

@@ -11,7 +11,7 @@ import torch
 from resnetlab.campaign.child import LAB, PYTEST, begin, end
 from resnetlab.campaign.clock import Clock
 from resnetlab.campaign.listing import Task
-from resnetlab.speech import speak
+from resnetlab.console import say
 
 __all__ = ["done", "perform", "perform_all"]
 
@@ -49,7 +49,7 @@ def perform(task: Task, out: Path, seconds: float) -> str:
     log, result = files(task, out)
     line = command(task, result, seconds)
     if isinstance(line, str):
-        speak(f"{task.name}: skipped, {line}")
+        say(f"{task.name}: skipped, {line}")
         return "skipped"
     began = time.monotonic()
     process = begin(*line, log)
@@ -62,7 +62,7 @@ def perform(task: Task, out: Path, seconds: float) -> str:
     if status == 0 and task.name == "gpu-tests":
         log.replace(result)
     what = "cut" if status is None else "failed" if status else "done"
-    speak(f"{task.name}: {what} after {time.monotonic() - began:.0f} s{f'; see {log}' if status != 0 else ''}")
+    say(f"{task.name}: {what} after {time.monotonic() - began:.0f} s{f'; see {log}' if status != 0 else ''}")
     return what
 
 
@@ -73,7 +73,7 @@ def perform_all(tasks: Sequence[Task], out: Path, clock: Clock) -> list[str]:
         if done(task, out):
             continue
         if clock.left < (least := LEAST_PART * task.seconds):
-            speak(f"{task.name}: not begun; it wants {least:.0f} s at least, and {max(0.0, clock.left):.0f} s are left")
+            say(f"{task.name}: not begun; it wants {least:.0f} s at least, and {max(0.0, clock.left):.0f} s are left")
         elif perform(task, out, clock.left) == "failed":
             failed.append(task.name)
     return failed

@@ -12,15 +12,15 @@ from resnetlab.campaign.estimate import Pace, epochs_left, hours
 from resnetlab.campaign.listing import DEFAULT, Campaign, read
 from resnetlab.campaign.publish import Publisher
 from resnetlab.campaign.tasks import done, perform_all
-from resnetlab.completion import finished
+from resnetlab.console import say
 from resnetlab.errors import ConfigError
-from resnetlab.folders import OUTPUTS
-from resnetlab.speech import speak
-from resnetlab.sweeps.jobs import POLL_SECONDS, Job, settle, start
-from resnetlab.sweeps.machine import Share, share, visible_gpus
-from resnetlab.sweeps.outcomes import SweepFolder
+from resnetlab.runs.layout import OUTPUTS
+from resnetlab.runs.sweep_records import SweepFolder
+from resnetlab.sweeps.jobs import POLL_SECONDS, Job, set_outcome, start
 from resnetlab.sweeps.processes import Processes
-from resnetlab.worker import train_forked
+from resnetlab.sweeps.resources import JobResources, resources_per_job, visible_gpus
+from resnetlab.sweeps.worker import train_forked
+from resnetlab.training.result import finished
 
 __all__ = ["campaign"]
 
@@ -55,10 +55,10 @@ def campaign(listing: Path | None, budget: float | None, out: Path | None, at_on
         publisher.copy(plan.jobs)
         written = publisher.close()
     if not written:
-        speak(f"the report could not be written; see {out / 'report.log'}")
+        say(f"the report could not be written; see {out / 'report.log'}")
     failures += [job.label for job in plan.jobs if job.outcome is not None and job.outcome.status == "failed"]
     for line in closing(plan, out, at_once):
-        speak(line)
+        say(line)
     return int(bool(failures) or not written)
 
 
@@ -77,7 +77,7 @@ def work_off(jobs: list[Job], clock: Clock, publisher: Publisher, at_once: int) 
                     continue
                 waiting.remove(job)
                 begun = True
-                speak(f"begins: {job.label}; {epochs_left(job)} epochs; budget left {hours(clock.left)}")
+                say(f"begins: {job.label}; {epochs_left(job)} epochs; budget left {hours(clock.left)}")
                 start(job, folder, backend, running)
                 running += [job] if job.handle else []
             if not running:
@@ -85,15 +85,15 @@ def work_off(jobs: list[Job], clock: Clock, publisher: Publisher, at_once: int) 
             for job in [job for job in running if backend.ended(job)]:
                 running.remove(job)
                 look = 0.0
-                settle(job, backend.conclusion(job, folder.log(job.number)), folder)
+                set_outcome(job, backend.conclusion(job, folder.log(job.number)), folder)
                 waiting = [job, *waiting] if job.outcome is None else waiting
                 if job.outcome is not None:
-                    speak(f"{job.outcome.status}: {job.label}")
+                    say(f"{job.outcome.status}: {job.label}")
                     publisher.copy([job])
             publisher.report()
             time.sleep(POLL_SECONDS)
         for job in running:
-            speak(f"interrupted by the budget: {job.label}; the same command goes on")
+            say(f"interrupted by the budget: {job.label}; the same command goes on")
     finally:
         backend.stop(running)
 
@@ -113,23 +113,23 @@ def open_(job: Job) -> bool:
     return finished(job.run, job.config) is None
 
 
-def machine(jobs: list[Job], at_once: int) -> Share:
+def machine(jobs: list[Job], at_once: int) -> JobResources:
     configs = [job.config for job in jobs]
     gpus = visible_gpus() if any(c.trainer.resolved_accelerator == "cuda" for c in configs) else ()
-    return share(configs, None if gpus else at_once, at_once)
+    return resources_per_job(configs, None if gpus else at_once, at_once)
 
 
 def show(plan: Campaign, out: Path, at_once: int) -> None:
     """Prints every task and run with what is left of it."""
     pace = Pace(plan.jobs)
     for task in plan.tasks:
-        speak(f"{'done' if done(task, out) else 'open':<6}{hours(task.seconds):>10}  {task.name}")
+        say(f"{'done' if done(task, out) else 'open':<6}{hours(task.seconds):>10}  {task.name}")
     for job in plan.jobs:
         left = epochs_left(job) if open_(job) else 0
         seconds = pace.of_run(job) if left else 0.0
-        speak(f"{'open' if open_(job) else 'done':<6}{hours(seconds):>10}{left:>5} epochs  {job.label}")
+        say(f"{'open' if open_(job) else 'done':<6}{hours(seconds):>10}{left:>5} epochs  {job.label}")
     for line in closing(plan, out, at_once):
-        speak(line)
+        say(line)
 
 
 def closing(plan: Campaign, out: Path, at_once: int) -> list[str]:

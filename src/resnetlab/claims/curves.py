@@ -4,8 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from resnetlab.report.runs import Row
-from resnetlab.swings import EPOCHS, fluctuation, swing, within
+from resnetlab.runs.summary import EPOCHS, Row, fluctuation, loss_range, rows_within
 
 __all__ = ["OF_ROWS", "WINDOWED"]
 
@@ -23,7 +22,7 @@ def ratio(a: float | None, b: float | None) -> float | None:
 
 
 def lowest(rows: Sequence[Row]) -> float | None:
-    return min(within(rows, "val/acc"), default=None)
+    return min(rows_within(rows, "val/acc"), default=None)
 
 
 def calm(rows: Sequence[Row]) -> float | None:
@@ -32,7 +31,7 @@ def calm(rows: Sequence[Row]) -> float | None:
         return None
     top = max(row["lr"] for row in rows)
     late = [row["val/ce"] for row in rows if row["epoch"] > EPOCHS[0] and row["lr"] <= 0.1001 * top and "val/ce" in row]
-    return ratio(jump(late), jump(within(rows, "val/ce")))
+    return ratio(jump(late), jump(rows_within(rows, "val/ce")))
 
 
 def drop(rows: Sequence[Row]) -> int | None:
@@ -57,8 +56,8 @@ def damping(rows: Sequence[Row]) -> float | None:
     place = drop(rows)
     if place is None or place < 8:
         return None
-    after = within(rows[place:], "val/ce", (1, 10**9))[:20]
-    return ratio(roughness(within(rows[max(0, place - 20) : place], "val/ce", (1, 10**9))), roughness(after))
+    after = rows_within(rows[place:], "val/ce", (1, 10**9))[:20]
+    return ratio(roughness(rows_within(rows[max(0, place - 20) : place], "val/ce", (1, 10**9))), roughness(after))
 
 
 def roughness(values: Sequence[float]) -> float | None:
@@ -79,14 +78,14 @@ def rise(values: Sequence[float]) -> float | None:
 
 OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
     "amplitude": fluctuation,
-    "swing_left": lambda rows: ratio(swing(rows, "val/ce_recal"), swing(rows, "val/ce")),
-    "jump_ratio": lambda rows: ratio(jump(within(rows, "val/ce")), jump(within(rows, "train/ce"))),
+    "swing_left": lambda rows: ratio(loss_range(rows, "val/ce_recal"), loss_range(rows, "val/ce")),
+    "jump_ratio": lambda rows: ratio(jump(rows_within(rows, "val/ce")), jump(rows_within(rows, "train/ce"))),
     "rise_train": lambda rows: rise([row["train/ce"] for row in rows if "train/ce" in row]),
     "calm_ratio": calm,
     "damping": damping,
     "drop_gain": drop_gain,
     "lowest_acc": lowest,
-    "noise_acc": lambda rows: roughness(within(rows, "val/acc", (20, 80))),
+    "noise_acc": lambda rows: roughness(rows_within(rows, "val/acc", (20, 80))),
     "onset": onset,
     "avg_gain": lambda rows: (
         rows[-1]["val/acc_avg"] - rows[-1]["val/acc"] if {"val/acc_avg", "val/acc"} <= set(rows[-1]) else None

@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Sequence
 
 from resnetlab.claims.curves import OF_ROWS, WINDOWED
-from resnetlab.report.runs import Row, Run
+from resnetlab.runs.load import Run
+from resnetlab.runs.summary import Row
 
 __all__ = ["COSTS", "LOGARITHMIC", "figure", "known", "reached"]
 

@@ -9,7 +9,7 @@ from resnetlab.claims.data import Where
 from resnetlab.claims.figures import figure, reached
 from resnetlab.published.match import SILENT, matching_preset
 from resnetlab.report.collect import Collection
-from resnetlab.report.runs import Run
+from resnetlab.runs.load import Run
 
 __all__ = ["DEFAULTS", "Pool", "fits", "pooled", "settings"]
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from resnetlab.data.epoch_plan import EpochPlan, derive_seed, epoch_plan
 from resnetlab.data.options import Data
-from resnetlab.data.plan import Plan, derive_seed, plan
 from resnetlab.data.sources import SOURCES, Images, Source, load
 from resnetlab.data.splits import Split, split
 
@@ -14,14 +14,14 @@ __all__ = [
     "SOURCES",
     "Chunk",
     "Data",
+    "EpochPlan",
     "ImageData",
     "Images",
-    "Plan",
     "Source",
     "Split",
     "derive_seed",
+    "epoch_plan",
     "load",
-    "plan",
     "split",
 ]
 

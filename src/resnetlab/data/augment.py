@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-__all__ = ["flip", "pad_crop", "shift_bilinear"]
-
 
 def shift_bilinear(x: Tensor, shift: Tensor) -> Tensor:
     """out[n, c, i, j] = x[n, c, i + shift[n, 0], j + shift[n, 1]], between pixels bilinearly, edge pixels replicated.
@@ -20,7 +18,7 @@ def pad_crop(x: Tensor, shift: Tensor) -> Tensor:
 
     On normalised images zero is the mean, as in He et al. 2015 ("4 pixels are padded on each side").
     """
-    return _take(_take(x, shift[:, 0].long(), 2, zeros=True), shift[:, 1].long(), 3, zeros=True)
+    return _shift_axis(_shift_axis(x, shift[:, 0].long(), 2, zeros=True), shift[:, 1].long(), 3, zeros=True)
 
 
 def flip(x: Tensor, mask: Tensor) -> Tensor:
@@ -30,12 +28,12 @@ def flip(x: Tensor, mask: Tensor) -> Tensor:
 
 def _lerp(x: Tensor, offset: Tensor, dim: int) -> Tensor:
     whole = offset.floor()
-    lower = _take(x, whole.long(), dim)
-    upper = _take(x, whole.long() + 1, dim)
+    lower = _shift_axis(x, whole.long(), dim)
+    upper = _shift_axis(x, whole.long() + 1, dim)
     return torch.lerp(lower, upper, (offset - whole).to(x.dtype)[:, None, None, None])
 
 
-def _take(x: Tensor, offset: Tensor, dim: int, zeros: bool = False) -> Tensor:
+def _shift_axis(x: Tensor, offset: Tensor, dim: int, zeros: bool = False) -> Tensor:
     """x moved along dim by offset[n] whole pixels."""
     size = x.shape[dim]
     wanted = torch.arange(size, device=x.device) + offset[:, None]  # (N, size)

@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 
 from resnetlab.data import augment
+from resnetlab.data.epoch_plan import EpochPlan, epoch_plan
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
-from resnetlab.data.plan import Plan, plan
 from resnetlab.data.sources import Images, load
 from resnetlab.data.splits import split
 from resnetlab.errors import DataError
 
-__all__ = ["Chunk", "ImageData"]
-
-Share = tuple[int, int]  # (rank, devices)
-WHOLE: Share = (0, 1)
+Shard = tuple[int, int]  # (rank, devices)
+WHOLE: Shard = (0, 1)
 
 
 class Chunk(NamedTuple):
@@ -100,7 +98,7 @@ class ImageData(L.LightningDataModule):
             reductions.append(f"data.resolution={self.config.resolution}: images made smaller")
         return f"{'; '.join(reductions)}; not a result for the whole of {self.config.name}" if reductions else None
 
-    def plan(self, epoch: int) -> Plan:
+    def plan(self, epoch: int) -> EpochPlan:
         """The randomness of `epoch` (from 1): what is shown when, and how it is moved."""
         translate = self.config.translate if self.config.augment else "none"
         pixels = {
@@ -108,7 +106,7 @@ class ImageData(L.LightningDataModule):
             "pad_crop": float(self.config.padding),
             "none": 0.0,
         }[translate]
-        return plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        return epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
 
     def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
         """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""
@@ -125,7 +123,7 @@ class ImageData(L.LightningDataModule):
         """Images in batch `index` (from 0) of an epoch, over all devices."""
         return min(self.batch_size, len(self.train) - index * self.batch_size)
 
-    def batches(self, epoch: int, device: torch.device, share: Share = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int, device: torch.device, share: Shard = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
         """The training batches of `epoch` (from 1) on `device`: float32 (N, C, H, W) and int64 (N,).
 
         share: (rank, devices), for every devices-th image of each batch.
@@ -145,7 +143,7 @@ class ImageData(L.LightningDataModule):
         return (x for x, _ in islice(self.batches(epoch, device), batches))
 
     def eval_batches(
-        self, images: Images, device: torch.device, share: Share = WHOLE
+        self, images: Images, device: torch.device, share: Shard = WHOLE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """All of `images`, normalised, not augmented, in batches of eval_batch_size; or a share of them, as above."""
         mine = (part[share[0] :: share[1]] for part in (images.pixels, images.labels))

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from resnetlab.files import digest
+from resnetlab.runs.files import digest
 
 __all__ = [
     "FILE",

@@ -1,18 +1,17 @@
 """Finds the runs below folders, and groups those that can be used by study and configuration."""
 
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from resnetlab.report.asked import asked_seeds
 from resnetlab.report.configurations import Configuration, label
 from resnetlab.report.derive import derive
-from resnetlab.report.runs import Run, Unusable, read_run
+from resnetlab.runs.load import Run, UnusableRun, read_run, run_paths
+from resnetlab.runs.sweep_records import planned_seeds
 
-__all__ = ["Collection", "Unused", "collect", "grouped", "run_paths"]
+__all__ = ["Collection", "Unused", "collect", "grouped"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     for path in run_paths(folders):
         try:
             runs.append(read_run(path))
-        except Unusable as error:
+        except UnusableRun as error:
             collection.unused.append(Unused(path, error.kind, error.reason))
         except OverflowError:
             collection.unused.append(Unused(path, "unreadable", "a number in it is too large for any computer"))
@@ -60,7 +59,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     collection.thresholds = thresholds(runs)
     for run in runs:
         derive(run, collection.thresholds)
-    asked = asked_seeds(run.path for run in runs)
+    asked = planned_seeds(run.path for run in runs)
     collection.configurations = [with_asked(c, asked.get((c.study, c.name), set())) for c in label(grouped(runs))]
     return collection
 
@@ -68,25 +67,6 @@ def collect(folders: Sequence[Path]) -> Collection:
 def with_asked(configuration: Configuration, seeds: Set[int]) -> Configuration:
     """With the number of seeds that sweeps asked for or that are there."""
     return replace(configuration, asked=len(seeds | {run.seed for run in configuration.runs}) if seeds else 0)
-
-
-def run_paths(folders: Iterable[Path]) -> list[Path]:
-    """Folders named seed=*, and any other with a config.yaml beside a run's files; each once."""
-    found: dict[str, Path] = {}
-    seen: set[str] = set()
-    for folder in folders:
-        for root, below, files in os.walk(folder, followlinks=True):
-            place = os.path.realpath(root)
-            if place in seen:  # a link to what was read, or to a folder above
-                below.clear()
-                continue
-            seen.add(place)
-            kept = "config.yaml" in files and {"summary.json", "metrics.csv", "manifest.json"} & set(files)
-            if kept or os.path.basename(root).startswith("seed="):
-                found.setdefault(place, Path(root))
-                below.clear()
-            below[:] = sorted(name for name in below if not name.startswith("."))
-    return list(found.values())
 
 
 def once_each(runs: Iterable[Run], unused: list[Unused]) -> Iterator[Run]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from resnetlab.report.runs import Run
 from resnetlab.report.statistics import Spread, spread
+from resnetlab.runs.load import Run
 
 __all__ = ["Configuration", "Key", "differing_keys", "label", "plain"]
 

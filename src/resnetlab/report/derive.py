@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from statistics import fmean
 
-from resnetlab.report.runs import Run
-from resnetlab.swings import swing, within
+from resnetlab.runs.load import Run
+from resnetlab.runs.summary import loss_range, rows_within
 
 __all__ = ["LEVELS", "derive", "noise_scales"]
 
@@ -43,14 +43,14 @@ def swings(run: Run) -> dict[str, float]:
     if run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):
         return {}
     found: dict[str, float | None] = {
-        "swing_train": swing(run.rows, "train/ce"),
-        "swing_running": swing(run.rows, "val/ce"),
-        "swing_recal": swing(run.rows, "val/ce_recal"),
+        "swing_train": loss_range(run.rows, "train/ce"),
+        "swing_running": loss_range(run.rows, "val/ce"),
+        "swing_recal": loss_range(run.rows, "val/ce_recal"),
     }
     for name, column in (("least_val_acc", "val/acc"), ("least_val_acc_recal", "val/acc_recal")):
-        found[name] = min(within(run.rows, column), default=None)
+        found[name] = min(rows_within(run.rows, column), default=None)
     for column in ("weight_norm", "relative_update"):
-        values = within(run.rows, column)
+        values = rows_within(run.rows, column)
         found[column] = fmean(values) if values else None
     return {name: value for name, value in found.items() if value is not None}
 

@@ -9,12 +9,12 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from resnetlab.files import write_atomically, write_text
 from resnetlab.report.columns import number
 from resnetlab.report.configurations import Configuration
-from resnetlab.report.curves import TRAIN, VALIDATION
-from resnetlab.report.runs import Run
 from resnetlab.report.table import count_text
+from resnetlab.runs.curves import TRAIN, VALIDATION
+from resnetlab.runs.files import write_atomically, write_text
+from resnetlab.runs.load import Run
 
 __all__ = [
     "COLORS",

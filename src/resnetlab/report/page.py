@@ -16,9 +16,9 @@ from resnetlab.report.configurations import Configuration, Key
 from resnetlab.report.printed import origin, reductions
 from resnetlab.report.riddle import COLUMNS as RIDDLE_COLUMNS
 from resnetlab.report.riddle import answer, participants
-from resnetlab.report.runs import Run
 from resnetlab.report.statistics import spread
 from resnetlab.report.table import count_text
+from resnetlab.runs.load import Run
 
 __all__ = ["MOST_PAIRS", "Drawn", "StudyFigures", "page"]
 

@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-from resnetlab.errors import ConfigError
-from resnetlab.files import write_text
 from resnetlab.report.arguments import argue
 from resnetlab.report.collect import Collection
 from resnetlab.report.columns import PublishedFigures
@@ -14,8 +12,9 @@ from resnetlab.report.configurations import Configuration, Key
 from resnetlab.report.figures import Picture, series_plot, side_by_side, write
 from resnetlab.report.page import Drawn, StudyFigures, page
 from resnetlab.report.table import pairs_csv, table_csv, table_md
+from resnetlab.runs.files import write_text
 
-__all__ = ["make_folder", "write_report"]
+__all__ = ["write_report"]
 
 MOST_CURVES = 12  # each takes half a second, and a page with more of them is not looked at
 MOST_OVERLAID = 8
@@ -58,14 +57,6 @@ def tidy(folder: Path, stems: Set[str]) -> None:
         for suffix in (".png", ".svg"):
             (folder / f"{stem}{suffix}").unlink(missing_ok=True)
     write_text(listed, "\n".join(sorted(stems)))
-
-
-def make_folder(folder: Path) -> None:
-    """Raises ConfigError where no folder can be made, before the work is done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out (={folder}) cannot be made: {error.strerror}") from None
 
 
 def study_figures(collection: Collection, folder: Path) -> Iterator[StudyFigures]:

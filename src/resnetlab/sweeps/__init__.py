@@ -1,1 +1,1 @@
-"""Many runs from one command: what became of each, a process for each, and one display and one table for all."""
+"""Many runs from one command: the launchers, the table of outcomes, the search."""

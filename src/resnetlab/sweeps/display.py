@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from resnetlab.files import read_rows
-from resnetlab.speech import on_terminal, speak
+from resnetlab.console import on_terminal, say
+from resnetlab.runs.files import read_rows
 from resnetlab.sweeps.jobs import Job
 
 __all__ = ["Display"]
@@ -68,7 +68,7 @@ class Display:
         line = "; ".join([head.rpartition(", ")[0], *states])
         if line != self.line and time.monotonic() - self.said >= LINE_SECONDS:
             self.line, self.said = line, time.monotonic()
-            speak("; ".join([head, *states]))
+            say("; ".join([head, *states]))
 
     def head(self, running: int) -> str:
         done = sum(job.outcome is not None for job in self.jobs)

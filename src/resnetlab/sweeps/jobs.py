@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from resnetlab.config import Config
+from resnetlab.config.identity import run_folder
+from resnetlab.config.schema import Config
 from resnetlab.errors import first_line
-from resnetlab.folders import RunFolder, run_folder
-from resnetlab.sweeps.outcomes import Outcome, SweepFolder, failure, skip_if_completed
-
-__all__ = ["POLL_SECONDS", "Backend", "Job", "log_style", "lost", "refuse", "settle", "start", "work_off"]
+from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.sweep_records import Outcome, SweepFolder
+from resnetlab.sweeps.attempt import failure, skip_if_completed
 
 POLL_SECONDS = 0.1
 
@@ -56,7 +56,7 @@ class Backend(Protocol):
         """Ends the training of these jobs, and returns the outcomes of those that came to their own end before."""
 
 
-def work_off(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, watch: Callable[[], None]) -> Sequence[Job]:
+def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, watch: Callable[[], None]) -> Sequence[Job]:
     """Gives every job its outcome: those that are finished at once, the others as the backend has room.
 
     watch: called several times a second. When interrupted it ends the training, and raises KeyboardInterrupt.
@@ -71,7 +71,7 @@ def work_off(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, watch: 
                 running += [job] if job.handle else []
             for job in [job for job in running if backend.ended(job)]:
                 running.remove(job)
-                settle(job, backend.conclusion(job, folder.log(job.number)), folder)
+                set_outcome(job, backend.conclusion(job, folder.log(job.number)), folder)
                 if job.outcome is None:
                     waiting.append(job)
                     print(f"note: {job.label or job.run.path}: killed; started again after the others", file=sys.stderr)
@@ -79,7 +79,7 @@ def work_off(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, watch: 
             time.sleep(POLL_SECONDS)
     finally:
         for job, outcome in backend.stop(running):
-            settle(job, outcome, folder)
+            set_outcome(job, outcome, folder)
     return jobs
 
 
@@ -92,22 +92,22 @@ def next_job(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
 def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job]) -> None:
     """Starts the job, if there is something to train."""
     try:
-        settle(job, None if backend.elsewhere else skip_if_completed(job.config), folder)
+        set_outcome(job, None if backend.elsewhere else skip_if_completed(job.config), folder)
         if job.outcome is None:
             backend.start(job, folder.log(job.number), running)
             job.starts += 1
     except OSError as error:
-        settle(job, failure(error, first_line(error), folder.log(job.number), str(job.run.path)), folder)
+        set_outcome(job, failure(error, first_line(error), folder.log(job.number), str(job.run.path)), folder)
 
 
-def settle(job: Job, outcome: Outcome | None, folder: SweepFolder) -> None:
+def set_outcome(job: Job, outcome: Outcome | None, folder: SweepFolder) -> None:
     """Keeps the outcome, and says at once what failed."""
     if outcome is not None:
         job.outcome = replace(outcome, label=job.label)
         record(folder, job.number, job.outcome, job.label or str(job.run.path))
 
 
-def refuse(folder: SweepFolder, number: int, label: str, outcome: Outcome) -> None:
+def fail_job(folder: SweepFolder, number: int, label: str, outcome: Outcome) -> None:
     """The same for a job that there is no configuration of."""
     record(folder, number, replace(outcome, label=label), label or f"job {number}")
 
@@ -118,7 +118,7 @@ def record(folder: SweepFolder, number: int, outcome: Outcome, name: str) -> Non
         print(f"error: {name}: {outcome.reason}", file=sys.stderr, flush=True)
 
 
-def lost(job: Job, reason: str, log: Path) -> Outcome:
+def lost_outcome(job: Job, reason: str, log: Path) -> Outcome:
     """The outcome of a job that has left none itself: the reason, how often, and where its log is."""
     times = f", {job.starts} times" if job.starts > 1 else ""
     return Outcome("failed", reason=reason + times, log=str(log), folder=str(job.run.path))

@@ -19,13 +19,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from resnetlab import nursery
-from resnetlab.lifeline import import_path
-from resnetlab.sweeps.jobs import POLL_SECONDS, Job, log_style, lost
-from resnetlab.sweeps.machine import Share
-from resnetlab.sweeps.outcomes import Outcome
-
-__all__ = ["Forked", "Processes"]
+from resnetlab.runs.sweep_records import Outcome
+from resnetlab.sweeps.child_process import import_path
+from resnetlab.sweeps.jobs import POLL_SECONDS, Job, log_style, lost_outcome
+from resnetlab.sweeps.resources import JobResources
+from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
 SERVER_LOG = "server.log"
@@ -33,7 +31,7 @@ SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork serve
 
 
 @dataclass(frozen=True)
-class Forked:
+class ForkedJob:
     """A process, and the pipe in which its outcome, which is short, waits until the process has ended."""
 
     process: BaseProcess
@@ -48,7 +46,7 @@ class Processes:
 
     elsewhere = False
 
-    def __init__(self, train: Callable[..., None], share: Share, retries: int) -> None:
+    def __init__(self, train: Callable[..., None], share: JobResources, retries: int) -> None:
         self.train, self.share, self.retries = train, share, retries
 
     def free(self, running: Sequence[Job]) -> bool:
@@ -67,10 +65,10 @@ class Processes:
         status = job.handle.process.exitcode
         if (outcome := close(job)) is not None:
             return outcome
-        if (cause := killer(status)) is None:
+        if (cause := cause_of_death(status)) is None:
             reason = f"ended with exit status {status} and without a word (its server: {SERVER_LOG} beside the log)"
             return Outcome("failed", reason=reason, log=str(log), folder=str(job.run.path))
-        return None if job.starts <= self.retries else lost(job, f"killed by {cause}", log)
+        return None if job.starts <= self.retries else lost_outcome(job, f"killed by {cause}", log)
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Asks first, and kills what has not ended after a while."""
@@ -87,7 +85,7 @@ class Processes:
         return [(job, outcome) for job in running if (outcome := close(job)) is not None]
 
 
-def fork(train: Callable[..., None], log: Path, overrides: list[str], environment: dict[str, str]) -> Forked:
+def fork(train: Callable[..., None], log: Path, overrides: list[str], environment: dict[str, str]) -> ForkedJob:
     """The process. The first waits for its server, which imports for seconds. Raises OSError if there is no server."""
     server_log, arguments = log.with_name(SERVER_LOG), (str(log), overrides, environment)
     try:
@@ -100,20 +98,22 @@ def fork(train: Callable[..., None], log: Path, overrides: list[str], environmen
         raise OSError(f"the process from which jobs are forked has ended: see {server_log}") from error
 
 
-def fork_once(train: Callable[..., None], arguments: tuple[Any, ...], server_log: Path) -> Forked:
+def fork_once(train: Callable[..., None], arguments: tuple[Any, ...], server_log: Path) -> ForkedJob:
     """Raises EOFError or ConnectionError where the server has gone meanwhile."""
     context = get_context("forkserver")
-    context.set_forkserver_preload(["resnetlab.nursery", "resnetlab.run"])  # the log first, then all imports
+    context.set_forkserver_preload(
+        ["resnetlab.sweeps.worker", "resnetlab.training.run"]
+    )  # the log first, then all imports
     start_server(server_log)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=train, args=(theirs, *arguments))
-    with theirs, without_main():
+    with theirs, hidden_main():
         process.start()
-    return Forked(process, ours)
+    return ForkedJob(process, ours)
 
 
 @contextmanager
-def without_main() -> Iterator[None]:
+def hidden_main() -> Iterator[None]:
     """multiprocessing would run the caller's script again in each process, for names that we do not need."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -130,7 +130,7 @@ def start_server(log: Path) -> None:
     os.close(lowest)
     inherited = dict(os.environ)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update({"PYTHONPATH": import_path(), "PYTHONSAFEPATH": "1", nursery.LOG: str(log)})
+    os.environ.update({"PYTHONPATH": import_path(), "PYTHONSAFEPATH": "1", SERVER_LOG_VARIABLE: str(log)})
     try:
         ensure_running()
     except OSError as error:
@@ -141,15 +141,15 @@ def start_server(log: Path) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def killer(status: int) -> str | None:
+def cause_of_death(status: int) -> str | None:
     """What has killed a process of that exit status, None if it has ended by itself."""
     if status == SERVER_LOST:
         return "the loss of the process it was forked from"
     number = -status if status < 0 else max(0, status - 128)  # a shell's way, and Lightning's, to say the same
-    return describe(number) if number else None
+    return describe_signal(number) if number else None
 
 
-def describe(number: int) -> str:
+def describe_signal(number: int) -> str:
     """For example "signal 9 (SIGKILL; the system does that when memory runs out)"."""
     try:
         name = signal.Signals(number).name

@@ -17,10 +17,11 @@ from types import TracebackType
 from typing import Any
 
 from resnetlab.errors import first_line
-from resnetlab.lifeline import import_path
-from resnetlab.sweeps.jobs import Job, log_style, lost
-from resnetlab.sweeps.machine import cores
-from resnetlab.sweeps.outcomes import Outcome, failure
+from resnetlab.runs.sweep_records import Outcome
+from resnetlab.sweeps.attempt import failure
+from resnetlab.sweeps.child_process import import_path
+from resnetlab.sweeps.jobs import Job, log_style, lost_outcome
+from resnetlab.sweeps.resources import cores
 
 __all__ = ["RayTasks"]
 
@@ -107,7 +108,7 @@ class RayTasks:
             return Outcome(**ray.get(task))
         except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
             reason = "memory ran out" if isinstance(error, OutOfMemoryError) else "its worker on Ray was killed"
-            return None if job.starts <= self.retries else lost(job, reason, log)
+            return None if job.starts <= self.retries else lost_outcome(job, reason, log)
         except RayError as error:  # the node has no resnetlab, or not this folder
             cause = getattr(error, "cause", error)
             return failure(error, f"{type(cause).__name__}: {first_line(cause)}", log, str(job.run.path))

@@ -1,11 +1,12 @@
 """The end of a sweep: one table that says what became of every job, and an exit status that tells."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from resnetlab.sweeps.outcomes import Outcome, SweepFolder
-
-__all__ = ["collect", "exit_status", "table_lines"]
+from resnetlab.config.identity import run_folder
+from resnetlab.config.schema import Config
+from resnetlab.report.table import count_text, mean_sd
+from resnetlab.runs.sweep_records import Outcome, SweepFolder
 
 ORDER = ("finished", "diverged", "pruned", "failed", "skipped", "interrupted")
 
@@ -41,3 +42,42 @@ def remark(outcome: Outcome) -> str:
 def exit_status(outcomes: Mapping[int, Outcome]) -> int:
     """1 if a job failed; 0 otherwise: that a run diverges is a result like any other."""
     return int(any(outcome.status == "failed" for outcome in outcomes.values()))
+
+
+def seed_lines(outcomes: Mapping[int, Outcome], jobs: Sequence[tuple[str, Config]], objective: str) -> list[str]:
+    """One line a configuration; nothing for a sweep with one seed of each.
+
+    jobs: (label, configuration), in the order of the outcomes' numbers. Runs that diverged or failed have no part in
+    the mean, as in the report, and are counted.
+    """
+    rows = [("over seeds", objective, "")]
+    several = False
+    for name, seeds in by_configuration(jobs).items():
+        several |= len(seeds) > 1
+        ends = [outcomes[number] for number in seeds.values() if number in outcomes]
+        values = [end.objective for end in ends if end.objective is not None and not end.diverged]
+        label = without_seed(jobs[next(iter(seeds.values()))][0])
+        count = count_text(len(values), len(seeds))
+        rows.append((label or name, mean_sd(values, len(values), 4), count + count_missing(ends)))
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return ["  ".join([*map(str.ljust, row, widths), row[2]]).rstrip() for row in rows] if several else []
+
+
+def by_configuration(jobs: Sequence[tuple[str, Config]]) -> dict[str, dict[int, int]]:
+    """{configuration's folder: {seed: job's number}}; a run that is there twice counts once."""
+    found: dict[str, dict[int, int]] = {}
+    for number, (_, config) in enumerate(jobs):
+        found.setdefault(run_folder(config).path.parent.as_posix(), {}).setdefault(config.seed, number)
+    return found
+
+
+def without_seed(label: str) -> str:
+    return ", ".join(part for part in label.split(", ") if not part.startswith("seed="))
+
+
+def count_missing(ends: Sequence[Outcome]) -> str:
+    """For example "; 1 diverged, 1 failed"."""
+    counts = Counter(
+        "diverged" if end.diverged else end.status for end in ends if end.diverged or end.objective is None
+    )
+    return "; " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) if counts else ""

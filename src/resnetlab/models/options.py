@@ -1,0 +1,162 @@
+"""The networks' options: one dataclass each, its fields the keys of the group `model`, and what builds it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from resnetlab.errors import ConfigError
+from resnetlab.models.norm import norm_factory, standardize_weights
+from resnetlab.models.resnet_v1 import ResNetV1, check_v1
+from resnetlab.models.resnet_v2 import ACTIVATIONS, ResNetV2, check_activation, check_v2
+from resnetlab.models.torchvision_resnet import BLOCKS, check_stem, torchvision_resnet
+
+
+@dataclass
+class Model:
+    """The config of the group `model`: what every network has."""
+
+    name: str = "?"
+    bn_momentum: float = 0.1  # PyTorch's: the weight of the new batch
+    bn_eps: float = 1e-5
+    norm: str = "batch"  # batch | group | group_ws: group norm with standardized weights
+
+    @property
+    def least_batch(self) -> int:
+        """Images that a training batch must have: 2 where a batch norm sees one value a channel and image."""
+        return 1
+
+    def check(self) -> None:
+        """Raises ConfigError, naming the key and the value, for what no network can be built from."""
+        norm_factory(self.norm, self.bn_momentum, self.bn_eps)
+        self._check()
+
+    def build(self, classes: int, generator: torch.Generator | None = None) -> nn.Module:
+        """The network, its weights drawn from `generator` (None: torch's global one)."""
+        model = self._build(classes, generator)
+        if self.norm == "group_ws":
+            standardize_weights(model)
+        return model
+
+    def _check(self) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has no _check")
+
+    def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
+        raise NotImplementedError(f"{type(self).__name__} has no _build")
+
+
+@dataclass
+class ResNetV2Model(Model):
+    """Atienza's ResNet v2, with Keras' constants; data=digits takes PyTorch's bn_momentum 0.1."""
+
+    name: str = "resnet56v2"
+    depth: int = 56
+    bn_momentum: float = 0.01
+    bn_eps: float = 1e-3
+    shortcut_kernel: int = 1
+    activation: str = "relu"
+
+    def _check(self) -> None:
+        check_v2(self.depth, self.shortcut_kernel, self.activation)
+
+    def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
+        return ResNetV2(
+            self.depth,
+            classes,
+            bn_momentum=self.bn_momentum,
+            bn_eps=self.bn_eps,
+            shortcut_kernel=self.shortcut_kernel,
+            activation=self.activation,
+            norm=self.norm,
+            generator=generator,
+        )
+
+
+@dataclass
+class ResNetV1Model(Model):
+    """The ResNet v1 for CIFAR of He et al. 2015; head "concat", with its dropout, as in the fastai notebook."""
+
+    name: str = "resnet56v1"
+    depth: int = 56
+    activation: str = "relu"
+    head: str = "average"
+    dropout: float = 0.5  # of head=concat: before the logits, half of it before the 128 units
+
+    @property
+    def least_batch(self) -> int:
+        return 2 if self.norm == "batch" and self.head == "concat" else 1
+
+    def _check(self) -> None:
+        check_v1(self.depth, self.head, self.dropout)
+        check_activation(self.activation)
+        if self.head == "average" and self.dropout != type(self).dropout:
+            raise ConfigError(f"model.dropout (={self.dropout:g}) is used by model.head=concat only; leave it out")
+
+    def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
+        with seeded_by(generator):
+            return ResNetV1(
+                self.depth,
+                classes,
+                bn_momentum=self.bn_momentum,
+                bn_eps=self.bn_eps,
+                activation=ACTIVATIONS[self.activation],
+                norm=self.norm,
+                head=self.head,
+                dropout=self.dropout,
+            )
+
+
+@dataclass
+class TorchvisionModel(Model):
+    """torchvision's ResNet-18, or the ResNet-9 with one block a stage of "Experiments with CIFAR10"."""
+
+    name: str = "resnet18"
+    stem: str = "cifar"  # cifar | imagenet
+    zero_init_residual: bool = True
+
+    @property
+    def least_batch(self) -> int:
+        return 2 if self.norm == "batch" and self.stem == "imagenet" else 1
+
+    def _check(self) -> None:
+        check_stem(self.stem)
+
+    def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
+        with seeded_by(generator):
+            return torchvision_resnet(
+                BLOCKS[self.name],
+                classes,
+                stem=self.stem,
+                zero_init_residual=self.zero_init_residual,
+                bn_momentum=self.bn_momentum,
+                bn_eps=self.bn_eps,
+                norm=self.norm,
+            )
+
+
+@contextmanager
+def seeded_by(generator: torch.Generator | None) -> Iterator[None]:
+    """Inside, torch's global generator draws what `generator` decides; afterwards it is as it was. None: no change."""
+    if generator is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        # not torch.manual_seed, which would seed the GPU's generator as well, for good
+        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        yield
+
+
+MODELS: dict[str, Model] = {
+    model.name: model
+    for model in (
+        ResNetV2Model("resnet20v2", depth=20),
+        ResNetV2Model("resnet56v2", depth=56),
+        ResNetV2Model("resnet110v2", depth=110),
+        ResNetV1Model("resnet56v1"),
+        ResNetV1Model("resnet56v1_concat", head="concat"),
+        TorchvisionModel("resnet18"),
+        TorchvisionModel("resnet9"),
+    )
+}

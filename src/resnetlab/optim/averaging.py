@@ -1,0 +1,198 @@
+"""Weight averages (EMA, SWA), and batch-norm statistics re-estimated for the weights as they are now.
+
+An average is a second network beside the one that is trained, kept by torch's AveragedModel: it is part of every
+checkpoint, and training does not see it (but for EMA's overwrite_frequency). Its batch-norm statistics are those of the
+raw weights; whoever evaluates it has to re-estimate them (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel
+
+from resnetlab.errors import ConfigError
+from resnetlab.optim.schedules import RunLength
+from resnetlab.optim.schedules.decay import floor_with_tolerance
+
+
+@dataclass
+class Averaging:
+    """The config of the group `averaging`; as it stands: the weights as they are."""
+
+    name: str = "none"
+
+    default_momentum: ClassVar[float | None] = None  # what ema_momentum means when null; None = not used here
+
+    def check(self) -> None:
+        """Raises ConfigError at the first key that makes no sense."""
+
+    def check_span(self, span: RunLength) -> None:
+        """Refuses what can only be seen with the run's length known. Raises ConfigError."""
+
+    def begin(self, model: nn.Module) -> AveragedModel | None:
+        """An average of the model's weights, still empty; None where there is none."""
+        return None
+
+    def after_step(
+        self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, momentum: float | None
+    ) -> None:
+        """Takes the weights after `step` (from 0, over the run) into the average, where due. momentum: ema_momentum."""
+
+    def change_plan(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
+        """Writes a learning rate of its own into the run's table (steps, 2), in place."""
+
+
+@dataclass
+class EMA(Averaging):
+    """An exponential moving average: after each step average = m * average + (1 - m) * weights, m = ema_momentum.
+
+    Keras' use_ema: step 0 copies, and every overwrite_frequency steps the weights become the average. Null is
+    never: Keras then overwrites them once, when training has ended, which is our averaged figure of the last epoch.
+    warmup: m is at most (1 + k) / (10 + k) at step k (TensorFlow's num_updates), so that the first weights fade soon.
+    Nothing is read back from the device. A step that the gradient scaler skips under 16-mixed is averaged all the same.
+    """
+
+    name: str = "ema"
+    overwrite_frequency: int | None = None
+    warmup: bool = False
+
+    default_momentum: ClassVar[float | None] = 0.99  # Keras'
+
+    def check(self) -> None:
+        if self.overwrite_frequency is not None and self.overwrite_frequency < 1:
+            raise ConfigError(
+                f"averaging.overwrite_frequency (={self.overwrite_frequency}) must be at least 1 step, or null"
+            )
+
+    def begin(self, model: nn.Module) -> "PairedAverage":
+        return PairedAverage(model)
+
+    @torch.no_grad()
+    def after_step(
+        self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, momentum: float | None
+    ) -> None:
+        assert isinstance(average, PairedAverage)
+        assert momentum is not None
+        averages, weights = average.averages, average.weights
+        m = min(momentum, (1 + step) / (10 + step)) if self.warmup else momentum
+        if step == 0:
+            torch._foreach_copy_(averages, weights)
+        else:
+            torch._foreach_lerp_(averages, weights, 1 - m)
+        average.n_averaged += 1
+        if self.overwrite_frequency is not None and (step + 1) % self.overwrite_frequency == 0:
+            torch._foreach_copy_(weights, averages)
+
+
+class PairedAverage(AveragedModel):
+    """An average whose weights, and those of the network, are listed once: to find ResNet56v2's 228 in both takes a
+    millisecond, longer than a whole captured step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.averages: list[Tensor] = list(self.module.parameters())
+        self.weights: list[Tensor] = list(model.parameters())
+
+
+@dataclass
+class SWA(Averaging):
+    """Stochastic weight averaging: the plain mean of the weights after each epoch beyond `start`, the last included.
+
+    Izmailov et al. 2018 (arXiv 1803.05407). start: a fraction of the run below 1, or a number of epochs: those that are
+    trained before the first one whose weights are averaged. lr: the constant learning rate from then on, whatever the
+    schedule says; null leaves the schedule alone.
+    """
+
+    name: str = "swa"
+    start: float = 0.75
+    lr: float | None = None
+
+    def check(self) -> None:
+        if not (
+            0 <= self.start < 1 or (math.isfinite(self.start) and self.start >= 1 and self.start == int(self.start))
+        ):
+            raise ConfigError(
+                f"averaging.start (={self.start:g}) must be a fraction below 1 or a whole number of epochs"
+            )
+        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
+            raise ConfigError(
+                f"averaging.lr (={self.lr:g}) must be a finite number above 0, or null for the schedule's"
+            )
+
+    def check_span(self, span: RunLength) -> None:
+        if self.start >= span.epochs:
+            raise ConfigError(f"averaging.start (={self.start:g}) must be below the {span.epochs} epochs of the run")
+
+    def epochs_before(self, span: RunLength) -> int:
+        """Epochs that are trained before those whose weights are averaged."""
+        return int(self.start) if self.start >= 1 else floor_with_tolerance(self.start * span.epochs)
+
+    def begin(self, model: nn.Module) -> AveragedModel:
+        return AveragedModel(model)
+
+    def after_step(
+        self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, momentum: float | None
+    ) -> None:
+        epochs, rest = divmod(step + 1, span.steps_per_epoch)
+        if rest == 0 and epochs > self.epochs_before(span):
+            average.update_parameters(model)
+
+    def change_plan(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
+        if self.lr is not None:
+            timetable[self.epochs_before(span) * span.steps_per_epoch :, 0] = self.lr
+
+
+AVERAGINGS: dict[str, type[Averaging]] = {"none": Averaging, "ema": EMA, "swa": SWA}
+
+
+def resolve_momentum(averaging: Averaging, momentum: float | None) -> float | None:
+    """ema_momentum as it acts: null filled with the default. Raises ConfigError for a value that is not used."""
+    if momentum is None:
+        return averaging.default_momentum
+    if averaging.default_momentum is None:
+        raise ConfigError(f"ema_momentum (={momentum:g}) is not used by averaging={averaging.name}; take averaging=ema")
+    if not 0 <= momentum < 1:
+        raise ConfigError(f"ema_momentum (={momentum:g}) must be in [0, 1)")
+    return momentum
+
+
+@contextmanager
+def reestimated_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> Iterator[None]:
+    """Inside: the model's running statistics are the plain mean over `inputs`; outside: the model is as it was.
+
+    inputs: batches (N, C, H, W) of training images. Only batch norms see training mode, so no random number is drawn.
+    """
+    norms = batch_norms(model)
+    buffers = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
+    momenta, modes = [norm.momentum for norm in norms], {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # torch: a cumulative mean over the batches
+            norm.train()
+        with torch.no_grad():
+            for x in inputs if norms else ():
+                model(x)
+        model.eval()
+        yield
+    finally:
+        for norm, saved, momentum in zip(norms, buffers, momenta, strict=True):
+            norm.momentum = momentum
+            for name, buffer in norm.named_buffers():
+                buffer.copy_(saved[name])
+        for module, training in modes.items():
+            module.training = training
+
+
+def batch_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The layers of the model that keep running statistics."""
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]

@@ -1,0 +1,40 @@
+"""The optimizers: adam, adamw, sgd, radam, nadam, muon. Each is one dataclass, its config and its builder in one."""
+
+from resnetlab.optim.optimizers.adam import Adam, AdamW, NAdam, RAdam
+from resnetlab.optim.optimizers.base import (
+    REFUSED,
+    Optimizer,
+    check_pair,
+    group_counts,
+    make_capturable,
+    make_eager,
+    set_lr_momentum,
+)
+from resnetlab.optim.optimizers.muon import Muon
+from resnetlab.optim.optimizers.sgd import SGD
+
+__all__ = [
+    "OPTIMIZERS",
+    "REFUSED",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Muon",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "check_pair",
+    "group_counts",
+    "make_capturable",
+    "make_eager",
+    "set_lr_momentum",
+]
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "adam": Adam,
+    "adamw": AdamW,
+    "sgd": SGD,
+    "radam": RAdam,
+    "nadam": NAdam,
+    "muon": Muon,
+}

@@ -1,0 +1,134 @@
+"""Muon for the convolution kernels, AdamW for all the rest (dense kernel, biases, norms), as one torch optimizer.
+
+Muon (Keller Jordan, https://kellerjordan.github.io/posts/muon/) replaces the momentum of a matrix by the nearest
+orthogonal matrix, by five Newton-Schulz steps in bfloat16. A kernel (out, in, h, w) is taken as the matrix (out,
+in*h*w). The step is scaled by 0.2*sqrt(max(out, in*h*w)) (Moonshot, arXiv:2502.16982, "match_rms_adamw"), so that lr
+and wd found for AdamW can be used again. torch.optim.Muon takes 2-D tensors only; the mathematics here is its own,
+called on 2-D views.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim._muon import muon
+from torch.optim.adamw import adamw
+
+from resnetlab.optim.optimizers.base import Groups, Optimizer, check_range, fused_or_default
+from resnetlab.optim.regularization import conv_kernels
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of the quintic a*x + b*x^3 + c*x^5, from Keller Jordan's post
+NORM_EPS = 1e-7  # the least norm that the matrix is divided by, ibidem
+
+
+def as_matrix(t: Tensor, like: Tensor) -> Tensor:
+    """t (out, ...) as (out, rest), the columns in the order in which `like`, of the same shape, has them in memory.
+
+    A view if t lies in memory as `like` does (channels_last too, where t.flatten(1) were a copy and an update of it
+    lost). The order of the columns is all the same to the orthogonalisation.
+    """
+    if not like.is_contiguous():
+        t = t.permute(0, *sorted(range(1, t.ndim), key=like.stride, reverse=True))
+    return t.reshape(t.shape[0], -1)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for the groups with "algorithm": "muon", AdamW for the others; both decay decoupled."""
+
+    def __init__(self, groups: Groups, lr: float) -> None:
+        super().__init__(groups, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            (self._muon if group["algorithm"] == "muon" else self._adamw)(group, weights)
+        return loss
+
+    def _muon(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        for p in weights:
+            if not self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        muon(
+            [as_matrix(p, p) for p in weights],
+            [as_matrix(p.grad, p) for p in weights if p.grad is not None],
+            [as_matrix(self.state[p]["momentum_buffer"], p) for p in weights],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            nesterov=group["nesterov"],
+            ns_coefficients=NEWTON_SCHULZ,
+            ns_steps=group["ns_steps"],
+            eps=NORM_EPS,
+            adjust_lr_fn="match_rms_adamw",
+            has_complex=False,
+        )
+
+    def _adamw(self, group: dict[str, Any], weights: list[Tensor]) -> None:
+        for p in weights:
+            if not self.state[p]:
+                step = torch.zeros((), dtype=torch.float32, device=p.device if group["fused"] else "cpu")
+                self.state[p].update(step=step, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
+        adamw(
+            weights,
+            [p.grad for p in weights if p.grad is not None],
+            [self.state[p]["exp_avg"] for p in weights],
+            [self.state[p]["exp_avg_sq"] for p in weights],
+            [],
+            [self.state[p]["step"] for p in weights],
+            fused=group["fused"],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+@dataclass
+class Muon(Optimizer):
+    """Muon on the convolution kernels, AdamW on the rest; momentum (0.95) is Muon's and the AdamW part's beta1.
+
+    nesterov: orthogonalise the momentum looked ahead. ns_steps: Newton-Schulz steps. beta2, eps, fused: AdamW's.
+    A CUDA graph cannot capture it: torch's muon reads the lr on the host.
+    """
+
+    name: str = "muon"
+    nesterov: bool = True
+    ns_steps: int = 5
+    beta2: float = 0.999
+    eps: float = 1e-7
+    fused: bool | None = None
+
+    default_momentum: ClassVar[float] = 0.95
+
+    def check(self) -> None:
+        """Raises ConfigError unless ns_steps is in [1, 100), beta2 in [0, 1) and eps positive."""
+        check_range("optimizer.ns_steps", self.ns_steps, least=1, below=100)
+        check_range("optimizer.beta2", self.beta2, least=0.0, below=1.0)
+        check_range("optimizer.eps", self.eps, above=0.0)
+
+    def _split(self, model: nn.Module, groups: Groups) -> Groups:
+        kernels = {id(k) for k in conv_kernels(model)}
+        split = []
+        for algorithm in ("muon", "adamw"):
+            for group in groups:
+                params = [p for p in group["params"] if (id(p) in kernels) == (algorithm == "muon")]
+                name = f"{algorithm}-{group['name']}"
+                split += [{**group, "name": name, "algorithm": algorithm, "params": params}] if params else []
+        return split
+
+    def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
+        muons: dict[str, Any] = {"momentum": momentum, "nesterov": self.nesterov, "ns_steps": self.ns_steps}
+        fused = fused_or_default(self.fused, groups)
+        adams: dict[str, Any] = {"betas": (momentum, self.beta2), "eps": self.eps, "fused": fused}
+        return MuonAdamW([group | (muons if group["algorithm"] == "muon" else adams) for group in groups], lr=lr)

@@ -1,0 +1,103 @@
+"""SGD with momentum in torch's form, v = momentum*v + g; w -= lr*v, with decoupled decay as an option.
+
+Keras keeps the lr inside, m = momentum*m - lr*g; w += m. The two agree while the lr is constant; when it changes
+(1cycle!), torch's applies the new lr at once to the whole of v, Keras' only to the new gradient.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from resnetlab.errors import ConfigError
+from resnetlab.optim.optimizers.base import Groups, Optimizer, fused_or_default
+from resnetlab.optim.optimizers.capturable import gradients, sgd_update
+
+# torch wraps step() of every optimizer class at its first use, to run the step hooks; the inner step is taken without,
+# or hooks ran twice.
+_plain_step = inspect.unwrap(torch.optim.SGD.step)
+
+
+class DecoupledSGD(torch.optim.SGD):
+    """torch's SGD that first does w -= lr*decoupled_wd*w, a key of each group.
+
+    Inside step(), after the closure, so that whatever skips the step skips the decay. A fused step is never skipped:
+    GradScaler hands it `found_inf`, a tensor on the device, and where it is 1 the decay's factor is 1.
+    The momentum buffers begin as zeros (the same first step): torch's fused step makes them of unset memory, and leaves
+    them so if the first gradients overflow, as they do with the scaler's initial scale.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One step; returns the closure's loss."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._start(group)
+            self._decay(group)
+        if any(isinstance(group["momentum"], Tensor) for group in self.param_groups):
+            self._tensor_step()
+        else:
+            _plain_step(self)
+        return loss
+
+    def begin(self) -> None:
+        """Makes the state that the first step would make."""
+        for group in self.param_groups:
+            self._start(group, everywhere=True)
+
+    def _tensor_step(self) -> None:
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if weights:
+                grads, keep = gradients(self, weights)
+                sgd_update(
+                    weights,
+                    grads,
+                    [self.state[p]["momentum_buffer"] for p in weights],
+                    lr=group["lr"],
+                    momentum=group["momentum"],
+                    nesterov=group["nesterov"],
+                    wd=group["weight_decay"],
+                    keep=keep,
+                )
+
+    def _start(self, group: dict[str, Any], everywhere: bool = False) -> None:
+        used = isinstance(group["momentum"], Tensor) or group["momentum"]
+        for p in group["params"] if used else ():
+            if (everywhere or p.grad is not None) and self.state[p].get("momentum_buffer") is None:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
+
+    def _decay(self, group: dict[str, Any]) -> None:
+        weights = [p for p in group["params"] if p.grad is not None]
+        if not weights or not group["decoupled_wd"]:
+            return
+        keep = 1 - group["lr"] * group["decoupled_wd"]
+        found_inf = getattr(self, "found_inf", None)
+        if found_inf is not None:
+            keep = torch.where(found_inf > 0, 1.0, keep)
+        torch._foreach_mul_(weights, keep)
+
+
+@dataclass
+class SGD(Optimizer):
+    """SGD with momentum (0.9). nesterov: steps by g + momentum*v. fused: null = where torch supports it."""
+
+    name: str = "sgd"
+    nesterov: bool = False
+    fused: bool | None = None
+
+    capturable: ClassVar[bool] = True
+
+    def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
+        if self.nesterov and momentum == 0:
+            raise ConfigError("optimizer.nesterov (=True) needs momentum > 0; set momentum or optimizer.nesterov=false")
+        key = "decoupled_wd" if decoupled else "weight_decay"
+        groups = [group | {"weight_decay": 0.0, "decoupled_wd": 0.0, key: group["weight_decay"]} for group in groups]
+        fused = fused_or_default(self.fused, groups)
+        return DecoupledSGD(groups, lr=lr, momentum=momentum, nesterov=self.nesterov, fused=fused)

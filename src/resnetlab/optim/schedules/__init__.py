@@ -1,0 +1,52 @@
+"""Learning-rate schedules: pure functions of time, each one dataclass that is also its configuration.
+
+`SCHEDULES[name]` is the class; `schedule_table(schedule, lr, momentum, span)` all values of a run; `length_warning`
+warns of a run that is too short. `ReduceOnPlateau` alone has state and builds torch's scheduler.
+"""
+
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, length_warning, schedule_table
+from resnetlab.optim.schedules.cyclic import Cyclic, OneCycle
+from resnetlab.optim.schedules.decay import Cosine, CosineRestarts, Exponential, MultiStep, Polynomial, Step
+from resnetlab.optim.schedules.piecewise import Constant, PiecewiseConstant, PiecewiseLinear
+from resnetlab.optim.schedules.special import Lambda, ReduceOnPlateau
+
+__all__ = [  # noqa: RUF022 (plain sorting)
+    "Constant",
+    "Cosine",
+    "CosineRestarts",
+    "Cyclic",
+    "Exponential",
+    "Lambda",
+    "SchedulePoint",
+    "MultiStep",
+    "OneCycle",
+    "PiecewiseConstant",
+    "PiecewiseLinear",
+    "Polynomial",
+    "ReduceOnPlateau",
+    "SCHEDULES",
+    "Schedule",
+    "RunLength",
+    "Step",
+    "length_warning",
+    "schedule_table",
+]
+
+SCHEDULES: dict[str, type[Schedule]] = {
+    schedule.name: schedule
+    for schedule in (
+        Constant,
+        Cosine,
+        CosineRestarts,
+        Cyclic,
+        Exponential,
+        Lambda,
+        MultiStep,
+        OneCycle,
+        PiecewiseConstant,
+        PiecewiseLinear,
+        Polynomial,
+        ReduceOnPlateau,
+        Step,
+    )
+}

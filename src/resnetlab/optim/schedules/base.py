@@ -1,0 +1,187 @@
+"""What every schedule is: a pure function of the step that returns the learning rate and the momentum.
+
+Time is counted in epochs as a float: t = 0 at the start of epoch 1, t = e - 1 at the start of epoch e. A schedule is
+one dataclass, at once its typed configuration and the function. A subclass says what multiple of the configuration's lr
+holds at a moment (`multiple`); interval, stretch and warmup are applied here and nowhere else.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from resnetlab.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RunLength:
+    """What a schedule must know of the run. ConfigError unless both are whole numbers of at least 1."""
+
+    steps_per_epoch: int
+    epochs: int
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{field.name} (={value}) must be a whole number of at least 1")
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_per_epoch * self.epochs
+
+
+class SchedulePoint(NamedTuple):
+    """A point in time as a schedule's maths sees it, interval and stretch already applied."""
+
+    t: float  # epochs since the start, in the schedule's own time
+    T: float  # epochs the schedule lasts, in its own time
+    k: int  # step of the run that t belongs to, from 0
+    n: int  # steps of the run that the schedule lasts: its last one is n - 1
+
+
+@dataclass
+class Schedule:
+    """Base of all schedules: `lr` and `momentum` at any step; `check` and `check_span` refuse what makes no sense."""
+
+    stateful: ClassVar[bool] = False  # True: lr() is only the plan, a torch scheduler must be stepped besides
+    allows_warmup: ClassVar[bool] = True
+
+    name: str = "?"
+    interval: str = "epoch"  # epoch: the value at an epoch's first step holds until its end (as in Keras) | step
+    length: float | None = None  # epochs it was made for; null: what its milestones say, else the run's epochs
+    stretch: bool = False  # scale the schedule's time, warmup included, so that its length fills the run
+    warmup: float = 0.0  # epochs; factor on the lr that rises linearly to 1, step by step whatever interval says
+    warmup_from: float = 0.1  # that factor at step 0
+
+    def multiple(self, at: SchedulePoint) -> float:
+        """The lr at that moment without warmup, as a multiple of the configuration's lr (or itself, if `absolute`)."""
+        raise NotImplementedError(f"{type(self).__name__} has no multiple")
+
+    def absolute(self) -> bool:
+        """Whether `multiple` returns learning rates, not multiples of the configuration's."""
+        return False
+
+    def lr(self, k: int, base: float, span: RunLength) -> float:
+        """The learning rate at step k (from 0) of a run of that span; base: the configuration's lr."""
+        unit = 1.0 if self.absolute() else base
+        return unit * self.multiple(self.moment(k, span)) * self.warming(k, span)
+
+    def momentum(self, k: int, base: float, span: RunLength) -> float:
+        """SGD's momentum or Adam's beta1 at step k (from 0); base: the configuration's."""
+        return base
+
+    def natural_length(self) -> float | None:
+        """Epochs the schedule was made for; None if it fits itself to any run."""
+        return self.length
+
+    def end(self) -> float | None:
+        """Epoch of the last change that the schedule plans, None if that depends on the run; for `shortfall`."""
+        return self.natural_length()
+
+    def time(self, k: int, span: RunLength) -> float:
+        """Epochs of the schedule's own time at step k. Exact at whole epochs, where milestones lie: one division."""
+        length = self.natural_length()
+        if self.stretch and length is not None:
+            return k * length / span.steps
+        return k / span.steps_per_epoch
+
+    def moment(self, k: int, span: RunLength) -> SchedulePoint:
+        """When step k is for this schedule: with interval epoch, the first step of k's epoch."""
+        if self.interval == "epoch":
+            k -= k % span.steps_per_epoch
+        length = self.natural_length()
+        if length is None:
+            return SchedulePoint(self.time(k, span), float(span.epochs), k, span.steps)
+        steps = span.steps if self.stretch else round(length * span.steps_per_epoch)
+        return SchedulePoint(self.time(k, span), length, k, steps)
+
+    def warming(self, k: int, span: RunLength) -> float:
+        """Warmup's factor on the lr at step k, as torch's LinearLR (Goyal et al. 2017, arXiv 1706.02677)."""
+        t = self.time(k, span)
+        return 1.0 if t >= self.warmup else self.warmup_from + (1 - self.warmup_from) * t / self.warmup
+
+    def check(self) -> None:
+        """Refuses any value that makes no sense whatever the run. Raises ConfigError with key, value and cure."""
+        own = type(self).name
+        require(self.name == own, "name", self.name, f"{own} in a {type(self).__name__}")
+        require_choice("interval", self.interval, ("epoch", "step"))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
+        require(self.length is None or self.length > 0, "length", self.length, "more than 0 epochs, or null")
+        require(
+            not self.stretch or bool(self.natural_length()),
+            "stretch",
+            self.stretch,
+            "false unless schedule.length says how many epochs the schedule was made for",
+        )
+        require(self.warmup >= 0, "warmup", self.warmup, "0 or more epochs")
+        require(self.warmup == 0 or self.allows_warmup, "warmup", self.warmup, f"0 with {self.name}")
+        require_fraction("warmup_from", self.warmup_from)
+
+    def check_span(self, span: RunLength) -> None:
+        """Refuses what can only be seen with the run's length known. Raises ConfigError."""
+        epochs = self.time(span.steps, span)
+        require(self.warmup <= epochs, "warmup", self.warmup, f"at most the {epochs:g} epochs that there are")
+
+
+def require(ok: bool, key: str, value: Any, must: str) -> None:
+    """Raises ConfigError("schedule.key (=value) must be ...") unless ok."""
+    if not ok:
+        shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else value
+        raise ConfigError(f"schedule.{key} (={shown}) must be {must}")
+
+
+def require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ConfigError unless value is one of the choices."""
+    require(value in choices, key, value, " or ".join(choices))
+
+
+def require_fraction(key: str, value: float) -> None:
+    """Raises ConfigError unless value is a fraction of the lr."""
+    require(0 <= value <= 1, key, value, "between 0 and 1, a fraction of lr")
+
+
+def is_amount(x: Any) -> bool:
+    """Whether x is a finite number of at least 0. Lists are untyped in OmegaConf: an element may be anything."""
+    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) and x >= 0
+
+
+def schedule_table(schedule: Schedule, lr: float, momentum: float, span: RunLength) -> npt.NDArray[np.float64]:
+    """A run's learning rates and momenta, (steps, 2) float64: column 0 the lr, column 1 the momentum of each step.
+
+    lr, momentum: the configuration's. Raises ConfigError if a check fails or an lr is negative or not finite.
+    """
+    schedule.check()
+    schedule.check_span(span)
+    rows = np.full((span.steps, 2), np.inf)
+    try:
+        for k in range(span.steps):
+            rows[k] = schedule.lr(k, lr, span), schedule.momentum(k, momentum, span)
+    except OverflowError:  # Python's pow: the rest of the table stays at infinity and is refused like any bad value
+        pass
+    bad = np.flatnonzero((rows[:, 0] < 0) | ~np.isfinite(rows).all(axis=1))
+    if bad.size:
+        k = int(bad[0])
+        raise ConfigError(
+            f"schedule.name (={schedule.name}) must keep the lr finite and not negative: "
+            f"from lr (={lr:g}), momentum (={momentum:g}) it makes {rows[k, 0]:g}, {rows[k, 1]:g} at step {k}"
+        )
+    return rows
+
+
+def length_warning(schedule: Schedule, span: RunLength) -> str | None:
+    """One sentence for the user if the run ends before its schedule does, and what to do; else None."""
+    end = schedule.end()
+    if schedule.stretch or end is None or span.epochs >= end:
+        return None
+    last = schedule.lr(span.steps - 1, 1.0, span)
+    ends = f"lr {last:.4g}" if schedule.absolute() else f"{last:.4g} x lr"
+    cure = "schedule.stretch=true scales it"
+    if schedule.natural_length() is None:
+        cure = "schedule.length and schedule.stretch=true scale it"
+    return f"the schedule was made for {end:g} epochs, the run has {span.epochs}: it ends at {ends}; {cure}"

@@ -1,0 +1,164 @@
+"""Schedules that fall from lr along one formula: steps, exponential, polynomial, cosine."""
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from resnetlab.optim.schedules.base import (
+    RunLength,
+    Schedule,
+    SchedulePoint,
+    is_amount,
+    require,
+    require_choice,
+    require_fraction,
+)
+
+
+@dataclass
+class Step(Schedule):
+    """lr x gamma^floor(t / step_size), as torch's StepLR."""
+
+    name: str = "step"
+    step_size: float = 30.0  # epochs
+    gamma: float = 0.1
+
+    def multiple(self, at: SchedulePoint) -> float:
+        return self.gamma ** floor_with_tolerance(at.t / self.step_size)
+
+    def check(self) -> None:
+        super().check()
+        require(self.step_size > 0, "step_size", self.step_size, "more than 0 epochs")
+        _require_positive("gamma", self.gamma)
+
+
+@dataclass
+class MultiStep(Schedule):
+    """lr x gamma at each milestone (epochs), as torch's MultiStepLR. Default: He et al. 2015 at about 200 epochs.
+
+    Its milestones do not say how long the run was meant to be: to stretch it, set length as well.
+    """
+
+    name: str = "multistep"
+    milestones: list[Any] = field(default_factory=lambda: [100, 150])
+    gamma: float = 0.1
+
+    def multiple(self, at: SchedulePoint) -> float:
+        return self.gamma ** bisect_right(self.milestones, at.t)
+
+    def end(self) -> float | None:
+        return float(self.milestones[-1]) if self.length is None else self.length
+
+    def check(self) -> None:
+        super().check()
+        epochs = self.milestones
+        ok = isinstance(epochs, list | tuple) and len(epochs) > 0 and all(is_amount(e) for e in epochs)
+        require(ok, "milestones", epochs, "a list of epochs, finite numbers of at least 0")
+        require(all(a < b for a, b in pairwise(epochs)), "milestones", epochs, "rising")
+        _require_positive("gamma", self.gamma)
+
+
+@dataclass
+class Exponential(Schedule):
+    """lr x gamma^t, gamma per epoch, as torch's ExponentialLR. gamma above 1 rises."""
+
+    name: str = "exponential"
+    gamma: float = 0.95
+
+    def multiple(self, at: SchedulePoint) -> float:
+        return float(self.gamma**at.t)
+
+    def check(self) -> None:
+        super().check()
+        _require_positive("gamma", self.gamma)
+
+
+@dataclass
+class Polynomial(Schedule):
+    """From lr to final x lr along (1 - t/T)^power, as torch's PolynomialLR; constant after T = length or the run."""
+
+    name: str = "polynomial"
+    power: float = 1.0
+    final: float = 0.0
+
+    def multiple(self, at: SchedulePoint) -> float:
+        return float(self.final + (1 - self.final) * (1 - min(at.t / at.T, 1.0)) ** self.power)
+
+    def check(self) -> None:
+        super().check()
+        _require_positive("power", self.power)
+        require_fraction("final", self.final)
+
+
+@dataclass
+class Cosine(Schedule):
+    """lr for `constant` epochs, then down to final x lr along a cosine, there after T = length or the run's epochs.
+
+    half: half a period, flat at both ends, as torch's CosineAnnealingLR (which rises again after T; Loshchilov & Hutter
+    2017, arXiv 1608.03983). quarter: a quarter period, cos(pi/2 t/T), steep at the end (Moenchmeyer's series, post V).
+    """
+
+    name: str = "cosine"
+    shape: str = "half"  # half | quarter
+    constant: float = 0.0  # epochs
+    final: float = 0.0  # fraction of lr
+
+    def multiple(self, at: SchedulePoint) -> float:
+        x = min(max((at.t - self.constant) / (at.T - self.constant), 0.0), 1.0)
+        fall = 0.5 * (1 + math.cos(math.pi * x)) if self.shape == "half" else math.cos(math.pi / 2 * x)
+        return self.final + (1 - self.final) * fall
+
+    def check(self) -> None:
+        super().check()
+        require_choice("shape", self.shape, ("half", "quarter"))
+        require(self.constant >= 0, "constant", self.constant, "0 or more epochs")
+        require_fraction("final", self.final)
+        if self.length is not None:
+            self._check_constant(self.length)
+
+    def check_span(self, span: RunLength) -> None:
+        super().check_span(span)
+        self._check_constant(self.moment(0, span).T)
+
+    def _check_constant(self, epochs: float) -> None:
+        require(self.constant < epochs, "constant", self.constant, f"less than the schedule's {epochs:g} epochs")
+
+
+@dataclass
+class CosineRestarts(Schedule):
+    """Half cosines from lr to final x lr, the first over `first` epochs, each `mult` times as long as the one before.
+
+    As torch's CosineAnnealingWarmRestarts (SGDR: Loshchilov & Hutter 2017, arXiv 1608.03983). The defaults fill 20
+    and 60 epochs exactly.
+    """
+
+    name: str = "cosine_restarts"
+    first: float = 20.0  # epochs, the paper's T_0
+    mult: float = 2.0  # the paper's T_mult
+    final: float = 0.0  # fraction of lr
+
+    def multiple(self, at: SchedulePoint) -> float:
+        x = at.t / self.first
+        if self.mult == 1:
+            x -= floor_with_tolerance(x)
+        else:  # n cycles before this one, of mult^0 + ... + mult^(n-1) times the first
+            n = floor_with_tolerance(math.log1p(x * (self.mult - 1)) / math.log(self.mult))
+            x = (x - (self.mult**n - 1) / (self.mult - 1)) / self.mult**n
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * x))
+
+    def check(self) -> None:
+        super().check()
+        require(self.first > 0, "first", self.first, "more than 0 epochs")
+        require(self.mult >= 1, "mult", self.mult, "at least 1")
+        require_fraction("final", self.final)
+
+
+def floor_with_tolerance(x: float) -> int:
+    """x rounded down, but up if only rounding errors are missing: 0.3 / 0.1 is 2.9999999999999996, and means 3."""
+    return math.floor(x + 1e-9)
+
+
+def _require_positive(key: str, value: float) -> None:
+    require(value > 0, key, value, "more than 0")

@@ -1,0 +1,85 @@
+"""Schedules given by a list of [epoch, value]: constant, piecewise constant, piecewise linear."""
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import pairwise
+from operator import itemgetter
+from typing import Any
+
+from resnetlab.optim.schedules.base import Schedule, SchedulePoint, is_amount, require
+
+
+@dataclass
+class Constant(Schedule):
+    """lr throughout."""
+
+    name: str = "constant"
+
+    def multiple(self, at: SchedulePoint) -> float:
+        return 1.0
+
+
+@dataclass
+class _Milestones(Schedule):
+    """What the two piecewise schedules share: a list of [epoch, value], whose last epoch is the natural length."""
+
+    milestones: list[Any] = field(default_factory=list)
+    relative: bool = True  # values are multiples of lr | false: they are learning rates
+
+    def absolute(self) -> bool:
+        return not self.relative
+
+    def natural_length(self) -> float | None:
+        return float(self.milestones[-1][0]) if self.length is None else self.length
+
+    def check(self) -> None:
+        points = self.milestones
+        pairs = isinstance(points, list | tuple) and len(points) > 0 and all(_is_point(p) for p in points)
+        require(pairs, "milestones", points, "a list of [epoch, value], all finite numbers of at least 0")
+        require(all(a[0] <= b[0] for a, b in pairwise(points)), "milestones", points, "in the order of their epochs")
+        super().check()
+
+
+@dataclass
+class PiecewiseConstant(_Milestones):
+    """Value i holds while t < epoch i, the last one for ever. Default: Atienza's 200 epochs (Keras' cifar10_resnet).
+
+    His code counts epochs from 0 and asks `epoch > 80`: 81 epochs with t = 0 ... 80 have the first value.
+    """
+
+    name: str = "piecewise_constant"
+    milestones: list[Any] = field(
+        default_factory=lambda: [[81, 1.0], [121, 0.1], [161, 0.01], [181, 0.001], [200, 0.0005]]
+    )
+
+    def multiple(self, at: SchedulePoint) -> float:
+        i = bisect_right(self.milestones, at.t, key=itemgetter(0))
+        return float(self.milestones[min(i, len(self.milestones) - 1)][1])
+
+    def check(self) -> None:
+        super().check()
+        rising = all(a[0] < b[0] for a, b in pairwise(self.milestones))
+        require(rising, "milestones", self.milestones, "at rising epochs: one value for each")
+
+
+@dataclass
+class PiecewiseLinear(_Milestones):
+    """Constant up to the first epoch, linear between the points, constant after the last. Default: the main experiment.
+
+    Two points at one epoch are a jump: from that t on the later value holds. With a first point at epoch 0 the lr moves
+    at once.
+    """
+
+    name: str = "piecewise_linear"
+    milestones: list[Any] = field(default_factory=lambda: [[20, 1.0], [40, 0.1], [50, 0.0125], [60, 0.0025]])
+
+    def multiple(self, at: SchedulePoint) -> float:
+        i = bisect_right(self.milestones, at.t, key=itemgetter(0))
+        if i in (0, len(self.milestones)):
+            return float(self.milestones[max(i - 1, 0)][1])
+        (t0, v0), (t1, v1) = self.milestones[i - 1], self.milestones[i]
+        return float(v0 + (v1 - v0) * (at.t - t0) / (t1 - t0))
+
+
+def _is_point(point: Any) -> bool:
+    return isinstance(point, list | tuple) and len(point) == 2 and all(is_amount(x) for x in point)

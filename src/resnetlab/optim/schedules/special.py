@@ -1,0 +1,114 @@
+"""The two schedules that are not a formula of ours: any Python function, and torch's reduce-on-plateau."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pkgutil import resolve_name
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from resnetlab.errors import ConfigError
+from resnetlab.optim.schedules.base import Schedule, SchedulePoint, require, require_choice, require_fraction
+
+
+@dataclass
+class Lambda(Schedule):
+    """lr x f(t), f being the Python function at a dotted path, t in epochs, as torch's LambdaLR."""
+
+    name: str = "lambda"
+    function: str = "???"  # dotted path such as math.cos or my_module.factor; OmegaConf refuses a missing one
+
+    def multiple(self, at: SchedulePoint) -> float:
+        """f(t). Raises ConfigError if f fails there, or returns a factor that is negative or not finite."""
+        f = _function(self.function)
+        try:
+            value = float(f(at.t))
+        except (Exception, SystemExit) as error:
+            raise ConfigError(
+                f"schedule.function (={self.function}) must return a number for every t in epochs: "
+                f"at t = {at.t:g} {_one_line(error)}"
+            ) from error
+        ok = math.isfinite(value) and value >= 0
+        require(ok, "function", self.function, f"finite and not negative at every t: at t = {at.t:g} it is {value:g}")
+        return value
+
+    def check(self) -> None:
+        super().check()
+        _function(self.function)
+
+
+@dataclass
+class ReduceOnPlateau(Schedule):
+    """lr until `monitor` stops improving, then x factor again and again: torch's ReduceLROnPlateau, made by `build`.
+
+    The only schedule with state: `lr` returns the plan before any reduction. Two differences from Keras: its
+    min_delta is an absolute improvement (threshold_mode abs, the default here; torch's is rel), and it reduces in epoch
+    number `patience` without improvement, torch in the next: Keras' patience 5 is 4 here.
+    """
+
+    stateful: ClassVar[bool] = True
+    allows_warmup = False
+
+    name: str = "reduce_on_plateau"
+    monitor: str = "val/loss"  # a column of metrics.csv
+    mode: str = "auto"  # min | max | auto: max for an accuracy, as in Keras
+    factor: float = 0.31622776601683794  # sqrt(0.1), Atienza's
+    patience: int = 5  # epochs without improvement that are tolerated
+    cooldown: int = 0  # epochs after a reduction that do not count
+    threshold: float = 1e-4  # what counts as an improvement
+    threshold_mode: str = "abs"  # abs | rel
+    min_lr: float = 5e-4  # fraction of lr
+
+    def multiple(self, at: SchedulePoint) -> float:
+        return 1.0
+
+    def build(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
+        """torch's scheduler for an optimizer that still has its first lr; step it with `monitor` after each epoch."""
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer,
+            mode=self.direction(),
+            factor=self.factor,
+            patience=self.patience,
+            threshold=self.threshold,
+            threshold_mode=self.threshold_mode,  # type: ignore[arg-type]
+            cooldown=self.cooldown,
+            min_lr=[self.min_lr * float(group["lr"]) for group in optimizer.param_groups],
+            eps=0.0,  # torch's 1e-8 is absolute and would ignore the last reductions of a small lr
+        )
+
+    def direction(self) -> Literal["min", "max"]:
+        """Whether less or more of `monitor` is an improvement."""
+        mode = ("max" if "acc" in self.monitor else "min") if self.mode == "auto" else self.mode
+        return "max" if mode == "max" else "min"
+
+    def check(self) -> None:
+        super().check()
+        require(self.interval == "epoch", "interval", self.interval, "epoch: the metric is known once an epoch")
+        require(not self.stretch, "stretch", self.stretch, "false: this schedule follows the training, not the time")
+        require(self.monitor != "", "monitor", self.monitor, "the name of a metric, such as val/loss")
+        require_choice("mode", self.mode, ("auto", "min", "max"))
+        require(0 < self.factor < 1, "factor", self.factor, "between 0 and 1, both excluded")
+        require(self.patience >= 0, "patience", self.patience, "0 or more epochs")
+        require(self.cooldown >= 0, "cooldown", self.cooldown, "0 or more epochs")
+        require(self.threshold >= 0, "threshold", self.threshold, "at least 0")
+        require_choice("threshold_mode", self.threshold_mode, ("abs", "rel"))
+        require_fraction("min_lr", self.min_lr)
+
+
+@lru_cache
+def _function(path: str) -> Callable[[float], Any]:
+    """The callable at a dotted path. Raises ConfigError if there is none."""
+    try:
+        f = resolve_name(path)
+    except (Exception, SystemExit) as error:  # an import runs code: anything can come out of it
+        raise ConfigError(
+            f"schedule.function (={path}) must be the dotted path of a function, such as math.cos: {_one_line(error)}"
+        ) from error
+    require(callable(f), "function", path, f"a function of t in epochs, it is of type {type(f).__name__}")
+    return f
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,0 +1,146 @@
+"""`resnetlab status`: the table, live on a terminal, once and plain elsewhere."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from resnetlab.console import on_terminal
+from resnetlab.errors import ConfigError
+from resnetlab.runs.state import RunState, RunStates, StateReader
+
+REFRESH_SECONDS = 2.0
+MOST_ROWS = 50  # without a terminal
+MOST_REASONS = 5
+STYLES = {"running": "green", "failed": "red", "damaged": "red", "interrupted": "yellow", "unfinished": "yellow"}
+
+
+def status_command(folders: Sequence[Path], once: bool = False, everything: bool = False) -> None:
+    """Prints the table of all runs below the folders; on a terminal it stays and follows them until Ctrl-C.
+
+    once: prints it once there too. everything: all rows, printed once. Raises ConfigError for what is no folder.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is not a folder; name one that holds runs, such as outputs")
+    terminal = on_terminal()
+    console = Console(highlight=False, force_terminal=terminal, color_system="auto" if terminal else None)
+    surveyor = StateReader(folders)
+    found = surveyor.look(time.time())
+    if not found.runs and not found.waiting:
+        print(f"no runs below {', '.join(map(str, folders))}")
+    elif once or everything or not terminal or console.is_dumb_terminal:
+        rows = len(found.runs) if everything else MOST_ROWS
+        console.print(show(found, rows, time.time()), soft_wrap=False)
+    else:
+        follow(surveyor, found, console)
+
+
+def follow(surveyor: StateReader, found: RunStates, console: Console) -> None:
+    """Refreshes the table in its place until it is interrupted."""
+    with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        spent = 0.0
+        while True:
+            live.update(fitting(found, console), refresh=True)
+            time.sleep(max(REFRESH_SECONDS, 4 * spent))  # the machine has runs to train
+            began = time.monotonic()
+            found = surveyor.look(time.time())
+            spent = time.monotonic() - began
+
+
+def fitting(found: RunStates, console: Console) -> Group:
+    """With as many rows as the terminal has lines for."""
+    rows, now = min(len(found.runs), console.height), time.time()
+    while True:
+        group = show(found, rows, now)
+        over = len(console.render_lines(group, console.options.update(height=None))) - (console.height - 1)
+        if over <= 0 or rows == 0:
+            return group
+        rows = max(0, rows - over)
+
+
+def show(found: RunStates, rows: int, now: float) -> Group:
+    """Counts and time left, the first `rows` runs, how many more there are, and why some failed."""
+    shown, hidden = found.runs[:rows], RunStates(found.runs[rows:])
+    several = len({run.facts.run.study for run in found.runs}) > 1
+    parts: list[Text | Table] = [Text(head(found))]
+    if shown:
+        parts.append(table(shown, several, now))
+    if hidden.runs:
+        parts.append(Text(f"... and {len(hidden.runs)} more: {counted(hidden)}; --all prints every run"))
+    reasons = [run for run in shown if run.reason]
+    parts += [
+        Text(f"{run.state}: {name(run, several)}, seed {run.facts.run.seed}: {run.reason}")
+        for run in reasons[:MOST_REASONS]
+    ]
+    if len(reasons) > MOST_REASONS:
+        parts.append(Text(f"... and {len(reasons) - MOST_REASONS} more with a reason"))
+    return Group(*parts)
+
+
+def head(found: RunStates) -> str:
+    """For example "12 runs: 2 running, 10 finished; 3 not begun; time left 0:12:30"."""
+    runs = "1 run" if len(found.runs) == 1 else f"{len(found.runs)} runs"
+    parts = [f"{runs}: {counted(found)}" if found.runs else runs]
+    parts += [f"{len(found.waiting)} not begun"] if found.waiting else []
+    if any(run.state == "running" for run in found.runs):
+        left = found.left()
+        parts.append(f"time left {'?' if left is None else duration(left)}")
+    return "; ".join(parts)
+
+
+def counted(found: RunStates) -> str:
+    return ", ".join(f"{count} {state}" for state, count in found.counts().items())
+
+
+def table(runs: Sequence[RunState], several: bool, now: float) -> Table:
+    """One row a run, its name folded where there is no room. several: the names begin with their study.
+
+    The age is that of a run's last row.
+    """
+    grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    grid.add_column("configuration", overflow="fold", min_width=14)
+    grid.add_column("seed", justify="right", no_wrap=True)
+    grid.add_column("state", no_wrap=True)
+    trained = any(run.state == "running" for run in runs)
+    for heading in ("epoch", "last", "best", "s/epoch", *(("left",) if trained else ()), "age"):
+        grid.add_column(heading, justify="right", no_wrap=True)
+    for run in runs:
+        grid.add_row(*cells(run, several, trained, now), style=STYLES.get(run.state))
+    return grid
+
+
+def name(run: RunState, several: bool) -> str:
+    return f"{run.facts.run.study}: {run.label}" if several else run.label
+
+
+def cells(run: RunState, several: bool, trained: bool, now: float) -> list[Text]:
+    facts = run.facts
+    seed = str(facts.run.seed) if facts.run.seed >= 0 else "?"
+    epoch = f"{facts.done}/{'?' if facts.epochs is None else facts.epochs}"
+    accuracies = ["-" if value is None else f"{value:.4f}" for value in (facts.last, facts.best)]
+    seconds = (
+        "-" if facts.seconds is None else f"{facts.seconds:.3g}" if facts.seconds < 1000 else f"{facts.seconds:.0f}"
+    )
+    left = "" if run.state != "running" else "?" if run.left is None else duration(run.left)
+    lefts = [left] if trained else []
+    passed = "-" if facts.changed is None else age(now - facts.changed)
+    return [Text(text) for text in (name(run, several), seed, run.state, epoch, *accuracies, seconds, *lefts, passed)]
+
+
+def duration(seconds: float) -> str:
+    """For example "26:03:04"."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def age(seconds: float) -> str:
+    """In its largest unit: "12s", "5m", "3h", "2d"."""
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{max(0.0, seconds):.0f}s"

@@ -1,1 +1,0 @@
-"""How far the runs below a folder are: reads files, takes no lock, imports no torch."""

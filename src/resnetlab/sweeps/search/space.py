@@ -1,0 +1,120 @@
+"""The search space, in Hydra's own words for sweeps."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from resnetlab.config.identity import NOT_IDENTITY
+from resnetlab.errors import ConfigError, first_line
+
+
+@dataclass(frozen=True)
+class Space:
+    """The command line's overrides in their order: fixed ones whole, of the others the key, with its distribution."""
+
+    overrides: tuple[tuple[str, BaseDistribution | None], ...]
+
+    @classmethod
+    def read(cls, overrides: Sequence[str]) -> "Space":
+        """Raises ConfigError for what cannot be searched."""
+        found: dict[str, tuple[str, BaseDistribution | None]] = {}
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            key, line = override.get_key_element(), str(override.input_line)
+            if override.is_sweep_override():
+                refuse(override, line)
+                found[key] = (key, distribution(override, line))
+            else:
+                found[key] = (f"{key}={override.get_value_element_as_str()}", None)
+        space = cls(tuple(found.values()))
+        if not space.distributions:
+            raise ConfigError(
+                "hydra/sweeper=optuna has nothing to search; give a key several values, such as 'wd=interval(0.01,0.5)'"
+            )
+        return space
+
+    @property
+    def distributions(self) -> dict[str, BaseDistribution]:
+        return {key: kind for key, kind in self.overrides if kind is not None}
+
+    def job(self, values: Mapping[str, Any]) -> list[str]:
+        """The overrides of one trial."""
+        return [line if kind is None else f"{line}={values[line]}" for line, kind in self.overrides]
+
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """The first value of every key; then each other choice, and the other end, of one key at a time."""
+        first = {key: ends(kind)[0] for key, kind in self.distributions.items()}
+        yield first
+        for key, kind in self.distributions.items():
+            for value in ends(kind)[1:]:
+                yield {**first, key: value}
+
+    def plain(self) -> dict[str, str]:
+        """As text that can be compared."""
+        return {key: distribution_to_json(kind) for key, kind in sorted(self.distributions.items())}
+
+
+def refuse(override: Override, line: str) -> None:
+    """Raises ConfigError for keys that no search can be over."""
+    key = str(override.key_or_group)
+    if key == "seed":
+        raise ConfigError(
+            f"{line} (or seeds=N) cannot be searched: a trial is one run; take one seed, and give the best trial "
+            f"seeds=5"
+        )
+    if key in NOT_IDENTITY or key.startswith("hydra"):
+        raise ConfigError(f"{line} cannot be searched: {key} does not change what a run computes")
+
+
+def distribution(override: Override, line: str) -> BaseDistribution:
+    """range stops before its end, as in every other sweep."""
+    sweep: Any = override.value()
+    log = "log" in sweep.tags
+    try:
+        if isinstance(sweep, IntervalSweep):
+            low, high = sweep.start, sweep.end
+            if low is None or high is None or not low < high:
+                raise ValueError("its first number must be below its second")
+            if isinstance(low, int) and isinstance(high, int):
+                return IntDistribution(low, high, log=log)
+            return FloatDistribution(low, high, log=log)
+        values = list(map(str, override.sweep_string_iterator()))
+        if not values:
+            raise ValueError("it is empty")
+        if len(set(values)) < len(values):
+            raise ValueError("name each value once")
+        if isinstance(sweep, RangeSweep):
+            return steps(values, log)
+        return CategoricalDistribution(values)
+    except (ValueError, AssertionError) as error:
+        raise ConfigError(f"{line} is no search space: {first_line(error)}") from None
+
+
+def steps(values: Sequence[str], log: bool) -> BaseDistribution:
+    """Of a range's values, all of one distance."""
+    numbers = sorted(Decimal(value) for value in values)
+    distance = numbers[1] - numbers[0] if len(numbers) > 1 else Decimal(1)
+    if all(number == int(number) for number in numbers) and "." not in "".join(values):
+        return IntDistribution(int(numbers[0]), int(numbers[-1]), log=log, step=int(distance))
+    if log:
+        raise ValueError("tag(log, ...) goes with interval(...) or whole numbers")
+    high = numbers[0] + round((numbers[-1] - numbers[0]) / distance) * round(distance, 12)
+    return FloatDistribution(float(numbers[0]), float(high), step=float(round(distance, 12)))
+
+
+def ends(kind: BaseDistribution) -> list[Any]:
+    """All choices, or the lowest and the highest number."""
+    if isinstance(kind, CategoricalDistribution):
+        return list(kind.choices)
+    assert isinstance(kind, FloatDistribution | IntDistribution)
+    return list(dict.fromkeys((kind.low, kind.high)))

@@ -1,0 +1,1 @@
+"""One training run: module, engine, callbacks, and the tools that train or evaluate."""

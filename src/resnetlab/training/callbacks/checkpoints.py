@@ -1,0 +1,122 @@
+"""best.ckpt, last.ckpt and last.prev.ckpt: each written whole or not at all, of plain data only."""
+
+import os
+import shutil
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from resnetlab.config.compose import from_plain
+from resnetlab.config.identity import configuration_name, identity
+from resnetlab.config.schema import Config
+from resnetlab.errors import DataError, first_line
+from resnetlab.runs.files import write_atomically
+from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.summary import improvements
+from resnetlab.training.callbacks.recorder import Recorder
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target and renames: Lightning's own way goes through the temp folder, and is a copy from there.
+
+    The checkpoint that is replaced stays as <name>.prev.ckpt, if there is to be one (`keep_previous`).
+    """
+
+    def __init__(self, keep_previous: set[Path]) -> None:
+        super().__init__()
+        self.keep_previous = keep_previous
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        if path in self.keep_previous and path.exists():
+            previous = path.with_suffix(".prev" + path.suffix)
+            write_link(path, previous)
+        try:
+            write_atomically(path, lambda file: torch.save(checkpoint, file))
+        except RuntimeError as error:  # torch's zip writer hides the system's reason
+            raise OSError(f"{path} could not be written; is the disk full?") from error
+
+
+def write_link(path: Path, link: Path) -> None:
+    """Makes `link` a second name of the file, atomically replacing what had that name."""
+    temporary = link.with_suffix(".part")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, link)
+
+
+class Checkpoints(Checkpoint):
+    """Saves `last` after every epoch, `best` after every epoch with a new best val_acc, and the snapshots asked for.
+
+    Lightning's ModelCheckpoint (2.6.6) writes `last` only when `best` is written too, and forgets the best score when
+    the folder is moved; this one has no state, because the recorder's rows tell.
+    """
+
+    def __init__(
+        self, folder: RunFolder, recorder: Recorder, config: dict[str, Any], snapshots: Collection[int] = ()
+    ) -> None:
+        self.folder, self.recorder, self.config, self.snapshots = folder, recorder, config, snapshots
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        rows = self.recorder.rows
+        if improvements(rows)[-1][0] == rows[-1]["epoch"]:
+            trainer.save_checkpoint(self.folder.best, weights_only=False)
+        if (epoch := int(rows[-1]["epoch"])) in self.snapshots:
+            trainer.save_checkpoint(self.folder.snapshot(epoch), weights_only=False)
+        trainer.save_checkpoint(self.folder.last, weights_only=False)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint's plain data, on the CPU. Raises what torch.load raises for a damaged or missing file."""
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def describe_damage(path: Path, error: Exception) -> str:
+    """In a few words what is wrong with a checkpoint that could not be read."""
+    try:
+        if path.stat().st_size == 0:
+            return "it is empty"
+        if not zipfile.is_zipfile(path):  # what torch.save writes; its directory is at the end
+            return "it is cut off, or another kind of file"
+    except OSError as unreadable:
+        return str(unreadable.strerror)
+    return f"{type(error).__name__}: {first_line(error).split('. ')[0]}"
+
+
+def epochs_done(checkpoint: dict[str, Any], config: Config) -> int:
+    """The finished epochs in it. Raises if it is no checkpoint of ours, or another run's."""
+    saved = from_plain(checkpoint["config"])
+    if (identity(saved), saved.seed) != (identity(config), config.seed):
+        raise DataError(f"it belongs to another run, {configuration_name(saved)}, seed {saved.seed}")
+    return len(checkpoint["callbacks"][Recorder.__name__]["rows"])
+
+
+def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint of this run that can be used, or None to start anew, and what has to be said about it."""
+    remarks = []
+    for path in (folder.last, folder.previous):
+        if not path.exists():
+            continue
+        try:
+            epoch = epochs_done(read_checkpoint(path), config)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            damage = describe_damage(path, error)
+            remarks.append(f"{path} cannot be used ({damage}); going back to what was saved before it")
+            continue
+        if path == folder.previous:
+            write_link(path, folder.last)  # or the next save would keep the damaged one as its previous
+        return path, [*remarks, f"resuming after epoch {epoch} from {path}"]
+    return None, remarks + (["no readable checkpoint is left: starting from the beginning"] if remarks else [])

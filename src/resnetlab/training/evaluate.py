@@ -1,0 +1,112 @@
+"""Loss, accuracies and confusion matrix of a network on any images, outside of training."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+from resnetlab.config.compose import from_plain
+from resnetlab.config.schema import Config
+from resnetlab.config.trainer import TrainerOptions
+from resnetlab.console import Countdown
+from resnetlab.data import ImageData, Images
+from resnetlab.errors import ConfigError, DataError
+from resnetlab.optim.averaging import reestimated_statistics
+from resnetlab.training.build import build_module
+from resnetlab.training.callbacks.checkpoints import describe_damage, read_checkpoint
+from resnetlab.training.metrics import EvalMetrics
+from resnetlab.training.module import ImageClassifier
+
+
+def evaluate(
+    module: ImageClassifier, data: ImageData, images: Images, device: torch.device, averaged: bool = False
+) -> tuple[dict[str, float], Tensor]:
+    """({loss, ce, acc, acc5}, counts (classes, classes) with the true class as row), computed in float32.
+
+    averaged: of the average's weights instead of the raw ones; its batch-norm statistics are the caller's business.
+    """
+    module.to(device)
+    network = module.average.module if averaged and module.average is not None else module.model
+    mode, classes = module.training, len(data.class_names)
+    meter = EvalMetrics(classes, top5=True).to(device)
+    confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
+    module.eval()
+    countdown = Countdown("evaluated batch", -(-len(images) // data.config.eval_batch(device.type)))
+    with torch.inference_mode():
+        for x, y in data.eval_batches(images, device):
+            logits = network(x)
+            meter.update(*module.losses(logits, y, averaged), logits, y)
+            confusion.update(logits, y)
+            countdown.tick()
+    module.train(mode)
+    return meter.compute(), confusion.compute().cpu()
+
+
+def evaluate_average(
+    module: ImageClassifier, data: ImageData, images: Images, device: torch.device, epoch: int
+) -> tuple[dict[str, float], Tensor]:
+    """The same of the average, its batch-norm statistics re-estimated on training images as after `epoch` (from 1)."""
+    assert module.average is not None
+    inputs = data.recalibration_inputs(module.recalibration_images, epoch, device)
+    with reestimated_statistics(module.average.module.to(device), inputs):
+        return evaluate(module, data, images, device, averaged=True)
+
+
+def evaluate_checkpoint(
+    path: Path, part: str = "val", root: str | None = None, averaged: bool = False
+) -> dict[str, Any]:
+    """What a checkpoint of ours achieves on the train, val or test part of its own data.
+
+    root: where the data set is now, if it has moved. averaged: the averaged weights, not the raw ones. Raises
+    ConfigError for a part or an average that is not there, DataError for a checkpoint that cannot be used.
+    """
+    _, module, data, epoch = open_checkpoint(path, root)
+    images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
+    if images is None:
+        raise ConfigError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
+    if averaged and not module.averaged:
+        raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
+    device = TrainerOptions().device
+    how = {"weights": "averaged"} if averaged else {}
+    figures, _ = (
+        evaluate_average(module, data, images, device, epoch) if averaged else evaluate(module, data, images, device)
+    )
+    return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **figures}
+
+
+class LoadedCheckpoint(NamedTuple):
+    """A checkpoint's configuration, the module with its weights, its data, and the epoch it was saved after, from 1."""
+
+    config: Config
+    module: ImageClassifier
+    data: ImageData
+    epoch: int
+
+
+def open_checkpoint(path: Path, root: str | None = None) -> LoadedCheckpoint:
+    """What is in a checkpoint of ours.
+
+    root: where the data set is now, if it has moved. Raises DataError in one line.
+    """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; name a checkpoint, such as {path / 'best.ckpt'}")
+    if not path.is_file():
+        raise DataError(f"{path} is not there; a run's are in its checkpoints/ folder")
+    try:
+        checkpoint = read_checkpoint(path)
+        plain = checkpoint["config"]
+        plain["trainer"] |= {"accelerator": "auto", "precision": "auto"}  # evaluation is in float32, on any device
+        if root is not None:
+            plain["data"]["root"] = root
+        config, weights, epoch = from_plain(plain), checkpoint["state_dict"], checkpoint["epoch"] + 1
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise DataError(f"{path} is damaged or no checkpoint of the lab ({describe_damage(path, error)})") from None
+    data = ImageData(config.data, config.batch_size, config.shift, config.seed)
+    module = build_module(config, data)
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError):
+        raise DataError(f"{path} is damaged or no checkpoint of the lab (its weights are of another network)") from None
+    return LoadedCheckpoint(config, module, data, epoch)

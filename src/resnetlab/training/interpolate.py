@@ -1,0 +1,157 @@
+"""Loss and accuracy along the straight line through the weights of two checkpoints.
+
+w(alpha) = alpha * A + (1 - alpha) * B, so alpha 1 is A and alpha 0 is B (Goodfellow et al. 2014, arXiv 1412.6544; Smith
+& Topin 2017, arXiv 1702.04283). A network with batch norm has running statistics too, and there are two answers to what
+they should be in between: on the same line as the weights, or re-estimated for each set of weights. On the line the
+running variances turn negative when alpha is far enough outside of [0, 1]; once they are below minus the norm's eps,
+the square root is not a number, and neither is the loss. Re-estimated variances are never negative.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from resnetlab.config.schema import Config
+from resnetlab.config.trainer import TrainerOptions
+from resnetlab.console import Countdown, say
+from resnetlab.data import ImageData, Images
+from resnetlab.errors import ConfigError, DataError
+from resnetlab.optim.averaging import batch_norms, reestimated_statistics
+from resnetlab.runs.files import make_folder, write_rows
+from resnetlab.runs.summary import Row
+from resnetlab.training.evaluate import evaluate, open_checkpoint
+from resnetlab.training.module import ImageClassifier
+from resnetlab.training.plots import draw_interpolation, write_even_if_interrupted
+
+State = dict[str, Tensor]
+
+
+def line(a: State, b: State, alpha: float) -> State:
+    """alpha * a + (1 - alpha) * b of every floating-point tensor, a and b themselves at 1 and 0; others are a's."""
+    if alpha in (0, 1):
+        return a if alpha else b
+    return {key: alpha * a[key] + (1 - alpha) * b[key] if a[key].is_floating_point() else a[key] for key in a}
+
+
+def negative_variances(model: nn.Module) -> int:
+    """The number of channels whose running variance has no root, the norm's eps added."""
+    return sum(
+        int((norm.running_var + norm.eps <= 0).sum()) for norm in batch_norms(model) if norm.running_var is not None
+    )
+
+
+def interpolate(
+    first: Path, second: Path, alphas: Sequence[float], limit: int | None = None, root: str | None = None
+) -> Iterator[Row]:
+    """A row for each alpha: train/* and val/* loss, ce, acc with statistics on the line, and *_recal re-estimated.
+
+    limit: only the first N training and N/5 validation images. Training images are not augmented here; a penalty in the
+    loss is A's. Where a variance on the line is negative its figures are nan, and negative_variances counts them.
+    Statistics are re-estimated on the batches of the nearer end's epoch, so that at 0 and 1 they are those of the
+    checkpoints' own val/*_recal. Raises DataError and ConfigError.
+    """
+    a, b = open_checkpoint(first, root), open_checkpoint(second, root)
+    refuse_different(first, second, a.config, b.config)
+    if limit is not None and limit < 10:
+        raise ConfigError(f"--limit (={limit}) must be at least 10 images")
+    module, data, device = a.module, a.data, TrainerOptions().device
+    states = [{k: v.clone() for k, v in found.module.model.state_dict().items()} for found in (a, b)]
+    parts = {"train": first_images(data.train, limit), "val": first_images(data.val, limit and limit // 5)}
+    counts = " and ".join(f"{len(images):,} {part}" for part, images in parts.items())
+    subset = limit is not None or data.limited
+    say(f"{len(alphas)} alphas, {counts} images each{': a subset' if subset else ''}")
+    module.to(device)
+    countdown = Countdown("alpha", len(alphas))
+    for alpha in alphas:
+        module.model.load_state_dict(line(states[0], states[1], alpha))
+        row: Row = {"alpha": alpha, **figures(module, data, parts, device)}
+        if batch_norms(module.model):
+            row["negative_variances"] = negative_variances(module.model)
+            epoch = a.epoch if alpha >= 0.5 else b.epoch
+            inputs = data.recalibration_inputs(module.recalibration_images, epoch, device)
+            with reestimated_statistics(module.model, inputs):
+                row |= {f"{key}_recal": value for key, value in figures(module, data, parts, device).items()}
+        yield row
+        countdown.tick()
+
+
+def refuse_different(first: Path, second: Path, a: Config, b: Config) -> None:
+    """Raises DataError unless both are the same network on the same images, wherever those lie."""
+    for group in ("model", "data"):
+        part, other = asdict(getattr(a, group)), asdict(getattr(b, group))
+        for key, value in part.items():
+            if (group, key) != ("data", "root") and value != other.get(key):
+                raise DataError(
+                    f"{first} and {second} differ in {group}.{key} ({value} and {other.get(key)}); interpolate between "
+                    f"two checkpoints of one network on the same data"
+                )
+
+
+def first_images(images: Images, count: int | None) -> Images:
+    """The first `count` of them; all with None."""
+    return images if count is None else replace(images, pixels=images.pixels[:count], labels=images.labels[:count])
+
+
+def figures(module: ImageClassifier, data: ImageData, parts: dict[str, Images], device: torch.device) -> Row:
+    """{part/name: value}; an accuracy is nan where the loss is, because it would be that of guessing class 0."""
+    row: Row = {}
+    for part, images in parts.items():
+        found, _ = evaluate(module, data, images, device)
+        bad = found["ce"] != found["ce"]
+        row |= {f"{part}/{name}": float("nan") if bad else found[name] for name in ("loss", "ce", "acc")}
+    return row
+
+
+def interpolate_command(
+    first: Path, second: Path, along: Sequence[float], limit: int | None, root: str | None, out: Path | None
+) -> Path:
+    """Writes interpolation.png and .csv, into A's run unless `out` says where; returns their folder."""
+    if first.resolve() == second.resolve():
+        raise ConfigError(f"{first} and {second} are one file; interpolate between two")
+    folder = out or first.parent.parent / f"interpolation-{first.stem}-{second.stem}"
+    names = (first.stem, second.stem) if first.stem != second.stem else (f"A, {first.stem}", f"B, {second.stem}")
+    points = interpolate(first, second, along, limit, root)
+    rows: list[Row] = []
+    with write_even_if_interrupted(lambda: write_interpolation(folder, rows, *names), rows):
+        for row in points:
+            if not rows:
+                make_folder(folder)
+            rows.append(row)
+    return folder
+
+
+def write_interpolation(folder: Path, rows: Sequence[Row], first: str, second: str) -> None:
+    write_rows(folder / "interpolation.csv", rows)
+    draw_interpolation(rows, first, second, folder / "interpolation.png")
+    kind = "_recal" if "val/ce_recal" in rows[0] else ""
+    finite = [row for row in rows if math.isfinite(row[f"val/ce{kind}"])]
+    if finite:
+        best = min(finite, key=lambda row: row[f"val/ce{kind}"])
+        say(
+            f"least validation cross-entropy {best[f'val/ce{kind}']:.4f} at alpha {best['alpha']:g}"
+            f"{' with re-estimated batch-norm statistics' if kind else ''}; {first} is at 1, {second} at 0"
+        )
+    if broken := sum(row.get("negative_variances", 0) > 0 for row in rows):
+        say(f"at {broken} of {len(rows)} alphas running variances on the line are negative, and there is no loss there")
+    say(f"picture, figures: {folder / 'interpolation.png'}, {folder / 'interpolation.csv'}")
+
+
+def alphas(text: str) -> list[float]:
+    """ "-0.5:1.5:41" is 41 numbers from -0.5 to 1.5; "0,0.5,1" these three. Raises ConfigError."""
+    shape = "start:stop:count, such as -0.5:1.5:41, or numbers: 0,0.5,1"
+    try:
+        parts = [float(part) for part in text.replace(":", ",").split(",")]
+    except ValueError:
+        raise ConfigError(f"--alpha (={text}) must be {shape}") from None
+    if ":" in text:
+        if len(parts) != 3 or "," in text or not 2 <= parts[2] <= 100_000 or parts[2] != int(parts[2]):
+            raise ConfigError(f"--alpha (={text}) must be {shape}; count is at least 2")
+        start, stop, n = parts[0], parts[1], int(parts[2])
+        parts = [start + (stop - start) * i / (n - 1) for i in range(n)]
+    if not all(abs(alpha) < 1e6 for alpha in parts):
+        raise ConfigError(f"--alpha (={text}) must be numbers below a million in size")
+    return [round(alpha, 12) for alpha in parts]  # so that the ends are 0 and 1 where they are meant

@@ -1,0 +1,81 @@
+"""What a run may change of its process, and what the next run in the same process may not notice."""
+
+import logging
+import random
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import torch
+
+BACKENDS: Any = torch.backends
+FLAGS = (  # (module, name): plain attributes that change what torch computes
+    (BACKENDS.cudnn, "benchmark"),  # Lightning's Trainer sets it, and leaves it
+    (BACKENDS.cudnn, "deterministic"),
+    (BACKENDS.cudnn, "enabled"),
+    (BACKENDS, "fp32_precision"),  # the general ones first: setting them sets those below
+    (BACKENDS.cudnn, "fp32_precision"),
+    (BACKENDS.cudnn.conv, "fp32_precision"),
+    (BACKENDS.cudnn.rnn, "fp32_precision"),
+    (BACKENDS.cuda.matmul, "fp32_precision"),
+    (BACKENDS.mkldnn, "fp32_precision"),
+    (BACKENDS.mkldnn.conv, "fp32_precision"),
+    (BACKENDS.mkldnn.matmul, "fp32_precision"),
+)
+
+
+@contextmanager
+def preserve_process_state(threads: int | None = None) -> Iterator[None]:
+    """Whatever happens inside, the process computes, warns and logs afterwards as it did before.
+
+    threads: torch's CPU threads inside; None leaves them alone. Contained are the generators of torch (those of every
+    GPU too), numpy and Python, torch's threads, precision flags, default type and grad mode, the warnings' filters,
+    the loggers' levels and handlers, and what SIGINT and SIGTERM do.
+    """
+    states = random.getstate(), np.random.get_state()
+    restore = [*torch_settings(), *logger_settings(), *signal_settings()]
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])
+            for function, *arguments in restore:
+                function(*arguments)
+
+
+def torch_settings() -> Iterator[tuple[Any, ...]]:
+    """Calls that bring back torch's settings as they are now."""
+    yield torch.set_num_threads, torch.get_num_threads()
+    with suppress(RuntimeError):  # torch's refusal where the user has set a flag below: then they say it all
+        yield torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
+    for module, name in FLAGS:
+        yield setattr, module, name, getattr(module, name)
+    yield torch.set_default_dtype, torch.get_default_dtype()
+    yield torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()
+    yield torch.set_grad_enabled, torch.is_grad_enabled()
+    yield torch.autograd.set_detect_anomaly, torch.is_anomaly_enabled()
+
+
+def logger_settings() -> Iterator[tuple[Any, ...]]:
+    """Calls that bring back the levels and handlers of all loggers there are."""
+    named = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
+    for logger in (logging.root, *named):
+        yield logger.setLevel, logger.level
+        yield setattr, logger, "handlers", list(logger.handlers)
+        yield setattr, logger, "disabled", logger.disabled
+    yield logging.disable, logging.root.manager.disable
+
+
+def signal_settings() -> Iterator[tuple[Any, ...]]:
+    """Calls that bring back what the two signals do that end a run; only the main thread may set it."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if (handler := signal.getsignal(number)) is not None:
+                yield signal.signal, number, handler

@@ -1,0 +1,242 @@
+"""Leslie Smith's learning-rate range test: raise the rate from nothing, step by step, until the loss explodes.
+
+Smith 2017, Cyclical Learning Rates (arXiv 1506.01186), section 3.3, and 2018 (arXiv 1803.09820) for several weight
+decays or momenta in one picture; the exponential ramp and the smoothed loss are fastai's.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, count, islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from resnetlab.config.identity import configuration_name, identity
+from resnetlab.config.overrides import jobs_of
+from resnetlab.config.schema import Config
+from resnetlab.console import Countdown, say
+from resnetlab.data import ImageData, derive_seed
+from resnetlab.errors import ConfigError
+from resnetlab.optim.optimizers import set_lr_momentum
+from resnetlab.runs.files import digest, make_folder, write_json
+from resnetlab.runs.layout import OUTPUTS
+from resnetlab.runs.summary import Row
+from resnetlab.training.build import build_module
+from resnetlab.training.isolation import preserve_process_state
+from resnetlab.training.module import ImageClassifier
+from resnetlab.training.plots import draw_range_test, write_even_if_interrupted, write_labelled_rows
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """The learning rates: `steps` of them from start to end, equally far apart on a linear or a logarithmic scale.
+
+    stop: ends the test when the smoothed loss is that many times its minimum. smoothing: of the exponential mean, which
+    lags by 1 / (1 - smoothing) steps: fastai's 0.98 by half of its 100 steps, four decades of the rate; 0.9 by ten.
+    """
+
+    start: float = 1e-7
+    end: float = 10.0
+    steps: int = 100
+    shape: str = "exponential"
+    stop: float = 4.0
+    smoothing: float = 0.9
+
+    def check(self) -> None:
+        """Raises ConfigError, naming the option and the value."""
+        if not 0 < self.start < self.end < math.inf:
+            raise ConfigError(f"--start (={self.start:g}) must be above 0 and below --end (={self.end:g})")
+        if self.steps < 10:
+            raise ConfigError(f"--steps (={self.steps}) must be at least 10")
+        if not 1 < self.stop < math.inf:
+            raise ConfigError(f"--stop (={self.stop:g}) must be above 1, a multiple of the least loss; 1e9 is never")
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"--smoothing (={self.smoothing:g}) must be in [0, 1)")
+
+    def lr(self, k: int) -> float:
+        """The learning rate of step k, from 0."""
+        x = k / (self.steps - 1)
+        if self.shape == "linear":
+            return self.start + (self.end - self.start) * x
+        return self.start * (self.end / self.start) ** x
+
+
+def range_test(module: ImageClassifier, data: ImageData, ramp: Ramp, device: torch.device) -> Iterator[Row]:
+    """Rows of step, lr, loss, acc (of the batch) and smoothed (bias-corrected mean loss), until it diverges.
+
+    Any optimizer; momentum, decay and penalty as the module has them; the schedule is not used. In float32. When the
+    iterator ends or is closed, the network, its statistics and torch's random numbers are what they were. Raises
+    ConfigError.
+    """
+    ramp.check()
+    mean, least, countdown = 0.0, math.inf, Countdown("step", ramp.steps)
+    with restored_afterwards(module, device):
+        optimizer = module.build_optimizer()
+        for k, (x, y) in enumerate(islice(endless(data, device), ramp.steps)):
+            set_lr_momentum(optimizer, ramp.lr(k), module.momentum)
+            loss, acc = step(module, optimizer, x, y)
+            mean = ramp.smoothing * mean + (1 - ramp.smoothing) * loss
+            smoothed = mean / (1 - ramp.smoothing ** (k + 1))
+            yield {"step": k, "lr": ramp.lr(k), "loss": loss, "acc": acc, "smoothed": smoothed}
+            least = min(least, smoothed)
+            if exploded(smoothed, least, ramp):
+                break
+            countdown.tick()
+
+
+def exploded(smoothed: float, least: float, ramp: Ramp) -> bool:
+    """Whether a smoothed loss ends the test: beyond `stop` times the least so far, or not a number."""
+    return not smoothed <= ramp.stop * least
+
+
+def suggestions(rows: Sequence[Row]) -> dict[str, float | None]:
+    """{rule: learning rate}, of the smoothed loss over log lr; None where a rule finds nothing.
+
+    Seen are the steps from the first tenth, where the mean is still of a few batches, to the minimum: beyond it the
+    loss falls back from its explosions.
+    steepest: where it falls fastest. valley: fastai's rule, half way along the longest descent, whatever rises are in
+    it. minimum/10: a tenth of the rate at its minimum.
+    """
+    usable = [row for row in rows[len(rows) // 10 :] if math.isfinite(row["smoothed"])]
+    usable = usable[: 1 + min(range(len(usable)), key=lambda i: usable[i]["smoothed"], default=0)]
+    losses, logs = [row["smoothed"] for row in usable], [math.log(row["lr"]) for row in usable]
+    return {
+        "steepest": rate(usable, steepest(losses, logs)),
+        "valley": rate(usable, valley(losses)),
+        "minimum/10": usable[-1]["lr"] / 10 if len(usable) > 1 else None,  # at the first step nothing was learned
+    }
+
+
+def rate(rows: Sequence[Row], index: int | None) -> float | None:
+    return None if index is None else rows[index]["lr"]
+
+
+def steepest(losses: Sequence[float], logs: Sequence[float]) -> int | None:
+    """Index with the most negative central difference of loss over log lr; None if it falls nowhere."""
+    slopes = {i: (losses[i + 1] - losses[i - 1]) / (logs[i + 1] - logs[i - 1]) for i in range(1, len(losses) - 1)}
+    best = min(slopes, key=lambda i: slopes[i], default=None)
+    return best if best is not None and slopes[best] < 0 else None
+
+
+def valley(losses: Sequence[float]) -> int | None:
+    """Index half way along the longest decreasing subsequence, as fastai counts it; None if nothing decreases.
+
+    fastai places the subsequence as if it had no gaps, so that it ends where it ends and is as long as it is long.
+    """
+    end, length = longest_decrease(losses)
+    return end - length + int(length / 3) + int(length / 6) if length > 1 else None
+
+
+def longest_decrease(values: Sequence[float]) -> tuple[int, int]:
+    """(index of the end, length) of the longest strictly decreasing subsequence, the first to end of equals."""
+    ends: list[float] = []  # negated: the largest value at which a decrease of each length can end (patience sorting)
+    end = 0
+    for i, value in enumerate(values):
+        length = bisect_left(ends, -value)
+        if length == len(ends):
+            ends.append(-value)
+            end = i
+        else:
+            ends[length] = -value
+    return end, len(ends)
+
+
+def step(module: ImageClassifier, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> tuple[float, float]:
+    """One training step; loss and accuracy of the batch before it."""
+    optimizer.zero_grad()
+    logits = module.model(x)
+    loss, _ = module.losses(logits, y)
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach()), float((logits.argmax(1) == y).float().mean())
+
+
+def endless(data: ImageData, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """The training batches of epoch 1, 2, 3 ..."""
+    return chain.from_iterable(data.batches(epoch, device) for epoch in count(1))
+
+
+@contextmanager
+def restored_afterwards(module: ImageClassifier, device: torch.device) -> Iterator[None]:
+    """Inside the network may be trained, with dropout as its seed says; outside it is what it was, and where it was."""
+    model, mode, home = module.model, module.model.training, module.device
+    saved = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    with torch.random.fork_rng():
+        try:
+            torch.manual_seed(derive_seed(module.seed, 1))
+            model.to(device).train()
+            yield
+        finally:
+            model.to(home).load_state_dict(saved)
+            model.train(mode)
+            for p in model.parameters():
+                p.grad = None
+
+
+def lr_range_command(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:
+    """The range test of every job of the command line; writes lr-range.png, .csv, .json and returns their folder."""
+    ramp.check()
+    found = [(label or configuration_name(config), config) for label, config in jobs_of(arguments)]
+    content = [vars(ramp), *(identity(config) | {"seed": config.seed} for _, config in found)]
+    folder = out or OUTPUTS / found[0][1].study / "lr-range" / f"{configuration_name(found[0][1])}-{digest(content)}"
+    make_folder(folder)
+    curves: dict[str, list[Row]] = {}
+    with write_even_if_interrupted(lambda: write_range_test(folder, ramp, curves, dict(found)), curves.values()):
+        for label, config in found:
+            with preserve_process_state(config.threads):
+                run_range_test(label, config, ramp, curves.setdefault(label, []))
+    return folder
+
+
+def run_range_test(label: str, config: Config, ramp: Ramp, rows: list[Row]) -> None:
+    """One range test, its rows added as they come, and what it suggests."""
+    data = ImageData(config.data, config.batch_size, config.shift, config.seed)
+    module = build_module(config, data)
+    say(
+        f"{label}: {ramp.steps} steps of {config.batch_size} images, momentum {module.momentum:g} throughout; the "
+        f"schedule is not used"
+    )
+    if note := data.note():
+        say(f"note: {note}")
+    for row in range_test(module, data, ramp, config.trainer.device):
+        rows.append(row)  # one by one, so that an interrupt leaves them
+    say("  ".join(f"{rule} {'none' if lr is None else f'{lr:.3g}'}" for rule, lr in suggestions(rows).items()))
+    ended, limit = diverged_at(rows, ramp), f"{ramp.stop:g} times its minimum"
+    say(f"the smoothed loss stayed below {limit}" if ended is None else f"it reached {limit} at lr {ended:.3g}")
+
+
+def diverged_at(rows: Sequence[Row], ramp: Ramp) -> float | None:
+    """The learning rate at which the loss exploded, if it did."""
+    least = min((row["smoothed"] for row in rows if math.isfinite(row["smoothed"])), default=math.inf)
+    return rows[-1]["lr"] if exploded(rows[-1]["smoothed"], least, ramp) else None
+
+
+def suggestions_of(rows: Sequence[Row], ramp: Ramp) -> dict[str, float | None]:
+    """The suggestions of a test that came to its end; none of one that was interrupted."""
+    ended = len(rows) == ramp.steps or diverged_at(rows, ramp) is not None
+    return suggestions(rows) if ended else suggestions([])
+
+
+def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], configs: dict[str, Config]) -> None:
+    found = {label: rows for label, rows in curves.items() if rows}
+    drawn = {label: (rows, suggestions_of(rows, ramp)) for label, rows in found.items()}
+    draw_range_test(drawn, ramp.shape == "linear", folder / "lr-range.png")
+    write_labelled_rows(folder / "lr-range.csv", found)
+    runs = [
+        {
+            "label": label,
+            "configuration": configuration_name(configs[label]),
+            "differs_from_defaults": identity(configs[label]),
+            "seed": configs[label].seed,
+            "steps": len(rows),
+            "diverged_at": diverged_at(rows, ramp),
+            "suggestions": drawn[label][1],
+        }
+        for label, rows in found.items()
+    ]
+    write_json(folder / "lr-range.json", {"ramp": vars(ramp), "runs": runs})
+    say(f"picture, figures: {folder / 'lr-range.png'}, {folder / 'lr-range.csv'}, {folder / 'lr-range.json'}")

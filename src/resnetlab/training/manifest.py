@@ -1,0 +1,91 @@
+"""manifest.json: what a run was made with."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from resnetlab.config.identity import configuration_name, identity
+from resnetlab.config.schema import Config
+from resnetlab.optim.optimizers import group_counts
+from resnetlab.runs.layout import RunFolder
+from resnetlab.training.callbacks.energy import energy_source
+
+PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+
+
+def make_manifest(config: Config, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
+    device = config.trainer.device
+    return {
+        "configuration": configuration_name(config),
+        "differs_from_defaults": identity(config),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "git": git_state(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "accelerator": device.type,
+        "devices": config.trainer.devices,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "precision": config.trainer.resolved_precision,
+        **energy_source(device),
+        "model": model_counts(model),
+        "optimizer_groups": group_counts(optimizer),
+    }
+
+
+def read_manifest(folder: RunFolder) -> dict[str, Any]:
+    """What stands in a run's manifest.json; nothing where there is none that can be read."""
+    try:
+        manifest: dict[str, Any] = json.loads(folder.manifest.read_text())
+    except (OSError, ValueError):
+        return {}
+    return manifest
+
+
+def changed_conditions(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What of the conditions that decide about rounding is another: "threads 1 -> 2", or "" """
+    keys = ("device", "threads", "precision", "engine", "versions", "git")
+    known = [key for key in keys if key in before]  # older manifests have no engine
+    return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in known if before[key] != now[key])
+
+
+def model_counts(model: nn.Module) -> dict[str, int]:
+    """Trainable parameters, batch-norm statistics and convolutions."""
+    return {
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "statistics": sum(b.numel() for b in model.buffers() if b.is_floating_point()),
+        "convolutions": sum(isinstance(m, nn.Conv2d) for m in model.modules()),
+    }
+
+
+def git_state() -> dict[str, Any]:
+    """The commit of the source tree and whether it has uncommitted changes; nulls outside a git checkout."""
+    try:
+        sha, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return {"sha": None, "dirty": None}
+    return {"sha": sha, "dirty": bool(status)}
+
+
+def _git(*arguments: str) -> str:
+    folder = str(Path(__file__).parents[1])
+    done = subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def processor() -> str:
+    """The processor's name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

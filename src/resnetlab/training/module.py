@@ -1,0 +1,237 @@
+"""The LightningModule: where network, loss, optimizer and schedule meet."""
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from resnetlab.data import Chunk, ImageData, derive_seed
+from resnetlab.errors import Diverged
+from resnetlab.optim.averaging import Averaging, reestimated_statistics
+from resnetlab.optim.optimizers import Optimizer
+from resnetlab.optim.regularization import Regularization, conv_kernels, penalty
+from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, Schedule, schedule_table
+from resnetlab.runs.summary import Row
+from resnetlab.training.distributed import all_reduce_min, broadcast, rank, world_size
+from resnetlab.training.engine import NO_STEP, CudaGraphRunner, DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep
+from resnetlab.training.metrics import EvalMetrics
+
+
+def lr_momentum_table(
+    schedule: Schedule, averaging: Averaging, lr: float, momentum: float, span: RunLength
+) -> npt.NDArray[np.float64]:
+    """The run's (steps, 2) table of learning rates and momenta: the schedule's, with the average's own lr in it."""
+    found = schedule_table(schedule, lr, momentum, span)
+    averaging.change_plan(found, span)
+    return found
+
+
+class ImageClassifier(L.LightningModule):
+    """One training run.
+
+    model: (N, C, H, W) -> (N, classes) logits. lr, momentum: the schedule's base values. wd, l2: None where the
+    regularization does not use them. ema_momentum: for averaging=ema. recalibrate: validate once more with re-estimated
+    batch-norm statistics. recalibration_images: training images that re-estimate them, there and for the average.
+    engine: eager | compile | graph, how the step is run, as `engine.choose` has found that it can be.
+
+    Lightning owns epochs, validation, checkpoints and devices. Optimization is manual: the step sets lr and momentum
+    from the schedule's table first, so that the schedule is a function of the step's number alone. Under 16-mixed a
+    step that the gradient scaler skips keeps its place in the schedule: nothing is shifted or repeated.
+
+    On several devices each sees its share of every batch. A share's gradient counts as its images do, and figures are
+    over all shares, so the step is that of one device; only a batch norm sees no more than its own share, and the
+    running statistics are the first device's.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        regularization: Regularization,
+        averaging: Averaging,
+        *,
+        classes: int,
+        span: RunLength,
+        lr: float,
+        momentum: float,
+        wd: float | None = None,
+        l2: float | None = None,
+        ema_momentum: float | None = None,
+        seed: int = 0,
+        recalibrate: bool = False,
+        recalibration_images: int = 6400,
+        engine: str = "eager",
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.optimizer, self.schedule, self.regularization = optimizer, schedule, regularization
+        self.lr, self.momentum, self.wd, self.l2 = lr, momentum, wd, l2
+        self.ema_momentum, self.seed, self.span = ema_momentum, seed, span
+        self.recalibrate, self.recalibration_images = recalibrate, recalibration_images
+        self.timetable = lr_momentum_table(schedule, averaging, lr, momentum, span)
+        self.engine_name = engine
+        self.averaging, self.average = averaging, averaging.begin(model)
+        self.kernels = conv_kernels(model) if l2 else []
+        self.averaged_kernels = conv_kernels(self.average.module) if l2 and self.average is not None else []
+        if self.average is not None:
+            self.average.requires_grad_(False)
+        self.val_meter = EvalMetrics(classes, top5=True)
+        self.row: Row = {}  # the epoch's figures, complete when validation has ended
+        self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
+        self.relative_update: Tensor
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer; with reduce_on_plateau also its scheduler, the only one that has a state."""
+        built = self.build_optimizer()
+        if isinstance(self.schedule, ReduceOnPlateau):
+            plateau = self.schedule.build(built)
+            return {"optimizer": built, "lr_scheduler": {"scheduler": plateau}}
+        return built
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """A new optimizer over the network's tensors, each in exactly one group."""
+        return self.optimizer.build(
+            self.model, lr=self.lr, momentum=self.momentum, wd=self.wd, regularization=self.regularization
+        )
+
+    def losses(self, logits: Tensor, labels: Tensor, averaged: bool = False) -> tuple[Tensor, Tensor]:
+        """(loss, ce): what is minimised, and the plain cross-entropy in it; both means over the batch.
+
+        averaged: with the penalty of the average's weights.
+        """
+        kernels = self.averaged_kernels if averaged else self.kernels
+        ce = F.cross_entropy(logits, labels)
+        smoothing = self.regularization.label_smoothing
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) if smoothing else ce
+        return (loss + penalty(kernels, self.l2) if self.l2 else loss), ce
+
+    def look(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A training batch's (loss, ce, number of correct answers)."""
+        logits = self.model(x)
+        return *self.losses(logits, y), (logits.argmax(1) == y).sum()
+
+    def on_train_start(self) -> None:
+        self.data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
+        optimizer: Any = self.optimizers()
+        self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
+        feed = DeviceBatches(self.data, self.device, (rank(), world_size()))
+        self.engine: EagerRunner | CudaGraphRunner
+        if self.engine_name == "graph":
+            scaled = ScaledOptimizer(self.raw_optimizer, getattr(self.trainer.precision_plugin, "scaler", None))
+            self.step = TrainStep(feed, self.look, scaled.backward, scaled)
+            self.engine = CudaGraphRunner(self.step, self.model, scaled, self.timetable)
+        else:
+            self.step = TrainStep(feed, self.look, self.manual_backward, optimizer)
+            self.engine = EagerRunner(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
+
+    def on_train_epoch_start(self) -> None:
+        torch.manual_seed(derive_seed(self.seed, self.current_epoch + 1, rank()))
+        self.step.begin(self.current_epoch + 1, self.current_epoch * self.span.steps_per_epoch)
+
+    def training_step(self, chunk: Chunk, _: int) -> None:
+        """Some steps one after the other: Lightning's batch, so that its own cost is paid once for them all."""
+        for index in range(chunk.first, chunk.first + chunk.steps):
+            self.one_step(index)
+        if self.engine.name == "graph":
+            advance_global_step(self.trainer, chunk.steps)
+
+    def one_step(self, index: int) -> None:
+        """Step `index` of the epoch, from 0."""
+        step, last = self.current_epoch * self.span.steps_per_epoch + index, index == self.span.steps_per_epoch - 1
+        before = [p.detach().clone() for p in self.model.parameters()] if last else []
+        self.engine(self.data.batch_images(index), *self.lr_momentum(step))
+        if last:
+            self.relative_update.copy_(relative_change(before, list(self.model.parameters())))
+        if self.average is not None:
+            self.averaging.after_step(self.average, self.model, step, self.span, self.ema_momentum)
+        if last or (self.device.type == "cpu" and world_size() == 1):
+            self.watch()
+
+    def lr_momentum(self, step: int) -> tuple[float, float]:
+        """lr and momentum of `step` (from 0, over the whole run)."""
+        lr, momentum = map(float, self.timetable[step])
+        return (float(self.raw_optimizer.param_groups[0]["lr"]) if self.schedule.stateful else lr), momentum
+
+    def watch(self) -> None:
+        """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""
+        if (bad := int(all_reduce_min(self.step.first_bad))) < NO_STEP:
+            raise Diverged("train/loss", self.current_epoch + 1, bad)
+
+    def on_validation_start(self) -> None:
+        broadcast(self.model.buffers())
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        """In float32 whatever the training's precision: stale batch-norm statistics can exceed float16's range."""
+        self.validate_batch(self.model, *batch)
+
+    def validate_batch(self, network: nn.Module, x: Tensor, y: Tensor) -> None:
+        with torch.autocast(x.device.type, enabled=False):
+            logits = network(x)
+        loss, ce = self.losses(logits, y, averaged=network is not self.model)
+        self.val_meter.update(loss, ce, logits, y)
+
+    def on_validation_epoch_end(self) -> None:
+        first_step = self.current_epoch * self.span.steps_per_epoch
+        lr, momentum = self.lr_momentum(first_step)
+        self.row = {
+            "epoch": self.current_epoch + 1,
+            "lr": lr,
+            "momentum": momentum,
+            **self.step.tally.compute("train/"),
+            **self.val_meter.compute("val/"),
+            **(self.validate_again(self.model, "_recal") if self.recalibrate else {}),
+            **(self.validate_again(self.average.module, "_avg") if self.average is not None and self.averaged else {}),
+            "weight_norm": self.weight_norm(),
+            "relative_update": float(self.relative_update),
+        }
+        # for callbacks of the user's own that monitor a figure
+        self.log_dict(
+            {k: v for k, v in self.row.items() if k.startswith("val/")}, logger=False, batch_size=1, sync_dist=True
+        )
+        if not torch.isfinite(torch.tensor(self.row["val/loss"])):
+            raise Diverged("val/loss", self.current_epoch + 1, first_step + self.span.steps_per_epoch - 1)
+        if self.schedule.stateful:
+            self.lr_schedulers().step(self.row[self.schedule.monitor])  # type: ignore
+
+    @property
+    def averaged(self) -> bool:
+        """Whether there is an average, and weights in it."""
+        return self.average is not None and int(self.average.n_averaged) > 0
+
+    def validate_again(self, network: nn.Module, suffix: str) -> Row:
+        """The validation of `network` with re-estimated batch-norm statistics; the network's own stay."""
+        data = self.data
+        inputs = data.recalibration_inputs(self.recalibration_images, self.current_epoch + 1, self.device)
+        with torch.no_grad(), reestimated_statistics(network, inputs):
+            for x, y in data.eval_batches(data.val, self.device, (rank(), world_size())):
+                self.validate_batch(network, x, y)
+        return self.val_meter.compute("val/", suffix)
+
+    def weight_norm(self) -> float:
+        """The Euclidean norm of all trainable tensors together."""
+        return float(norm([p.detach() for p in self.model.parameters()]))
+
+
+def advance_global_step(trainer: L.Trainer, steps: int) -> None:
+    """Tells Lightning of optimizer steps that it did not see: its global_step, and whether anything was trained."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    for tracker in (progress.total, progress.current):
+        tracker.ready += steps
+        tracker.completed += steps
+
+
+def norm(tensors: list[Tensor]) -> Tensor:
+    """The Euclidean norm of all tensors together."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
+
+
+def relative_change(before: list[Tensor], after: list[Tensor]) -> Tensor:
+    """|after - before| / |before|, over all tensors together: how far one step turned the weights."""
+    change = torch._foreach_sub([p.detach() for p in after], before)
+    return norm(list(change)) / norm(before)

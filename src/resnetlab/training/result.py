@@ -1,0 +1,83 @@
+"""Whether a run has come to its end, what came out, and how that is said: from its files, without what trains it."""
+
+import json
+from collections.abc import Callable, Sequence
+
+from resnetlab.config.identity import run_folder
+from resnetlab.config.schema import Config
+from resnetlab.console import say
+from resnetlab.runs.files import read_rows
+from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.summary import Row, Summary, threshold_columns
+
+EpochHook = Callable[[Sequence[Row]], bool]  # is told a run's rows after every epoch; True ends it
+
+
+def completed(config: Config) -> Summary | None:
+    """The summary of a run that need not be trained, and says so; None if there is something to do."""
+    folder = run_folder(config)
+    if config.force or (done := finished(folder, config)) is None:
+        return None
+    print_line(config, f"already {done['status']}: {folder.path} (force=true starts over)")
+    say_missing_snapshots(config, folder, done["epochs_trained"])
+    if config.trainer.profile is not None:
+        nothing = "nothing is trained, so nothing is recorded"
+        print_line(config, f"note: trainer.profile={config.trainer.profile}: {nothing}")
+    return done
+
+
+def finished(folder: RunFolder, config: Config) -> Summary | None:
+    """The summary of a run that has come to its end, its threshold columns as `config` asks for them."""
+    try:
+        summary: Summary = json.loads(folder.summary.read_text())
+        rows = read_rows(folder.metrics)
+        columns = threshold_columns(rows, config.thresholds)
+        if summary["status"] in ("finished", "diverged") and summary["epochs_trained"] == len(rows):
+            return {**summary, **columns}
+    except (FileNotFoundError, NotADirectoryError):  # the latter is for training to complain about
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    print_line(config, f"{folder.path}: summary.json or metrics.csv is damaged; made again from the last checkpoint")
+    return None
+
+
+def objective(config: Config, summary: Summary) -> float:
+    """The one number for a sweeper, to be maximised; 0 for a run that diverged or has no such figure."""
+    value = None if summary["status"] == "diverged" else summary[config.objective]
+    return 0.0 if value is None else float(value)  # stopped early, before there was an average
+
+
+def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
+    """The result row as a person reads it, and where everything is."""
+    shown = {key: value for key, value in summary.items() if key.startswith("epoch_to_")}
+    shown |= {key: summary[key] for key in ("best_epoch", "best_val_acc", "final_val_acc", "final_test_acc")}
+    shown |= {key: summary[key] for key in ("final_val_acc_avg", "fit_sign", "seconds_per_epoch", "energy_wh")}
+    figures = [
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {'never' if value is None else value}"
+        for key, value in shown.items()
+        if value is not None or key.startswith("epoch_to_")
+    ]
+    return [
+        f"{summary['status']}: " + "  ".join(figures),
+        *([f"curves: {folder.curves}", f"checkpoints: {folder.best}, {folder.last}"] if folder.last.exists() else []),
+        *(
+            [f"profile: {folder.trace} (open it at ui.perfetto.dev), {folder.operations}"]
+            if folder.trace.exists()
+            else []
+        ),
+        f"TensorBoard: tensorboard --logdir {folder.path}",
+    ]
+
+
+def say_missing_snapshots(config: Config, folder: RunFolder, epochs: int) -> None:
+    """Says which snapshots are not there though their epoch was trained: before snapshots asked for them."""
+    missing = [epoch for epoch in config.snapshots if epoch <= epochs and not folder.snapshot(epoch).exists()]
+    if missing:
+        reason = "they were trained without it; force=true trains again"
+        print_line(config, f"note: no snapshot of epochs {missing}: {reason}")
+
+
+def print_line(config: Config, line: str) -> None:
+    if config.trainer.progress != "off":
+        say(line)

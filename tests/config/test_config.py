@@ -1,0 +1,218 @@
+"""Composition, the rules, and the identity of a configuration."""
+
+import pytest
+import torch
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from resnetlab import ConfigError, compose
+from resnetlab.config.compose import from_plain, to_plain, to_yaml
+from resnetlab.config.identity import configuration_name, identity, run_folder
+from resnetlab.config.messages import error_message
+from resnetlab.config.schema import conf_dir
+
+
+def test_the_defaults_are_the_main_experiment() -> None:
+    config = compose()
+    assert (config.model.name, config.data.name, config.data.split) == ("resnet56v2", "cifar10", "official")
+    assert (config.optimizer.name, config.schedule.name, config.regularization.name) == (
+        "adamw",
+        "piecewise_linear",
+        "weight_decay",
+    )
+    assert (config.batch_size, config.lr, config.epochs, config.shift) == (64, 8e-4, 60, 0.07)
+    assert (config.wd, config.l2, config.momentum) == (0.2, None, 0.9)
+    assert (config.model.bn_momentum, config.model.bn_eps, config.optimizer.eps) == (0.01, 1e-3, 1e-7)  # type: ignore[attr-defined]
+
+
+def test_digits_bring_what_they_need_and_the_command_line_wins() -> None:
+    config = compose("data=digits")
+    assert (config.model.bn_momentum, config.data.flip) == (0.1, False)
+    assert compose("data=digits", "model.bn_momentum=0.01", "data.flip=true").model.bn_momentum == 0.01
+
+
+def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() -> None:
+    assert compose("experiment=demo").lr == 4e-3
+    assert compose("experiment=demo", "lr=0.1").lr == 0.1
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("wdd=0.1", ["wdd"]),
+        ("+typo=1", ["typo", "valid", "batch_size"]),
+        ("+optimizer.epsilon=1", ["optimizer.epsilon", "eps"]),
+        ("optimizer.epsilon=1", ["epsilon", "eps"]),
+        ("optimizer=adamx", ["adamx", "adamw"]),
+        ("experiment=nothing", ["experiment (=nothing)", "conf/experiment", "resnetlab published"]),
+        ("experiment=post4-table1-9", ["did you mean post4-table1-09,"]),
+        ("patience=1", ["unknown key patience; did you mean", "trainer.patience"]),
+        ("norm=group", ["unknown key norm; did you mean model.norm?"]),
+        ("+norm=group", ["unknown key norm; did you mean model.norm?"]),
+        ("warmup=2", ["did you mean schedule.warmup or averaging.warmup?"]),
+        ("name=x", ["name", "valid: "]),  # of every group, and of none in particular
+        ("optimizer.norm=group", ["optimizer.norm", "valid: "]),
+        ("epochs=many", ["epochs", "many"]),
+        ("lr=-1", ["lr (=-1.0)", "above 0"]),
+        ("lr=nan", ["lr (=nan)"]),
+        ("seed=-1", ["seed (=-1)"]),
+        ("epochs=0", ["epochs (=0)"]),
+        ("batch_size=0", ["batch_size (=0)"]),
+        ("shift=0.7", ["shift (=0.7)"]),
+        ("study=../up", ["study", "folder"]),
+        ("thresholds=[92]", ["thresholds (=92.0)"]),
+        ("thresholds=[[0.9]]", ["thresholds"]),
+        ("thresholds=[0.9,0.9]", ["thresholds", "differ"]),
+        ("epochs=3.5", ["epochs", "3.5", "Integer"]),
+        ("epochs=99999999999999999999999", ["epochs"]),
+        ("data.padding=99", ["data.padding (=99)"]),
+        ("data.split=holdout data.split_seed=99999999999999", ["data.split_seed"]),
+        ("model.shortcut_kernel=1000000001", ["model.shortcut_kernel"]),
+        (f"study={'x' * 300}", ["study"]),
+        ("schedule=lambda schedule.function=sys.exit", ["sys.exit"]),
+        ("objective=final_val_loss", ["objective (=final_val_loss)", "final_val_acc"]),
+        ("objective=final_test_acc", ["objective", "data.split"]),
+        ("threads=0", ["threads (=0)"]),
+        ("momentum=1", ["momentum (=1.0)"]),
+        ("wd=-0.1", ["wd (=-0.1)"]),
+        ("l2=1e-4", ["l2 (=0.0001)", "not used", "weight_decay"]),
+        ("regularization.label_smoothing=1", ["label_smoothing (=1"]),
+        ("regularization.decay=some", ["decay (=some)", "kernels"]),
+        ("model.depth=57", ["model.depth (=57)", "9n + 2"]),
+        ("model.norm=layer", ["model.norm (=layer)", "group"]),
+        ("model.bn_momentum=0", ["model.bn_momentum", "Keras"]),
+        ("data.split=random", ["data.split (=random)", "stratified"]),
+        ("data.val_size=0.2", ["data.val_size", "official"]),
+        ("data.pool=train", ["data.pool", "stratified"]),
+        ("data.limit=5", ["data.limit (=5)"]),
+        ("data.normalize=std", ["data.normalize (=std)", "mean_image"]),
+        ("data.translate=rotate", ["data.translate (=rotate)", "pad_crop"]),
+        ("schedule.interval=batch", ["schedule.interval (=batch)", "epoch or step"]),
+        ("schedule.milestones=[[20,1],[10,0.1]]", ["schedule.milestones"]),
+        ("schedule.milestones=[[20,fast]]", ["schedule.milestones"]),
+        ("schedule.warmup=70", ["schedule.warmup (=70"]),
+        ("schedule=lambda", ["function"]),
+        ("schedule=reduce_on_plateau schedule.monitor=val/los", ["schedule.monitor (=val/los)", "val/loss"]),
+        ("schedule=reduce_on_plateau schedule.monitor=val/loss_recal", ["schedule.monitor"]),
+        ("data.limit=65 model=resnet56v1_concat", ["batch_size (=64)", "a last batch of 1 of 65 images"]),
+        ("data.split=holdout data.val_size=60000", ["data.val_size (=60000)", "50,000"]),
+        ("data.split=holdout data.val_size=5", ["data.val_size (=5)", "10 classes"]),
+        ("data=digits data.limit=60 schedule=one_cycle epochs=1", ["1 step"]),
+        ("schedule.name=cosine", ["schedule.name (=cosine)"]),
+        ("trainer.precision=8-bit", ["trainer.precision (=8-bit)", "16-mixed"]),
+        ("trainer.progress=loud", ["trainer.progress (=loud)"]),
+        ("trainer.patience=0", ["trainer.patience (=0)"]),
+        ("optimizer.eps=-1", ["optimizer.eps"]),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_with_value_and_cure(override: str, wanted: list[str]) -> None:
+    with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)) as caught:
+        compose(*override.split())
+    line = error_message(caught.value)
+    assert "\n" not in line
+    assert "+wdd" not in line  # Hydra's advice, which would be refused as well
+    for word in wanted:
+        assert word in line
+
+
+def test_a_preset_that_is_not_there_is_refused_with_the_closest_few_names() -> None:
+    with pytest.raises(HydraException) as caught:
+        compose("experiment=post4-table1-9")
+    assert 2 <= error_message(caught.value).count("post4-table") <= 5  # itself and at most four of more than a hundred
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        (["optimizer=muon", "regularization=coupled"], "muon"),
+        (["schedule=one_cycle", "momentum=0.9"], "cycle"),
+        (["model.norm=group", "recalibrate_bn=true"], "recalibrate_bn"),
+        (["optimizer=sgd", "optimizer.nesterov=true", "momentum=0"], "nesterov"),
+        (["schedule=one_cycle", "schedule.warmup=2"], "warmup"),
+        (["regularization=none", "wd=0.1"], "wd (=0.1)"),
+        (["schedule=lambda", "schedule.function=math.nothing"], "math.nothing"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(overrides: list[str], wanted: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(*overrides)
+    assert wanted in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_key_in_an_experiment_or_group_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    import shutil
+
+    from resnetlab.config import schema as config
+
+    shutil.copytree(conf_dir(), tmp_path / "conf")
+    (tmp_path / "conf/experiment/wrong.yaml").write_text("# @package _global_\nschedule: {mileston: 3}\n")
+    (tmp_path / "conf/optimizer/wrong.yaml").write_text("defaults: [/schema/optimizer/adamw@_here_]\nepsilon: 1\n")
+    monkeypatch.setattr(config, "conf_dir", lambda: tmp_path / "conf")
+    for override, key in (("experiment=wrong", "mileston"), ("optimizer=wrong", "epsilon")):
+        with pytest.raises((HydraException, OmegaConfBaseException)) as caught:
+            compose(override)
+        assert key in error_message(caught.value)
+
+
+def test_plain_data_is_a_round_trip() -> None:
+    config = compose("experiment=demo", "optimizer=sgd", "schedule=cosine", "regularization=coupled", "wd=1e-3")
+    assert from_plain(to_plain(config)) == config
+    assert "name: cosine" in to_yaml(config)
+
+
+def test_a_default_that_is_spelt_out_is_the_same_run() -> None:
+    assert configuration_name(compose()) == configuration_name(compose("wd=0.2", "momentum=0.9", "model.depth=56"))
+    assert identity(compose()) == {
+        "model": "resnet56v2",
+        "data": "cifar10",
+        "optimizer": "adamw",
+        "schedule": "piecewise_linear",
+        "regularization": "weight_decay",
+    }
+
+
+def test_the_name_is_readable_and_pinned() -> None:
+    """The literal hash: old run folders must be found again by later versions."""
+    assert (
+        configuration_name(compose("trainer=cpu")) == "resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-1053f847"
+    )
+    assert "-wd0.1-" in configuration_name(compose("wd=0.1"))
+    assert "-depth20-" in configuration_name(compose("model.depth=20"))
+
+
+@pytest.mark.parametrize("override", ["wd=0.1", "epochs=61", "optimizer=sgd", "data.limit=100", "threads=1", "lr=1e-3"])
+def test_what_changes_the_result_changes_the_folder(override: str) -> None:
+    assert configuration_name(compose(override)) != configuration_name(compose())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "schedule.milestones=[[20,1],[40,0.1],[50,0.0125],[60,0.0025]]",
+        "model=resnet56v2",
+        "data.root=/elsewhere",
+        "trainer.progress=off",
+        "force=true",
+        "thresholds=[0.5]",
+        "study=x",
+        "seed=3",
+    ],
+)
+def test_what_does_not_change_the_result_leaves_the_name_alone(override: str) -> None:
+    assert configuration_name(compose(override)) == configuration_name(compose())
+
+
+def test_precision_is_part_of_what_a_run_is_whether_chosen_or_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = configuration_name(compose())
+    assert configuration_name(compose("trainer=cpu", "trainer.precision=32-true")) == plain
+    assert configuration_name(compose("trainer.precision=bf16-mixed")) != plain
+    config = compose()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert identity(config)["precision"] == "16-mixed"
+
+
+def test_study_and_seed_are_in_the_path() -> None:
+    path = run_folder(compose("study=s", "seed=7")).path
+    assert path.parts[:2] == ("outputs", "s")
+    assert path.name == "seed=7"

@@ -1,0 +1,631 @@
+"""The plan of an epoch, the sources, and the batches, each image followed from its file to its place in a batch.
+
+The official CIFAR files are not needed: a tiny set in their layout stands in, with its own md5 sums.
+"""
+
+import hashlib
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import scipy.ndimage
+import scipy.stats
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+from torchvision import datasets
+
+from resnetlab.data import SOURCES, Data, ImageData, Images, derive_seed, load
+from resnetlab.data import epoch_plan as plan
+from resnetlab.data.normalize import Normalizer
+from resnetlab.data.sources import SIZES
+from resnetlab.errors import ConfigError, DataError
+
+CPU = torch.device("cpu")
+
+# --- the plan of an epoch
+
+
+@pytest.mark.parametrize("images", [1, 100, 5_000])
+def test_the_order_is_a_permutation_and_there_is_one_shift_and_flip_an_image(images: int) -> None:
+    table = plan(3, 1, images, 2.0)
+    assert table.order.dtype == torch.int64
+    assert torch.equal(table.order.sort().values, torch.arange(images))
+    assert (table.shift.dtype, table.shift.shape) == (torch.float32, (images, 2))
+    assert (table.flip.dtype, table.flip.shape) == (torch.bool, (images,))
+
+
+def test_the_plan_follows_from_seed_and_epoch_alone() -> None:
+    np.random.seed(0)
+    torch.manual_seed(0)
+    first = plan(7, 4, 500, 2.0)
+    np.random.random(5)
+    torch.rand(5)
+    again = plan(7, 4, 500, 2.0)
+    for name in ("order", "shift", "flip"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+
+
+@pytest.mark.parametrize("other", [(7, 5), (8, 4), (4, 7), (0, 4), (7, 0)])
+def test_another_seed_or_epoch_is_another_plan(other: tuple[int, int]) -> None:
+    first, second = plan(7, 4, 500, 2.0), plan(*other, 500, 2.0)
+    for name in ("order", "shift", "flip"):
+        assert not torch.equal(getattr(first, name), getattr(second, name))
+
+
+def test_torchs_and_numpys_global_generators_are_untouched() -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    plan(0, 1, 100, 2.0)
+    derive_seed(0, 1)
+    after = torch.rand(1).item(), np.random.random()
+    torch.manual_seed(1)
+    np.random.seed(1)
+    assert after == (torch.rand(1).item(), np.random.random())
+
+
+@pytest.mark.parametrize(("max_shift", "whole"), [(0.0, False), (3.2, False), (4, True)])
+def test_the_shifts_reach_leaves_order_and_flip_alone(max_shift: float, whole: bool) -> None:
+    first, second = plan(7, 4, 500, 2.0), plan(7, 4, 500, max_shift, whole_pixels=whole)
+    assert torch.equal(first.order, second.order)
+    assert torch.equal(first.flip, second.flip)
+    assert not torch.equal(first.shift, second.shift)
+
+
+def test_a_longer_set_leaves_the_first_shifts_and_flips_alone() -> None:
+    short, long = plan(7, 4, 100, 2.0), plan(7, 4, 500, 2.0)
+    assert torch.equal(long.shift[:100], short.shift)
+    assert torch.equal(long.flip[:100], short.flip)
+
+
+def test_the_streams_are_numpys_by_seed_epoch_and_number() -> None:
+    """A change here would give every published run of ours other batches: it must be deliberate."""
+    table = plan(3, 2, 50, 1.0)
+    order, shift, flip = (np.random.default_rng([3, 2, stream]) for stream in range(3))
+    assert table.order.tolist() == order.permutation(50).tolist()
+    np.testing.assert_array_equal(table.shift, 2 * shift.random((50, 2), dtype=np.float32) - 1)
+    np.testing.assert_array_equal(table.flip, flip.random(50, dtype=np.float32) < 0.5)
+
+
+def test_shifts_are_uniform_continuous_and_half_open() -> None:
+    shift = plan(1, 1, 20_000, 3.2).shift.double().numpy()
+    assert (shift >= -3.2).all()
+    assert (shift < 3.2).all()
+    for axis in range(2):
+        # Kolmogorov-Smirnov at the 0.1 % level; the seed is fixed, so it is never red by chance.
+        assert scipy.stats.kstest(shift[:, axis], scipy.stats.uniform(-3.2, 6.4).cdf).pvalue > 1e-3
+    assert len(np.unique(shift)) > 39_000  # of 40,000 draws from 2^24: some 48 pairs may meet
+    # Rows and columns independent: the correlation's standard error is 1/sqrt(20,000); 4 of them.
+    assert abs(np.corrcoef(shift.T)[0, 1]) < 4 / np.sqrt(20_000)
+
+
+@pytest.mark.parametrize("padding", [1, 4])
+def test_whole_pixel_shifts_are_uniform_over_the_integers(padding: int) -> None:
+    shift = plan(1, 1, 20_000, float(padding), whole_pixels=True).shift.numpy()
+    for axis in range(2):
+        values, counts = np.unique(shift[:, axis], return_counts=True)
+        assert values.tolist() == list(range(-padding, padding + 1))
+        assert scipy.stats.chisquare(counts).pvalue > 1e-3  # 0.1 % level, fixed seed
+
+
+def test_about_half_of_the_images_are_flipped_independently_of_the_shift() -> None:
+    table = plan(1, 1, 20_000, 3.2)
+    # Binomial: the share's standard error is 0.5/sqrt(20,000) = 0.35 %; 4 of them.
+    assert abs(float(table.flip.double().mean()) - 0.5) < 4 * 0.5 / np.sqrt(20_000)
+    flipped = table.flip.double().numpy()
+    for axis in range(2):
+        assert abs(np.corrcoef(flipped, table.shift[:, axis].numpy())[0, 1]) < 4 / np.sqrt(20_000)
+
+
+def test_derived_seeds_are_distinct_repeatable_and_accepted_by_torch() -> None:
+    seeds = {(seed, epoch): derive_seed(seed, epoch) for seed in range(20) for epoch in range(50)}
+    assert len(set(seeds.values())) == 1000
+    assert all(derive_seed(*key) == value for key, value in seeds.items())
+    assert all(0 <= value < 2**63 for value in seeds.values())
+    assert torch.Generator().manual_seed(max(seeds.values())).initial_seed() == max(seeds.values())
+
+
+# --- sources
+
+PER_BATCH = 10
+
+
+class FakeCifar:
+    """A tiny set in the official layout, its md5 sums patched into torchvision's class."""
+
+    def __init__(self, cls: type[datasets.CIFAR10], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root, self.folder = root, root / cls.base_folder
+        self.folder.mkdir(parents=True)
+        fine = cls is datasets.CIFAR100
+        self.names = [f"class {i}" for i in range(100 if fine else 10)]
+        self.pixels: dict[str, Any] = {}
+        self.labels: dict[str, list[int]] = {}
+        rng = np.random.default_rng(0)
+        for name, _ in [*cls.train_list, *cls.test_list]:
+            self.pixels[name] = rng.integers(0, 256, (PER_BATCH, 3072), dtype=np.uint8)
+            self.labels[name] = rng.permutation(len(self.names))[:PER_BATCH].tolist()
+            content = {"data": self.pixels[name], "fine_labels" if fine else "labels": self.labels[name]}
+            coarse = [label // 5 for label in self.labels[name]]
+            self.write(name, content | ({"coarse_labels": coarse} if fine else {}))
+        coarse_names = {"coarse_label_names": [f"superclass {i}" for i in range(20)]} if fine else {}
+        self.write(str(cls.meta["filename"]), {cls.meta["key"]: self.names} | coarse_names)
+        for key in ("train_list", "test_list"):
+            monkeypatch.setattr(cls, key, [[name, self.md5(name)] for name, _ in getattr(cls, key)])
+        monkeypatch.setattr(cls, "meta", {**cls.meta, "md5": self.md5(str(cls.meta["filename"]))})
+
+    def write(self, name: str, content: dict[str, Any]) -> None:
+        (self.folder / name).write_bytes(pickle.dumps(content, protocol=2))
+
+    def md5(self, name: str) -> str:
+        return hashlib.md5((self.folder / name).read_bytes()).hexdigest()
+
+    def check(self, images: Images, names: list[str]) -> None:
+        """A row of the file is 1,024 red, 1,024 green, 1,024 blue values, row by row."""
+        rows = np.concatenate([self.pixels[name] for name in names])
+        assert images.pixels.dtype == torch.uint8
+        assert images.labels.dtype == torch.int64
+        assert images.labels.tolist() == [label for name in names for label in self.labels[name]]
+        assert images.pixels.shape == (PER_BATCH * len(names), 3, 32, 32)
+        for i, c, row, column in [(0, 0, 0, 0), (3, 0, 0, 7), (3, 1, 5, 31), (9, 2, 31, 0), (len(rows) - 1, 2, 17, 4)]:
+            assert images.pixels[i, c, row, column] == rows[i, 1024 * c + 32 * row + column]
+        np.testing.assert_array_equal(images.pixels.flatten(1), rows)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """No download succeeds; the list says what was tried."""
+    tried: list[str] = []
+
+    def download(url: str, *args: object, **kwargs: object) -> None:
+        tried.append(url)
+        raise URLError("[Errno -2] Name or service not known")
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", download)
+    return tried
+
+
+@pytest.fixture
+def cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: list[str]) -> FakeCifar:
+    return FakeCifar(datasets.CIFAR10, tmp_path / "images", monkeypatch)
+
+
+@pytest.fixture
+def cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: list[str]) -> FakeCifar:
+    return FakeCifar(datasets.CIFAR100, tmp_path / "images", monkeypatch)
+
+
+def test_cifar10_is_read_image_by_image_from_the_official_batches(cifar10: FakeCifar, offline: list[str]) -> None:
+    source = load("cifar10", str(cifar10.root))
+    cifar10.check(source.train, [f"data_batch_{i}" for i in range(1, 6)])
+    cifar10.check(source.test, ["test_batch"])
+    assert source.class_names == tuple(cifar10.names)
+    assert offline == []
+
+
+def test_cifar100_is_read_with_its_superclasses(cifar100: FakeCifar) -> None:
+    source = load("cifar100", str(cifar100.root), "coarse")
+    assert torch.equal(source.train.pixels, load("cifar100", str(cifar100.root)).train.pixels)
+    for images, file in ((source.train, "train"), (source.test, "test")):
+        assert images.labels.tolist() == [label // 5 for label in cifar100.labels[file]]
+    assert source.class_names == tuple(f"superclass {i}" for i in range(20))
+
+
+def test_cifar100_is_read_with_its_fine_labels(cifar100: FakeCifar) -> None:
+    source = load("cifar100", str(cifar100.root))
+    cifar100.check(source.train, ["train"])
+    cifar100.check(source.test, ["test"])
+    assert source.class_names == tuple(cifar100.names)
+    assert len(source.class_names) == 100
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(cifar10: FakeCifar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(cifar10.root.parent))
+    assert len(load("cifar10", "~/images").train) == 50
+    (cifar10.folder / "data_batch_2").unlink()  # torchvision expands the tilde too: it is our own look that is asked
+    with pytest.raises(DataError, match=str(cifar10.folder / "data_batch_2")):
+        load("cifar10", "~/images")
+
+
+@pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
+def test_a_damaged_file_is_named_in_one_line_and_never_downloaded_over(
+    cifar10: FakeCifar, offline: list[str], name: str
+) -> None:
+    path = cifar10.folder / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError) as caught:
+        load("cifar10", str(cifar10.root))
+    message = str(caught.value)
+    assert message.startswith(f"{path} is damaged")
+    assert "restore or remove" in message
+    assert "\n" not in message
+    assert offline == []
+
+
+@pytest.mark.parametrize("name", ["data_batch_1", "test_batch", "batches.meta"])
+def test_a_missing_file_is_named_in_one_line_and_never_downloaded(
+    cifar10: FakeCifar, offline: list[str], name: str
+) -> None:
+    (cifar10.folder / name).unlink()
+    with pytest.raises(DataError) as caught:
+        load("cifar10", str(cifar10.root))
+    assert str(caught.value).startswith(f"{cifar10.folder / name} is missing")
+    assert "\n" not in str(caught.value)
+    assert offline == []
+
+
+@pytest.mark.parametrize(("name", "folder"), [("cifar10", "cifar-10-batches-py"), ("cifar100", "cifar-100-python")])
+def test_offline_and_without_files_one_line_says_where_and_what_to_do(
+    tmp_path: Path, offline: list[str], name: str, folder: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        load(name, str(tmp_path / "nowhere"))
+    message = str(caught.value)
+    assert len(offline) == 1
+    assert str(tmp_path / "nowhere" / folder) in message
+    for part in ("Name or service not known", "data.root=", "CIFAR_ROOT="):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_a_relative_root_is_named_in_full(offline: list[str]) -> None:
+    with pytest.raises(DataError) as caught:
+        load("cifar10", "data")
+    assert str(Path.cwd() / "data" / "cifar-10-batches-py") in str(caught.value)
+
+
+def test_digits_are_1437_and_360_colour_images_of_16x16_stratified() -> None:
+    source = load("digits", "nowhere")
+    shapes = [(tuple(part.pixels.shape), part.pixels.dtype) for part in (source.train, source.test)]
+    assert shapes == [((1437, 3, 16, 16), torch.uint8), ((360, 3, 16, 16), torch.uint8)]
+    assert source.class_names == tuple("0123456789")
+    per_class = np.bincount(load_digits().target)
+    for part, share in ((source.train, 1437 / 1797), (source.test, 360 / 1797)):
+        assert part.labels.dtype == torch.int64
+        assert (np.abs(np.bincount(part.labels) - per_class * share) < 1).all()
+
+
+def test_digits_are_scikit_learns_enlarged_each_with_its_label() -> None:
+    source, bunch = load("digits", "nowhere"), load_digits()
+    pixels, labels = (
+        torch.cat([source.train.pixels, source.test.pixels]),
+        torch.cat([source.train.labels, source.test.labels]),
+    )
+    assert torch.equal(pixels[:, 0], pixels[:, 1])
+    assert torch.equal(pixels[:, 0], pixels[:, 2])
+    # Bilinear by a factor 2: pixel (2r+1, 2c+1) is 9/16 of (r, c) + 3/16 + 3/16 + 1/16 of its neighbours below and to
+    # the right, in 255/16 of the original's unit. A multiset of (image, label) pairs, so the order is of no account.
+    x = bunch.images * 255 / 16
+    expected = np.rint((9 * x[:, :-1, :-1] + 3 * x[:, 1:, :-1] + 3 * x[:, :-1, 1:] + x[:, 1:, 1:]) / 16)
+    ours = pixels[:, 0, 1:15:2, 1:15:2].double().numpy()
+
+    def rows(images: Any, targets: Any) -> Any:
+        table = np.concatenate([images.reshape(1797, -1), np.asarray(targets)[:, None]], 1)
+        return table[np.lexsort(table.T)]
+
+    np.testing.assert_array_equal(rows(ours, labels), rows(expected, bunch.target))
+
+
+def test_digits_are_the_same_every_time() -> None:
+    first, second = load("digits", "a"), load("digits", "b")
+    assert torch.equal(first.train.pixels, second.train.pixels)
+    assert torch.equal(first.test.labels, second.test.labels)
+
+
+def test_the_sources_are_these() -> None:
+    assert sorted(SOURCES) == ["cifar10", "cifar100", "digits"]
+    # training images, test images, classes: https://www.cs.toronto.edu/~kriz/cifar.html; the digits are counted above
+    assert SIZES == {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)}
+
+
+# --- normalisation
+
+
+def images(count: int = 2_100, size: int = 8) -> Images:
+    """More than the thousand images that are summed at once; channels of different brightness and spread."""
+    rng = np.random.default_rng(4)
+    ranges = np.array([(0, 256), (100, 200), (240, 256)])
+    pixels = rng.integers(ranges[:, :1, None], ranges[:, 1:, None], (count, 3, size, size))
+    return Images(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(rng.integers(0, 10, count)))
+
+
+def test_mean_image_is_numpys_mean_in_float64() -> None:
+    train = images()
+    normalizer = Normalizer("mean_image", train)
+    expected = (train.pixels.numpy() / 255).mean(0)
+    # One rounding to float32 of values below 1: 6e-8. The thousandth part of a grey level is 4e-6.
+    np.testing.assert_allclose(normalizer.mean, expected, rtol=0, atol=6.1e-8)
+    assert normalizer.mean.shape == (3, 8, 8)
+    # Two more roundings in float32: the quotient and the difference.
+    np.testing.assert_allclose(normalizer(train.pixels), train.pixels.numpy() / 255 - expected, rtol=0, atol=2e-7)
+
+
+def test_channel_moments_are_numpys_in_float64() -> None:
+    train = images()
+    normalizer = Normalizer("channel", train)
+    x = train.pixels.numpy() / 255
+    # float64 sums on both sides, one rounding to float32.
+    np.testing.assert_allclose(normalizer.mean.flatten(), x.mean((0, 2, 3)), rtol=1e-7)
+    np.testing.assert_allclose(normalizer.std.flatten(), x.std((0, 2, 3)), rtol=1e-7)
+    y = normalizer(train.pixels).double()
+    # Float32 roundings of 6e-8, over the smallest std (0.018): 1e-5.
+    np.testing.assert_allclose(y.mean((0, 2, 3)), np.zeros(3), atol=1e-5)
+    np.testing.assert_allclose(y.var((0, 2, 3), correction=0), np.ones(3), atol=1e-5)
+
+
+def test_none_only_divides_by_255() -> None:
+    train = images(20)
+    x = Normalizer("none", train)(train.pixels)
+    assert x.dtype == torch.float32
+    assert torch.equal(x, train.pixels.float() / 255)
+
+
+# --- batches
+
+PLAIN = Data(name="digits", root="nowhere", augment=False, normalize="none")
+
+
+def data(config: Data = PLAIN, *, batch_size: int = 32, shift: float = 0.1, seed: int = 5, **keys: Any) -> ImageData:
+    return ImageData(replace(config, **keys), batch_size, shift, seed)
+
+
+def epoch(of: ImageData, number: int = 1) -> tuple[Tensor, Tensor, list[int]]:
+    """All images and labels in the order shown, and the sizes of the batches."""
+    xs, ys = zip(*of.batches(number, CPU), strict=True)
+    assert [len(x) for x in xs] == [len(y) for y in ys]
+    return torch.cat(xs), torch.cat(ys), [len(x) for x in xs]
+
+
+@pytest.mark.parametrize(
+    ("limit", "batch_size", "sizes"),
+    [(100, 32, [32, 32, 32, 4]), (96, 32, [32, 32, 32]), (100, 100, [100]), (100, 500, [100]), (100, 99, [99, 1])],
+)
+def test_the_last_partial_batch_is_kept(limit: int, batch_size: int, sizes: list[int]) -> None:
+    some = data(limit=limit, batch_size=batch_size)
+    assert epoch(some)[2] == sizes
+    assert some.steps_per_epoch == len(sizes)
+
+
+def test_an_epoch_shows_each_training_image_once_with_its_own_label() -> None:
+    some, source = data(), load("digits", "nowhere")
+    x, y, _ = epoch(some)
+
+    def sorted_rows(pixels: Any, labels: Any) -> Any:
+        table = np.concatenate([np.asarray(pixels).reshape(len(labels), -1), np.asarray(labels)[:, None]], 1)
+        return table[np.lexsort(table.T)]
+
+    shown, original = sorted_rows(x * 255, y), sorted_rows(source.train.pixels, source.train.labels)
+    assert shown.shape == (1437, 3 * 16 * 16 + 1)
+    np.testing.assert_array_equal(np.rint(shown), original)
+    assert not torch.equal(y, source.train.labels)  # shuffled
+
+
+def test_pixels_and_labels_are_the_sources_in_the_plans_order() -> None:
+    some, source = data(), load("digits", "nowhere")
+    for number in (1, 2):
+        x, y, _ = epoch(some, number)
+        order = plan(5, number, 1437, 0.0).order
+        assert x.dtype == torch.float32
+        assert torch.equal(x, source.train.pixels[order].float() / 255)
+        assert torch.equal(y, source.train.labels[order])
+
+
+def test_epochs_differ_and_repeat_to_the_bit() -> None:
+    keys = {"augment": True, "normalize": "mean_image", "limit": 100}
+    (first, labels, _), (again, _, _), (second, other, _) = (
+        epoch(data(**keys), 1),
+        epoch(data(**keys), 1),
+        epoch(data(**keys), 2),
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(labels, other)
+    assert not torch.equal(epoch(data(seed=6, **keys), 1)[0], first)
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+@pytest.mark.parametrize(
+    ("translate", "reach", "mode"), [("shift", 1.6, "nearest"), ("pad_crop", 2.0, "constant"), ("none", 0.0, "nearest")]
+)
+def test_a_batch_is_normalised_then_moved_then_flipped_as_planned(
+    translate: str, reach: float, mode: str, mirrored: bool
+) -> None:
+    some = data(augment=True, flip=mirrored, translate=translate, padding=2, normalize="mean_image", limit=100)
+    table = some.plan(3)
+    assert float(table.shift.abs().max()) <= reach
+    assert reach == 0 or float(table.shift.abs().max()) > 0.95 * reach  # 0.1 of 16 pixels are 1.6
+    source = load("digits", "nowhere").train.pixels[:100].numpy() / 255
+    x, y, _ = epoch(some, 3)
+    for got, index, (dy, dx), mirror in zip(
+        x, table.order.tolist(), table.shift.tolist(), table.flip.tolist(), strict=True
+    ):
+        image = source[index] - source.mean(0)
+        expected = scipy.ndimage.shift(image, (0, -dy, -dx), order=1, mode=mode, cval=0.0)
+        expected = expected[:, :, ::-1] if mirror and mirrored else expected
+        # Float32 against float64, values below 1 and two interpolations: some 3e-7; a grey level is 4e-3.
+        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+    assert torch.equal(y, some.train.labels[table.order])
+    assert 0.3 < float(table.flip.double().mean()) < 0.7  # 100 images, 4 standard errors
+
+
+def test_a_shift_of_zero_only_flips() -> None:
+    some = data(augment=True, shift=0.0, limit=100)
+    table, (x, _, _) = some.plan(1), epoch(some)
+    plain = some.train.pixels[table.order].float() / 255
+    assert torch.equal(x[~table.flip], plain[~table.flip])
+    assert torch.equal(x[table.flip], plain[table.flip].flip(3))
+
+
+@pytest.mark.parametrize("eval_batch_size", [100, 360, 500])
+def test_evaluation_neither_shuffles_nor_augments(eval_batch_size: int) -> None:
+    some = data(augment=True, normalize="none", eval_batch_size=eval_batch_size)
+    test = load("digits", "nowhere").test
+    xs, ys = zip(*some.eval_batches(some.val, CPU), strict=True)
+    assert [len(x) for x in xs] == {100: [100, 100, 100, 60]}.get(eval_batch_size, [360])
+    assert torch.equal(torch.cat(xs), test.pixels.float() / 255)
+    assert torch.equal(torch.cat(ys), test.labels)
+
+
+def test_validation_images_are_normalised_with_the_training_mean() -> None:
+    some, source = data(normalize="mean_image"), load("digits", "nowhere")
+    (x, _), *_ = some.eval_batches(some.val, CPU)
+    expected = source.test.pixels.numpy() / 255 - (source.train.pixels.numpy() / 255).mean(0)
+    np.testing.assert_allclose(x, expected[: len(x)], rtol=0, atol=2e-7)  # three roundings of float32
+
+
+def test_limit_takes_the_first_n_and_a_fifth_and_says_so() -> None:
+    source = load("digits", "nowhere")
+    some = data(limit=1_000)
+    assert torch.equal(some.train.pixels, source.train.pixels[:1000])
+    assert torch.equal(some.train.labels, source.train.labels[:1000])
+    assert torch.equal(some.val.pixels, source.test.pixels[:200])
+    note = some.note()
+    assert note is not None
+    for part in ("data.limit=1000", "first 1,000 training", "200 validation", "not a result", "digits"):
+        assert part in note
+    assert "\n" not in note
+
+
+def test_the_mean_image_is_of_the_images_that_are_trained_on() -> None:
+    some = data(limit=50, normalize="mean_image")
+    expected = (load("digits", "nowhere").train.pixels[:50].numpy() / 255).mean(0)
+    some.setup()
+    np.testing.assert_allclose(some.normalizer.mean, expected, rtol=0, atol=6.1e-8)  # one rounding to float32
+
+
+@pytest.mark.parametrize("limit", [None, 1_800, 10_000])
+def test_without_a_limit_that_bites_all_images_are_there_and_nothing_is_said(limit: int | None) -> None:
+    some = data(limit=limit)
+    assert (len(some.train), len(some.val)) == (1437, 360)
+    assert some.note() is None
+
+
+def test_a_limit_above_one_part_only_is_still_a_limit() -> None:
+    some = data(limit=1_500)  # all 1,437 training images, but 300 of 360 for validation
+    assert "first 1,437 training and 300 validation" in str(some.note())
+
+
+@pytest.mark.parametrize("keys", [{}, {"limit": 50}, {"split": "holdout", "val_size": 200.0}])
+def test_smaller_images_are_the_rounded_means_of_squares_in_every_part_and_said(keys: dict[str, Any]) -> None:
+    plain, some = data(**keys), data(resolution=8, **keys)
+    for part in ("train", "val", "test_images"):
+        full, small = getattr(plain, part), getattr(some, part)
+        if full is None:
+            assert small is None
+            continue
+        squares = full.pixels.numpy().reshape(len(full), 3, 8, 2, 8, 2)
+        np.testing.assert_array_equal(small.pixels, np.rint(squares.mean((3, 5))))
+        assert torch.equal(small.labels, full.labels)
+    note = str(some.note())
+    assert "data.resolution=8: images made smaller" in note
+    assert "not a result" in note
+    assert ("data.limit=50" in note) == ("limit" in keys)
+    assert epoch(some)[0].shape[1:] == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "train", "val", "test"),
+    [
+        ("official", 1437, 360, None),
+        ("holdout", 1293, 144, 360),
+        ("tail", 1235, 202, 360),
+        ("stratified", 1497, 300, None),
+    ],
+)
+def test_splits_of_the_digits_are_disjoint_and_keep_labels_with_images(
+    kind: str, train: int, val: int, test: int | None
+) -> None:
+    some, source = data(split=kind), load("digits", "nowhere")
+    parts = [some.train, some.val] + ([] if some.test_images is None else [some.test_images])
+    assert [len(part) for part in parts] == [train, val, *([] if test is None else [test])]
+    originals = [pair for part in (source.train, source.test) for pair in zip(part.pixels, part.labels, strict=True)]
+    label_of = {pixels.numpy().tobytes(): int(label) for pixels, label in originals}
+    assert len(label_of) == 1797  # no two digits are alike, so bytes tell which is which
+    shown = [p.numpy().tobytes() for part in parts for p in part.pixels]
+    assert len(set(shown)) == len(shown) == 1797
+    assert [label_of[key] for key in shown] == [int(y) for part in parts for y in part.labels]
+
+
+def test_the_split_seed_is_not_the_runs_seed() -> None:
+    first, second, third = (
+        data(split="holdout", seed=seed, split_seed=split_seed) for seed, split_seed in ((1, 0), (2, 0), (1, 1))
+    )
+    assert torch.equal(first.val.pixels, second.val.pixels)
+    assert not torch.equal(first.val.pixels, third.val.pixels)
+
+
+def test_class_names_are_known_after_setup_which_reads_once() -> None:
+    some = data()
+    some.setup("fit")
+    pixels = some.train.pixels
+    some.setup("validate")
+    assert some.train.pixels is pixels
+    assert some.class_names == tuple("0123456789")
+
+
+def test_loaders_need_a_trainer() -> None:
+    for loader in (data().train_dataloader, data().val_dataloader):
+        with pytest.raises(DataError, match=r"trainer\.fit"):
+            loader()
+
+
+@pytest.mark.parametrize("keys", [{}, {"limit": 100}, {"limit": 1_500}, {"split": "holdout"}, {"split": "stratified"}])
+@pytest.mark.parametrize("batch_size", [32, 5_000])
+def test_sizes_and_steps_are_known_before_the_images_are(keys: dict[str, Any], batch_size: int) -> None:
+    some = data(batch_size=batch_size, **keys)
+    steps = len(list(some.batches(1, CPU)))
+    assert some.config.steps_per_epoch(batch_size) == some.steps_per_epoch == steps
+    if "limit" not in keys:
+        assert some.config.sizes() == (len(some.train), len(some.val))
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("keys", "stated"),
+    [
+        ({"split": "random"}, "data.split (=random) must be one of official, stratified, tail, holdout"),
+        ({"pool": "test"}, "data.pool (=test) must be one of all, train"),
+        ({"normalize": "z"}, "data.normalize (=z) must be one of mean_image, channel, none"),
+        ({"translate": "rotate"}, "data.translate (=rotate) must be one of shift, pad_crop, none"),
+        ({"val_size": 0.1}, "data.val_size (=0.1) is not used by data.split=official"),
+        ({"val_size": 0.0, "split": "tail"}, "data.val_size (=0) must be a fraction below 1 or a number"),
+        ({"val_size": -3.0, "split": "tail"}, "data.val_size (=-3) must be a fraction"),
+        ({"val_size": float("nan"), "split": "tail"}, "data.val_size (=nan) must be a fraction"),
+        ({"val_size": float("inf"), "split": "tail"}, "data.val_size (=inf) must be a fraction"),
+        ({"val_size": 1.5, "split": "tail"}, "data.val_size (=1.5) must be a fraction below 1 or a whole number"),
+        ({"val_size": 5.0, "split": "holdout"}, "data.val_size (=5) must leave each of 10 classes"),
+        ({"val_size": 1437.0, "split": "tail"}, "data.val_size (=1437) must leave images on both sides of 1,437"),
+        ({"pool": "train"}, "data.pool (=train) is used by data.split=stratified only"),
+        ({"limit": 9}, "data.limit (=9) must be at least 10"),
+        ({"resolution": 16}, "data.resolution (=16) must be 8 pixels a side, or null for the 16 of digits"),
+        ({"name": "cifar10", "resolution": 24}, "data.resolution (=24) must be 8 or 16 pixels a side"),
+        ({"split_seed": -1}, "data.split_seed (=-1) must be in 0..4294967295"),
+        ({"padding": 0}, "data.padding (=0) must be in 1..8"),
+        ({"eval_batch_size": 0}, "data.eval_batch_size (=0) must be in 1..1,000,000, or null"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_key_and_value(keys: dict[str, Any], stated: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        replace(PLAIN, **keys).check()
+    assert str(caught.value).startswith(stated)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"resolution": 8},
+        {"name": "cifar10", "resolution": 16},
+        {"limit": 10, "padding": 1, "eval_batch_size": 1},
+        {"split": "stratified", "pool": "train", "val_size": 0.5},
+        {"split": "tail", "val_size": 1.0},
+    ],
+)
+def test_the_edges_of_what_makes_sense_are_accepted(keys: dict[str, Any]) -> None:
+    replace(PLAIN, **keys).check()

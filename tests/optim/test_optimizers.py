@@ -1,0 +1,581 @@
+"""The optimizers against formulas written down in NumPy, and against torch's own where that is the claim.
+
+Gradients are drawn, not computed, so that every step is known. Float64 where the two sides do the same sums: 1e-12 is
+then their rounding over eight steps. Float32 weights are of size 0.1 ... 1, one unit in the last place 6e-8.
+"""
+
+import copy
+import importlib.util
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from resnetlab.errors import ConfigError
+from resnetlab.optim import optimizers
+from resnetlab.optim.optimizers import OPTIMIZERS, REFUSED, Optimizer, check_pair, group_counts, set_lr_momentum
+from resnetlab.optim.optimizers.base import FUSED_DEVICES
+from resnetlab.optim.optimizers.muon import MuonAdamW, as_matrix
+from resnetlab.optim.regularization import REGULARIZATIONS, conv_kernels, penalty
+
+Grads = list[list[Tensor]]
+ELEMENTWISE = [name for name in OPTIMIZERS if name != "muon"]
+FUSED = [(name, fused) for name in ("adam", "adamw", "sgd", "muon") for fused in (None, False)]
+FUSED += [("radam", None), ("nadam", None)]  # torch has no fused kernel for these: no such key
+STEPS = 8  # RAdam's rectified phase begins at step 6
+LRS = [0.1, 0.05, 0.2, 0.1, 0.02, 0.1, 0.1, 0.05]
+
+
+def net(dtype: torch.dtype = torch.float32) -> Any:
+    """8 tensors, 164 weights: conv 108 + 4, batch norm 4 + 4, conv 24 + 6, dense 12 + 2."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 6, 1), nn.Flatten(), nn.Linear(6, 2)
+    return nn.Sequential(*layers).to(dtype)
+
+
+def grads_for(model: nn.Module, steps: int = STEPS, seed: int = 1) -> Grads:
+    g = torch.Generator().manual_seed(seed)
+    return [[torch.randn(p.shape, generator=g).to(p) for p in model.parameters()] for _ in range(steps)]
+
+
+def build(name: str, model: nn.Module, regularization: str = "none", **options: Any) -> torch.optim.Optimizer:
+    keys = {"lr": options.pop("lr", 0.1), "momentum": options.pop("momentum", 0.9), "wd": options.pop("wd", None)}
+    decay = REGULARIZATIONS[regularization](decay=options.pop("decay", "all"))
+    return OPTIMIZERS[name](**options).build(model, **keys, regularization=decay)
+
+
+def step(model: nn.Module, optimizer: torch.optim.Optimizer, grads: list[Tensor]) -> None:
+    for p, g in zip(model.parameters(), grads, strict=True):
+        p.grad = g.clone().to(memory_format=torch.preserve_format)
+    optimizer.step()
+
+
+def weights(model: nn.Module) -> list[Tensor]:
+    return [p.detach().clone() for p in model.parameters()]
+
+
+# The formulas. f(w, g, t, state) -> w after step t (from 1), before any decay; b1, b2, eps, psi as in the papers.
+
+
+def sgd(w: Any, g: Any, t: int, lr: float, s: dict[str, Any], mu: float = 0.9, nesterov: bool = False) -> Any:
+    s["v"] = mu * s.get("v", 0.0) + g
+    return w - lr * (g + mu * s["v"] if nesterov else s["v"])
+
+
+def moments(g: Any, s: dict[str, Any], b1: float, b2: float) -> tuple[Any, Any]:
+    s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g
+    s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g * g
+    return s["m"], s["v"]
+
+
+def adam(w: Any, g: Any, t: int, lr: float, s: dict[str, Any], b1: float = 0.9, b2: float = 0.999) -> Any:
+    m, v = moments(g, s, b1, b2)
+    return w - lr * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t)) + 1e-7)
+
+
+def radam(w: Any, g: Any, t: int, lr: float, s: dict[str, Any], b1: float = 0.9, b2: float = 0.999) -> Any:
+    m, v = moments(g, s, b1, b2)
+    limit = 2 / (1 - b2) - 1
+    rho = limit - 2 * t * b2**t / (1 - b2**t)
+    update = m / (1 - b1**t)
+    if t > 5:  # rho > 5
+        assert rho > 5
+        r = math.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
+        update = update * r * math.sqrt(1 - b2**t) / (np.sqrt(v) + 1e-7)
+    return w - lr * update
+
+
+def nadam(w: Any, g: Any, t: int, lr: float, s: dict[str, Any], b1: float = 0.9, b2: float = 0.999) -> Any:
+    m, v = moments(g, s, b1, b2)
+    mu, following = (b1 * (1 - 0.5 * 0.96 ** (k * 4e-3)) for k in (t, t + 1))
+    s["product"] = s.get("product", 1.0) * mu
+    size = np.sqrt(v / (1 - b2**t)) + 1e-7
+    return w - lr * ((1 - mu) * g / (1 - s["product"]) + following * m / (1 - s["product"] * following)) / size
+
+
+FORMULAS: dict[str, Callable[..., Any]] = {"sgd": sgd, "adam": adam, "adamw": adam, "radam": radam, "nadam": nadam}
+
+
+@pytest.mark.parametrize("regularization", ["none", "weight_decay", "coupled"])
+@pytest.mark.parametrize(("name", "fused"), [(name, fused) for name, fused in FUSED if name != "muon"])
+def test_against_the_formula(name: str, regularization: str, fused: bool | None) -> None:
+    """All eight tensors (decay reaches norms and biases too), with an lr that changes every step.
+
+    torch keeps NAdam's product of momenta in float32: off by 3e-9 after these eight steps.
+    """
+    options = {} if fused is None else {"fused": fused}
+    wd = None if regularization == "none" else 0.3
+    model = net(torch.float64)
+    expected = [w.numpy() for w in weights(model)]
+    states: list[dict[str, Any]] = [{} for _ in expected]
+    optimizer = build(name, model, regularization, wd=wd, **options)
+    for t, (lr, grads) in enumerate(zip(LRS, grads_for(model), strict=True), start=1):
+        set_lr_momentum(optimizer, lr, 0.9)
+        step(model, optimizer, grads)
+        for i, g in enumerate(x.numpy() for x in grads):
+            w = expected[i]
+            if regularization == "weight_decay":
+                w = w - lr * 0.3 * w
+            if regularization == "coupled":
+                g = g + 0.3 * w
+            expected[i] = FORMULAS[name](w, g, t, lr, states[i])
+    for p, w in zip(weights(model), expected, strict=True):
+        torch.testing.assert_close(p, torch.from_numpy(w), rtol=1e-12, atol=1e-7 if name == "nadam" else 1e-12)
+
+
+def test_sgd_nesterov_against_the_formula() -> None:
+    model = net(torch.float64)
+    expected = [w.numpy() for w in weights(model)]
+    states: list[dict[str, Any]] = [{} for _ in expected]
+    optimizer = build("sgd", model, nesterov=True)
+    for t, grads in enumerate(grads_for(model), start=1):
+        step(model, optimizer, grads)
+        expected = [
+            sgd(w, g.numpy(), t, 0.1, s, nesterov=True) for w, g, s in zip(expected, grads, states, strict=True)
+        ]
+    for p, w in zip(weights(model), expected, strict=True):
+        torch.testing.assert_close(p, torch.from_numpy(w), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_adam_with_decay_is_torchs_adamw_to_the_bit(name: str) -> None:
+    ours, theirs = net(), net()
+    a = build(name, ours, "weight_decay", wd=0.2)
+    b = torch.optim.AdamW(theirs.parameters(), lr=0.1, eps=1e-7, weight_decay=0.2, fused=True)
+    for grads in grads_for(ours):
+        step(ours, a, grads)
+        step(theirs, b, grads)
+    assert all(torch.equal(p, q) for p, q in zip(weights(ours), weights(theirs), strict=True))
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("regularization", ["none", "coupled"])
+def test_sgd_without_decoupled_decay_is_torchs_sgd_to_the_bit(regularization: str, fused: bool) -> None:
+    ours, theirs = net(), net()
+    wd = 0.2 if regularization == "coupled" else 0.0
+    a = build("sgd", ours, regularization, wd=wd or None, fused=fused)
+    b = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=wd, fused=fused)
+    for grads in grads_for(ours):
+        step(ours, a, grads)
+        step(theirs, b, grads)
+    assert all(torch.equal(p, q) for p, q in zip(weights(ours), weights(theirs), strict=True))
+
+
+@pytest.mark.parametrize("regularization", ["weight_decay", "l2_weight_decay"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_zero_gradient_leaves_the_decay_alone(name: str, regularization: str) -> None:
+    """IV-22: w <- w * (1 - lr*wd), with the current lr, every trainable tensor, each step."""
+    model = net(torch.float64)
+    before = weights(model)
+    optimizer = build(name, model, regularization, wd=0.2)
+    for lr in (0.1, 0.1, 0.5):
+        set_lr_momentum(optimizer, lr)
+        step(model, optimizer, [torch.zeros_like(w) for w in before])
+    for p, w in zip(weights(model), before, strict=True):
+        torch.testing.assert_close(p, w * (1 - 0.02) ** 2 * (1 - 0.1), rtol=1e-14, atol=0.0)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_decay_kernels_leaves_norms_and_biases_alone(name: str) -> None:
+    model = net(torch.float64)
+    before = weights(model)
+    optimizer = build(name, model, "weight_decay", wd=0.2, decay="kernels")
+    step(model, optimizer, [torch.zeros_like(w) for w in before])
+    for p, w in zip(weights(model), before, strict=True):
+        torch.testing.assert_close(p, w * (0.98 if w.ndim >= 2 else 1.0), rtol=1e-14, atol=0.0)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_coupled_decay_is_the_l2_penalty_with_wd_twice_l2(name: str) -> None:
+    """On the same tensors: a net of bias-free convolutions, where penalty and decay reach the same."""
+    losses = []
+    models = [nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Conv2d(4, 6, 1, bias=False)).double() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizers_ = [build(name, models[0], "l2"), build(name, models[1], "coupled", wd=2 * 0.05)]
+    x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
+    for _ in range(5):
+        for i, (model, optimizer) in enumerate(zip(models, optimizers_, strict=True)):
+            optimizer.zero_grad()
+            loss = model(x).square().mean() + (penalty(conv_kernels(model), 0.05) if i == 0 else 0.0)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    for p, q in zip(weights(models[0]), weights(models[1]), strict=True):
+        # Adam divides by sqrt(v): the sums' rounding (1e-16) grows where a gradient is near 0
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-11)
+    assert losses[0] != losses[1]  # the penalty is in the loss, the decay is not
+
+
+def test_muon_on_matrices_is_torchs_muon_to_the_bit() -> None:
+    torch.manual_seed(0)
+    ours = [nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(3, 7))]
+    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
+    options: dict[str, Any] = {"weight_decay": 0.2, "momentum": 0.95, "nesterov": True, "ns_steps": 5}
+    a = MuonAdamW([{"name": "m", "algorithm": "muon", "params": ours, **options}], lr=0.1)
+    b = torch.optim.Muon(theirs, lr=0.1, adjust_lr_fn="match_rms_adamw", **options)
+    for _ in range(5):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        a.step()
+        b.step()
+    assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_is_torchs_muon_on_flattened_kernels_and_adamw_on_the_rest(nesterov: bool) -> None:
+    model = net()
+    kernels = [nn.Parameter(p.detach().clone().flatten(1)) for p in (model[0].weight, model[2].weight)]
+    rest = [nn.Parameter(p.detach().clone()) for p in model.parameters() if p.ndim != 4]
+    optimizer = build("muon", model, "weight_decay", wd=0.2, momentum=0.95, nesterov=nesterov)
+    muon = torch.optim.Muon(
+        kernels, lr=0.1, weight_decay=0.2, momentum=0.95, nesterov=nesterov, adjust_lr_fn="match_rms_adamw"
+    )
+    adamw = torch.optim.AdamW(rest, lr=0.1, betas=(0.95, 0.999), eps=1e-7, weight_decay=0.2, fused=True)
+    for grads in grads_for(model):
+        step(model, optimizer, grads)
+        for twin, gs in (
+            (kernels, [g.flatten(1) for g in grads if g.ndim == 4]),
+            (rest, [g for g in grads if g.ndim != 4]),
+        ):
+            for p, g in zip(twin, gs, strict=True):
+                p.grad = g.clone()
+        muon.step()
+        adamw.step()
+    assert torch.equal(model[0].weight.flatten(1), kernels[0])
+    assert torch.equal(model[2].weight.flatten(1), kernels[1])
+    assert all(torch.equal(p, q) for p, q in zip((p for p in model.parameters() if p.ndim != 4), rest, strict=True))
+
+
+def test_muons_first_step_is_the_orthogonal_factor_of_the_gradient() -> None:
+    """Of g = U S V', it is -lr * 0.2 * sqrt(max(out, in*h*w)) * U S' V', S' in 0.5 ... 1.5 (Keller Jordan's post)."""
+    model: Any = nn.Conv2d(3, 8, 3, bias=False)
+    before = model.weight.detach().clone()
+    g = torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(2))
+    step(model, build("muon", model, lr=0.01), [g])
+    update = (before - model.weight.detach()).flatten(1) / (0.01 * 0.2 * math.sqrt(27))
+    u, _, vt = torch.linalg.svd(g.flatten(1), full_matrices=False)
+    core = u.T @ update @ vt.T
+    assert core.diagonal().min() > 0.5
+    assert core.diagonal().max() < 1.5
+    # bfloat16 has 8 bits, 0.004 of 1, and five steps of three products each
+    assert (core - core.diagonal().diag()).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_channels_last_makes_no_difference(name: str) -> None:
+    plain, last = net(), net().to(memory_format=torch.channels_last)
+    assert not last[0].weight.is_contiguous()
+    a, b = (build(name, m, "weight_decay", lr=0.01) for m in (plain, last))
+    before = weights(plain)
+    for grads in grads_for(plain):
+        step(plain, a, grads)
+        aligned = [torch.empty_like(p).copy_(g) for p, g in zip(last.parameters(), grads, strict=True)]
+        step(last, b, aligned)  # autograd gives gradients in the layout of their weights
+    assert not last[0].weight.is_contiguous()
+    for p, q, w in zip(weights(plain), weights(last), before, strict=True):
+        # Muon: other order of the columns in bfloat16 products (0.004 of the step of 0.01*0.2*sqrt(27) = 0.01, 8 steps)
+        atol = 1e-3 if name == "muon" and p.ndim == 4 else 1e-6
+        assert (p - w).abs().max() > 10 * atol
+        torch.testing.assert_close(p, q, rtol=0.0, atol=atol)
+
+
+def test_muon_takes_gradients_in_another_memory_format() -> None:
+    last, same = (net().to(memory_format=torch.channels_last) for _ in range(2))
+    a, b = build("muon", last), build("muon", same)
+    for grads in grads_for(last, 3):
+        contiguous = [g.contiguous() for g in grads]
+        step(last, a, contiguous)
+        step(same, b, [torch.empty_like(p).copy_(g) for p, g in zip(same.parameters(), contiguous, strict=True)])
+    assert torch.equal(last[0].weight, same[0].weight)
+
+
+def test_as_matrix_is_a_view_in_both_memory_formats() -> None:
+    for shape in ((4, 3, 3, 3), (6, 4, 1, 1), (4, 1, 3, 3), (4, 3, 5), (4, 3)):
+        w = torch.randn(shape)
+        assert torch.equal(as_matrix(w, w), w.flatten(1))
+        if w.ndim == 4:
+            last = w.to(memory_format=torch.channels_last)
+            matrix = as_matrix(last, last)
+            assert matrix.data_ptr() == last.data_ptr()
+            assert torch.equal(as_matrix(w, last), matrix)  # a contiguous gradient of a channels_last weight
+            assert torch.equal(matrix.sort().values, w.flatten(1).sort().values)  # the same rows, reordered
+
+
+@pytest.mark.parametrize(
+    ("name", "regularization", "decay", "expected"),
+    [
+        ("adamw", "none", "all", [("all", 8, 164, 0.0)]),
+        ("adamw", "l2", "all", [("all", 8, 164, 0.0)]),
+        ("adamw", "weight_decay", "all", [("all", 8, 164, 0.2)]),
+        ("sgd", "weight_decay", "all", [("all", 8, 164, 0.2)]),
+        ("sgd", "coupled", "kernels", [("kernels", 3, 144, 5e-4), ("rest", 5, 20, 0.0)]),
+        ("nadam", "l2_weight_decay", "kernels", [("kernels", 3, 144, 4e-3), ("rest", 5, 20, 0.0)]),
+        ("muon", "weight_decay", "all", [("muon-all", 2, 132, 0.2), ("adamw-all", 6, 32, 0.2)]),
+        (
+            "muon",
+            "weight_decay",
+            "kernels",
+            [("muon-kernels", 2, 132, 0.2), ("adamw-kernels", 1, 12, 0.2), ("adamw-rest", 5, 20, 0.0)],
+        ),
+    ],
+)
+def test_group_counts(name: str, regularization: str, decay: str, expected: list[tuple[Any, ...]]) -> None:
+    rows = group_counts(build(name, net(), regularization, decay=decay))
+    assert rows == [dict(zip(("name", "tensors", "parameters", "wd"), row, strict=True)) for row in expected]
+
+
+@pytest.mark.parametrize("decay", ["all", "kernels"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_each_trainable_tensor_is_in_exactly_one_group(name: str, decay: str) -> None:
+    model = net()
+    model[1].bias.requires_grad_(False)
+    optimizer = build(name, model, "weight_decay", decay=decay)
+    found = sorted(id(p) for g in optimizer.param_groups for p in g["params"])
+    assert found == sorted(id(p) for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_resumes_to_the_bit_from_plain_data(name: str) -> None:
+    through, again = net(), net()
+    a = build(name, through, "weight_decay", decay="kernels")
+    grads = grads_for(through)
+    for g in grads[:3]:
+        step(through, a, g)
+    file = io.BytesIO()
+    torch.save({"model": through.state_dict(), "optimizer": a.state_dict()}, file)
+    for g in grads[3:6]:
+        step(through, a, g)
+
+    file.seek(0)
+    saved = torch.load(file, weights_only=True)
+    again.load_state_dict(saved["model"])
+    b = build(name, again, "weight_decay", decay="kernels", lr=0.3, momentum=0.5)  # replaced by the saved ones
+    b.load_state_dict(saved["optimizer"])
+    for g in grads[3:6]:
+        step(again, b, g)
+    assert all(torch.equal(p, q) for p, q in zip(weights(through), weights(again), strict=True))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_checkpoint_may_change_its_memory_format(name: str) -> None:
+    plain, last = net(), net().to(memory_format=torch.channels_last)
+    a, b = (build(name, m, lr=0.01) for m in (plain, last))
+    grads = grads_for(plain)
+    step(plain, a, grads[0])
+    last.load_state_dict(plain.state_dict())
+    b.load_state_dict(copy.deepcopy(a.state_dict()))  # torch would share the tensors of the two
+    step(plain, a, grads[1])
+    step(last, b, [torch.empty_like(p).copy_(g) for p, g in zip(last.parameters(), grads[1], strict=True)])
+    for p, q in zip(weights(plain), weights(last), strict=True):
+        torch.testing.assert_close(p, q, rtol=0.0, atol=5e-4 if name == "muon" else 1e-6)  # as above, one step
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_set_lr_momentum_acts_in_the_next_step(name: str) -> None:
+    """Written into every group, and the next step goes another way than with the old momentum."""
+    model, twin = net(torch.float64), net(torch.float64)
+    optimizer, other = build(name, model), build(name, twin)
+    for g in optimizer.param_groups:
+        assert g["lr"] == 0.1
+        assert g.get("momentum", g.get("betas", (0,))[0]) == 0.9
+    grads = grads_for(model)
+    step(model, optimizer, grads[0])
+    step(twin, other, grads[0])
+    set_lr_momentum(optimizer, 0.03, 0.5)
+    set_lr_momentum(other, 0.03)
+    for g in optimizer.param_groups:
+        assert g["lr"] == 0.03
+        assert (g["betas"] == (0.5, 0.999)) if "betas" in g else (g["momentum"] == 0.5)
+    step(model, optimizer, grads[1])
+    step(twin, other, grads[1])
+    for p, q in zip(weights(model), weights(twin), strict=True):
+        assert not torch.allclose(p, q, rtol=0.0, atol=1e-6)
+
+
+def test_set_lr_momentum_in_sgd_by_hand() -> None:
+    w = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+    model: Any = nn.Module()
+    model.w = w
+    optimizer = build("sgd", model, lr=0.1, momentum=0.9)
+    step(model, optimizer, [torch.tensor([2.0], dtype=torch.float64)])  # v = 2, w = 1 - 0.2
+    set_lr_momentum(optimizer, 0.5, 0.25)
+    step(model, optimizer, [torch.tensor([1.0], dtype=torch.float64)])  # v = 0.25*2 + 1, w = 0.8 - 0.75
+    assert w.item() == pytest.approx(0.05, abs=1e-15)
+
+
+def test_set_lr_momentum_fills_tensors_in_place() -> None:
+    model = net()
+    optimizer = build("adamw", model)
+    lr = torch.tensor(0.1)
+    optimizer.param_groups[0]["lr"] = lr
+    set_lr_momentum(optimizer, 0.25, 0.8)
+    assert optimizer.param_groups[0]["lr"] is lr
+    assert lr.item() == 0.25
+
+
+@pytest.mark.parametrize(("name", "fused"), FUSED)
+def test_grad_scaler_skips_the_decay_with_the_step(name: str, fused: bool | None) -> None:
+    """A real GradScaler whose first step overflows, as its first steps do; after it all goes as if it had not been."""
+    options = {} if fused is None else {"fused": fused}
+    model, twin = net(), net()
+    optimizer, other = (build(name, m, "weight_decay", wd=0.2, **options) for m in (model, twin))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    before = weights(model)
+    grads = grads_for(model, 3)
+    for i, g in enumerate([[torch.full_like(w, math.inf) for w in before], *grads]):
+        scale = scaler.scale(torch.ones(())).item()  # 4, and 2 after the overflow: exact in floats
+        for p, x in zip(model.parameters(), g, strict=True):
+            p.grad = x * scale
+        scaler.step(optimizer)
+        scaler.update()
+        if i == 0:
+            assert all(torch.equal(p, w) for p, w in zip(weights(model), before, strict=True))
+        else:
+            step(twin, other, g)
+    assert scaler.get_scale() == 2.0
+    assert all(torch.equal(p, q) for p, q in zip(weights(model), weights(twin), strict=True))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_step_takes_a_closure_and_runs_hooks_once(name: str) -> None:
+    torch.optim.SGD(net().parameters())  # torch wraps SGD.step at its first use; ours must not run it wrapped
+    model = net()
+    optimizer = build(name, model, "weight_decay")
+    hooks: list[float] = []
+    optimizer.register_step_post_hook(lambda *_: hooks.append(1.0))
+    x = torch.randn(4, 3, 3, 3)
+    before = weights(model)
+
+    def closure() -> float:
+        assert all(torch.equal(p, w) for p, w in zip(weights(model), before, strict=True)), "decayed too early"
+        optimizer.zero_grad()
+        loss = model(x).square().mean()
+        loss.backward()
+        return float(loss.detach())
+
+    loss = optimizer.step(closure)
+    assert loss is not None and loss > 0  # noqa: PT018
+    assert hooks == [1.0]
+    assert not any(torch.equal(p, w) for p, w in zip(weights(model), before, strict=True))
+
+
+def test_decoupled_sgd_runs_hooks_once_also_if_torchs_was_used_before_its_import() -> None:
+    torch.optim.SGD(net().parameters())
+    spec = importlib.util.find_spec("resnetlab.optim.optimizers.sgd")
+    assert spec is not None and spec.loader is not None  # noqa: PT018
+    late = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(late)
+    optimizer = late.DecoupledSGD(net().parameters(), lr=0.1)
+    optimizer.param_groups[0]["decoupled_wd"] = 0.0
+    hooks: list[float] = []
+    optimizer.register_step_post_hook(lambda *_: hooks.append(1.0))
+    optimizer.step()
+    assert hooks == [1.0]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_schedulers_of_torch_work(name: str) -> None:
+    optimizer = build(name, net())
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
+    for loss in (1.0, 2.0):
+        scheduler.step(loss)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.01] * len(optimizer.param_groups))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_is_a_structured_config(name: str) -> None:
+    node = OmegaConf.structured(OPTIMIZERS[name])
+    assert node.name == name
+    config = OmegaConf.to_object(node)
+    assert config == OPTIMIZERS[name]()
+    assert isinstance(config, Optimizer)
+    config.check()
+
+
+def test_registry_and_defaults() -> None:
+    table = {name: {k: v for k, v in vars(cls()).items() if k != "name"} for name, cls in OPTIMIZERS.items()}
+    assert table == {
+        "adam": {"beta2": 0.999, "eps": 1e-7, "fused": None},
+        "adamw": {"beta2": 0.999, "eps": 1e-7, "fused": None},
+        "sgd": {"nesterov": False, "fused": None},
+        "radam": {"beta2": 0.999, "eps": 1e-7},
+        "nadam": {"beta2": 0.999, "eps": 1e-7, "momentum_decay": 4e-3},
+        "muon": {"nesterov": True, "ns_steps": 5, "beta2": 0.999, "eps": 1e-7, "fused": None},
+    }
+    assert {name: cls.default_momentum for name, cls in OPTIMIZERS.items()} == {
+        **dict.fromkeys(ELEMENTWISE, 0.9),
+        "muon": 0.95,
+    }
+    assert all(hasattr(optimizers, name) for name in optimizers.__all__)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("adamw", {"lr": 0.0}, "lr (=0.0) must be > 0 and finite"),
+        ("adamw", {"lr": math.inf}, "lr (=inf) must be"),
+        ("adamw", {"momentum": 1.0}, "momentum (=1.0) must be >= 0 and < 1"),
+        ("adamw", {"beta2": 1.0}, "optimizer.beta2 (=1.0) must be >= 0 and < 1"),
+        ("radam", {"eps": 0.0}, "optimizer.eps (=0.0) must be > 0"),
+        ("nadam", {"momentum_decay": -1.0}, "optimizer.momentum_decay (=-1.0) must be >= 0"),
+        ("sgd", {"nesterov": True, "momentum": 0.0}, "optimizer.nesterov (=True) needs momentum > 0"),
+        ("muon", {"ns_steps": 0}, "optimizer.ns_steps (=0) must be >= 1 and < 100"),
+        ("muon", {"regularization": "coupled"}, "optimizer=muon with regularization=coupled is refused"),
+        ("adamw", {"regularization": "l2", "wd": 0.1}, "wd (=0.1) is not used by regularization=l2"),
+        ("adamw", {"regularization": "weight_decay", "decay": "some"}, "regularization.decay (=some)"),
+    ],
+)
+def test_build_refuses(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        build(name, net(), **options)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_pair_is_built_or_refused() -> None:
+    for name in OPTIMIZERS:
+        for regularization in REGULARIZATIONS:
+            if (name, regularization) in REFUSED:
+                with pytest.raises(ConfigError, match="is refused: "):
+                    check_pair(name, regularization)
+            else:
+                check_pair(name, regularization)
+                build(name, net(), regularization)
+    assert list(REFUSED) == [("muon", "coupled")]
+
+
+def test_fused_devices_are_torchs() -> None:
+    from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
+
+    assert set(FUSED_DEVICES) <= set(_get_fused_kernels_supported_devices())
+    assert build("adamw", net()).param_groups[0]["fused"] is True
+    assert build("adamw", net(), fused=False).param_groups[0]["fused"] is False
+
+
+def test_coupled_decay_with_momentum_acts_as_a_decoupled_one_that_is_one_over_one_minus_mu_larger() -> None:
+    """What the README says of SGD. No gradient, lr 0.1, 1,000 steps: exp(-0.05) without momentum, exp(-0.5) at 0.9."""
+
+    def shrunk(regularization: str, wd: float, momentum: float) -> float:
+        layer = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(layer.weight)
+        optimizer = OPTIMIZERS["sgd"]().build(
+            layer, lr=0.1, momentum=momentum, wd=wd, regularization=REGULARIZATIONS[regularization]()
+        )
+        for _ in range(1000):
+            layer.weight.grad = torch.zeros_like(layer.weight)
+            optimizer.step()
+        return float(layer.weight.detach())
+
+    # rounding in float32, 1,000 times
+    assert shrunk("coupled", 5e-4, 0.0) == pytest.approx(shrunk("weight_decay", 5e-4, 0.0), rel=1e-5)
+    assert shrunk("coupled", 5e-4, 0.0) == pytest.approx(math.exp(-0.05), rel=1e-3)
+    # the buffer takes about 1 / (1 - mu) = 10 steps to fill: 10 of 1,000 steps' decay of 0.5 is 0.5 %
+    assert shrunk("coupled", 5e-4, 0.9) == pytest.approx(shrunk("weight_decay", 5e-3, 0.9), rel=1e-2)
+    assert shrunk("coupled", 5e-4, 0.9) == pytest.approx(math.exp(-0.5), rel=1e-2)

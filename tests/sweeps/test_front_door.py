@@ -1,0 +1,175 @@
+"""What a user meets at the command line: refusals in one line before anything is done, -m in any place, sweeps."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY
+from processes import TRAIN, command, environment, train
+from resnetlab import ConfigError, compose
+from resnetlab.config.identity import run_folder
+from resnetlab.config.messages import print_error
+from resnetlab.config.overrides import configurations_of, normalize_arguments
+from resnetlab.sweeps.main import main
+from resnetlab.training.run import run_lock
+
+QUICK = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "epochs=1", "schedule=constant")
+
+
+def test_the_flag_may_stand_anywhere() -> None:
+    assert normalize_arguments(["a=1", "-m", "b=2,3"]) == ["-m", "a=1", "b=2,3"]
+    assert normalize_arguments(["a=1", "b=2,3", "--multirun"]) == ["-m", "a=1", "b=2,3"]
+    assert normalize_arguments(["a=1"]) == ["a=1"]
+
+
+def test_seeds_is_short_for_a_sweep_over_seeds() -> None:
+    assert normalize_arguments(["seeds=3", "wd=0.1"]) == ["-m", "seed=range(0,3)", "wd=0.1"]
+    for wrong in (["seeds=none"], ["seeds=0"], ["seeds=3", "seed=5"]):
+        with pytest.raises(ConfigError, match="seeds"):
+            normalize_arguments(wrong)
+    with pytest.raises(ConfigError, match="--config-dir"):
+        normalize_arguments(["--config-dir=mine"])
+
+
+def test_the_jobs_of_the_main_experiment() -> None:
+    arguments = normalize_arguments(["optimizer=adamw", "schedule=piecewise_linear", "-m", "wd=0.1,0.2,0.3", "seeds=2"])
+    configs = configurations_of(arguments[1:], multirun=True)
+    assert [(config.wd, config.seed) for config in configs] == [
+        (0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1), (0.3, 0), (0.3, 1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(
+            ["wdd=1"],
+            ["+typo=1"],
+            ["optimizer=adamx"],
+            ["lr=abc"],
+            ["seeds=0"],
+            ["=1"],
+            ["lr"],
+            ["~lr"],
+            ["model=null"],
+        ),
+        *(["-m", "wd=0.1,-0.1"], ["-m", "seed=range(0,0)"], ["-m", "model=glob(*)"], ["--config-name=x"]),
+        *(
+            ["-m", "hydra/launcher=processes", wrong]
+            for wrong in ("hydra.launcher.jobs=0", "hydra.launcher.jobs=x", "hydra.launcher.retries=-1")
+        ),
+        ["-m", "wd=0.1,0.2", "hydra/launcher=processes", "hydra.launcher.jobs=1,2"],
+        ["-m", "wd=0.1,0.2", "hydra/launcher=threads"],
+        ["-m", "wd=0.1,0.2", "hydra/launcher=null"],
+        ["hydra.job.chdir=true"],
+        ["-m", "wd=0.1", "--cfg=job"],
+        ["-m", "hydra/launcher=processes", "++hydra.launcher.jobs=-1"],
+        ["-m", "hydra/launcher=processes", "hydra.launcher={jobs: 0}"],
+        ["-m", "hydra.sweep.dir=/proc/nope"],
+        ["-m", "trainer.devices=1,2"],
+        ["seeds=2", "seed=1"],
+    ],
+)
+def test_a_refusal_is_one_line_and_status_2_and_creates_nothing(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert main([*QUICK, *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert not any(Path().iterdir())
+
+
+def test_a_refusal_as_a_process() -> None:
+    done = train("optimizer=adamx")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert "adamw" in done.stderr
+    assert not os.listdir()
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_costs_nothing() -> None:
+    """train.py | head -1: the run goes on in silence to its end."""
+    arguments = [*command(*TINY, "epochs=2", "trainer.progress=lines")]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment())
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    process.wait(120)
+    (summary,) = Path("outputs").rglob("summary.json")
+    assert json.loads(summary.read_text())["epochs_trained"] == 2
+
+
+def test_a_file_in_place_of_a_folder_is_one_line() -> None:
+    Path("outputs").write_text("not a folder")
+    done = train("epochs=1")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "outputs" in done.stderr
+
+
+def test_missing_data_is_one_line_and_status_1_and_creates_nothing(tmp_path: Path) -> None:
+    proxy = "http://127.0.0.1:9"  # the discard port: refused at once, so the download fails without leaving the machine
+    done = subprocess.run(
+        command("epochs=1", f"data.root={tmp_path / 'nowhere'}", "trainer.progress=off"),
+        capture_output=True,
+        text=True,
+        env=environment(https_proxy=proxy, http_proxy=proxy, HTTPS_PROXY=proxy, HTTP_PROXY=proxy),
+        timeout=120,
+    )
+    assert done.returncode == 1
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1
+    for word in ("CIFAR10", str(tmp_path / "nowhere"), "data.root", "CIFAR_ROOT"):
+        assert word in lines[0]
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_main_experiments_command_runs_as_written_on_a_small_set() -> None:
+    done = train(
+        "optimizer=adamw", "schedule=piecewise_linear", "schedule.stretch=true", "epochs=2", "trainer.progress=lines",
+        "-m", "wd=0.1,0.2,0.3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summaries = [json.loads(path.read_text()) for path in Path("outputs").rglob("summary.json")]
+    assert sorted(summary["wd"] for summary in summaries) == [0.1, 0.2, 0.3]
+    assert all(summary["status"] == "finished" for summary in summaries)
+    assert "val_acc improved from" in done.stdout
+    assert "a subset" in done.stdout
+    assert sorted(os.listdir()) == ["outputs"]
+
+
+def test_a_job_that_cannot_run_does_not_stop_the_others() -> None:
+    first = run_folder(compose(*QUICK, "batch_size=32", "wd=0.1"))
+    with run_lock(first):
+        done = train(*QUICK, "-m", "wd=0.1,0.2")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^0 +wd=0.1 +skipped +- +is being trained by another process$", done.stdout, re.MULTILINE)
+    assert re.search(r"^1 +wd=0.2 +finished +0\.\d{4}$", done.stdout, re.MULTILINE)
+    assert "1 finished, 1 skipped of 2 jobs" in done.stdout
+    (summary,) = Path("outputs").rglob("summary.json")
+    assert json.loads(summary.read_text())["wd"] == 0.2
+
+
+@pytest.mark.slow
+def test_hydra_still_shows_the_configuration() -> None:
+    done = subprocess.run(
+        [sys.executable, str(TRAIN), "--cfg", "job", "wd=0.3"],
+        capture_output=True, text=True, env=environment(), timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "wd: 0.3" in done.stdout
+
+
+def test_exit_status_tells_the_command_from_the_world(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_error(ConfigError("lr (=-1) must be above 0")) == 2
+    assert print_error(OSError("disk full")) == 1
+    assert capsys.readouterr().err.count("\n") == 2

@@ -1,0 +1,475 @@
+"""Many runs from one command: what becomes of each is told, nothing leaks from one to the next, nothing is lost."""
+
+import json
+import logging
+import os
+import random
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from test_run import deterministic
+
+from conftest import TINY, tiny
+from processes import train
+from resnetlab import ConfigError, compose, run
+from resnetlab.config.identity import run_folder
+from resnetlab.config.messages import error_message
+from resnetlab.config.overrides import job_labels
+from resnetlab.runs.files import read_rows, write_rows
+from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.sweep_records import Outcome, SweepFolder
+from resnetlab.sweeps import display
+from resnetlab.sweeps import hydra_launcher as launch
+from resnetlab.sweeps import resources as machine
+from resnetlab.sweeps.attempt import run_job
+from resnetlab.sweeps.display import Display
+from resnetlab.sweeps.jobs import Job, run_jobs
+from resnetlab.sweeps.launchers import check_launcher
+from resnetlab.sweeps.processes import ForkedJob, Processes
+from resnetlab.sweeps.resources import JobResources, resources_per_job
+from resnetlab.sweeps.table import collect, exit_status, table_lines
+from resnetlab.training.callbacks.checkpoints import read_checkpoint
+from resnetlab.training.isolation import preserve_process_state
+
+RUN = import_module("resnetlab.training.run")  # the package's attribute of that name is the function
+PROCESSES = ("hydra/launcher=processes", "hydra.launcher.jobs=2")
+
+
+def table_of(printed: str) -> dict[str, tuple[str, str]]:
+    """{what tells the job from the others: (outcome, the rest)} of a printed table."""
+    lines = printed.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("job "))
+    rows = [re.split(r" {2,}", line, maxsplit=3) for line in lines[start + 1 :] if re.match(r"\d+ ", line)]
+    return {row[1]: (row[2], row[3]) for row in rows if len(row) == 4}
+
+
+def block(config) -> Path:
+    """Puts a file where the run's folder has to be, which stops root too."""
+    path = run_folder(config).path
+    path.parent.mkdir(parents=True)
+    path.write_text("in the way")
+    return path
+
+
+def test_a_failing_job_hides_no_other_and_the_table_and_the_status_tell(sweep) -> None:
+    blocked = block(tiny("epochs=1", "wd=0.1", "seed=1"))
+    status, out, err = sweep("epochs=1", "wd=0.1,1e30", "seed=0,1")
+    assert status == 1
+    assert err.count("\n") == 1
+    assert str(blocked) in err
+    found = table_of(out)
+    assert found["wd=0.1, seed=0"][0] == "finished"
+    assert found["wd=0.1, seed=1"][0] == "failed"
+    assert found["wd=1e+30, seed=0"] == found["wd=1e+30, seed=1"] == ("diverged", "0.0000")
+    assert "1 finished, 2 diverged, 1 failed of 4 jobs" in out
+    log = Path(found["wd=0.1, seed=1"][1].rpartition("log: ")[2])
+    assert "Traceback" in log.read_text()
+    assert str(blocked) in found["wd=0.1, seed=1"][1]
+    blocked.unlink()
+    status, out, err = sweep("epochs=1", "wd=0.1,1e30", "seed=0,1")
+    assert (status, err) == (0, "")
+    assert [outcome for outcome, _ in table_of(out).values()] == ["skipped", "finished", "skipped", "skipped"]
+
+
+def test_an_error_of_any_kind_is_an_outcome(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "Tried to allocate 2 GiB. " * 10_000
+
+    def no_memory(*arguments, **keywords):
+        raise torch.OutOfMemoryError(f"CUDA out of memory. {long}\nSecond line")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RUN, "describe", no_memory)
+        outcome = run_job(tiny(), Path("log"), error_message)
+    assert (outcome.status, outcome.objective) == ("failed", None)
+    assert outcome.reason == f"OutOfMemoryError: CUDA out of memory. {long}"[:500] + "..."
+    assert "Second line" in Path("log").read_text()
+    with monkeypatch.context() as patched:
+        long = ""
+        patched.setattr(RUN, "describe", no_memory)
+        assert run_job(tiny(), Path("log"), error_message).reason == "OutOfMemoryError: CUDA out of memory. "
+    assert run_job(tiny(), Path("log"), error_message).status == "finished"
+
+
+def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the job is started again with the same overrides: it was killed, or put back into the queue."""
+    forced = tiny("epochs=1", "force=true")
+    run(tiny("epochs=1"))
+    folder = SweepFolder.open("default")
+    os.environ.pop(SweepFolder.VARIABLE)
+    original = RUN.fit
+
+    def kill(*arguments):
+        original(*arguments)
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RUN, "fit", kill)
+        assert run_job(forced, folder.log(0), error_message).status == "failed"
+    assert not run_folder(forced).summary.exists()  # of the run before
+    assert run_job(forced, folder.log(0), error_message).status == "finished"
+    earlier = json.loads(run_folder(forced).manifest.read_text())["earlier"]
+    assert len(earlier) == 1  # has gone on from the checkpoint
+    assert run_job(forced, folder.log(1), error_message).status == "skipped"  # an equal job
+    other = SweepFolder.open("default")
+    os.environ.pop(SweepFolder.VARIABLE)
+    assert run_job(forced, other.log(0), error_message).status == "finished"
+    assert "earlier" not in json.loads(run_folder(forced).manifest.read_text())
+
+
+@dataclass
+class Others(Processes):
+    """Processes that do this instead of training."""
+
+    act: Callable[[Connection], None]
+
+    def __post_init__(self) -> None:
+        super().__init__(self.act, JobResources(1, 1), retries=0)
+
+    def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
+        context = get_context("fork")
+        ours, theirs = context.Pipe(duplex=False)
+        job.handle = ForkedJob(context.Process(target=self.train, args=(theirs,)), ours)
+        job.handle.process.start()
+        theirs.close()
+
+
+def send_half(report: Connection) -> None:
+    """The length of 1,000 bytes to come, and two of them."""
+    os.write(report.fileno(), (1000).to_bytes(4, "big") + b"{}")
+
+
+def send_a_number(report: Connection) -> None:
+    report.send(3)
+    sys.exit(1)
+
+
+def send_another_thing_and_die(report: Connection) -> None:
+    report.send({"state": "finished"})
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def send_an_outcome(report: Connection) -> None:
+    report.send({"status": "finished", "objective": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (send_half, "ended with exit status 0 and without a word"),
+        (send_a_number, "ended with exit status 1 and without a word"),
+        (send_another_thing_and_die, "killed by signal 9 (SIGKILL; the system does that when"),
+    ],
+)
+def test_what_a_process_says_and_cannot_be_read_is_not_a_word(act: Callable[[Connection], None], reason: str) -> None:
+    folder = SweepFolder.open("some")
+    os.environ.pop(SweepFolder.VARIABLE)
+    (job,) = run_jobs([Job(0, "", [], tiny())], folder, Others(act), lambda: None)
+    assert job.outcome is not None
+    assert job.outcome.status == "failed"
+    assert job.outcome.reason.startswith(reason)
+
+
+def test_an_interrupted_sweep_keeps_what_was_said_before(capsys: pytest.CaptureFixture[str]) -> None:
+    """Between two looks at it, or while it was asked to end."""
+    folder = SweepFolder.open("some")
+    os.environ.pop(SweepFolder.VARIABLE)
+    job = Job(0, "wd=0.1", [], tiny())
+    engine = Others(send_an_outcome)
+    engine.ended = lambda job: False  # type: ignore[method-assign]
+
+    def interrupt() -> None:
+        job.handle.process.join()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([job], folder, engine, interrupt)
+    outcomes = collect(folder, {0: "wd=0.1", 1: "wd=0.2"}, Outcome("interrupted"))
+    assert table_lines(outcomes, {}, "final_val_acc")[1:] == [
+        "0    wd=0.1  finished     0.5000",
+        "1            interrupted  -",
+        "1 finished, 1 interrupted of 2 jobs",
+    ]
+
+
+def test_the_launcher_returns_the_objectives_and_starts_nothing_for_what_is_finished(
+    sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [run(tiny("epochs=1", "wd=0.1"))["final_val_acc"], 0.0]
+    run(tiny("epochs=1", "wd=1e30"))
+    returned: list[float] = []
+    original = launch.launch
+
+    def listen(*arguments):
+        returns = original(*arguments)
+        returned.extend(done.return_value for done in returns)
+        return returns
+
+    monkeypatch.setattr(launch, "launch", listen)
+    status, out, err = sweep("epochs=1", "wd=0.1,1e30", *PROCESSES)
+    assert (status, err, returned) == (0, "", expected)
+    assert [text for _, text in table_of(out).values()][1] == "0.0000         already diverged"
+    assert "2 skipped of 2 jobs" in out
+    assert not list(Path("outputs").rglob("job-*.log"))
+
+
+def test_the_table_counts_and_what_left_nothing_is_not_forgotten() -> None:
+    folder = SweepFolder.open("some")
+    os.environ.pop(SweepFolder.VARIABLE)
+    folder.record(0, Outcome("finished", 0.91234))
+    SweepFolder(folder.path).record(2, Outcome("skipped", 0.5, "already finished"))  # another process
+    wanted = {0: "wd=0.1", 1: "wd=0.2", 2: "wd=0.3"}
+    outcomes = collect(folder, wanted, Outcome("failed", reason="died"))
+    assert table_lines(outcomes, wanted, "final_val_acc") == [
+        "job          outcome   final_val_acc",
+        "0    wd=0.1  finished  0.9123",
+        "1    wd=0.2  failed    -              died",
+        "2    wd=0.3  skipped   0.5000         already finished",
+        "1 finished, 1 failed, 1 skipped of 3 jobs",
+    ]
+    assert exit_status(outcomes) == 1
+    assert exit_status(collect(folder, {0: "", 2: ""}, Outcome("failed", reason="died"))) == 0
+    assert collect(folder, wanted, Outcome("interrupted"))[1].status == "interrupted"
+
+
+def test_a_launcher_that_cannot_start_is_one_line_in_the_table(sweep) -> None:
+    status, out, err = sweep("epochs=1", "wd=0.1,0.2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
+    assert status != 0
+    assert "n_jobs == 0" in out
+    assert "2 failed of 2 jobs" in out
+    assert "Traceback" not in err
+
+
+def test_labels_are_what_tells_the_jobs_apart() -> None:
+    assert job_labels([["a=1", "b=1", "c=3"], ["a=1", "b=2", "c=3"]]) == ["b=1", "b=2"]
+    assert job_labels([["a=1"]]) == [""]
+
+
+def test_the_machine_is_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    config = tiny("trainer=cpu")
+    assert resources_per_job([config], None, 1) == JobResources(16, 1)
+    assert resources_per_job([config], 3, 1) == JobResources(3, 5)
+    assert resources_per_job([config], 40, 1) == JobResources(40, 1)
+    four = resources_per_job([config], 4, 1)
+    assert four.environment(3) == {"OMP_NUM_THREADS": "4"}
+    assert four.environment(3, threads=2) == {"OMP_NUM_THREADS": "2"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert four.environment(0) == {"OMP_NUM_THREADS": "7"}
+
+
+def test_gpus_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for listed, names in (("", ["0", "1"]), ("3,5", ["3", "5"]), ("GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+        divided = resources_per_job([tiny()], None, 2)
+        assert (divided.jobs, divided.threads) == (4, 4)
+        assert [divided.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == names * 2
+    assert resources_per_job([tiny("trainer=cpu")], None, 2) == JobResources(16, 1)
+
+
+def test_values_of_the_launcher_are_refused_by_name() -> None:
+    check_launcher({"jobs": None, "runs_per_device": 1, "retries": 0})
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.runs_per_device \(=0\)"):
+        check_launcher({"jobs": 2, "runs_per_device": 0, "retries": 1})
+
+
+def jobs_with_files() -> list[Job]:
+    """Two jobs of ten epochs each, of which the first has done three."""
+    jobs = [Job(number, f"wd=0.{number}", [], tiny("epochs=10", f"wd=0.{number}")) for number in (1, 2)]
+    write_rows(jobs[0].run.metrics, metrics_rows(3))
+    return jobs
+
+
+def metrics_rows(epochs: int) -> list[dict[str, float]]:
+    """The first epoch takes 11 seconds, and each other 9."""
+    return [
+        {"epoch": epoch, "val/acc": epoch / 10, "time/epoch": 11 if epoch == 1 else 9} for epoch in range(1, epochs + 1)
+    ]
+
+
+def test_the_display_says_what_is_done_running_and_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    jobs = jobs_with_files()
+    jobs[0].run.metrics.unlink()
+    show = Display(jobs, "auto")
+    jobs[0].handle = object()
+    for _ in range(300):  # half a minute in which nothing happens after the first look
+        now[0] += 0.1
+        show()
+    head = "sweep: 0 of 2 done, 1 running, 1 left, time left"
+    assert capsys.readouterr().out == f"{head} ?; wd=0.1: epoch 0/10\n"
+    write_rows(jobs[0].run.metrics, metrics_rows(4))
+    now[0] += 2.0
+    show()
+    assert capsys.readouterr().out == f"{head} 0:02:32; wd=0.1: epoch 4/10 val_acc 0.4000\n"  # 6 and 10 of 9.5 s
+    jobs[1].handle = object()
+    write_rows(jobs[1].run.metrics, metrics_rows(4))
+    now[0] += 11.0
+    show()
+    assert " 2 running, 0 left, time left 0:00:57; " in capsys.readouterr().out  # 6 of each, two at once
+    jobs[1].handle = None
+    jobs[1].run.metrics.unlink()
+    jobs[0].handle, jobs[0].outcome = None, Outcome("finished", 0.9)
+    now[0] += 9.0
+    show()
+    assert capsys.readouterr().out == ""  # not yet
+    now[0] += 2.0
+    show()
+    assert capsys.readouterr().out.startswith("sweep: 1 of 2 done, 0 running, 1 left, time left ")
+
+
+def test_the_display_on_a_terminal_is_one_that_stays_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = jobs_with_files()
+    jobs[0].handle = object()
+    with Path("screen").open("w") as screen:
+        monkeypatch.setattr(
+            display, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100, highlight=False)
+        )
+        with Display(jobs, "bar") as show:
+            show.look()
+            show.look()
+    shown = Path("screen").read_text()
+    assert "wd=0.1: epoch 3/10 val_acc 0.3000" in shown
+    assert "\x1b[1A" in shown  # goes up to write over itself
+
+
+def mischief() -> None:
+    """What a careless library may do to a process."""
+    torch.manual_seed(99)
+    np.random.seed(99)
+    random.seed(99)
+    torch.set_num_threads(2)
+    torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    torch.backends.cudnn.benchmark = True
+    torch.set_grad_enabled(False)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning").setLevel(logging.DEBUG)
+    logging.getLogger().addHandler(logging.NullHandler())
+    logging.disable(logging.CRITICAL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def state() -> list[object]:
+    """What mischief changes."""
+    return [
+        *(torch.initial_seed(), torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()),
+        *(torch.get_float32_matmul_precision(), torch.backends.mkldnn.conv.fp32_precision),
+        *(torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled(), list(warnings.filters)),
+        *(np.random.get_state()[1].tolist(), random.getstate(), logging.getLogger("lightning").level),
+        *(list(logging.getLogger().handlers), logging.root.manager.disable, signal.getsignal(signal.SIGINT)),
+    ]
+
+
+def test_what_happens_inside_stays_inside() -> None:
+    with preserve_process_state():
+        torch.backends.cudnn.benchmark = False  # a Trainer of another test has turned it on
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has turned it off
+        before = state()
+        with preserve_process_state(threads=2):
+            assert torch.get_num_threads() == 2
+        with preserve_process_state():
+            mischief()
+            inside = state()
+        assert all(a != b for a, b in zip(before, inside, strict=True))
+        assert state() == before
+
+
+@pytest.mark.filterwarnings("ignore:.*TF32 behavior")
+def test_a_precision_of_torchs_new_flags_is_kept() -> None:
+    """torch.get_float32_matmul_precision() refuses to answer then."""
+    with preserve_process_state():
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+        with preserve_process_state():
+            torch.backends.cuda.matmul.fp32_precision = "ieee"
+            torch.backends.cudnn.conv.fp32_precision = "ieee"
+        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_what_an_error_leaves_stays_inside() -> None:
+    def fail() -> None:
+        with preserve_process_state():
+            mischief()
+            raise KeyError
+
+    before = state()
+    with pytest.raises(KeyError):
+        fail()
+    assert state() == before
+
+
+def test_a_run_alone_equals_the_third_of_a_sweep_to_the_bit(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone: in a fresh process. In the sweep: after a run that diverges and another, with mischief in each."""
+    common = ("epochs=2", "recalibrate_bn=true", "averaging=ema", "model.norm=batch")
+    alone = train(*common, "study=alone", "threads=1", "lr=1e-3")
+    assert alone.returncode == 0, alone.stderr
+    original = RUN.conclude
+
+    def conclude(*arguments):
+        summary = original(*arguments)
+        mischief()
+        return summary
+
+    monkeypatch.setattr(RUN, "conclude", conclude)
+    status, out, _ = sweep(*common, "study=sweep", "threads=1", "lr=1e30,1e-2,1e-3")
+    assert status == 0
+    assert [outcome for outcome, _ in table_of(out).values()] == ["diverged", "finished", "finished"]
+    runs = [run_folder(compose(*TINY, *common, f"study={name}", "threads=1", "lr=1e-3")) for name in ("alone", "sweep")]
+    assert_equal(*runs)
+
+
+def assert_equal(one: RunFolder, other: RunFolder) -> None:
+    """metrics.csv but for the times, and the weights, to the bit."""
+    assert one.path != other.path
+    rows = [deterministic(read_rows(folder.metrics)) for folder in (one, other)]
+    assert rows[0]
+    assert rows[0] == rows[1]
+    weights = [read_checkpoint(folder.last)["state_dict"] for folder in (one, other)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.slow
+def test_joblib_trains_two_at_once_and_reports_in_the_same_table(sweep) -> None:
+    blocked = block(tiny("epochs=1", "wd=0.2"))
+    status, out, _ = sweep("epochs=1", "wd=0.1,0.2,0.3", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert status == 1
+    found = table_of(out)
+    assert [outcome for outcome, _ in found.values()] == ["finished", "failed", "finished"]
+    assert str(blocked) in found["wd=0.2"][1]
+    assert len(list(Path("outputs").rglob("summary.json"))) == 2
+
+
+@pytest.mark.slow
+def test_the_processes_launcher_reports_what_fails_diverges_and_is_twice_there(sweep) -> None:
+    block(tiny("epochs=1", "wd=0.1", "seed=1"))
+    status, out, err = sweep("epochs=1", "wd=0.1,1e30,0.1", "seed=0,1", *PROCESSES)
+    assert status == 1
+    assert "1 finished, 2 diverged, 2 failed, 1 skipped of 6 jobs" in out
+    assert err.count("\n") == 2
+    outcomes = [json.loads(path.read_text()) for path in sorted(Path("outputs").rglob("job-*.json"))]
+    assert [outcome["status"] for outcome in outcomes] == [
+        *("finished", "failed", "diverged", "diverged", "skipped", "failed")
+    ]
+    assert all("Traceback" in Path(o["log"]).read_text() for o in outcomes if o["status"] == "failed")

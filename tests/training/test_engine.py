@@ -1,0 +1,245 @@
+"""The engines against each other, and the updates with tensors against torch's optimizers."""
+
+import math
+from copy import deepcopy
+
+import pytest
+import torch
+from test_run import deterministic
+from torch import Tensor
+
+from conftest import TINY, tiny
+from resnetlab import Config, compose, run
+from resnetlab.config.identity import run_folder
+from resnetlab.config.schema import Config as AnyConfig
+from resnetlab.errors import ConfigError
+from resnetlab.optim.optimizers import OPTIMIZERS, make_capturable, make_eager, set_lr_momentum
+from resnetlab.optim.schedules import SCHEDULES
+from resnetlab.runs.files import read_rows
+from resnetlab.training.engine import NO_STEP, CudaGraphRunner, select_engine
+from resnetlab.training.engine.cuda_graph import snapshot
+from rig import CYCLING, HUNDRED, Rig, read_values
+
+CPU = torch.device("cpu")
+CAPTURABLE = [name for name, kind in OPTIMIZERS.items() if kind.capturable]
+
+
+def losses(config: Config, engine: str) -> list[float]:
+    """Of every step of a run, without Lightning. engine: as of Rig."""
+    rig = Rig(config, "cpu", engine)
+    found = rig.train(rig.lab.span.steps)
+    assert int(rig.step.first_bad) == NO_STEP
+    return found
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_steps_in_chunks_are_the_same_steps(chunk: int) -> None:
+    """To the bit, 40 steps with dropout, 1cycle, EMA and both decays."""
+    more = ("batch_size=8", "epochs=5", *CYCLING, "model=resnet56v1_concat", "model.depth=8")
+    one, many = tiny(*more, "study=one"), tiny(*more, "study=many", f"trainer.chunk={chunk}")
+    assert run(one)["status"] == run(many)["status"] == "finished"
+    rows = [deterministic(read_rows(run_folder(config).metrics)) for config in (one, many)]
+    assert len(rows[0]) == 5
+    assert rows[0] == rows[1]
+
+
+def test_the_chunk_and_the_engine_are_not_part_of_what_a_run_is() -> None:
+    assert run_folder(tiny("trainer.chunk=7", "engine=compile")).path == run_folder(tiny()).path
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_step_that_reads_its_own_time_equals_the_plain_one(optimizer: str) -> None:
+    """What a graph replays, over 104 steps of 1cycle with its momentum, against lr and momentum set from outside.
+
+    The optimizers' formulas are torch's in another order, and rounding grows in a network that learns: the first
+    steps agree to 1e-5, the last to a few per cent of a loss of about 1.
+    """
+    config = tiny(*HUNDRED, *CYCLING, f"optimizer={optimizer}")
+    plain, timed = losses(config, "eager"), losses(config, "timed")
+    assert len(plain) == 104
+    assert timed[:10] == pytest.approx(plain[:10], rel=1e-5)
+    assert timed == pytest.approx(plain, rel=0.05)
+
+
+def test_a_graph_reads_the_lr_and_momentum_of_the_table() -> None:
+    rig = Rig(tiny(*HUNDRED, *CYCLING), "cpu", "timed")
+    assert read_values(rig, 24) == pytest.approx(rig.lab.timetable[:24], rel=1e-6)  # float32
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_constant_momentum_that_is_the_schedules_own_is_the_graphs(optimizer: str) -> None:
+    """Not the one that the optimizer was built with."""
+    momenta = ("schedule.lowest_momentum=0.5", "schedule.highest_momentum=0.5")
+    config = tiny("batch_size=8", "epochs=3", "schedule=one_cycle", f"optimizer={optimizer}", *momenta)
+    rig = Rig(config, "cpu", "timed")
+    assert set(read_values(rig, 24)[:, 1]) == {0.5}
+    assert losses(config, "timed")[:10] == pytest.approx(losses(config, "eager")[:10], rel=1e-5)
+
+
+def test_what_does_not_change_the_momentum_keeps_torchs_kernel() -> None:
+    """With a constant momentum only lr is a tensor, of float32, and torch's fused kernel takes it."""
+    config = tiny("batch_size=8", "epochs=3", "schedule=constant", "lr=0.0009765625")  # 2^-10: the same in float32
+    assert losses(config, "eager") == losses(config, "timed")
+
+
+@pytest.mark.slow
+def test_a_compiled_step_equals_the_plain_one() -> None:
+    """Other kernels, so other rounding: as above."""
+    config = tiny(*HUNDRED, *CYCLING)
+    plain, compiled = losses(config, "eager"), losses(config, "compile")
+    assert compiled[:10] == pytest.approx(plain[:10], rel=1e-4)
+    assert compiled == pytest.approx(plain, rel=0.05)
+
+
+def test_the_state_is_as_it_was_after_the_warm_up() -> None:
+    rig = Rig(tiny(*HUNDRED, *CYCLING), "cpu", "timed", scale=1024.0)
+    assert isinstance(rig.engine, CudaGraphRunner)
+    rig.step.begin(1, 0)
+    before = rig.state()
+    restore = snapshot(rig.engine.state())
+    rig.engine.timed_step(8)
+    after = rig.state()
+    changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
+    assert changed >= {key for key in before if key.startswith(("model.", "optimizer/", "place", "clock", "sums"))}
+    restore()
+    left = {key for key, value in rig.state().items() if not torch.equal(value, before[key])}
+    assert left == {"scaler/_growth_tracker"}  # which has a state_dict of its own
+
+
+# --- the updates
+
+
+def twins(name: str, decay: str, **keys: object) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
+    """Two equal optimizers over two equal pairs of tensors, one in channels_last; the second of tensors."""
+    made = []
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(1)
+        model = torch.nn.Module()
+        kernel = torch.randn(4, 3, 3, 3, generator=generator).to(memory_format=torch.channels_last)
+        model.kernel, model.bias = torch.nn.Parameter(kernel), torch.nn.Parameter(torch.randn(4, generator=generator))
+        config = compose(*TINY, f"optimizer={name}", f"regularization={decay}", *(f"{k}={v}" for k, v in keys.items()))
+        made.append(
+            config.optimizer.build(model, lr=0.1, momentum=0.9, wd=config.wd, regularization=config.regularization)
+        )
+    make_capturable(made[1], CPU, cycles_momentum=True)
+    return made[0], made[1]
+
+
+def tensors(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def step_both(pair: tuple[torch.optim.Optimizer, torch.optim.Optimizer], k: int) -> None:
+    generator = torch.Generator().manual_seed(100 + k)
+    gradients = [torch.randn(p.shape, generator=generator) for p in tensors(pair[0])]
+    for optimizer in pair:
+        lr, momentum = 0.1 / (1 + k), 0.95 - 0.1 * math.sin(k)
+        set_lr_momentum(optimizer, *((lr, momentum) if optimizer is pair[0] else map(torch.tensor, (lr, momentum))))
+        for p, gradient in zip(tensors(optimizer), gradients, strict=True):
+            p.grad = (
+                gradient.clone(memory_format=torch.preserve_format)
+                .to(p.device)
+                .contiguous(memory_format=torch.channels_last if p.ndim == 4 else torch.contiguous_format)
+            )
+        optimizer.step()
+
+
+@pytest.mark.parametrize("decay", ["none", "weight_decay", "coupled"])
+@pytest.mark.parametrize(
+    ("name", "keys"), [*((name, {}) for name in CAPTURABLE), ("sgd", {"optimizer.nesterov": "true"})]
+)
+def test_updates_with_tensors_are_torchs(name: str, keys: dict[str, str], decay: str) -> None:
+    """30 steps, lr and momentum another at each, weights of size 1. The same formulas in another order, and lr, beta1
+    and the bias corrections in float32: Adam's weights differ by up to 3e-6."""
+    pair = twins(name, decay, **keys)
+    for k in range(30):
+        step_both(pair, k)
+    for a, b in zip(tensors(pair[0]), tensors(pair[1]), strict=True):
+        torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
+        assert not torch.equal(a, torch.zeros_like(a))
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_step_that_the_scaler_skips_changes_nothing(name: str, steps: int) -> None:
+    """Nor the very first, which the scaler's initial scale lets overflow."""
+    _, optimizer = twins(name, "weight_decay")
+    for k in range(steps):
+        step_both((optimizer, optimizer), k)
+    held = [*tensors(optimizer), *(v for s in optimizer.state.values() for v in s.values())]
+    before = [tensor.detach().clone() for tensor in held]
+    for p, bad in zip(tensors(optimizer), (math.inf, math.nan), strict=True):
+        p.grad = torch.full_like(p, bad)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(2.0), torch.tensor(1.0)  # type: ignore[attr-defined]
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, held, strict=True))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_scalers_factor_is_taken_out(name: str) -> None:
+    pair = twins(name, "weight_decay")
+    make_capturable(pair[0], CPU, cycles_momentum=True)
+    for optimizer, scale in zip(pair, (1.0, 1024.0), strict=True):  # a power of two: exact
+        for p in tensors(optimizer):
+            p.grad = torch.full_like(p, 0.25 * scale)
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(scale), torch.tensor(0.0)  # type: ignore[attr-defined]
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(tensors(pair[0]), tensors(pair[1]), strict=True))
+
+
+def test_a_checkpoint_of_one_engine_is_taken_up_by_another() -> None:
+    """lr and momentum as tensors, as a captured run saves them, become numbers again; the state is the same."""
+    pair = twins("adamw", "weight_decay")
+    for k in range(3):
+        step_both(pair, k)
+    pair[0].load_state_dict(deepcopy(pair[1].state_dict()))
+    make_eager(pair[0])
+    assert all(isinstance(group["lr"], float) for group in pair[0].param_groups)
+    assert all(isinstance(beta, float) for group in pair[0].param_groups for beta in group["betas"])
+    step_both(pair, 3)
+    for a, b in zip(tensors(pair[0]), tensors(pair[1]), strict=True):
+        torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
+
+
+# --- the choice
+
+
+def chosen(*overrides: str, device: str = "cuda", devices: int = 1) -> tuple[str, str | None]:
+    config: AnyConfig = compose(*TINY, *overrides)
+    return select_engine(config.engine, torch.device(device), devices, config.optimizer, config.schedule)
+
+
+def test_the_engine_is_the_one_that_fits() -> None:
+    assert chosen() == ("graph", None)
+    assert chosen(device="cpu") == ("eager", None)
+    assert chosen("engine=eager") == ("eager", None)
+    assert chosen("engine=compile", device="cpu") == ("compile", None)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "device", "devices", "reason"),
+    [
+        (["engine=graph"], "cpu", 1, "needs a CUDA device"),
+        (["engine=graph"], "cuda", 2, "several devices"),
+        (["optimizer=muon"], "cuda", 1, "torch's muon"),
+        (["optimizer=radam"], "cuda", 1, "torch's radam"),
+        (["optimizer.fused=false"], "cuda", 1, "optimizer.fused=false"),
+        (["schedule=reduce_on_plateau"], "cuda", 1, "schedule=reduce_on_plateau"),
+    ],
+)
+def test_what_does_not_fit_is_run_eagerly_and_said(
+    overrides: list[str], device: str, devices: int, reason: str
+) -> None:
+    name, remark = chosen(*overrides, device=device, devices=devices)
+    assert name == "eager"
+    assert remark is not None
+    assert reason in remark
+
+
+def test_what_has_a_state_of_its_own_is_known() -> None:
+    assert {name for name, kind in SCHEDULES.items() if kind.stateful} == {"reduce_on_plateau"}
+
+
+def test_an_engine_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"engine \(=jit\) must be one of auto, eager, compile, graph"):
+        tiny("engine=jit")

@@ -1,0 +1,388 @@
+"""One run: its files, its end, its resumption within a process, and what it leaves alone."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from conftest import tiny
+from resnetlab import LabError, build, run
+from resnetlab.config.identity import run_folder
+from resnetlab.runs.files import read_rows
+from resnetlab.runs.layout import RunFolder
+from resnetlab.training.callbacks.checkpoints import read_checkpoint, resume_point
+from resnetlab.training.evaluate import evaluate_checkpoint
+from resnetlab.training.result import objective
+from resnetlab.training.run import run_lock
+
+CONTRACT = {
+    "status", "study", "seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "shift", "epoch_to_0.92",
+    "val_acc_at_0.92", "best_epoch", "best_val_acc", "final_val_acc", "final_train_loss", "final_train_ce",
+    "final_val_loss", "final_val_ce", "val_loss_fluctuation", "improvements", "seconds_per_epoch",
+    "images_per_second", "energy_wh", "power_w", "gpu_load", "parameters",
+}  # fmt: skip
+
+
+def deterministic(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The columns that may not differ between equal runs."""
+    return [{k: v for k, v in row.items() if not k.startswith(("time/", "power/"))} for row in rows]
+
+
+def test_a_run_writes_the_files_of_the_contract() -> None:
+    config = tiny()
+    summary = run(config)
+    folder = run_folder(config)
+    names = {path.name for path in folder.path.iterdir()}
+    assert {"config.yaml", "metrics.csv", "summary.json", "manifest.json", "curves.png", "checkpoints"} <= names
+    assert {path.name for path in folder.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt", "last.prev.ckpt"}
+    assert json.loads(folder.summary.read_text()) == summary
+    assert set(summary) >= CONTRACT
+    assert (summary["status"], summary["energy_wh"]) == ("finished", None)
+    rows = read_rows(folder.metrics)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert list(rows[0])[:9] == [
+        "epoch", "lr", "momentum", "train/loss", "train/ce", "train/acc", "val/loss", "val/ce", "val/acc"
+    ]  # fmt: skip
+    manifest = json.loads(folder.manifest.read_text())
+    assert manifest["precision"] == "32-true"
+    assert manifest["threads"] == 1
+    assert sum(group["parameters"] for group in manifest["optimizer_groups"]) == summary["parameters"]
+
+
+def test_the_lr_column_is_the_plan() -> None:
+    """Main experiment stretched from 60 epochs to three: the lr of epochs 1, 2, 3 is f(0), f(20), f(40)."""
+    config = tiny("schedule.stretch=true")
+    run(config)
+    rows = read_rows(run_folder(config).metrics)
+    assert [row["lr"] for row in rows] == pytest.approx([8e-4, 8e-4, 8e-5], rel=1e-12)
+
+
+def test_an_allocation_of_a_cluster_for_more_tasks_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would refuse devices=1 in an allocation for two tasks, of which only one may be ours."""
+    for key, value in {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train"}.items():
+        monkeypatch.setenv(key, value)
+    assert run(tiny("epochs=1"))["status"] == "finished"
+
+
+def test_what_is_applied_at_every_step_is_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1cycle over three epochs of two steps: lr and beta1 of the optimizer at each step against torch's OneCycleLR."""
+    from resnetlab.training.engine.step import TrainStep
+
+    applied = []
+    original = TrainStep.__call__
+
+    def spy(self: TrainStep, images: int) -> None:
+        group = self.optimizer.optimizer.param_groups[0]
+        applied.append((group["lr"], group["betas"][0]))
+        original(self, images)
+
+    monkeypatch.setattr(TrainStep, "__call__", spy)
+    run(tiny("schedule=one_cycle", "lr=1e-3"))
+    twin = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(twin, max_lr=1e-3, total_steps=6)
+    expected = []
+    for step in range(6):
+        expected.append((twin.param_groups[0]["lr"], twin.param_groups[0]["betas"][0]))
+        twin.step()
+        if step < 5:  # torch refuses to step past the end
+            scheduler.step()
+    assert applied == [pytest.approx(pair, rel=1e-9) for pair in expected]
+
+
+def test_the_same_seed_is_the_same_run_and_another_seed_is_another() -> None:
+    def rows(*overrides: str) -> list[dict[str, float]]:
+        run(tiny(*overrides))
+        return deterministic(read_rows(run_folder(tiny(*overrides)).metrics))
+
+    assert rows("study=a") == rows("study=b")
+    assert rows("study=a") != rows("study=a", "seed=1")
+
+
+def test_a_run_leaves_the_global_generator_and_threads_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(tiny("epochs=1", "threads=2"))
+    assert torch.get_num_threads() == 1
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_what_is_finished_is_not_trained_again_unless_forced(capsys: pytest.CaptureFixture[str]) -> None:
+    first = run(tiny())
+    stamp = run_folder(tiny()).metrics.stat().st_mtime_ns
+    assert run(tiny("trainer.progress=lines")) == first
+    assert "already finished" in capsys.readouterr().out
+    assert run_folder(tiny()).metrics.stat().st_mtime_ns == stamp
+    run(tiny("force=true"))
+    assert run_folder(tiny()).metrics.stat().st_mtime_ns > stamp
+
+
+def test_a_run_that_another_process_trains_is_refused_and_left_alone() -> None:
+    config = tiny("epochs=1")
+    folder = run_folder(config)
+    with run_lock(folder):
+        with pytest.raises(LabError, match="another process"):
+            run(config)
+        assert [path.name for path in folder.path.iterdir()] == [".lock"]
+    assert run(config)["status"] == "finished"
+
+
+def test_thresholds_are_read_off_a_finished_run_without_training() -> None:
+    run(tiny())
+    rows = read_rows(run_folder(tiny()).metrics)
+    summary = run(tiny("thresholds=[0.0001,0.999]"))
+    assert summary["epoch_to_0.0001"] == next((r["epoch"] for r in rows if r["val/acc"] >= 0.0001), None)
+    assert summary["epoch_to_0.999"] is None
+
+
+def stop_after(config, epochs: int) -> None:
+    """Trains like run(), but ends as abruptly as an exception in the callbacks after `epochs` epochs can."""
+    import lightning as L
+
+    class Stop(L.Callback):
+        def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            if trainer.current_epoch == epochs:
+                raise RuntimeError("pulled the plug")
+
+    module, data, trainer = build(config)
+    trainer.callbacks.append(Stop())  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match="plug"):
+        trainer.fit(module, datamodule=data)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("optimizer=sgd", "schedule=one_cycle", "regularization=l2_weight_decay"),
+        ("optimizer=muon", "schedule=cyclic"),
+        ("optimizer=radam", "schedule=reduce_on_plateau", "schedule.patience=0"),
+        ("optimizer=nadam", "model.norm=group", "data.translate=pad_crop", "regularization.label_smoothing=0.1"),
+    ],
+)
+def test_an_interrupted_run_ends_like_an_undisturbed_one(overrides: tuple[str, ...]) -> None:
+    whole, broken = tiny("study=whole", *overrides), tiny("study=broken", *overrides)
+    run(whole)
+    stop_after(broken, epochs=2)
+    assert not run_folder(broken).summary.exists()
+    run(broken)
+    assert deterministic(read_rows(run_folder(whole).metrics)) == deterministic(read_rows(run_folder(broken).metrics))
+    weights = [read_checkpoint(run_folder(config).last)["state_dict"] for config in (whole, broken)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    whole, broken = tiny("study=whole"), tiny("study=broken", "trainer.progress=lines")
+    run(whole)
+    stop_after(broken, epochs=2)
+    folder = run_folder(broken)
+    folder.last.write_bytes(folder.last.read_bytes()[:1000])
+    leftover = folder.last.with_name("last.ckptx1y2.part")  # of a kill in the middle of writing
+    leftover.write_bytes(b"half a checkpoint")
+    capsys.readouterr()
+    run(broken)
+    assert not leftover.exists()
+    said = capsys.readouterr().out
+    assert "last.ckpt cannot be used" in said
+    assert "resuming after epoch 1 from" in said
+    assert read_checkpoint(folder.previous)["epoch"] == 1  # a good one again, not the damaged one
+    assert deterministic(read_rows(run_folder(whole).metrics)) == deterministic(read_rows(folder.metrics))
+
+
+def test_a_run_resumed_under_other_conditions_says_so_and_keeps_the_earlier_manifest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tiny("trainer.progress=lines")
+    run(config)
+    folder = run_folder(config)
+    folder.summary.unlink()
+    manifest = json.loads(folder.manifest.read_text())
+    folder.manifest.write_text(json.dumps({**manifest, "threads": 7}))
+    capsys.readouterr()
+    run(config)
+    assert "threads 7 -> 1" in capsys.readouterr().out
+    assert json.loads(folder.manifest.read_text())["earlier"] == [{**manifest, "threads": 7}]
+
+
+def test_with_no_readable_checkpoint_a_run_starts_over_and_says_so(tmp_path: Path) -> None:
+    folder, config = RunFolder(tmp_path / "run"), tiny()
+    assert resume_point(folder, config) == (None, [])
+    folder.checkpoints.mkdir(parents=True)
+    folder.last.write_bytes(b"nothing")
+    path, remarks = resume_point(folder, config)
+    assert path is None
+    assert "starting from the beginning" in remarks[-1]
+
+
+def test_a_checkpoint_of_another_run_is_not_continued(capsys: pytest.CaptureFixture[str]) -> None:
+    mine, other = tiny("study=mine", "trainer.progress=lines"), tiny("lr=1e-3")
+    expected = run(tiny("study=whole"))
+    stop_after(mine, epochs=2)
+    run(other)
+    run_folder(mine).last.write_bytes(run_folder(other).last.read_bytes())
+    summary = run(mine)
+    assert "belongs to another run" in capsys.readouterr().out
+    assert summary["final_val_ce"] == expected["final_val_ce"]
+
+
+def test_a_damaged_file_of_a_finished_run_is_made_again(capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny("epochs=1", "trainer.progress=lines")
+    run(config)
+    folder = run_folder(config)
+    before = {path: path.read_text() for path in (folder.summary, folder.metrics)}
+    for path, text in [
+        (folder.summary, "[]"),
+        (folder.summary, '{"status": "finished"}'),
+        (folder.metrics, "epoch\n1\n"),
+    ]:
+        path.write_text(text)
+        capsys.readouterr()
+        run(config)
+        assert "is damaged; made again" in capsys.readouterr().out
+        assert {path: path.read_text() for path in before} == before
+
+
+def test_killed_between_the_last_epoch_and_the_summary() -> None:
+    whole, broken = tiny("study=whole"), tiny("study=broken")
+    first = run(whole)
+    run(broken)
+    run_folder(broken).summary.unlink()
+    second = run(broken)
+    assert first.keys() == second.keys()
+    assert {key for key in first if first[key] != second[key]} <= {"study", "seconds_per_epoch", "images_per_second"}
+
+
+def test_a_run_that_diverges_ends_in_order_and_keeps_its_rows() -> None:
+    """Plain SGD survives an epoch at a tiny lr, then jumps to 1e30: the loss overflows in epoch 2 or 3."""
+    config = tiny(
+        "optimizer=sgd", "regularization=l2", "schedule=piecewise_constant",
+        "schedule.milestones=[[1,1e-6],[2,1e30]]", "schedule.relative=false",
+    )  # fmt: skip
+    summary = run(config)
+    assert summary["status"] == "diverged"
+    assert summary["diverged_quantity"] in ("train/loss", "val/loss")
+    assert summary["diverged_epoch"] == 2
+    assert summary["diverged_step"] in (2, 3)
+    assert [row["epoch"] for row in read_rows(run_folder(config).metrics)] == [1]
+    assert objective(config, summary) == 0.0
+    assert run(config) == summary
+
+
+def test_a_run_that_diverges_at_once_is_finished_too() -> None:
+    """At lr 1e30 the second step's loss is not finite: no epoch is complete, and the same command trains no more."""
+    config = tiny("optimizer=sgd", "schedule=constant", "lr=1e30", "regularization=none")
+    summary = run(config)
+    assert (summary["status"], summary["diverged_epoch"], summary["epochs_trained"]) == ("diverged", 1, 0)
+    stamp = run_folder(config).manifest.stat().st_mtime_ns
+    assert run(config) == summary
+    assert run_folder(config).manifest.stat().st_mtime_ns == stamp
+
+
+def test_early_stopping_is_a_rule_about_the_rows() -> None:
+    """With lr 1e-12 the accuracy stays what it was in epoch 1 or soon after: patience 1 ends before epoch 9."""
+    config = tiny("epochs=9", "lr=1e-12", "trainer.patience=1", "model.norm=group")
+    summary = run(config)
+    assert summary["epochs_trained"] == summary["best_epoch"] + 1 < 9
+    run_folder(config).summary.unlink()
+    assert run(config)["epochs_trained"] == summary["epochs_trained"]
+
+
+def test_recalibration_leaves_the_run_as_it_is() -> None:
+    plain, twice = tiny("study=plain"), tiny("study=twice", "recalibrate_bn=true", "trainer.recalibration_images=32")
+    run(plain)
+    run(twice)
+    rows = [deterministic(read_rows(run_folder(config).metrics)) for config in (plain, twice)]
+    assert all({"val/acc_recal", "val/loss_recal", "val/ce_recal"} <= set(row) for row in rows[1])
+    assert [{k: row[k] for k in rows[0][0]} for row in rows[1]] == rows[0]
+    assert any(row["val/loss_recal"] != row["val/loss"] for row in rows[1])
+
+
+def test_reported_loss_is_cross_entropy_and_penalty() -> None:
+    """Keras' loss and val_loss include the penalty: with lr ~ 0 it is 1e-2 * sum(w^2) over kernels."""
+    config = tiny("regularization=l2", "l2=1e-2", "epochs=1", "lr=1e-12")
+    run(config)
+    (row,) = read_rows(run_folder(config).metrics)
+    module, _, _ = build(config)
+    penalty = 1e-2 * sum(
+        float((p.detach().double() ** 2).sum()) for n, p in module.model.named_parameters() if p.ndim == 4
+    )
+    # float32 sums of 300,000 squares: relative error below 1e-5
+    assert row["val/loss"] - row["val/ce"] == pytest.approx(penalty, rel=1e-5)
+    assert row["train/loss"] - row["train/ce"] == pytest.approx(penalty, rel=1e-5)
+
+
+def test_holdout_touches_the_test_set_once_at_the_end_and_official_has_none() -> None:
+    held = run(tiny("data.split=holdout", "study=held"))
+    assert 0 <= held["final_test_acc"] <= 1
+    assert 0 <= held["best_test_acc"] <= 1
+    assert run(tiny())["final_test_acc"] is None
+
+
+def test_the_result_is_said_with_where_everything_is(capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny("epochs=1", "trainer.progress=lines")
+    summary = run(config)
+    said = capsys.readouterr().out
+    assert f"final_val_acc {summary['final_val_acc']:.4g}" in said
+    for path in (run_folder(config).curves, run_folder(config).best):
+        assert str(path) in said
+        assert path.exists()
+
+
+def test_evaluate_reproduces_the_runs_own_figures() -> None:
+    config = tiny()
+    summary = run(config)
+    figures = evaluate_checkpoint(run_folder(config).last)
+    assert figures["epoch"] == 3
+    assert figures["acc"] == summary["final_val_acc"]
+    # the same batches through the same network: equal up to the rounding of another accumulation
+    assert figures["ce"] == pytest.approx(summary["final_val_ce"], rel=1e-6)
+    best = evaluate_checkpoint(run_folder(config).best)
+    assert (best["epoch"], best["acc"]) == (summary["best_epoch"], summary["best_val_acc"])
+
+
+def test_tensorboard_has_scalars_over_epochs_pictures_and_hparams() -> None:
+    config = tiny()
+    summary = run(config)
+    events = EventAccumulator(str(run_folder(config).path)).Reload()
+    scalars = events.Scalars("val/acc")
+    assert [point.step for point in scalars] == [1, 2, 3]
+    assert scalars[-1].value == pytest.approx(summary["final_val_acc"])
+    assert {"lr", "momentum", "train/ce", "hparam/final_val_acc"} <= set(events.Tags()["scalars"])
+    assert set(events.Tags()["images"]) == {"inputs/first batch, augmented", "confusion matrix, validation"}
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+def test_checkpoints_are_plain_data_and_hold_the_history() -> None:
+    config = tiny()
+    run(config)
+    checkpoint = torch.load(run_folder(config).last, weights_only=True)
+    rows = checkpoint["callbacks"]["Recorder"]["rows"]
+    assert len(rows) == 3
+    assert checkpoint["config"]["optimizer"]["name"] == "adamw"
+    assert checkpoint["global_step"] == 6
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert not any(key.startswith("_orig_mod") for key in checkpoint["state_dict"])
+
+
+@pytest.mark.parametrize("batch_size", [60, 32])
+def test_weight_norm_and_relative_update_are_those_of_the_checkpoints_weights(batch_size: int) -> None:
+    config = tiny(f"batch_size={batch_size}", "epochs=1", "schedule=constant", "optimizer=sgd", "momentum=0", "lr=0.1")
+    first = [p.detach().clone() for p in build(config)[0].model.parameters()]
+    run(config)
+    folder = run_folder(config)
+    row = read_rows(folder.metrics)[0]
+    content = read_checkpoint(folder.last)["state_dict"]
+    names = [f"model.{name}" for name, _ in build(config)[0].model.named_parameters()]
+    change = [content[name] - before for name, before in zip(names, first, strict=True)]
+    flat, moved, start = (
+        torch.cat([t.double().flatten() for t in ts]) for ts in ([content[n] for n in names], change, first)
+    )
+    assert row["weight_norm"] == pytest.approx(float(flat.norm()), rel=1e-5)  # sums of float32
+    whole = float(moved.norm() / start.norm())
+    if batch_size == 60:  # the epoch is one step
+        assert row["relative_update"] == pytest.approx(whole, rel=1e-4)  # differences of float32 numbers near 0.1
+    else:  # the last of two
+        assert 0 < row["relative_update"] < 2 * whole
