@@ -2,17 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence, Set
+from itertools import product
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import MissingConfigException
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from resnetlab.config.compose import parse
 from resnetlab.config.schema import GROUPS, Config, conf_dir
 from resnetlab.errors import ConfigError
-from resnetlab.sweeps.launchers import check_installed, check_launcher, launcher_of
 
 SEARCH = "hydra/sweeper=optuna"
 HYDRAS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")  # the keys of Hydra's own to set
@@ -85,7 +84,7 @@ def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Co
                 if override.is_sweep_override() and not override.is_discrete_sweep():
                     raise ConfigError(f"{override.input_line} is no list of values; {SEARCH} searches an interval")
             spelt = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in sweeps.items()])
-            batches = [job for batch in BasicSweeper.split_arguments([*spelt, *parsed], None) for job in batch]
+            batches = expand_sweep([*spelt, *parsed])
         else:
             require_multirun_flag(sweeps, {override.get_key_element() for override in parsed})
         nodes = [hydra.compose("config", overrides=batch, return_hydra_config=True) for batch in batches]
@@ -97,23 +96,27 @@ def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Co
     return list(zip(job_labels(batches), configs, strict=True))
 
 
-def hydra_settings(overrides: Sequence[str]) -> DictConfig:
-    """Hydra's own part of the configuration, as the sweeper and the launcher find it, with a launcher that can start.
+def expand_sweep(overrides: Sequence[Override]) -> list[list[str]]:
+    """The overrides of each job: all combinations, the last key fastest; a key given twice has its last values."""
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key, swept = override.get_key_element(), override.is_sweep_override()
+        texts = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+        values[key] = [f"{key}={text}" for text in texts]
+    return [list(job) for job in product(*values.values())]
 
-    Within hydra.initialize_config_dir. Raises ConfigError, or one of Hydra's errors.
+
+def hydra_settings(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's own part of the configuration, as its sweeper and launcher find it.
+
+    Call it within hydra.initialize_config_dir. Raises one of Hydra's errors.
     """
     chosen = [
         str(override.input_line)
         for override in OverridesParser.create().parse_overrides(list(overrides))
         if str(override.key_or_group).startswith(("experiment", "hydra")) and not override.is_sweep_override()
     ]
-    try:
-        settings = hydra.compose("config", overrides=chosen, return_hydra_config=True).hydra
-    except MissingConfigException as error:
-        check_installed(str(error.missing_cfg_file).removeprefix("hydra/launcher/"))
-        raise
-    check_installed(launcher_of(settings))
-    check_launcher(dict(settings.launcher))
+    settings: DictConfig = hydra.compose("config", overrides=chosen, return_hydra_config=True).hydra
     return settings
 
 

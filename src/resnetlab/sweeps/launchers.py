@@ -1,25 +1,137 @@
-"""The command line of train.py: what Hydra takes and what it does not, and the configurations of all its jobs."""
+"""Table of Hydra's launchers: the package that each needs, the bounds of its values, its number of jobs at once."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
+from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError
-from resnetlab.sweeps.resources import BOUNDS, cores
+from resnetlab.runs.sweep_records import SweepFolder
+from resnetlab.sweeps.resources import cores, gpus_per_job, resources_per_job
+from resnetlab.sweeps.submitit_results import tolerate_lost_jobs
+
+Values = Mapping[str, Any]
+MOST = 1024
 
 
-def is_search(settings: DictConfig) -> bool:
-    """Whether the jobs are made up by Optuna, as the command line or its preset chooses. settings: Hydra's own part."""
-    return str(settings.runtime.choices["hydra/sweeper"]) == "optuna"
+@dataclass(frozen=True)
+class Launcher:
+    """One launcher.
+
+    module, package: to import, and to install. bounds: least and most of its values. jobs_at_once: of its values and
+    the jobs' configurations; None where it is not known here. around: a context in which it runs. advice: ends the
+    message about an error of its own.
+    """
+
+    module: str = "hydra"
+    package: str = ""
+    bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    jobs_at_once: Callable[[Values, Sequence[Config]], int | None] = lambda values, configs: 1
+    around: Callable[[SweepFolder], AbstractContextManager[None]] = nullcontext
+    advice: str = ""
+
+
+def jobs_at_once_on_ray(values: Values, configs: Sequence[Config]) -> int | None:
+    """None for a cluster elsewhere, which may grow."""
+    if values["address"] is not None:
+        return None
+    fit = cores() / values["num_cpus"]
+    if gpus := gpus_per_job(configs, values["num_gpus"]):
+        fit = min(fit, torch.cuda.device_count() / gpus)
+    return max(1, int(fit))
+
+
+SUBMITIT = Launcher(
+    module="hydra_plugins.hydra_submitit_launcher",
+    package="hydra-submitit-launcher",
+    bounds={
+        **{"timeout_min": (1, 525_600), "mem_gb": (1, 100_000), "array_parallelism": (1, 100_000)},
+        **{"cpus_per_task": (1, MOST), "gpus_per_node": (0, MOST), "max_num_timeout": (0, MOST)},
+        **{"tasks_per_node": (1, 1), "nodes": (1, 1)},  # several would train one run at once
+    },
+    jobs_at_once=lambda values, _: int(values.get("array_parallelism", cores())),  # submitit_local starts all
+    around=tolerate_lost_jobs,
+)
+LAUNCHERS = {
+    "basic": Launcher(),
+    "processes": Launcher(
+        bounds={"jobs": (1, MOST), "runs_per_device": (1, MOST), "retries": (0, MOST)},
+        jobs_at_once=lambda values, configs: (
+            resources_per_job(configs, values["jobs"], values["runs_per_device"]).jobs
+        ),
+    ),
+    "joblib": Launcher(
+        module="hydra_plugins.hydra_joblib_launcher",
+        package="hydra-joblib-launcher",
+        jobs_at_once=lambda values, _: values["n_jobs"] if values["n_jobs"] > 0 else cores(),
+        advice="; hydra/launcher=processes loses only the one that is killed",
+    ),
+    "ray": Launcher(
+        module="ray",
+        package="ray",
+        bounds={"num_cpus": (1, MOST), "num_gpus": (0, MOST), "retries": (0, MOST)},
+        jobs_at_once=jobs_at_once_on_ray,
+    ),
+    "submitit_local": SUBMITIT,
+    "submitit_slurm": SUBMITIT,
+}
+
+
+def find_launcher(name: str) -> Launcher:
+    """The table's row, or an empty one for a launcher of another package."""
+    return LAUNCHERS.get(name, Launcher())
 
 
 def launcher_of(settings: DictConfig) -> str:
-    """The launcher's name, as the command line or its preset chooses."""
+    """The launcher's name, as the command line or its preset chooses. settings: Hydra's own part."""
     return str(settings.runtime.choices["hydra/launcher"])
+
+
+def is_search(settings: DictConfig) -> bool:
+    """Whether Optuna makes the jobs up."""
+    return str(settings.runtime.choices["hydra/sweeper"]) == "optuna"
+
+
+def checked_settings(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's own part of the configuration, its launcher checked.
+
+    Call it within hydra.initialize_config_dir. Raises ConfigError or one of Hydra's errors.
+    """
+    try:
+        settings = hydra_settings(overrides)
+    except MissingConfigException as error:
+        check_installed(str(error.missing_cfg_file).removeprefix("hydra/launcher/"))
+        raise
+    check_launcher(launcher_of(settings), dict(settings.launcher))
+    return settings
+
+
+def check_installed(name: str) -> None:
+    """Raises ConfigError for a launcher whose package is missing."""
+    launcher = find_launcher(name)
+    if find_spec(launcher.module) is None:
+        raise ConfigError(f"hydra/launcher={name} needs a package that is not here: pip install {launcher.package}")
+
+
+def check_launcher(name: str, values: Values) -> None:
+    """Raises ConfigError if its package is missing, or for a value out of its bounds or beyond this machine."""
+    check_installed(name)
+    for key, (least, most) in find_launcher(name).bounds.items():
+        value = values.get(key)
+        if value is not None and not least <= value <= most:
+            bounds = f"in {least}..{most}" if least < most else f"{least}"
+            raise ConfigError(f"hydra.launcher.{key} (={value}) must be {bounds}")
+    if name == "ray" and values.get("address") is None:
+        for key, here in (("num_cpus", cores()), ("num_gpus", torch.cuda.device_count())):
+            if (values.get(key) or 0) > here:
+                raise ConfigError(f"hydra.launcher.{key} (={values[key]}) is more than this machine has: {here}")
 
 
 def refuse_several_devices(configs: Iterable[Config]) -> None:
@@ -29,31 +141,3 @@ def refuse_several_devices(configs: Iterable[Config]) -> None:
             f"trainer.devices (={most}) cannot go with -m: a sweep gives each run one device "
             f"(hydra/launcher=processes); for a run on several give a command of its own"
         )
-
-
-PACKAGES = {  # of the launchers that are not a part of Hydra or of ours: (module, what to install)
-    "joblib": ("hydra_plugins.hydra_joblib_launcher", "hydra-joblib-launcher"),
-    "ray": ("ray", "ray"),
-    "submitit_local": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
-    "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "hydra-submitit-launcher"),
-}
-
-
-def check_installed(launcher: str) -> None:
-    """Raises ConfigError for a launcher whose package is missing."""
-    module, package = PACKAGES.get(launcher, ("resnetlab", ""))
-    if find_spec(module) is None:
-        raise ConfigError(f"hydra/launcher={launcher} needs a package that is not here: pip install {package}")
-
-
-def check_launcher(values: Mapping[str, Any]) -> None:
-    """Raises ConfigError for a value of a launcher that makes no sense, or that this machine cannot give."""
-    for key, (least, most) in BOUNDS.items():
-        value = values.get(key)
-        if value is not None and not least <= value <= most:
-            bounds = f"in {least}..{most}" if least < most else f"{least}"
-            raise ConfigError(f"hydra.launcher.{key} (={value}) must be {bounds}")
-    if "num_cpus" in values and values.get("address") is None:
-        for key, here in (("num_cpus", cores()), ("num_gpus", torch.cuda.device_count())):
-            if (values.get(key) or 0) > here:
-                raise ConfigError(f"hydra.launcher.{key} (={values[key]}) is more than this machine has: {here}")
