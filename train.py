@@ -9,15 +9,7 @@ command was refused, 130 after Ctrl-C. The same command again goes on.
 
 import sys
 
-
-def main() -> int:
-    try:
-        from resnetlab.sweeps.main import main as enter  # takes seconds, in which an impatient user may interrupt
-    except KeyboardInterrupt:
-        print("interrupted; nothing was begun", file=sys.stderr)
-        return 130
-    return enter()
-
+from resnetlab.sweeps.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -28,7 +28,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaCo
 
 
 class OptunaSweeper(Sweeper):
-    """Asks Optuna for trials, has the launcher run them, and tells Optuna what became of them."""
+    """Runs the search that train.py has checked, its trials by the launcher."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -36,12 +36,10 @@ class OptunaSweeper(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from hydra.core.plugins import Plugins
 
-        self.context, self.config = hydra_context, config
+        self.context, self.task_function, self.config = hydra_context, task_function, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from resnetlab.sweeps.search.loop import search
-
-        search(self, arguments)
+        self.task_function.search.run(self, self.task_function)  # type: ignore[attr-defined]

@@ -131,7 +131,7 @@ def test_a_job_of_ray_needs_its_room_on_one_node(monkeypatch: pytest.MonkeyPatch
     assert [tasks(cpus, 0).places() for cpus in (1, 2, 3, 4)] == [6, 2, 2, 0]
     assert [tasks(1, gpus).places() for gpus in (0.1, 0.3, 0.5, 1.0, 2.0)] == [3, 3, 2, 1, 0]
     one = Job(0, "", [], tiny())
-    assert [tasks(2, 0).free([one] * count) for count in (0, 1, 2)] == [True, True, False]
+    assert [tasks(2, 0).has_room([one] * count) for count in (0, 1, 2)] == [True, True, False]
 
 
 def test_jobs_that_no_node_of_ray_has_room_for_fail_and_say_what_to_change(
@@ -140,7 +140,6 @@ def test_jobs_that_no_node_of_ray_has_room_for_fail_and_say_what_to_change(
     nodes(monkeypatch, (True, 3.0, 0.0), (True, 3.0, 0.0))
     jobs = [Job(number, f"wd=0.{number}", [], tiny(f"wd=0.{number}")) for number in (1, 2)]
     folder = SweepFolder.open("some")
-    os.environ.pop(SweepFolder.VARIABLE)
     run_jobs(jobs, folder, tasks(4, 0.5), lambda: None)
     reason = "no node of Ray's cluster has 4 CPU and 0.5 GPU: change hydra.launcher.num_cpus or num_gpus"
     assert [job.outcome.reason for job in jobs if job.outcome] == [reason] * 2
@@ -148,13 +147,14 @@ def test_jobs_that_no_node_of_ray_has_room_for_fail_and_say_what_to_change(
 
 
 def test_values_that_a_launcher_cannot_have_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launchers, "check_installed", lambda name: None)
     for module in (machine, launchers):
         monkeypatch.setattr(module, "cores", lambda: 4)
-    check_launcher({"address": None, "num_cpus": 4, "num_gpus": None, "retries": 0})
-    check_launcher({"address": "auto", "num_cpus": 64, "num_gpus": 0.5, "retries": 0})
+    check_launcher("ray", {"address": None, "num_cpus": 4, "num_gpus": None, "retries": 0})
+    check_launcher("ray", {"address": "auto", "num_cpus": 64, "num_gpus": 0.5, "retries": 0})
     for key, value in (("num_cpus", -1), ("num_cpus", 5), ("num_gpus", 99.0), ("retries", -1)):
         with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key} \(={value}\)"):
-            check_launcher({"address": None, "num_cpus": 1, "num_gpus": None, "retries": 1, key: value})
+            check_launcher("ray", {"address": None, "num_cpus": 1, "num_gpus": None, "retries": 1, key: value})
     for key, value in (
         ("nodes", 2),
         ("tasks_per_node", 2),
@@ -163,7 +163,7 @@ def test_values_that_a_launcher_cannot_have_are_refused_by_name(monkeypatch: pyt
         ("array_parallelism", 0),
     ):
         with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key} \(={value}\)"):
-            check_launcher({"nodes": 1, "tasks_per_node": 1, "mem_gb": None, key: value})
+            check_launcher("submitit_slurm", {"nodes": 1, "tasks_per_node": 1, "mem_gb": None, key: value})
 
 
 @pytest.mark.parametrize("launcher", ["ray", "submitit_slurm", "submitit_local", "joblib"])

@@ -1,7 +1,6 @@
-"""A search with Optuna: its space, what it tells, what it prunes, and that it goes on after any end."""
+"""A search with Optuna: its space, its trials' outcomes, pruning, and a search that was killed."""
 
 import json
-import math
 import os
 import re
 import shlex
@@ -19,15 +18,12 @@ from conftest import TINY, tiny
 from resnetlab import ConfigError, compose, run
 from resnetlab.config.compose import parse
 from resnetlab.config.identity import run_folder
-from resnetlab.config.messages import error_message
 from resnetlab.config.overrides import normalize_arguments
 from resnetlab.runs.files import read_rows
-from resnetlab.sweeps import hydra_launcher as launch
-from resnetlab.sweeps import main as front_door
+from resnetlab.runs.sweep_records import SweepFolder
+from resnetlab.sweeps import attempt, command, hydra_launcher
 from resnetlab.sweeps.attempt import run_job
-from resnetlab.sweeps.search import figures
-from resnetlab.sweeps.search import loop as door
-from resnetlab.sweeps.search.plan import Options, make_plan
+from resnetlab.sweeps.search.plan import Options
 from resnetlab.sweeps.search.pruning import TrialReporter
 from resnetlab.sweeps.search.space import Space
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
@@ -49,13 +45,6 @@ def states(study: optuna.Study) -> list[str]:
 
 def config_of(trial: optuna.trial.FrozenTrial, *overrides: str):
     return tiny(*overrides, *(f"{key}={value}" for key, value in trial.params.items()))
-
-
-@pytest.fixture(autouse=True)
-def pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawn in one test only, because they take a second."""
-    if "pictures" not in request.node.name:
-        monkeypatch.setattr(door, "draw", lambda plan, study: [])
 
 
 @pytest.mark.parametrize(
@@ -129,7 +118,7 @@ def test_a_search_that_makes_no_sense_is_refused_in_one_line(sweep, arguments: l
 
 
 def test_what_is_missing_is_one_line(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(front_door, "find_spec", lambda name: None)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
     status, out, err = sweep(*SEARCH, *SPACE)
     assert (status, out) == (2, "")
     assert err == "error: hydra/sweeper=optuna needs Optuna: pip install 'resnetlab[optuna]'\n"
@@ -162,7 +151,7 @@ def test_n_trials_is_of_all_launches_and_the_storage_says_what_the_table_says(sw
     assert json.loads(run_folder(best).summary.read_text())["final_val_acc"] == study.best_value
 
 
-def test_what_becomes_of_a_trial_is_told_as_it_is(sweep) -> None:
+def test_the_study_has_each_trials_outcome(sweep) -> None:
     """A run that is finished before, one that diverges, and two that cannot go together."""
     before = tiny("epochs=1", "wd=0.1", "schedule=constant")
     run(before)
@@ -231,17 +220,18 @@ def make_pruned(path: Path) -> dict:
 
 def test_a_pruned_run_keeps_what_it_has_and_goes_on_by_itself_to_the_same_bits(tmp_path: Path) -> None:
     config = tiny("wd=0.1", "study=pruned")
-    watch = TrialReporter(make_pruned(tmp_path / "journal"))
-    outcome = run_job(config, tmp_path / "log", error_message, watch)
+    sweep = SweepFolder(tmp_path)
+    sweep.assign(0, make_pruned(tmp_path / "journal"))
+    outcome = run_job(config, sweep, 0)
     assert (outcome.status, outcome.reason, outcome.objective) == ("pruned", "after epoch 2 of 3", None)
     folder = run_folder(config)
     assert [row["epoch"] for row in read_rows(folder.metrics)] == [1, 2]
     assert not folder.summary.exists()
-    told = stored(tmp_path / "journal").trials[3].intermediate_values
-    assert told == {row["epoch"]: row["val/acc"] for row in read_rows(folder.metrics)}
+    reported = stored(tmp_path / "journal").trials[3].intermediate_values
+    assert reported == {row["epoch"]: row["val/acc"] for row in read_rows(folder.metrics)}
     assert len(read_checkpoint(folder.last)["callbacks"]["Recorder"]["rows"]) == 2
     written = folder.metrics.stat().st_mtime_ns
-    again = run_job(config, tmp_path / "log", error_message, watch)  # as after a kill before it could say so
+    again = run_job(config, sweep, 0)  # as after a kill before it could say so
     assert (again.status, again.reason) == ("pruned", "after epoch 2 of 3")
     assert folder.metrics.stat().st_mtime_ns == written  # nothing trained
     run(config)
@@ -250,14 +240,14 @@ def test_a_pruned_run_keeps_what_it_has_and_goes_on_by_itself_to_the_same_bits(t
     assert_equal(folder, run_folder(tiny("wd=0.1", "study=undisturbed")))
 
 
-def test_no_epoch_is_told_twice_and_the_end_is_not_pruned(tmp_path: Path) -> None:
+def test_no_epoch_is_reported_twice_and_the_end_is_not_pruned(tmp_path: Path, monkeypatch) -> None:
     assignment = make_pruned(tmp_path / "journal")
     rows = [{"epoch": epoch, "val/acc": epoch / 10} for epoch in (1, 2, 3)]
     assert [TrialReporter(assignment)(rows[:n]) for n in (1, 2, 3, 2, 1)] == [False, True, True, True, False]
     assert stored(tmp_path / "journal").trials[3].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
     assert (tmp_path / "journal").read_text().count('"step":2,"intermediate_value":0.2') == 1
-    outcome = run_job(tiny("epochs=1"), tmp_path / "log", error_message, lambda rows: True)
-    assert outcome.status == "finished"
+    monkeypatch.setattr(attempt, "trial_hook", lambda folder, number: lambda rows: True)
+    assert run_job(tiny("epochs=1"), SweepFolder(tmp_path), 0).status == "finished"
 
 
 def test_a_job_that_a_sweeper_makes_up_and_the_lab_refuses_is_a_failed_one(sweep, monkeypatch) -> None:
@@ -269,7 +259,7 @@ def test_a_job_that_a_sweeper_makes_up_and_the_lab_refuses_is_a_failed_one(sweep
         return parse(node)
 
     run(tiny("epochs=1", "wd=0.1"))
-    monkeypatch.setattr(launch, "parse", refuse_one)
+    monkeypatch.setattr(hydra_launcher, "parse", refuse_one)
     status, out, err = sweep("epochs=1", "wd=0.1,0.2", "hydra/launcher=processes", "hydra.launcher.jobs=1")
     assert (status, err) == (1, "error: wd=0.2: wd (=0.2) made up\n")
     found = table_of(out)
@@ -301,39 +291,7 @@ def test_a_storage_that_is_damaged_or_anothers_is_one_line(sweep, tmp_path: Path
     assert "is damaged" in err
 
 
-def make_study(path: Path, space: Space) -> None:
-    """Thirty trials whose objective is known, every third of them pruned."""
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
-    sampler = optuna.samplers.RandomSampler(seed=1)
-    study = optuna.create_study(study_name="search", storage=storage, direction="maximize", sampler=sampler)
-    for number in range(30):
-        trial = study.ask(space.distributions)
-        value = 0.9 - 0.1 * abs(math.log10(trial.params["lr"]) + 3) - 0.02 * trial.params["wd"]
-        for epoch in (1, 2, 3):
-            trial.report(value - 0.3 / epoch, epoch)
-        study.tell(trial, *([value] if number % 3 else [None, TrialState.PRUNED]))
-
-
-def test_the_pictures_show_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = make_plan([*TINY, *SEARCH, *SPACE, "wd=interval(0,1)"])
-    plan.folder.mkdir(parents=True)
-    make_study(plan.storage.with_name("other"), plan.space)
-    study = stored(plan.storage.with_name("other"))
-    assert max(shares := optuna.importance.get_param_importances(study), key=lambda key: shares[key]) == "lr"
-    drawn = {}
-    with monkeypatch.context() as patched:
-        patched.setattr(figures, "write", lambda figure, path: drawn.update({path.name: figure}))
-        figures.draw(plan, study)
-    assert set(drawn) == {"history.png", "epochs.png", "importances.png", "slices.png", "map.png"}
-    complete, pruned, best = drawn["history.png"].axes[0].lines
-    assert (len(complete.get_xdata()), len(pruned.get_xdata())) == (20, 10)
-    assert best.get_ydata()[-1] == study.best_value
-    assert [text.get_text() for text in drawn["importances.png"].axes[0].get_yticklabels()][-1] == "lr"
-    assert [axes.get_title() for axes in drawn["map.png"].axes[:2]] == ["schedule=constant", "schedule=cosine"]
-    assert {path.name for path in figures.draw(plan, study)} == {path.name for path in plan.folder.glob("*.png")}
-
-
-def told(study: optuna.Study) -> list[tuple]:
+def trials_of(study: optuna.Study) -> list[tuple]:
     """All that a trial is but for its times; of those that failed, nothing but that."""
     return [(t.params, t.state.name, t.value, t.intermediate_values) for t in study.trials]
 
@@ -357,12 +315,12 @@ def test_a_search_that_is_killed_ends_like_an_undisturbed_one(sweep) -> None:
     status, out, err = sweep(*LONG)
     assert (status, err) == (0, "")
     assert "resuming after epoch" in out
-    disturbed = told(stored())
+    disturbed = trials_of(stored())
     assert {state for _, state, *_ in disturbed} == {"COMPLETE", "PRUNED"}
     status, _, err = sweep(*LONG, "study=undisturbed")
     (path,) = Path("outputs/undisturbed").rglob("search.journal")
     assert (status, err) == (0, "")
-    assert disturbed == told(stored(path))
+    assert disturbed == trials_of(stored(path))
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import math
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
@@ -18,17 +19,15 @@ from resnetlab.config import schema
 from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import conf_dir
 from resnetlab.errors import RunLocked
-from resnetlab.runs.sweep_records import SweepFolder
-from resnetlab.sweeps import launchers
-from resnetlab.sweeps import main as front_door
+from resnetlab.sweeps import command, launchers
 from resnetlab.sweeps import resources as machine
-from resnetlab.sweeps.launchers import launcher_of
-from resnetlab.sweeps.search import loop as door
+from resnetlab.sweeps.launchers import LAUNCHERS, launcher_of
+from resnetlab.sweeps.main import main
 from resnetlab.sweeps.search import plan
 from resnetlab.sweeps.search import study as storage
-from resnetlab.sweeps.search.loop import Search, SearchSession, trials_left
+from resnetlab.sweeps.search.loop import Search
 from resnetlab.sweeps.search.plan import SearchPlan, make_plan
-from resnetlab.sweeps.search.study import count_trials, open_study
+from resnetlab.sweeps.search.study import asked_trials, count_trials
 
 SEARCH = (*TINY, "hydra/sweeper=optuna", "hydra.sweeper.startup_trials=2", "hydra.sweeper.n_trials=5")
 SPACE = ("lr=tag(log,interval(1e-4,1e-1))", "wd=range(0.1,0.2,0.1)", "momentum=interval(0.1,0.9)")
@@ -48,39 +47,34 @@ class Known(Search):
                 self.study.tell(number, params["momentum"] - abs(math.log10(params["lr"]) + 2))
 
 
-def go_on(search: SearchPlan) -> optuna.Study:
-    study = open_study(search)
-    Known(None, search, study).run()
-    return study
+def go_on(plan: SearchPlan) -> optuna.Study:
+    search = Known(plan)
+    with search.opened():
+        search.run(None, None)
+    return search.study
 
 
-def after_every_line(search: SearchPlan) -> list[optuna.Study]:
+def after_every_line(search: SearchPlan) -> Iterator[optuna.Study]:
     """The search as it ends when it was killed after each line of its journal: two launches then."""
     lines = search.storage.read_bytes().splitlines(keepends=True)
-    found = []
+    assert len(lines) > 30
     for count in range(len(lines)):
         search.storage.write_bytes(b"".join(lines[:count]))
         go_on(search)
-        found.append(go_on(search))
-    assert len(found) > 30
-    return found
+        yield go_on(search)
 
 
-@pytest.fixture
-def of_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SweepFolder.VARIABLE, str(tmp_path))
-
-
-@pytest.mark.usefixtures("of_a_sweep")
 def test_a_search_killed_after_any_line_of_its_journal_gives_the_same_trials() -> None:
     search = make_plan([*SEARCH, *SPACE, *CHOICES])
     undisturbed = [(t.params, t.state, t.value) for t in go_on(search).trials]
     assert [state for _, state, _ in undisturbed] == [TrialState.COMPLETE] * 5
+    half_asked = 0
     for study in after_every_line(search):
-        assert [(t.params, t.state, t.value) for t in study.trials] == undisturbed
+        assert [(t.params, t.state, t.value) for t in asked_trials(study)] == undisturbed
+        half_asked += len(study.trials) > len(undisturbed)
+    assert half_asked > 10
 
 
-@pytest.mark.usefixtures("of_a_sweep")
 def test_what_is_tried_again_after_a_kill_is_what_failed() -> None:
     """Two at once, of which the second fails the first time."""
     search = make_plan([*SEARCH, *SPACE, "hydra.sweeper.at_once=2"])
@@ -88,43 +82,40 @@ def test_what_is_tried_again_after_a_kill_is_what_failed() -> None:
     assert dict(count_trials(go_on(search))) == {"complete": 5}
     for study in after_every_line(search):
         assert dict(count_trials(study)) == {"complete": 5}
-        assert all(t.params.keys() == search.space.distributions.keys() for t in study.trials)
-        again = [t for t in study.trials if "again" in t.user_attrs]
+        again = [t for t in asked_trials(study) if "again" in t.user_attrs]
         assert [t.params for t in again] == [study.trials[t.user_attrs["again"]].params for t in again]
 
 
-def test_trials_are_counted_by_one_rule(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "draw", lambda plan, study: [])
-    search = SearchSession([*SEARCH, "wd=interval(0,1)", "hydra.sweeper.n_trials=9"])
+def test_trials_are_counted_by_one_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    search = Search(make_plan([*SEARCH, "wd=interval(0,1)", "hydra.sweeper.n_trials=9"]))
     states = (
         *((TrialState.COMPLETE, {}), (TrialState.PRUNED, {}), (TrialState.FAIL, {"refused": "no"})),
         *((TrialState.FAIL, {}), (TrialState.COMPLETE, {"again": 3})),
         *((TrialState.FAIL, {}), (TrialState.WAITING, {"again": 5}), (TrialState.RUNNING, {})),
     )
-    with search.alone():
+    with search.opened():
         for state, attributes in states:
             value = 0.5 if state == TrialState.COMPLETE else None
             given = {"params": {"wd": 0.1}, "distributions": {"wd": FloatDistribution(0, 1)}}
             search.study.add_trial(create_trial(state=state, value=value, user_attrs=attributes, **given))
-        assert trials_left(search.plan, search.study) == 4
+        assert search.trials_left == 4
         search.conclude()
     said = "search: 2 complete, 1 pruned, 1 refused, 1 failed, 1 not ended of 9 trials; "
     assert said in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("of_a_sweep")
 def test_the_storage_is_opened_and_judged_under_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = SearchSession([*SEARCH, *SPACE, *CHOICES]), SearchSession([*SEARCH, *SPACE, *CHOICES])
+    first, second = (Known(make_plan([*SEARCH, *SPACE, *CHOICES])) for _ in range(2))
     assert not first.plan.storage.exists()
-    with first.alone():
+    with first.opened():
         assert first.unfinished
-        monkeypatch.setattr(storage, "PATIENCE_SECONDS", 0.1)
+        monkeypatch.setattr(storage, "LOCK_TIMEOUT", 0.1)
         with pytest.raises(RunLocked, match="in another process"):
-            second.alone().__enter__()
-        Known(None, first.plan, first.study).run()
+            second.opened().__enter__()
+        first.run(None, None)
     with FileLock(f"{first.plan.storage}.running", timeout=0):  # released
         pass
-    with second.alone():
+    with second.opened():
         assert not second.unfinished
         assert len(second.study.trials) == 5
 
@@ -149,9 +140,9 @@ def test_the_storage_is_opened_and_judged_under_the_lock(monkeypatch: pytest.Mon
 def test_as_many_trials_are_asked_for_as_the_launcher_runs(
     launcher: str, values: list[str], expected: int | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if launcher in launchers.PACKAGES:
-        pytest.importorskip(launchers.PACKAGES[launcher][0])
-    monkeypatch.setattr(machine, "cores", lambda: 8)
+    pytest.importorskip(LAUNCHERS[launcher].module)
+    for module in (launchers, machine):
+        monkeypatch.setattr(module, "cores", lambda: 8)
     monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: False)
     command = [*SEARCH, "wd=range(0.1,0.2,0.1)", f"hydra/launcher={launcher}", *values]
     if isinstance(expected, int):
@@ -166,7 +157,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     """Makes an experiment=mine of these lines."""
     folder = tmp_path_factory.mktemp("conf") / "conf"
     shutil.copytree(conf_dir(), folder)
-    for module in (arguments, schema, front_door, plan):
+    for module in (arguments, schema, command, plan):
         monkeypatch.setattr(module, "conf_dir", lambda: folder)
 
     def make(*lines: str) -> str:
@@ -195,19 +186,18 @@ def test_what_a_preset_chooses_is_checked_like_what_the_command_line_chooses(
 def test_a_preset_may_choose_submitit_and_its_jobs_are_waited_for(preset, sweep, monkeypatch) -> None:
     pytest.importorskip("submitit")
     mine = preset("  - override /hydra/launcher: submitit_local")
-    with arguments.hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with arguments.hydra.initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
         assert launcher_of(hydra_settings([mine, "wd=0.1,0.2"])) == "submitit_local"
     asked = []
-    monkeypatch.setattr(front_door, "run_sweep", lambda *given: asked.append(given[-1]) or 0)
+    monkeypatch.setattr(command, "run_sweep", lambda *given: asked.append(given[-1]) or 0)
     assert sweep(mine, "wd=0.1,0.2")[0] == 0
     assert asked == ["submitit_local"]
 
 
 def test_a_preset_may_choose_a_search(preset, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
     mine = preset("  - override /hydra/sweeper: optuna", "epochs: 1", "hydra: {sweeper: {n_trials: 1}}")
-    monkeypatch.setattr(door, "draw", lambda plan, study: [])
     monkeypatch.setattr(sys, "argv", ["train.py"])
-    assert front_door.main([*TINY, mine, "wd=interval(0.1,0.2)"]) == 0
+    assert main([*TINY, mine, "wd=interval(0.1,0.2)"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     assert "search: 1 complete of 1 trials" in printed.out

@@ -25,13 +25,11 @@ from conftest import TINY, tiny
 from processes import train
 from resnetlab import ConfigError, compose, run
 from resnetlab.config.identity import run_folder
-from resnetlab.config.messages import error_message
 from resnetlab.config.overrides import job_labels
 from resnetlab.runs.files import read_rows, write_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps import display
-from resnetlab.sweeps import hydra_launcher as launch
+from resnetlab.sweeps import display, hydra_launcher
 from resnetlab.sweeps import resources as machine
 from resnetlab.sweeps.attempt import run_job
 from resnetlab.sweeps.display import Display
@@ -85,21 +83,22 @@ def test_a_failing_job_hides_no_other_and_the_table_and_the_status_tell(sweep) -
 
 def test_an_error_of_any_kind_is_an_outcome(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     long = "Tried to allocate 2 GiB. " * 10_000
+    folder = SweepFolder(Path())
 
     def no_memory(*arguments, **keywords):
         raise torch.OutOfMemoryError(f"CUDA out of memory. {long}\nSecond line")
 
     with monkeypatch.context() as patched:
         patched.setattr(RUN, "describe", no_memory)
-        outcome = run_job(tiny(), Path("log"), error_message)
+        outcome = run_job(tiny(), folder, 0)
     assert (outcome.status, outcome.objective) == ("failed", None)
     assert outcome.reason == f"OutOfMemoryError: CUDA out of memory. {long}"[:500] + "..."
-    assert "Second line" in Path("log").read_text()
+    assert "Second line" in Path("job-0.log").read_text()
     with monkeypatch.context() as patched:
         long = ""
         patched.setattr(RUN, "describe", no_memory)
-        assert run_job(tiny(), Path("log"), error_message).reason == "OutOfMemoryError: CUDA out of memory. "
-    assert run_job(tiny(), Path("log"), error_message).status == "finished"
+        assert run_job(tiny(), folder, 0).reason == "OutOfMemoryError: CUDA out of memory. "
+    assert run_job(tiny(), folder, 0).status == "finished"
 
 
 def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +106,6 @@ def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch
     forced = tiny("epochs=1", "force=true")
     run(tiny("epochs=1"))
     folder = SweepFolder.open("default")
-    os.environ.pop(SweepFolder.VARIABLE)
     original = RUN.fit
 
     def kill(*arguments):
@@ -116,15 +114,14 @@ def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patched:
         patched.setattr(RUN, "fit", kill)
-        assert run_job(forced, folder.log(0), error_message).status == "failed"
+        assert run_job(forced, folder, 0).status == "failed"
     assert not run_folder(forced).summary.exists()  # of the run before
-    assert run_job(forced, folder.log(0), error_message).status == "finished"
+    assert run_job(forced, folder, 0).status == "finished"
     earlier = json.loads(run_folder(forced).manifest.read_text())["earlier"]
     assert len(earlier) == 1  # has gone on from the checkpoint
-    assert run_job(forced, folder.log(1), error_message).status == "skipped"  # an equal job
+    assert run_job(forced, folder, 1).status == "skipped"  # an equal job
     other = SweepFolder.open("default")
-    os.environ.pop(SweepFolder.VARIABLE)
-    assert run_job(forced, other.log(0), error_message).status == "finished"
+    assert run_job(forced, other, 0).status == "finished"
     assert "earlier" not in json.loads(run_folder(forced).manifest.read_text())
 
 
@@ -167,27 +164,25 @@ def send_an_outcome(report: Connection) -> None:
 @pytest.mark.parametrize(
     ("act", "reason"),
     [
-        (send_half, "ended with exit status 0 and without a word"),
-        (send_a_number, "ended with exit status 1 and without a word"),
+        (send_half, "ended with exit status 0 and no outcome"),
+        (send_a_number, "ended with exit status 1 and no outcome"),
         (send_another_thing_and_die, "killed by signal 9 (SIGKILL; the system does that when"),
     ],
 )
-def test_what_a_process_says_and_cannot_be_read_is_not_a_word(act: Callable[[Connection], None], reason: str) -> None:
+def test_an_outcome_that_cannot_be_read_is_none(act: Callable[[Connection], None], reason: str) -> None:
     folder = SweepFolder.open("some")
-    os.environ.pop(SweepFolder.VARIABLE)
     (job,) = run_jobs([Job(0, "", [], tiny())], folder, Others(act), lambda: None)
     assert job.outcome is not None
     assert job.outcome.status == "failed"
     assert job.outcome.reason.startswith(reason)
 
 
-def test_an_interrupted_sweep_keeps_what_was_said_before(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_sweep_keeps_the_outcomes_sent_before(capsys: pytest.CaptureFixture[str]) -> None:
     """Between two looks at it, or while it was asked to end."""
     folder = SweepFolder.open("some")
-    os.environ.pop(SweepFolder.VARIABLE)
     job = Job(0, "wd=0.1", [], tiny())
     engine = Others(send_an_outcome)
-    engine.ended = lambda job: False  # type: ignore[method-assign]
+    engine.has_ended = lambda job: False  # type: ignore[method-assign]
 
     def interrupt() -> None:
         job.handle.process.join()
@@ -209,14 +204,14 @@ def test_the_launcher_returns_the_objectives_and_starts_nothing_for_what_is_fini
     expected = [run(tiny("epochs=1", "wd=0.1"))["final_val_acc"], 0.0]
     run(tiny("epochs=1", "wd=1e30"))
     returned: list[float] = []
-    original = launch.launch
+    original = hydra_launcher.launch
 
-    def listen(*arguments):
+    def launch(*arguments):
         returns = original(*arguments)
         returned.extend(done.return_value for done in returns)
         return returns
 
-    monkeypatch.setattr(launch, "launch", listen)
+    monkeypatch.setattr(hydra_launcher, "launch", launch)
     status, out, err = sweep("epochs=1", "wd=0.1,1e30", *PROCESSES)
     assert (status, err, returned) == (0, "", expected)
     assert [text for _, text in table_of(out).values()][1] == "0.0000         already diverged"
@@ -226,7 +221,6 @@ def test_the_launcher_returns_the_objectives_and_starts_nothing_for_what_is_fini
 
 def test_the_table_counts_and_what_left_nothing_is_not_forgotten() -> None:
     folder = SweepFolder.open("some")
-    os.environ.pop(SweepFolder.VARIABLE)
     folder.record(0, Outcome("finished", 0.91234))
     SweepFolder(folder.path).record(2, Outcome("skipped", 0.5, "already finished"))  # another process
     wanted = {0: "wd=0.1", 1: "wd=0.2", 2: "wd=0.3"}
@@ -284,9 +278,9 @@ def test_gpus_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_values_of_the_launcher_are_refused_by_name() -> None:
-    check_launcher({"jobs": None, "runs_per_device": 1, "retries": 0})
+    check_launcher("processes", {"jobs": None, "runs_per_device": 1, "retries": 0})
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.runs_per_device \(=0\)"):
-        check_launcher({"jobs": 2, "runs_per_device": 0, "retries": 1})
+        check_launcher("processes", {"jobs": 2, "runs_per_device": 0, "retries": 1})
 
 
 def jobs_with_files() -> list[Job]:

@@ -217,7 +217,7 @@ import os, time
 from multiprocessing import forkserver
 from pathlib import Path
 from resnetlab.sweeps.processes import fork
-from resnetlab.worker import train_forked
+from resnetlab.sweeps.worker import train_forked
 
 def seconds(number):
     start = time.monotonic()
@@ -245,7 +245,7 @@ def touched(*_):
 for name in ("is_available", "device_count", "init", "_lazy_init", "current_device", "get_device_properties"):
     assert hasattr(torch.cuda, name), name
     setattr(torch.cuda, name, touched)
-import resnetlab.run
+import resnetlab.training.run
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
     assert done.returncode == 0, done.stderr
@@ -339,7 +339,7 @@ def test_an_exit_status_tells_what_has_killed_the_process(status: int, cause: st
 def test_a_script_on_standard_input_is_not_run_again_in_the_jobs() -> None:
     """Without a guard, and with its output closed, so that descriptors 1 and 2 are free for other things."""
     sweep = [*TINY, "epochs=1", "hydra/launcher=processes", "hydra.launcher.jobs=2", "-m", "seed=0,1"]
-    code = f"from resnetlab.front_door import main\nimport sys\nsys.exit(main({sweep!r}))\n"
+    code = f"from resnetlab.sweeps.main import main\nimport sys\nsys.exit(main({sweep!r}))\n"
     shell = ["sh", "-c", '"$0" - >&- 2>&-', sys.executable]
     assert subprocess.run(shell, input=code, text=True, env=environment()).returncode == 0
     assert len(list(Path("outputs/default/sweeps").iterdir())) == 1

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
@@ -140,12 +140,8 @@ class Outcome:
 class SweepFolder:
     """outputs/<study>/sweeps/<when>-<process>: the outcomes and logs of one launch of the command.
 
-    Jobs in other processes find it through the environment. What this process has recorded it also remembers, because
-    a full disk takes no file.
+    What this process has recorded it also remembers, because a full disk takes no file.
     """
-
-    VARIABLE = "RESNETLAB_SWEEP"
-    opened: ClassVar[dict[str, "SweepFolder"]] = {}
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -153,19 +149,11 @@ class SweepFolder:
 
     @classmethod
     def open(cls, study: str) -> "SweepFolder":
-        """A new folder, and the current one of this process and those that it starts."""
+        """A new folder."""
         path = OUTPUTS / study / "sweeps" / f"{datetime.now():%Y-%m-%d-%H%M%S}-{os.getpid()}"
         path.mkdir(parents=True, exist_ok=True)
         (path / BEGAN).touch()
-        os.environ[cls.VARIABLE] = str(path)
-        cls.opened[str(path)] = folder = cls(path)
-        return folder
-
-    @classmethod
-    def current(cls) -> "SweepFolder | None":
-        """The folder of the sweep that this process works for."""
-        path = os.environ.get(cls.VARIABLE)
-        return None if path is None else cls.opened.setdefault(path, cls(Path(path)))
+        return cls(path)
 
     def log(self, number: int) -> Path:
         return self.path / f"job-{number}.log"
@@ -189,11 +177,6 @@ class SweepFolder:
         except FileNotFoundError:
             return None
         return content
-
-    def labels(self) -> dict[int, str]:
-        """Of the jobs that were assigned."""
-        numbers = sorted(int(path.stem.removeprefix("trial-")) for path in self.path.glob("trial-*.json"))
-        return {number: assigned["label"] for number in numbers if (assigned := self.assignment(number)) is not None}
 
     def record(self, number: int, outcome: Outcome) -> None:
         self.known[number] = outcome

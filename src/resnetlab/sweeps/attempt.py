@@ -1,57 +1,100 @@
-"""What became of each job of a sweep: one small file a job, which any launcher's processes can write."""
+"""One job of a sweep: trains it in this process, and turns whatever happens into its outcome."""
 
 import gc
+import sys
 import traceback
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
+from resnetlab.config.compose import parse
 from resnetlab.config.identity import run_folder
+from resnetlab.config.messages import REFUSALS, error_message
 from resnetlab.config.schema import Config
+from resnetlab.console import say
 from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
 from resnetlab.runs.summary import Summary
-from resnetlab.runs.sweep_records import BEGAN, Outcome
+from resnetlab.runs.sweep_records import BEGAN, Outcome, SweepFolder
 from resnetlab.training.result import EpochHook, completed, objective
 
-LONGEST = 500  # letters of a reason: it has to fit into a pipe and into a table
-PATIENCE = 3.0  # seconds that a job waits for the lock of its run: a process that was killed takes a moment to end
+if TYPE_CHECKING:
+    from resnetlab.sweeps.search.loop import Search
+
+MAX_REASON = 500  # letters: it has to fit into a pipe and into a table
+LOCK_TIMEOUT = 3.0  # seconds: a process that was killed takes a moment to end
 
 
-def run_job(
-    config: Config, log: Path, explain: Callable[[BaseException], str], watch: EpochHook | None = None
-) -> Outcome:
-    """Trains what is left to train. A failure is an outcome like any other, its traceback in the log.
+@dataclass
+class SweepTask:
+    """Hydra's task function of a sweep, in which its launchers and sweepers also find what the sweep is.
 
-    log: in the sweep's folder. explain: an error of ours or of the system's in one line (`refusal`). watch: may end the
-    run after an epoch, which then is pruned.
+    labels: by job number; a search adds its own. jobs: how many, 0 if nobody knows.
     """
+
+    folder: SweepFolder
+    labels: dict[int, str]
+    jobs: int
+    search: "Search | None" = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the search, which stays in the process that asks for trials."""
+        return {**vars(self), "search": None}
+
+    def __call__(self, node: DictConfig) -> float:
+        """Trains one job and records its outcome; returns the objective, NaN if there is none."""
+        number = HydraConfig.get().job.num
+        label = self.labels.get(number, "")
+        try:
+            config = parse(node)
+            if config.trainer.progress != "off":
+                say(f"job {number}{f' ({number + 1} of {self.jobs})' if self.jobs else ''}: {label}")
+            outcome = run_job(config, self.folder, number)
+        except REFUSALS as error:  # what a sweeper made up
+            outcome = failure(error, error_message(error), self.folder.log(number))
+        record(self.folder, number, replace(outcome, label=label), label)
+        return outcome.value
+
+
+def run_job(config: Config, folder: SweepFolder, number: int) -> Outcome:
+    """Trains what is left to train. A failure is an outcome like any other, its traceback in the job's log."""
     from resnetlab.training.run import train  # brings Lightning, whose seconds a sweep of other processes does without
 
-    folder = str(run_folder(config).path)
-    config = force_only_once(config, log.parent)
+    path, log = str(run_folder(config).path), folder.log(number)
+    config = force_only_once(config, folder.path)
     try:
         if (done := skip_if_completed(config)) is not None:
             return done
-        summary = train(config, PATIENCE, watch)
+        summary = train(config, LOCK_TIMEOUT, trial_hook(folder, number))
         return outcome_of(config, summary, summary["status"])
     except RunLocked:
-        return Outcome("skipped", reason="is being trained by another process", folder=folder)
+        return Outcome("skipped", reason="is being trained by another process", folder=path)
     except RunPruned as stop:
-        return Outcome("pruned", reason=str(stop), folder=folder)
+        return Outcome("pruned", reason=str(stop), folder=path)
     except (LabError, OSError) as error:
-        return failure(error, explain(error), log, folder)
+        return failure(error, error_message(error), log, path)
     except Exception as error:
-        return failure(error, f"{type(error).__name__}: {first_line(error)}", log, folder)
+        return failure(error, f"{type(error).__name__}: {first_line(error)}", log, path)
     finally:
         gc.collect()  # a module and its trainer refer to each other; the next job may need their memory
         torch.cuda.empty_cache()
 
 
+def trial_hook(folder: SweepFolder, number: int) -> EpochHook | None:
+    """Reports the job's epochs to its search, which may prune it; None without a search or without a pruner."""
+    assignment = folder.assignment(number)
+    if assignment is None or assignment["options"]["pruner"] == "none":
+        return None
+    from resnetlab.sweeps.search.pruning import TrialReporter  # needs Optuna
+
+    return TrialReporter(assignment)
+
+
 def force_only_once(config: Config, sweep: Path) -> Config:
-    """Without force if its run was begun since the sweep was: by this job, before it was killed or put back into a
-    queue, or by an equal one."""
+    """Without force if the run has begun since the sweep did: by this job, killed or requeued, or by an equal one."""
     try:
         begun = run_folder(config).manifest.stat().st_mtime_ns > (sweep / BEGAN).stat().st_mtime_ns
     except OSError:
@@ -60,7 +103,7 @@ def force_only_once(config: Config, sweep: Path) -> Config:
 
 
 def skip_if_completed(config: Config) -> Outcome | None:
-    """The outcome of a run that came to its end before, None if there is something to train."""
+    """The outcome of a run that has ended before; None if there is something to train."""
     if (summary := completed(config)) is None:
         return None
     return outcome_of(config, summary, "skipped", f"already {summary['status']}")
@@ -72,11 +115,18 @@ def outcome_of(config: Config, summary: Summary, status: str, reason: str = "") 
 
 
 def failure(error: BaseException, reason: str, log: Path, folder: str = "") -> Outcome:
-    """A failed outcome, its reason cut, the traceback appended to the log if that can be written."""
-    reason = reason if len(reason) <= LONGEST else f"{reason[:LONGEST]}..."
+    """A failed outcome, its reason shortened, the traceback appended to the log if that can be written."""
+    reason = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}..."
     try:
         with log.open("a") as file:
             traceback.print_exception(error, file=file)
     except OSError as problem:
         return Outcome("failed", reason=f"{reason} (and no log: {first_line(problem)})", folder=folder)
     return Outcome("failed", reason=reason, log=str(log), folder=folder)
+
+
+def record(folder: SweepFolder, number: int, outcome: Outcome, name: str) -> None:
+    """Writes the outcome down, and prints at once what failed."""
+    folder.record(number, outcome)
+    if outcome.status == "failed":
+        print(f"error: {name or f'job {number}'}: {outcome.reason}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Processes of ours: a child whose life hangs on its parent's, however that ends, and a parent that ends in order."""
+"""Child processes: ends a child when its parent dies; turns SIGTERM into SystemExit."""
 
 import os
 import signal
@@ -9,33 +9,32 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 
-LOOK_SECONDS = 1.0  # between two looks whether the process has still the parent that it began with
+PARENT_CHECK_SECONDS = 1.0
 
 
 def end_with_parent(descriptor: int = 0) -> None:
-    """Ends this process with the one it works for, and with its own parent, if that is another (a fork server).
+    """Ends this process with the one that holds the other end of the pipe, and with its parent (a fork server).
 
-    descriptor: of a pipe that nobody writes to, the standard input or multiprocessing's; its end is the other's end. A
-    run may be killed at any moment. PR_SET_PDEATHSIG would do the same, but on Linux only, and not for a parent that
-    was gone before the child could ask for it.
+    descriptor: of a pipe that nobody writes to, the standard input or multiprocessing's. PR_SET_PDEATHSIG would do the
+    same, but on Linux only, and not for a parent that died before the child could ask for it.
     """
     parent = os.getppid()
 
-    def watch() -> None:
-        while not wait([descriptor], LOOK_SECONDS) and os.getppid() == parent:
+    def exit_after_parent() -> None:
+        while not wait([descriptor], PARENT_CHECK_SECONDS) and os.getppid() == parent:
             pass
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=exit_after_parent, daemon=True).start()
 
 
 def import_path() -> str:
-    """The PYTHONPATH of a process, in any folder, that finds the packages that this one has found."""
+    """The PYTHONPATH with which another process, in any folder, finds the packages that this one has found."""
     return os.pathsep.join(place or os.getcwd() for place in sys.path)
 
 
 def redirect_output(log: str | Path) -> None:
-    """Has all that this process and its children print in the log."""
+    """Sends all that this process and its children print to the log."""
     with Path(log).open("ab") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
@@ -43,7 +42,7 @@ def redirect_output(log: str | Path) -> None:
 
 @contextmanager
 def sigterm_as_exit() -> Iterator[None]:
-    """Within, SIGTERM raises SystemExit, so that processes are ended and folders removed on the way out."""
+    """Makes SIGTERM raise SystemExit, so that processes are ended and folders removed on the way out."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield

@@ -1,4 +1,4 @@
-"""The jobs of a sweep, and the loop that gives each its outcome, whatever it is that trains them."""
+"""The loop that gives the jobs of a sweep their outcomes, on any backend: processes or Ray."""
 
 import sys
 import time
@@ -12,14 +12,14 @@ from resnetlab.config.schema import Config
 from resnetlab.errors import first_line
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps.attempt import failure, skip_if_completed
+from resnetlab.sweeps.attempt import failure, record, skip_if_completed
 
 POLL_SECONDS = 0.1
 
 
 @dataclass
 class Job:
-    """One run. handle: by which its backend knows what trains it, while something does: a process, or a task of Ray."""
+    """One run. handle: of its backend, a process or a task of Ray, while one trains it."""
 
     number: int
     label: str
@@ -34,48 +34,64 @@ class Job:
     def __post_init__(self) -> None:
         self.run = run_folder(self.config)
 
+    @property
+    def name(self) -> str:
+        return self.label or str(self.run.path)
+
+    @property
+    def worker_overrides(self) -> list[str]:
+        """Also lines instead of a bar, which is of no use in a log."""
+        return [*self.overrides, f"trainer.progress={'off' if self.config.trainer.progress == 'off' else 'lines'}"]
+
+    def killed(self, reason: str, log: Path, retries: int) -> Outcome | None:
+        """The outcome of a job whose worker was killed; None if it shall be started again."""
+        if self.starts <= retries:
+            return None
+        times = f", {self.starts} times" if self.starts > 1 else ""
+        return Outcome("failed", reason=reason + times, log=str(log), folder=str(self.run.path))
+
 
 class Backend(Protocol):
-    """What trains jobs."""
+    """Trains jobs in workers."""
 
     elsewhere: bool  # on machines whose GPUs are not this one's, which decide what run it is, and if it is finished
 
-    def free(self, running: Sequence[Job]) -> bool:
-        """Whether one more can be started."""
+    def has_room(self, running: Sequence[Job]) -> bool:
+        """Whether one more job can be started."""
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
-        """Has the job trained, and gives it its handle. Raises OSError if that cannot be."""
+        """Starts a worker, the job's handle. Raises OSError if that cannot be."""
 
-    def ended(self, job: Job) -> bool:
-        """Whether what trains the job has come to an end, in whatever way."""
+    def has_ended(self, job: Job) -> bool:
+        """Whether the job's worker has ended, in any way."""
 
-    def conclusion(self, job: Job, log: Path) -> Outcome | None:
-        """What became of a job that has ended, its handle taken from it; None if it shall be started again."""
+    def outcome_of(self, job: Job, log: Path) -> Outcome | None:
+        """The outcome of a job that has ended; None if it shall be started again. Its handle is closed."""
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
-        """Ends the training of these jobs, and returns the outcomes of those that came to their own end before."""
+        """Ends these jobs' workers; returns the outcomes of those that had ended by themselves."""
 
 
-def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, watch: Callable[[], None]) -> Sequence[Job]:
+def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, on_poll: Callable[[], None]) -> Sequence[Job]:
     """Gives every job its outcome: those that are finished at once, the others as the backend has room.
 
-    watch: called several times a second. When interrupted it ends the training, and raises KeyboardInterrupt.
+    on_poll: called several times a second. When interrupted it ends the workers, and raises KeyboardInterrupt.
     """
     waiting = [job for job in jobs if job.outcome is None]
     running: list[Job] = []
     try:
         while waiting or running:
-            while backend.free(running) and (job := next_job(waiting, running)) is not None:
+            while backend.has_room(running) and (job := next_job(waiting, running)) is not None:
                 waiting.remove(job)
                 start(job, folder, backend, running)
                 running += [job] if job.handle else []
-            for job in [job for job in running if backend.ended(job)]:
+            for job in [job for job in running if backend.has_ended(job)]:
                 running.remove(job)
-                set_outcome(job, backend.conclusion(job, folder.log(job.number)), folder)
+                set_outcome(job, backend.outcome_of(job, folder.log(job.number)), folder)
                 if job.outcome is None:
                     waiting.append(job)
-                    print(f"note: {job.label or job.run.path}: killed; started again after the others", file=sys.stderr)
-            watch()
+                    print(f"note: {job.name}: killed; started again after the others", file=sys.stderr)
+            on_poll()
             time.sleep(POLL_SECONDS)
     finally:
         for job, outcome in backend.stop(running):
@@ -101,29 +117,7 @@ def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job
 
 
 def set_outcome(job: Job, outcome: Outcome | None, folder: SweepFolder) -> None:
-    """Keeps the outcome, and says at once what failed."""
+    """Keeps and records the outcome, if there is one."""
     if outcome is not None:
         job.outcome = replace(outcome, label=job.label)
-        record(folder, job.number, job.outcome, job.label or str(job.run.path))
-
-
-def fail_job(folder: SweepFolder, number: int, label: str, outcome: Outcome) -> None:
-    """The same for a job that there is no configuration of."""
-    record(folder, number, replace(outcome, label=label), label or f"job {number}")
-
-
-def record(folder: SweepFolder, number: int, outcome: Outcome, name: str) -> None:
-    folder.record(number, outcome)
-    if outcome.status == "failed":
-        print(f"error: {name}: {outcome.reason}", file=sys.stderr, flush=True)
-
-
-def lost_outcome(job: Job, reason: str, log: Path) -> Outcome:
-    """The outcome of a job that has left none itself: the reason, how often, and where its log is."""
-    times = f", {job.starts} times" if job.starts > 1 else ""
-    return Outcome("failed", reason=reason + times, log=str(log), folder=str(job.run.path))
-
-
-def log_style(config: Config) -> str:
-    """A bar is of no use in a log."""
-    return "off" if config.trainer.progress == "off" else "lines"
+        record(folder, job.number, job.outcome, job.name)

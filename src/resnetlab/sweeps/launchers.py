@@ -34,7 +34,7 @@ class Launcher:
     package: str = ""
     bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     jobs_at_once: Callable[[Values, Sequence[Config]], int | None] = lambda values, configs: 1
-    around: Callable[[SweepFolder], AbstractContextManager[None]] = nullcontext
+    around: Callable[[SweepFolder], AbstractContextManager[None]] = lambda folder: nullcontext()
     advice: str = ""
 
 
@@ -63,9 +63,7 @@ LAUNCHERS = {
     "basic": Launcher(),
     "processes": Launcher(
         bounds={"jobs": (1, MOST), "runs_per_device": (1, MOST), "retries": (0, MOST)},
-        jobs_at_once=lambda values, configs: (
-            resources_per_job(configs, values["jobs"], values["runs_per_device"]).jobs
-        ),
+        jobs_at_once=lambda values, configs: resources_per_job(configs, values["jobs"], values["runs_per_device"]).jobs,
     ),
     "joblib": Launcher(
         module="hydra_plugins.hydra_joblib_launcher",

@@ -1,4 +1,4 @@
-"""A task of Ray for each job, on a cluster of this machine or on one that runs already.
+"""Backend of hydra/launcher=ray: a task of Ray for each job, on a cluster of this machine or on a running one.
 
 Not hydra-ray-launcher: 1.2.2 wants cloudpickle below 3, boto3 and Ray's dashboard, listens on every network, and gives
 the whole sweep up with the first task whose worker was killed. Nor Ray's own retries: a task that was killed because
@@ -13,17 +13,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from resnetlab.errors import first_line
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.attempt import failure
 from resnetlab.sweeps.child_process import import_path
-from resnetlab.sweeps.jobs import Job, log_style, lost_outcome
+from resnetlab.sweeps.jobs import Job
 from resnetlab.sweeps.resources import cores
-
-__all__ = ["RayTasks"]
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
@@ -31,7 +28,7 @@ QUIET = {
 }
 LOCAL = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: all listens on 127.0.0.1, where _node_ip_address does not
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # words about killed workers in the middle of our display
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # messages about killed workers in the middle of our display
     "RAY_worker_niceness": "0",  # Ray's 15 starves the training on a machine that does other things too
 }
 OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third of the memory
@@ -55,28 +52,14 @@ class RayTasks:
         self.temporary: str | None = None
         self.problem = ""
 
-    def __enter__(self) -> "RayTasks":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.remote is not None:
-            import ray
-
-            ray.shutdown()
-            signal.signal(signal.SIGTERM, self.terminate)
-        if self.temporary is not None:
-            shutil.rmtree(self.temporary, ignore_errors=True)
-
-    def free(self, running: Sequence[Job]) -> bool:
+    def has_room(self, running: Sequence[Job]) -> bool:
         return not running or len(running) < self.places()
 
     def places(self) -> int:
         """How many jobs fit on the nodes of the cluster as it is now."""
         import ray
 
-        return sum(room(node["Resources"], self.needs) for node in ray.nodes() if node["Alive"])
+        return sum(jobs_on_node(node["Resources"], self.needs) for node in ray.nodes() if node["Alive"])
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         if self.problem:
@@ -90,16 +73,15 @@ class RayTasks:
         environment = {"OMP_NUM_THREADS": str(threads)}
         if not self.elsewhere:
             environment["PYTHONPATH"] = import_path()
-        overrides = [*job.overrides, f"trainer.progress={log_style(job.config)}"]
         task = self.remote.options(name=f"resnetlab.worker {log}", runtime_env={"env_vars": environment})
-        job.handle = task.remote(os.getcwd(), str(log), overrides)
+        job.handle = task.remote(os.getcwd(), str(log), job.worker_overrides)
 
-    def ended(self, job: Job) -> bool:
+    def has_ended(self, job: Job) -> bool:
         import ray
 
         return bool(ray.wait([job.handle], timeout=0)[0])
 
-    def conclusion(self, job: Job, log: Path) -> Outcome | None:
+    def outcome_of(self, job: Job, log: Path) -> Outcome | None:
         import ray
         from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
 
@@ -107,14 +89,21 @@ class RayTasks:
         try:
             return Outcome(**ray.get(task))
         except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
-            reason = "memory ran out" if isinstance(error, OutOfMemoryError) else "its worker on Ray was killed"
-            return None if job.starts <= self.retries else lost_outcome(job, reason, log)
+            memory = isinstance(error, OutOfMemoryError)
+            return job.killed("memory ran out" if memory else "its worker on Ray was killed", log, self.retries)
         except RayError as error:  # the node has no resnetlab, or not this folder
             cause = getattr(error, "cause", error)
             return failure(error, f"{type(cause).__name__}: {first_line(cause)}", log, str(job.run.path))
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
-        """Nothing to do: Ray ends the tasks when we disconnect."""
+        """Disconnects, at which Ray ends the tasks, and a cluster of this machine alone."""
+        if self.remote is not None:
+            import ray
+
+            ray.shutdown()
+            signal.signal(signal.SIGTERM, self.sigterm_handler)
+        if self.temporary is not None:
+            shutil.rmtree(self.temporary, ignore_errors=True)
         return []
 
     def connect(self) -> None:
@@ -122,7 +111,7 @@ class RayTasks:
             os.environ.setdefault(key, value)  # before the import, which reads them
         import ray
 
-        self.terminate = signal.getsignal(signal.SIGTERM)
+        self.sigterm_handler = signal.getsignal(signal.SIGTERM)
         options: dict[str, Any] = {"address": self.address}
         if not self.elsewhere:
             short = "/tmp" if Path("/tmp").is_dir() else None  # a socket's path has 107 letters at most
@@ -134,16 +123,12 @@ class RayTasks:
         except (OSError, RuntimeError, ValueError) as error:
             self.problem = f"no cluster of Ray (hydra.launcher.address={self.address}): {first_line(error)}"
             raise OSError(self.problem) from error
-        signal.signal(signal.SIGTERM, end)  # Ray has put its own there
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # Ray has put its own there
         cpus, gpus = self.needs["CPU"], self.needs["GPU"]
         # a worker for each job, as memory and threads are a process's; not tried again by Ray
         self.remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(self.train)
 
 
-def room(there: Mapping[str, float], needs: Mapping[str, float]) -> int:
+def jobs_on_node(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
     """How many jobs fit on a node, each of which has to be on one node as a whole."""
-    return min(int(there.get(kind, 0.0) / need + 1e-9) for kind, need in needs.items() if need)  # 0.3 / 0.1 < 3
-
-
-def end(number: int, frame: object) -> None:
-    sys.exit(128 + number)
+    return min(int(resources.get(kind, 0.0) / need + 1e-9) for kind, need in needs.items() if need)  # 0.3 / 0.1 < 3

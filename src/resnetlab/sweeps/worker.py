@@ -1,4 +1,7 @@
-"""What trains one job of hydra/launcher=processes, in a process that was forked for it, or of hydra/launcher=ray."""
+"""Trains one job in its worker: a process forked for hydra/launcher=processes, or one of Ray's.
+
+The fork server preloads this module first, so that what it prints goes into its log.
+"""
 
 import multiprocessing
 import os
@@ -6,25 +9,21 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resnetlab.sweeps.child_process import end_with_parent, redirect_output
 
-if TYPE_CHECKING:
-    from resnetlab.runs.sweep_records import Outcome
-
-
-SERVER_LOG_VARIABLE = "RESNETLAB_FORK_LOG"  # set for the fork server only, which imports this module first
+SERVER_LOG_VARIABLE = "RESNETLAB_FORK_LOG"  # set for the fork server only
 
 if SERVER_LOG_VARIABLE in os.environ:
     redirect_output(os.environ[SERVER_LOG_VARIABLE])
 
 
 def train_forked(report: Connection, log: str, overrides: list[str], environment: Mapping[str, str]) -> None:
-    """Sends the outcome's fields, and ends with the process that wants them.
+    """Sends the outcome's fields, and ends when its parent or its fork server does.
 
-    The process has a session of its own, so that a Ctrl-C reaches it through its parent only, and its output goes to
-    the log. environment: all of it; OMP_NUM_THREADS is heeded by torch though it has been imported.
+    The process has a session of its own, so that a Ctrl-C reaches it through its parent only, and prints to the log.
+    environment: all of it; OMP_NUM_THREADS takes effect though torch has been imported.
     """
     sweep = multiprocessing.parent_process()
     assert sweep is not None
@@ -38,26 +37,25 @@ def train_forked(report: Connection, log: str, overrides: list[str], environment
 
     if (threads := environment["OMP_NUM_THREADS"]).isdecimal() and int(threads):  # else a user's, which torch has read
         torch.set_num_threads(int(threads))
-    report.send(asdict(train_job(Path(log), overrides)))
+    report.send(train_job(Path(log), overrides))
 
 
 def train_task(folder: str, log: str, overrides: list[str]) -> dict[str, Any]:
     """The outcome's fields, trained in a worker of Ray, whose working folder and output may be anywhere."""
     os.chdir(folder)
     redirect_output(log)
-    return asdict(train_job(Path(log), overrides))
+    return train_job(Path(log), overrides)
 
 
-def train_job(log: Path, overrides: list[str]) -> "Outcome":
+def train_job(log: Path, overrides: list[str]) -> dict[str, Any]:
+    """The outcome's fields. log: of the job, in the sweep's folder."""
     from resnetlab.config.compose import compose
     from resnetlab.config.messages import error_message
     from resnetlab.runs.sweep_records import SweepFolder
     from resnetlab.sweeps.attempt import failure, run_job
-    from resnetlab.sweeps.search.pruning import trial_hook
 
     try:
         config = compose(*overrides)
-        watch = trial_hook(SweepFolder(log.parent), int(log.stem.removeprefix("job-")))
     except Exception as error:  # its parent has composed it: files have changed since
-        return failure(error, error_message(error), log)
-    return run_job(config, log, error_message, watch)
+        return asdict(failure(error, error_message(error), log))
+    return asdict(run_job(config, SweepFolder(log.parent), int(log.stem.removeprefix("job-"))))

@@ -1,27 +1,24 @@
-"""What is going to be searched and how: read from the command line, and checked before any work."""
+"""The plan of a search: its space and options, read from the command line and checked before any work."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from resnetlab.config.compose import parse
 from resnetlab.config.identity import identity
 from resnetlab.config.messages import REFUSALS, error_message
-from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config, conf_dir
 from resnetlab.errors import ConfigError
 from resnetlab.runs.files import digest
 from resnetlab.runs.layout import OUTPUTS
-from resnetlab.sweeps.resources import jobs_at_once
+from resnetlab.sweeps.launchers import checked_settings, find_launcher, launcher_of
 from resnetlab.sweeps.search.space import Space
 
 FREE = ("n_trials", "at_once", "storage")  # may differ between two launches of one search
@@ -59,18 +56,18 @@ class Options:
         return options
 
     def make_sampler(self, number: int) -> BaseSampler:
-        """The sampler of one trial: its chance is made from (seed, number), so that a search goes on as it began."""
+        """The sampler of one trial, seeded by (seed, number), so that a search goes on as it began."""
         seed = int(digest([self.seed, number]), 16)
         if self.sampler == "random":
             return RandomSampler(seed=seed)
         return TPESampler(seed=seed, n_startup_trials=self.startup_trials)
 
     def warmup(self, epochs: int) -> int:
-        """The epochs that every run is trained. Of the longest run: `epochs`."""
+        """The epochs that every run is trained. epochs: of the longest run."""
         return min(epochs, self.warmup_epochs or math.ceil(epochs / 3))
 
     def make_pruner(self, epochs: int) -> BasePruner:
-        """Time is counted in epochs from 1. epochs: of the longest run."""
+        """The pruner, whose steps are epochs from 1. epochs: of the longest run."""
         least = self.warmup(epochs)
         if self.pruner == "median":
             return MedianPruner(n_startup_trials=self.startup_trials, n_warmup_steps=least)
@@ -93,7 +90,7 @@ class SearchPlan:
 
     @property
     def signature(self) -> dict[str, Any]:
-        """What the search is: two that agree in this are one, and the second goes on with the first."""
+        """The search's identity: of two with the same, the second goes on with the first."""
         fixed = {key: value for key, value in identity(self.config).items() if key not in self.space.distributions}
         options = {key: value for key, value in vars(self.options).items() if key not in FREE}
         chosen = {"seed": self.config.seed, "objective": self.config.objective}
@@ -111,30 +108,24 @@ class SearchPlan:
 
 
 def make_plan(overrides: Sequence[str]) -> SearchPlan:
-    """The search that the command line means, each choice and both ends of each interval checked as a job is.
+    """Reads the command line, and checks each choice and both ends of each interval as a job is.
 
     Raises ConfigError or one of Hydra's errors.
     """
     ours = [override for override in overrides if not override.lstrip("+").startswith("hydra")]
     space = Space.read(ours)
-    with composer():
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         configs = [check(space, values) for values in space.corners()]
-        settings = hydra_settings(overrides)
+        settings = checked_settings(overrides)
     options = Options.read(dict(settings.sweeper))
-    at_once = options.at_once or jobs_at_once(dict(settings.launcher), configs)
+    launcher = find_launcher(launcher_of(settings))
+    at_once = options.at_once or launcher.jobs_at_once(dict(settings.launcher), configs)
     if at_once is None:
         raise ConfigError(
             f"hydra.sweeper.at_once must be given: how many runs hydra.launcher.address (={settings.launcher.address}) "
             f"has room for is not known here; such as hydra.sweeper.at_once=8"
         )
     return SearchPlan(space, options, configs[0], max(c.epochs for c in configs), at_once)
-
-
-def composer() -> AbstractContextManager:
-    """Within Hydra's own sweep there is one already."""
-    if GlobalHydra.instance().is_initialized():
-        return nullcontext()
-    return hydra.initialize_config_dir(str(conf_dir()), version_base="1.3")
 
 
 def check(space: Space, values: Mapping[str, Any]) -> Config:

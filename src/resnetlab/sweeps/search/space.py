@@ -1,4 +1,4 @@
-"""The search space, in Hydra's own words for sweeps."""
+"""The search space, in Hydra's own syntax for sweeps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,34 +1,35 @@
-"""The search on disk: Optuna's journal, one line for everything that happens, under a lock that a kill releases.
+"""The search on disk: Optuna's journal, one line for every event, under a lock that a kill releases.
 
 Not SQLite, which is another half second of imports in every worker and is not safe on a shared disk; and not the
-journal's own locks, which a process that is killed leaves behind for half a minute.
+journal's own locks, which a process that is killed leaves behind for half a minute (Optuna 5.0).
 """
 
-import copy
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from optuna import Study, create_study, get_all_study_names, load_study, logging
-from optuna.distributions import BaseDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from resnetlab.errors import ConfigError, RunLocked, first_line
+from resnetlab.runs.summary import Row
 from resnetlab.sweeps.search.plan import SearchPlan
 
 NAME = "search"  # of the one study in the file
-PATIENCE_SECONDS = 3.0  # for a search that is just ending
+LOCK_TIMEOUT = 3.0  # seconds: for a search that is just ending
 BEGINNING = b'{"op_code"'  # of every line that Optuna writes
+STATUSES = ("complete", "pruned", "refused", "failed", "not ended")
 
 
 class FlockAdapter:
-    """The lock of the runs' folders: the system takes it from a process that dies."""
+    """The lock of the runs' folders, as Optuna calls it."""
 
     def __init__(self, path: Path) -> None:
         self.lock = FileLock(f"{path}.held")  # .lock is the name of Optuna's own
@@ -43,6 +44,7 @@ class FlockAdapter:
 
 def open_storage(path: Path) -> JournalStorage:
     """The journal, made if it is missing. Raises ConfigError if it is damaged or another kind of file."""
+    logging.set_verbosity(logging.ERROR)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FlockAdapter(path)
@@ -71,9 +73,8 @@ def truncate_partial_line(path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def open_study(plan: SearchPlan) -> Study:
+def open_study(plan: SearchPlan) -> tuple[Study, JournalStorage]:
     """The search as far as it is. Raises ConfigError if the storage holds another one."""
-    logging.set_verbosity(logging.ERROR)
     storage = open_storage(plan.storage)
     if NAME not in (names := get_all_study_names(storage)) and not names:
         create_study(storage=storage, study_name=NAME, direction="maximize")
@@ -90,28 +91,27 @@ def open_study(plan: SearchPlan) -> Study:
             f"{plan.storage} belongs to another search ({difference(known or {}, signature)}); "
             f"take another hydra.sweeper.storage, or leave it out"
         )
-    return study
+    return study, storage
 
 
-def difference(known: dict, wanted: dict) -> str:
+def difference(known: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The first thing in which two searches differ."""
-    for part in wanted:
-        ours, theirs = wanted[part], known.get(part, {})
+    for part, ours in wanted.items():
+        theirs = known.get(part, {})
+        absent = "not searched" if part == "space" else "default"
         for key in sorted({*ours, *theirs}):
             if ours.get(key) != theirs.get(key):
-                return f"{key}: there {theirs.get(key, 'not searched' if part == 'space' else 'default')}, here " + str(
-                    ours.get(key, "not searched" if part == "space" else "default")
-                )
+                return f"{key}: there {theirs.get(key, absent)}, here {ours.get(key, absent)}"
     return "by another version"
 
 
 @contextmanager
 def search_lock(plan: SearchPlan) -> Iterator[None]:
-    """Held by the one process that opens the study, asks and tells. Raises Busy if there is one."""
+    """Held by the one process that opens the study, asks and tells. Raises RunLocked if there is one."""
     path = plan.storage.with_name(plan.storage.name + ".running")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(path).acquire(timeout=PATIENCE_SECONDS)
+        held = FileLock(path).acquire(timeout=LOCK_TIMEOUT)
     except Timeout:
         raise RunLocked(f"{plan.storage}: the search is going on in another process; wait for it or stop it") from None
     except OSError as error:
@@ -124,15 +124,37 @@ def storage_error(path: Path, error: OSError) -> ConfigError:
     return ConfigError(f"the search's storage {path} cannot be used: {first_line(error)}")
 
 
-STANDINGS = ("complete", "pruned", "refused", "failed", "not ended")
+def trial_id(storage: JournalStorage, number: int) -> int:
+    """The storage's key of the trial."""
+    return storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(NAME), number)
+
+
+def report_epochs(storage: JournalStorage, number: int, rows: Sequence[Row]) -> FrozenTrial:
+    """Reports the val_acc of the epochs that the trial does not have yet: step e is epoch e, from 1. Returns it."""
+    key = trial_id(storage, number)
+    known = storage.get_trial(key).intermediate_values
+    for row in rows:
+        if (epoch := int(row["epoch"])) not in known:
+            storage.set_trial_intermediate_value(key, epoch, row["val/acc"])
+    return storage.get_trial(key)
+
+
+def asked_trials(study: Study) -> list[FrozenTrial]:
+    """All trials but those that wait for their turn, and those that a kill left half asked.
+
+    Optuna writes a trial's parameters one after the other; one without some of them has failed, or will (`run`).
+    """
+    space = study.user_attrs["signature"]["space"].keys()
+    trials = study.get_trials(deepcopy=False)
+    return [t for t in trials if t.state != TrialState.WAITING and t.params.keys() >= space]
 
 
 def count_trials(study: Study) -> Counter[str]:
-    """How many trials stand where; one that was tried again where the later one does.
+    """How many trials have which status; one that was tried again has that of its repetition.
 
     failed: for a reason of the machine's, and to be tried again.
     """
-    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+    trials = asked_trials(study)
     again = {trial.user_attrs.get("again") for trial in trials}
     return Counter(trial_status(trial) for trial in trials if trial.number not in again)
 
@@ -143,18 +165,3 @@ def trial_status(trial: FrozenTrial) -> str:
     if trial.state == TrialState.FAIL:
         return "refused" if "refused" in trial.user_attrs else "failed"
     return trial.state.name.lower()
-
-
-def finish_asking(study: Study, trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> None:
-    """Gives a trial all its parameters, of which Optuna writes one after the other: a kill leaves it with some.
-
-    They are drawn anew from the first on, as the study's sampler, which has to be the trial's own, draws a later one
-    otherwise if it has not drawn those before.
-    """
-    if trial.params.keys() >= space.keys():
-        return
-    begun = Trial(study, trial._trial_id)
-    begun._cached_frozen_trial = forgetful = copy.copy(trial)
-    forgetful.params, forgetful.distributions = {}, {}
-    for name, kind in space.items():
-        begun._suggest(name, kind)

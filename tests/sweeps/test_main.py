@@ -68,6 +68,7 @@ def test_the_jobs_of_the_main_experiment() -> None:
         ["-m", "wd=0.1,0.2", "hydra/launcher=null"],
         ["hydra.job.chdir=true"],
         ["-m", "wd=0.1", "--cfg=job"],
+        *(["--experimental-rerun=x"], ["--conf=x"], ["--cfg=all", "--multi"], ["--resolve"], ["--info=x"]),
         ["-m", "hydra/launcher=processes", "++hydra.launcher.jobs=-1"],
         ["-m", "hydra/launcher=processes", "hydra.launcher={jobs: 0}"],
         ["-m", "hydra.sweep.dir=/proc/nope"],
@@ -162,11 +163,19 @@ def test_a_job_that_cannot_run_does_not_stop_the_others() -> None:
 @pytest.mark.slow
 def test_hydra_still_shows_the_configuration() -> None:
     done = subprocess.run(
-        [sys.executable, str(TRAIN), "--cfg", "job", "wd=0.3"],
+        [sys.executable, str(TRAIN), "wd=0.3", "--cfg", "job", "lr=0.1"],
         capture_output=True, text=True, env=environment(), timeout=120,
     )  # fmt: skip
     assert done.returncode == 0
     assert "wd: 0.3" in done.stdout
+    assert "lr: 0.1" in done.stdout
+
+
+def test_help_does_without_torch_and_hydra() -> None:
+    code = "import sys; from resnetlab.sweeps.main import main; main(['wd=1', '--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    assert "train.py" in done.stdout
+    assert not {"torch", "hydra", "omegaconf", "lightning"} & set(done.stdout.splitlines()[-1].split())
 
 
 def test_exit_status_tells_the_command_from_the_world(capsys: pytest.CaptureFixture[str]) -> None:

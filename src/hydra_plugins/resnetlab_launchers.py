@@ -1,0 +1,64 @@
+"""hydra/launcher=processes and ray, where Hydra looks for launchers. It imports this at every start: nothing heavy."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class ProcessesConf:
+    """A process for each job, `jobs` at once."""
+
+    _target_: str = "hydra_plugins.resnetlab_launchers.ProcessesLauncher"
+    jobs: int | None = None  # at once; null: as many as there are cores, or runs_per_device on every GPU
+    runs_per_device: int = 1
+    retries: int = 1  # of a job whose process was killed
+
+
+@dataclass
+class RayConf:
+    """A task of Ray for each job."""
+
+    _target_: str = "hydra_plugins.resnetlab_launchers.RayLauncher"
+    address: str | None = None  # of a running cluster, such as auto; null: one of this machine, for the sweep's time
+    num_cpus: int = 1  # of a job, and its threads
+    num_gpus: float | None = None  # of a job; 0.5: two share one; null: 1 where this machine has any
+    retries: int = 1  # of a job whose worker was killed
+
+
+for name, node in (("processes", ProcessesConf), ("ray", RayConf)):
+    ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="resnetlab")
+
+
+class WorkerLauncher(Launcher):
+    """Trains every job in a worker of its own, and returns the objectives."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.context, self.task_function, self.config = hydra_context, task_function, config
+
+    @abstractmethod
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]: ...
+
+
+class ProcessesLauncher(WorkerLauncher):
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from resnetlab.sweeps.hydra_launcher import launch, processes
+
+        return launch(self, processes, job_overrides, initial_job_idx)
+
+
+class RayLauncher(WorkerLauncher):
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from resnetlab.sweeps.hydra_launcher import launch, ray_tasks
+
+        return launch(self, ray_tasks, job_overrides, initial_job_idx)
