@@ -114,10 +114,10 @@ def send(number: int, parent: int, run: RunFolder) -> None:
 
 def nodes(monkeypatch: pytest.MonkeyPatch, *found: tuple[bool, float, float]) -> None:
     """What Ray says of its nodes: (alive, CPUs, GPUs) of each."""
-    told = [
+    listed = [
         {"Alive": alive, "Resources": {"CPU": cpus, **({"GPU": gpus} if gpus else {})}} for alive, cpus, gpus in found
     ]
-    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: told))
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: listed, shutdown=lambda: None))
 
 
 def tasks(cpus: int, gpus: float) -> RayTasks:

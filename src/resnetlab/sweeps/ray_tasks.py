@@ -51,6 +51,7 @@ class RayTasks:
         self.remote: Any = None
         self.temporary: str | None = None
         self.problem = ""
+        self.sigterm_handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own there
 
     def has_room(self, running: Sequence[Job]) -> bool:
         return not running or len(running) < self.places()
@@ -111,7 +112,6 @@ class RayTasks:
             os.environ.setdefault(key, value)  # before the import, which reads them
         import ray
 
-        self.sigterm_handler = signal.getsignal(signal.SIGTERM)
         options: dict[str, Any] = {"address": self.address}
         if not self.elsewhere:
             short = "/tmp" if Path("/tmp").is_dir() else None  # a socket's path has 107 letters at most
@@ -123,7 +123,7 @@ class RayTasks:
         except (OSError, RuntimeError, ValueError) as error:
             self.problem = f"no cluster of Ray (hydra.launcher.address={self.address}): {first_line(error)}"
             raise OSError(self.problem) from error
-        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # Ray has put its own there
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         cpus, gpus = self.needs["CPU"], self.needs["GPU"]
         # a worker for each job, as memory and threads are a process's; not tried again by Ray
         self.remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(self.train)
