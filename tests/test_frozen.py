@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from conftest import TINY
-from fixtures.make_frozen import FROZEN, conditions, weights
+from fixtures.make_frozen import FROZEN, conditions, values, weights
 from resnetlab import cli, compose, run
 from resnetlab.files import read_rows
 from resnetlab.folders import configuration_name, run_folder
@@ -185,10 +185,26 @@ def test_a_search_goes_on_with_the_trial_that_is_missing(sweep: Sweep, capsys: p
     assert {path: after[path] for path in runs} == {path: before[path] for path in runs}
 
 
-def test_run_folders_have_the_names_they_had() -> None:
-    names = kept("names.json")
+def test_run_folders_have_the_names_they_had_and_options_their_values() -> None:
+    """A name tells what differs from the defaults, which must stay for it to mean the same run."""
+    names, defaults = kept("names.json"), kept("defaults.json")
     assert len(names) >= 60
-    assert [[words, configuration_name(compose(*words.split()))] for words, _ in names] == names
+    for words, name in names:
+        config = compose(*words.split())
+        assert configuration_name(config) == name, words
+        choice, *others = words.split()
+        if choice in defaults and not any(word.startswith(choice.partition("=")[0] + ".") for word in others):
+            assert_kept(values(choice, config), defaults.pop(choice), choice)
+    assert not defaults
+
+
+def assert_kept(now: dict[str, Any], then: dict[str, Any], where: str) -> None:
+    """All keys that there were have their values; others may have come."""
+    for key, old in then.items():
+        if isinstance(old, dict):
+            assert_kept(now[key], old, f"{where}: {key}")
+        else:
+            assert now[key] == old, f"{where}: {key}"
 
 
 def test_the_published_results_are_listed_to_the_byte(capsys: pytest.CaptureFixture[str]) -> None:
