@@ -10,15 +10,15 @@ from typing import Any
 
 import optuna
 import pytest
+from test_run import deterministic
+from test_sweeps import table_of
 
 from conftest import TINY
 from fixtures.make_frozen import FROZEN, conditions, values, weights
 from resnetlab import cli, compose, run
-from resnetlab.files import read_rows
-from resnetlab.folders import configuration_name, run_folder
-from resnetlab.front_door import main
-from test_run import deterministic
-from test_sweeps import table_of
+from resnetlab.config.identity import configuration_name, run_folder
+from resnetlab.runs.files import read_rows
+from resnetlab.sweeps.main import main
 
 # ids of claims whose rule has been deleted since: neither their verdicts are compared, nor Holm's correction over all
 RETIRED: tuple[str, ...] = ()
