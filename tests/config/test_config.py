@@ -1,5 +1,7 @@
 """Composition, the rules, and the identity of a configuration."""
 
+import shutil
+
 import pytest
 import torch
 from hydra.errors import HydraException
@@ -141,14 +143,10 @@ def test_what_cannot_go_together_is_refused(overrides: list[str], wanted: str) -
 
 
 def test_a_misspelt_key_in_an_experiment_or_group_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    import shutil
-
-    from resnetlab.config import schema as config
-
     shutil.copytree(conf_dir(), tmp_path / "conf")
     (tmp_path / "conf/experiment/wrong.yaml").write_text("# @package _global_\nschedule: {mileston: 3}\n")
     (tmp_path / "conf/optimizer/wrong.yaml").write_text("defaults: [/schema/optimizer/adamw@_here_]\nepsilon: 1\n")
-    monkeypatch.setattr(config, "conf_dir", lambda: tmp_path / "conf")
+    monkeypatch.setattr("resnetlab.config.compose.conf_dir", lambda: tmp_path / "conf")
     for override, key in (("experiment=wrong", "mileston"), ("optimizer=wrong", "epsilon")):
         with pytest.raises((HydraException, OmegaConfBaseException)) as caught:
             compose(override)
