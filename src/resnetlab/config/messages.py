@@ -22,7 +22,7 @@ REFUSALS = USAGE_ERRORS
 # beginnings of the lines that are left out: types, search paths and advice of Hydra and OmegaConf
 LEFT_OUT = (
     *("full_key", "reference_type", "object_type", "provider"),
-    *("Config search", "set HYDRA_FULL_ERROR", "To append"),
+    *("Config search", "set HYDRA_FULL_ERROR", "To append", "See https://hydra.cc"),
 )
 
 
@@ -39,22 +39,21 @@ def interrupted(stop: KeyboardInterrupt) -> int:
 
 
 def error_message(error: BaseException) -> str:
-    """One line: the error, its first cause, and the valid names of a key, option or preset that is not there."""
-    if isinstance(error, MissingConfigException) and str(error.missing_cfg_file).startswith("experiment/"):
-        return missing_preset_message(str(error.missing_cfg_file).removeprefix("experiment/"))
-    lines = [line.strip() for line in str(error).splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith(LEFT_OUT))
+    """One line: the error and its first cause, or the valid names of a key, option or preset that is not there."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "experiment":
+            return missing_preset_message(option)
+        return f"{group} (={option}) must be one of {', '.join(sorted(error.options))}"
     chain = list(causes(error))
-    first = next((str(link).splitlines()[0] for link in reversed(chain) if str(link)), "")
-    if first not in text:
-        text += f": {first}"
     for link in chain:
         if isinstance(link, ConfigKeyError | ConfigAttributeError) and isinstance(link.parent_node, DictConfig):
-            key = str(link.full_key)  # with a dot, if it is below a group
-            if hint := group_hint(key):
-                return f"unknown key {key}; {hint}"
-            return f"{text} (valid: {', '.join(map(str, link.parent_node))})"
-    return text
+            path, dot, key = str(link.full_key).rpartition(".")
+            return unknown_key_message(key, path + dot, [str(valid) for valid in link.parent_node])
+    lines = [line.strip() for line in str(error).splitlines()]
+    text = " ".join(line for line in lines if line and not line.startswith(LEFT_OUT))
+    first = next((str(link).splitlines()[0] for link in reversed(chain) if str(link)), "")
+    return text if first in text else f"{text}: {first}"
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -68,9 +67,13 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def unknown_key_message(key: str, path: str, valid: Sequence[str]) -> str:
-    """One line about a key that no option has. path: of its group, "schedule.", or "" at the top level."""
-    hint = "" if path else group_hint(key)
-    return f"unknown key {path}{key}; {hint or 'valid: ' + ', '.join(valid)}"
+    """One line about a key that is not there. path: of its group, "schedule.", or "" at the top level."""
+    if not path and (hint := group_hint(key)):
+        return f"unknown key {key}; {hint}"
+    settable = [name for name in valid if name not in ("name", "hydra")]
+    close = get_close_matches(key, settable, n=1)
+    hint = f"did you mean {path}{close[0]}? " if close else ""
+    return f"unknown key {path}{key}; {hint}valid: {', '.join(settable)}"
 
 
 def group_hint(key: str) -> str:

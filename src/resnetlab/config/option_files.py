@@ -1,13 +1,12 @@
 """The folder conf/, read without torch and Hydra: its groups, options and presets, and the keys in their comments."""
 
 import re
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 # line after which scripts/write_option_files.py writes the keys of an option, with their defaults and meanings
 MARKER = "# Keys, written by scripts/write_option_files.py:"
-KEY = re.compile(r"#   (?P<name>[\w.]+)=(?P<default>\S*) +(?P<meaning>.*)")
+KEY = re.compile(r"^#   (?P<name>[\w.]+)=(?P<default>\S*) +(?P<meaning>.*)$", re.MULTILINE)
 
 
 def conf_dir() -> Path:
@@ -30,39 +29,32 @@ class OptionFile:
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, path.stem
 
-    @cached_property
-    def lines(self) -> list[str]:
-        return self.path.read_text().splitlines()
+    @property
+    def text(self) -> str:
+        return self.path.read_text()
 
     @property
     def description(self) -> list[str]:
-        """What the option is: the text of the comments beside the keys."""
-        return [
-            line.removeprefix("#").removeprefix(" ")
-            for line in self.lines
-            if line.startswith("#") and not line.startswith("# @package") and line != MARKER and not KEY.match(line)
-        ]
+        """What the option is: the comments above the keys."""
+        lines = self.text.partition(MARKER)[0].splitlines()
+        comments = [line for line in lines if line.startswith("#") and not line.startswith("# @package")]
+        return [line.removeprefix("#").removeprefix(" ") for line in comments]
 
     @property
     def summary(self) -> str:
         """The first sentence of the description."""
-        return re.split(r"(?<=[^.][.:;])\s", " ".join(self.description), maxsplit=1)[0]
+        first = "\n".join(self.description).strip().partition("\n\n")[0]
+        text = " ".join(first.split())
+        return re.split(r"\. (?=[A-Z]|python)", text, maxsplit=1)[0].removesuffix(".")
 
     @property
     def keys(self) -> list[Key]:
-        return [Key(**match.groupdict()) for line in self.lines if (match := KEY.match(line))]
+        return [Key(**match.groupdict()) for match in KEY.finditer(self.text.partition(MARKER)[2])]
 
 
-def group_names() -> list[str]:
-    """The groups of options, in the order of conf/config.yaml."""
-    defaults = re.findall(r"^  - (\w+): ", (conf_dir() / "config.yaml").read_text(), flags=re.MULTILINE)
-    return [name for name in defaults if name != "experiment"]
-
-
-def default_option(group: str) -> str:
-    """The option that conf/config.yaml chooses."""
-    found = re.search(rf"^  - {group}: (\w+)", (conf_dir() / "config.yaml").read_text(), flags=re.MULTILINE)
-    return found[1] if found else ""
+def default_options() -> dict[str, str]:
+    """{group: its default option}, in the order of conf/config.yaml."""
+    return dict(re.findall(r"^  - (\w+): (?!null)(\w+)", top_level().text, flags=re.MULTILINE))
 
 
 def options(group: str) -> list[OptionFile]:

@@ -37,19 +37,19 @@ class Config:
     seed: int = 0  # of the weights, the order of the images and the augmentation
     epochs: int = 60  # length of the run
     batch_size: int = 64  # training images per step
-    lr: float = 8e-4  # learning rate per step; the schedule multiplies it
-    wd: float | None = None  # weight decay of regularization=weight_decay, coupled, l2_weight_decay; null: the option's
-    l2: float | None = None  # factor of the L2 penalty of regularization=l2, l2_weight_decay; null: the option's
+    lr: float = 8e-4  # learning rate, which the schedule multiplies by its factor
+    wd: float | None = None  # weight decay, where the regularization has one; null: the regularization's default
+    l2: float | None = None  # factor of the L2 penalty, where the regularization has one; null: its default
     momentum: float | None = None  # SGD's momentum or Adam's beta1, in [0, 1); null: the optimizer's
     ema_momentum: float | None = None  # of averaging=ema, in [0, 1); null: 0.99
-    shift: float = 0.07  # largest random shift of data.translate=shift, a fraction of the image's side in [0, 0.5]
-    # validation accuracies in (0, 1) whose first epoch is reported as epoch_to_0.92 and so on
+    shift: float = 0.07  # largest random shift of the images, a fraction of their side in [0, 0.5]
+    # validation accuracies in (0, 1); the first epoch that reaches each is reported: epoch_to_0.92
     thresholds: list[float] = field(default_factory=lambda: [0.92, 0.93])
     # what a search maximizes: final_val_acc | best_val_acc | final_val_acc_avg | final_test_acc
     objective: str = "final_val_acc"
     threads: int | None = None  # CPU threads of torch, 1 to 1024; null: torch's default
     engine: str = "auto"  # how a step runs: eager | compile | graph | auto: graph on a CUDA device where it can be
-    # evaluate also with batch-norm statistics re-estimated on trainer.recalibration_images: val/acc_recal
+    # evaluate also with batch-norm statistics re-estimated on training images: val/acc_recal
     recalibrate_bn: bool = False
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False  # train again although the run is finished
