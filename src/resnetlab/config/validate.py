@@ -79,7 +79,7 @@ def check_batches(config: Config) -> None:
         )
     images, devices = config.data.images(), config.trainer.devices
     last = (images - 1) % config.batch_size + 1
-    if last // devices < config.model.least_batch:
+    if last // devices < config.model.min_batch_size:
         share = f"{last // devices} for one of the {devices} devices, " if devices > 1 else ""
         raise ConfigError(
             f"batch_size (={config.batch_size}) leaves a last batch of {last} of {images:,} images, {share}on which "
