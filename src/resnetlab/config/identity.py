@@ -5,7 +5,7 @@ from typing import Any
 
 from resnetlab.config.schema import GROUPS, Config
 from resnetlab.runs.files import digest
-from resnetlab.runs.layout import OUTPUTS, RunFolder
+from resnetlab.runs.layout import OUTPUTS, RunFolder, seed_folder
 
 # what does not change a run's figures: where things are, what is shown, what is read off them afterwards
 NOT_IDENTITY = {
@@ -78,4 +78,4 @@ def configuration_name(config: Config) -> str:
 
 def run_folder(config: Config) -> RunFolder:
     """outputs/<study>/<choices>-<hash>/seed=<n>, below the current folder."""
-    return RunFolder(OUTPUTS / config.study / configuration_name(config) / f"seed={config.seed}")
+    return RunFolder(OUTPUTS / config.study / configuration_name(config) / seed_folder(config.seed))

@@ -56,7 +56,7 @@ class Configuration:
 
     def values(self, figure: str) -> list[float]:
         """Of the runs that have it, in the order of their seeds."""
-        return [run.figures[figure] for run in self.runs if figure in run.figures]
+        return [run.metrics[figure] for run in self.runs if figure in run.metrics]
 
     def spread(self, figure: str) -> Spread | None:
         return spread(self.values(figure))

@@ -198,7 +198,7 @@ def riddle_cells(c: Configuration) -> list[Any]:
 def difference(c: Configuration, first: str, second: str) -> str | None:
     """Mean ± sd of first - second within runs; None where no run has both."""
     found = spread(
-        [run.figures[first] - run.figures[second] for run in c.runs if {first, second} <= run.figures.keys()]
+        [run.metrics[first] - run.metrics[second] for run in c.runs if {first, second} <= run.metrics.keys()]
     )
     if found is None:
         return None

@@ -10,7 +10,7 @@ from resnetlab.report.columns import Column
 from resnetlab.report.configurations import Configuration, differing_keys
 from resnetlab.report.figures import COLORS, Picture, band, by_epoch, logarithmic, means, paper, whole_epochs
 from resnetlab.report.lines import Configurations, counted, mean
-from resnetlab.runs.summary import EPOCHS
+from resnetlab.runs.summary import FLUCTUATION_EPOCHS as EPOCHS
 
 __all__ = ["COLUMNS", "answer", "participants", "riddle"]
 

@@ -11,8 +11,9 @@ import torch
 from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
+from resnetlab.runs.layout import SWEEP_START
 from resnetlab.runs.summary import Summary
-from resnetlab.runs.sweep_records import BEGAN, Outcome
+from resnetlab.runs.sweep_records import Outcome
 from resnetlab.training.result import EpochHook, completed, objective
 
 LONGEST = 500  # letters of a reason: it has to fit into a pipe and into a table
@@ -53,7 +54,7 @@ def force_only_once(config: Config, sweep: Path) -> Config:
     """Without force if its run was begun since the sweep was: by this job, before it was killed or put back into a
     queue, or by an equal one."""
     try:
-        begun = run_folder(config).manifest.stat().st_mtime_ns > (sweep / BEGAN).stat().st_mtime_ns
+        begun = run_folder(config).manifest.stat().st_mtime_ns > (sweep / SWEEP_START).stat().st_mtime_ns
     except OSError:
         return config
     return replace(config, force=False) if config.force and begun else config

@@ -14,12 +14,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from resnetlab.config.compose import parse
+from resnetlab.config.identity import run_folder
 from resnetlab.config.messages import REFUSALS, error_message, interrupted, print_error
 from resnetlab.config.overrides import compose_jobs, hydra_settings, normalize_arguments
 from resnetlab.config.schema import Config, conf_dir
 from resnetlab.console import say
 from resnetlab.errors import ConfigError, LabError, first_line
-from resnetlab.runs.layout import OUTPUTS
+from resnetlab.runs.layout import OUTPUTS, run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder, read_plan
 from resnetlab.sweeps.attempt import failure, run_job
 from resnetlab.sweeps.launchers import is_search, launcher_of, refuse_several_devices
@@ -122,7 +123,7 @@ def run_sweep(
     try:
         folder = SweepFolder.open(config.study)
         if found:
-            folder.plan(found)
+            folder.write_plan((run_key(run_folder(job).path), label, job.epochs) for label, job in found)
     except OSError as error:
         return print_error(error)
     status, missing = 0, Outcome("failed", reason="left no outcome")

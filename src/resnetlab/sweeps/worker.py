@@ -51,13 +51,14 @@ def train_task(folder: str, log: str, overrides: list[str]) -> dict[str, Any]:
 def train_job(log: Path, overrides: list[str]) -> "Outcome":
     from resnetlab.config.compose import compose
     from resnetlab.config.messages import error_message
+    from resnetlab.runs.layout import job_number
     from resnetlab.runs.sweep_records import SweepFolder
     from resnetlab.sweeps.attempt import failure, run_job
     from resnetlab.sweeps.search.pruning import trial_hook
 
     try:
         config = compose(*overrides)
-        watch = trial_hook(SweepFolder(log.parent), int(log.stem.removeprefix("job-")))
+        watch = trial_hook(SweepFolder(log.parent), job_number(log))
     except Exception as error:  # its parent has composed it: files have changed since
         return failure(error, error_message(error), log)
     return run_job(config, log, error_message, watch)

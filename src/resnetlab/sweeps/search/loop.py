@@ -15,6 +15,7 @@ from resnetlab.config.messages import REFUSALS, error_message, print_error
 from resnetlab.console import say
 from resnetlab.errors import LabError
 from resnetlab.runs.files import read_rows
+from resnetlab.runs.layout import METRICS
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps import jobs
 from resnetlab.sweeps.attempt import failure
@@ -127,7 +128,7 @@ class Search:
         if outcome is None or outcome.status == "failed" or (outcome.status == "skipped" and outcome.objective is None):
             self.study.tell(trial, state=TrialState.FAIL)
             return
-        report(self.study, trial, read_rows(Path(outcome.folder) / "metrics.csv"))
+        report(self.study, trial, read_rows(Path(outcome.folder) / METRICS))
         if outcome.status == "pruned":
             self.study.tell(trial, state=TrialState.PRUNED)
         else:

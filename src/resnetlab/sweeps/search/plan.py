@@ -20,7 +20,7 @@ from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config, conf_dir
 from resnetlab.errors import ConfigError
 from resnetlab.runs.files import digest
-from resnetlab.runs.layout import OUTPUTS
+from resnetlab.runs.layout import OUTPUTS, SEARCH_JOURNAL
 from resnetlab.sweeps.resources import jobs_at_once
 from resnetlab.sweeps.search.space import Space
 
@@ -107,7 +107,7 @@ class SearchPlan:
 
     @property
     def storage(self) -> Path:
-        return Path(self.options.storage) if self.options.storage else self.folder / "search.journal"
+        return Path(self.options.storage) if self.options.storage else self.folder / SEARCH_JOURNAL
 
 
 def make_plan(overrides: Sequence[str]) -> SearchPlan:
