@@ -3,10 +3,20 @@
 import json
 import math
 import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from resnetlab import Config, compose
+from resnetlab.config.compose import to_plain, to_yaml
+from resnetlab.config.identity import identity, run_folder
 from resnetlab.runs.files import write_json, write_rows, write_text
+from resnetlab.runs.layout import RunFolder, run_key
 from resnetlab.runs.summary import summarize
 
 DEFAULTS: dict[str, Any] = {
@@ -40,30 +50,31 @@ def write_run(
     root: Path, *, study: str = "one", seed: int = 0, epochs: int = 6, best: float = 0.93, **settings: Any
 ) -> Path:
     """Writes one finished run, and returns its folder. settings: keys of the summary that are not at their defaults."""
-    from resnetlab import compose
-
     values = {"batch_size": 64, "lr": 8e-4, "wd": 0.2, "momentum": 0.9, "shift": 0.07, **settings}
     rows = synthetic_rows(epochs, best, seed, **values)
-    config = SUMMARY_OF.setdefault("config", compose())
-    summary = summarize(config, rows, status="finished") | DEFAULTS | {"epochs": epochs, "study": study, "seed": seed}
+    summary = (
+        summarize(defaults(), rows, status="finished") | DEFAULTS | {"epochs": epochs, "study": study, "seed": seed}
+    )
     summary |= values
-    identity = DEFAULTS | {"epochs": epochs} | settings
+    differs = DEFAULTS | {"epochs": epochs} | settings
     name = "-".join(["resnet56v2", *(f"{key}{value}" for key, value in settings.items()), "0" * 8])
     folder = root / study / name / f"seed={seed}"
     write_rows(folder / "metrics.csv", rows)
     write_json(folder / "summary.json", summary)
-    write_json(folder / "manifest.json", manifest(name, identity))
+    write_json(folder / "manifest.json", manifest(name, differs))
     write_text(folder / "config.yaml", f"study: {study}\nseed: {seed}\nepochs: {epochs}\n")
     return folder
 
 
-SUMMARY_OF: dict[str, Any] = {}
+@cache
+def defaults() -> Config:
+    return compose()
 
 
-def manifest(name: str, identity: dict[str, Any]) -> dict[str, Any]:
+def manifest(name: str, differs: dict[str, Any]) -> dict[str, Any]:
     return {
         "configuration": name,
-        "differs_from_defaults": identity,
+        "differs_from_defaults": differs,
         "git": {"sha": "f8cd56f5b8e471dd770068ba531d38add10cbcc4", "dirty": False},
         "versions": {"torch": "2.15.0"},
         "device": "a processor",
@@ -76,3 +87,47 @@ def change_summary(folder: Path, **changes: Any) -> None:
     """Puts other values into a run's summary, NaN among them if need be."""
     path = folder / "summary.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+HOLD = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"
+
+
+@cache
+def ten_epochs() -> Config:
+    return compose("data=digits", "epochs=10", "study=some")
+
+
+def begin_run(done: int, ended: str = "", **settings: Any) -> RunFolder:
+    """Write a run's folder as the lab leaves it after `done` of 10 epochs of half a minute each."""
+    config = replace(ten_epochs(), **settings)
+    folder = run_folder(config)
+    rows = synthetic_rows(config.epochs, 0.9, config.seed)[:done]
+    rows = [{**row, "time/epoch": 30.0} for row in rows]
+    write_text(folder.config, to_yaml(config))
+    write_json(folder.manifest, {"differs_from_defaults": identity(config), "config": to_plain(config)})
+    folder.lock.touch()
+    if rows:
+        write_rows(folder.metrics, rows)
+    if ended:
+        write_json(folder.summary, summarize(config, rows, status=ended))
+    return folder
+
+
+@contextmanager
+def trained(folder: RunFolder) -> Iterator["subprocess.Popen[str]"]:
+    """Another process holds the run's lock."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder.lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def key_of(config: Config) -> str:
+    return run_key(run_folder(config).path)

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.report.collect import collect
-from resnetlab.report.configurations import Configuration
+from resnetlab.report.groups import Configuration, collect
 from resnetlab.report.riddle import answer, participants
 from resnetlab.report.write import write_report
 from resnetlab.runs.files import read_rows, write_rows
@@ -79,7 +78,7 @@ def test_group_norm_is_the_control_of_its_counterpart() -> None:
 
 def test_an_even_fall_is_no_swing() -> None:
     planted(0.0, 0.0, train=0.0)
-    assert collect([RUNS]).runs[0].figures["swing_running"] == pytest.approx(0.0, abs=1e-12)
+    assert collect([RUNS]).runs[0].metrics["swing_running"] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_stretched_schedule_has_other_epochs_at_its_high_rates_and_takes_no_part() -> None:

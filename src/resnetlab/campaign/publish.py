@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from resnetlab.campaign.child import LAB, begin, end
-from resnetlab.runs.sweep_records import run_key
+from resnetlab.runs.layout import run_key
 from resnetlab.sweeps.jobs import Job
 
 __all__ = ["Publisher"]

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from resnetlab.runs.summary import EPOCHS, Row, fluctuation, loss_range, rows_within
+from resnetlab.runs.summary import FLUCTUATION_EPOCHS as EPOCHS
+from resnetlab.runs.summary import Row, fluctuation, loss_range, rows_within
 
 __all__ = ["OF_ROWS", "WINDOWED"]
 

@@ -22,7 +22,7 @@ SUMMARY = (
 def figure(run: Run, name: str) -> float | None:
     """The figure; None where this run does not have it, or not as a finite number above 0 if it is logarithmic."""
     if name in SUMMARY:
-        value = run.figures.get(name)
+        value = run.metrics.get(name)
     elif name in WINDOWED and run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):
         value = None
     elif name in OF_ROWS:

@@ -10,7 +10,7 @@ from resnetlab.claims.departures import Departures
 from resnetlab.claims.evidence import Tails
 from resnetlab.claims.figures import LOGARITHMIC, reached
 from resnetlab.claims.pools import Pool
-from resnetlab.runs.summary import EPOCHS
+from resnetlab.runs.summary import FLUCTUATION_EPOCHS as EPOCHS
 
 __all__ = ["Finding", "asleep", "never", "scaled", "short_of_swings"]
 

@@ -14,7 +14,7 @@ from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
 from resnetlab.optim.regularization import REGULARIZATIONS, Regularization
 from resnetlab.optim.schedules import SCHEDULES, Schedule
 from resnetlab.runs.files import digest
-from resnetlab.runs.layout import OUTPUTS, RunFolder
+from resnetlab.runs.layout import OUTPUTS, RunFolder, seed_folder
 
 OBJECTIVES = ("final_val_acc", "best_val_acc", "final_val_acc_avg", "final_test_acc")
 
@@ -87,7 +87,7 @@ class Config:
     @cached_property
     def folder(self) -> RunFolder:
         """outputs/<study>/<name>/seed=<n>, below the current folder."""
-        return RunFolder(OUTPUTS / self.study / self.name / f"seed={self.seed}")
+        return RunFolder(OUTPUTS / self.study / self.name / seed_folder(self.seed))
 
 
 def _instances(options: Mapping[str, type]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Figures of a run that its summary does not hold: worked out of its rows."""
+"""Metrics of a run that its summary does not hold, derived from its rows."""
 
 from collections.abc import Iterable
 from statistics import fmean
@@ -6,38 +6,37 @@ from statistics import fmean
 from resnetlab.runs.load import Run
 from resnetlab.runs.summary import loss_range, rows_within
 
-__all__ = ["LEVELS", "derive", "noise_scales"]
-
 # the accuracies whose "transition epochs" the series tabulates over the batch size (part I, observation 4)
 LEVELS = (0.91, 0.92, 0.925, 0.927, 0.928, 0.93)
 
 
-def derive(run: Run, thresholds: Iterable[str]) -> None:
-    """Adds to run.figures: epoch_to_X, val_acc_at_X and train_acc_at_X of every threshold of the report and every
-    level of the series; final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch, and swings()."""
-    run.figures = {k: v for k, v in run.figures.items() if not k.startswith(("epoch_to_", "val_acc_at_"))}
+def add_derived_metrics(run: Run, thresholds: Iterable[str]) -> None:
+    """Add epoch_to_X, val_acc_at_X and train_acc_at_X of every threshold of the report and every level of the series;
+    final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch, and fluctuations()."""
+    run.metrics = {k: v for k, v in run.metrics.items() if not k.startswith(("epoch_to_", "val_acc_at_"))}
     for name in {*thresholds, *map(str, LEVELS)}:
         reached = next((row for row in run.rows if row.get("val/acc", 0.0) >= float(name)), None)
         if reached is not None:
-            run.figures |= {f"epoch_to_{name}": reached["epoch"], f"val_acc_at_{name}": reached["val/acc"]}
+            run.metrics |= {f"epoch_to_{name}": reached["epoch"], f"val_acc_at_{name}": reached["val/acc"]}
             if "train/acc" in reached:
-                run.figures[f"train_acc_at_{name}"] = reached["train/acc"]
+                run.metrics[f"train_acc_at_{name}"] = reached["train/acc"]
     last = run.rows[-1]
     if "train/loss" in last and "train/ce" in last:
-        run.figures["final_penalty"] = last["train/loss"] - last["train/ce"]
-    run.figures |= swings(run)
+        run.metrics["final_penalty"] = last["train/loss"] - last["train/ce"]
+    run.metrics |= fluctuations(run)
     if scales := noise_scales(run):
-        run.figures["noise_scale"] = scales[0][1]
-    energy = run.figures.get("energy_wh")
+        run.metrics["noise_scale"] = scales[0][1]
+    energy = run.metrics.get("energy_wh")
     if energy is not None:
-        run.figures["joules_per_epoch"] = energy * 3600 / len(run.rows)
+        run.metrics["joules_per_epoch"] = energy * 3600 / len(run.rows)
 
 
-def swings(run: Run) -> dict[str, float]:
-    """What the riddle of the swinging validation loss is argued with, over epochs 10 to 36; absent if unknown, and
-    where the schedule is stretched, which takes its high rates out of these epochs.
+def fluctuations(run: Run) -> dict[str, float]:
+    """Metrics of the fluctuation over epochs 10 to 36; absent if unknown.
 
-    swing_*: of a cross-entropy, its ordinary fall taken out; least_val_acc and, with re-estimated statistics,
+    None where the schedule is stretched, which takes its high rates out of these epochs.
+
+    swing_*: max - min of a cross-entropy less its regression line; least_val_acc and, with re-estimated statistics,
     least_val_acc_recal; weight_norm and relative_update (of one step): means.
     """
     if run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):
@@ -58,10 +57,10 @@ def swings(run: Run) -> dict[str, float]:
 def noise_scales(run: Run) -> list[tuple[float, float]]:
     """(epoch, g) with g = eps N / (B (1 - m)), Smith and Le (2017), arXiv 1710.06451: eps the learning rate and m the
     momentum (of Adam and its kin: beta1) at the start of the epoch, N the training images, B the batch size."""
-    batch, images = run.figures.get("batch_size"), training_images(run)
+    batch, images = run.metrics.get("batch_size"), training_images(run)
     if not batch or not images:
         return []
-    momenta = [row.get("momentum", run.figures.get("momentum", 0.0)) for row in run.rows]
+    momenta = [row.get("momentum", run.metrics.get("momentum", 0.0)) for row in run.rows]
     return [
         (row["epoch"], row["lr"] * images / (batch * (1 - m)))
         for row, m in zip(run.rows, momenta, strict=True)

@@ -1,7 +1,7 @@
 """`resnetlab status`: the table, live on a terminal, once and plain elsewhere."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -9,8 +9,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from resnetlab.console import on_terminal
+from resnetlab.console import age, duration, on_terminal
 from resnetlab.errors import ConfigError
+from resnetlab.report.groups import group_runs, with_labels
+from resnetlab.runs.load import Run
 from resnetlab.runs.state import RunState, RunStates, StateReader
 
 REFRESH_SECONDS = 2.0
@@ -29,18 +31,18 @@ def status_command(folders: Sequence[Path], once: bool = False, everything: bool
             raise ConfigError(f"{folder} is not a folder; name one that holds runs, such as outputs")
     terminal = on_terminal()
     console = Console(highlight=False, force_terminal=terminal, color_system="auto" if terminal else None)
-    surveyor = StateReader(folders)
-    found = surveyor.look(time.time())
+    reader = StateReader(folders, label_runs)
+    found = reader.read(time.time())
     if not found.runs and not found.waiting:
         print(f"no runs below {', '.join(map(str, folders))}")
     elif once or everything or not terminal or console.is_dumb_terminal:
         rows = len(found.runs) if everything else MOST_ROWS
         console.print(show(found, rows, time.time()), soft_wrap=False)
     else:
-        follow(surveyor, found, console)
+        follow(reader, found, console)
 
 
-def follow(surveyor: StateReader, found: RunStates, console: Console) -> None:
+def follow(reader: StateReader, found: RunStates, console: Console) -> None:
     """Refreshes the table in its place until it is interrupted."""
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         spent = 0.0
@@ -48,7 +50,7 @@ def follow(surveyor: StateReader, found: RunStates, console: Console) -> None:
             live.update(fitting(found, console), refresh=True)
             time.sleep(max(REFRESH_SECONDS, 4 * spent))  # the machine has runs to train
             began = time.monotonic()
-            found = surveyor.look(time.time())
+            found = reader.read(time.time())
             spent = time.monotonic() - began
 
 
@@ -66,7 +68,7 @@ def fitting(found: RunStates, console: Console) -> Group:
 def show(found: RunStates, rows: int, now: float) -> Group:
     """Counts and time left, the first `rows` runs, how many more there are, and why some failed."""
     shown, hidden = found.runs[:rows], RunStates(found.runs[rows:])
-    several = len({run.facts.run.study for run in found.runs}) > 1
+    several = len({run.run.study for run in found.runs}) > 1
     parts: list[Text | Table] = [Text(head(found))]
     if shown:
         parts.append(table(shown, several, now))
@@ -74,8 +76,7 @@ def show(found: RunStates, rows: int, now: float) -> Group:
         parts.append(Text(f"... and {len(hidden.runs)} more: {counted(hidden)}; --all prints every run"))
     reasons = [run for run in shown if run.reason]
     parts += [
-        Text(f"{run.state}: {name(run, several)}, seed {run.facts.run.seed}: {run.reason}")
-        for run in reasons[:MOST_REASONS]
+        Text(f"{run.state}: {name(run, several)}, seed {run.run.seed}: {run.reason}") for run in reasons[:MOST_REASONS]
     ]
     if len(reasons) > MOST_REASONS:
         parts.append(Text(f"... and {len(reasons) - MOST_REASONS} more with a reason"))
@@ -88,8 +89,7 @@ def head(found: RunStates) -> str:
     parts = [f"{runs}: {counted(found)}" if found.runs else runs]
     parts += [f"{len(found.waiting)} not begun"] if found.waiting else []
     if any(run.state == "running" for run in found.runs):
-        left = found.left()
-        parts.append(f"time left {'?' if left is None else duration(left)}")
+        parts.append(f"time left {duration(found.left())}")
     return "; ".join(parts)
 
 
@@ -115,32 +115,24 @@ def table(runs: Sequence[RunState], several: bool, now: float) -> Table:
 
 
 def name(run: RunState, several: bool) -> str:
-    return f"{run.facts.run.study}: {run.label}" if several else run.label
+    return f"{run.run.study}: {run.label}" if several else run.label
 
 
 def cells(run: RunState, several: bool, trained: bool, now: float) -> list[Text]:
-    facts = run.facts
-    seed = str(facts.run.seed) if facts.run.seed >= 0 else "?"
-    epoch = f"{facts.done}/{'?' if facts.epochs is None else facts.epochs}"
-    accuracies = ["-" if value is None else f"{value:.4f}" for value in (facts.last, facts.best)]
-    seconds = (
-        "-" if facts.seconds is None else f"{facts.seconds:.3g}" if facts.seconds < 1000 else f"{facts.seconds:.0f}"
-    )
-    left = "" if run.state != "running" else "?" if run.left is None else duration(run.left)
-    lefts = [left] if trained else []
-    passed = "-" if facts.changed is None else age(now - facts.changed)
-    return [Text(text) for text in (name(run, several), seed, run.state, epoch, *accuracies, seconds, *lefts, passed)]
+    seed = str(run.run.seed) if run.run.seed >= 0 else "?"
+    epoch = f"{run.done}/{'?' if run.epochs is None else run.epochs}"
+    accuracies = ["-" if value is None else f"{value:.4f}" for value in (run.last, run.best)]
+    seconds = "-" if run.seconds is None else f"{run.seconds:.3g}" if run.seconds < 1000 else f"{run.seconds:.0f}"
+    lefts = [duration(run.left) if run.state == "running" else ""] if trained else []
+    changed = "-" if run.changed is None else age(now - run.changed)
+    return [Text(text) for text in (name(run, several), seed, run.state, epoch, *accuracies, seconds, *lefts, changed)]
 
 
-def duration(seconds: float) -> str:
-    """For example "26:03:04"."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
-
-
-def age(seconds: float) -> str:
-    """In its largest unit: "12s", "5m", "3h", "2d"."""
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f}{unit}"
-    return f"{max(0.0, seconds):.0f}s"
+def label_runs(runs: Sequence[Run]) -> Mapping[Path, str]:
+    """The report's labels; the folder's name where a configuration has no settings yet."""
+    told = [run for run in runs if run.summary]
+    found = {run.path: c.label for c in with_labels(group_runs(told)) for run in c.runs}
+    names = {(run.study, run.configuration): found[run.path] for run in told}
+    return {
+        run.path: found.get(run.path) or names.get((run.study, run.configuration), run.configuration) for run in runs
+    }

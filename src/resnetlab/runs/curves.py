@@ -1,7 +1,8 @@
-"""The series' own plot of one run: accuracies, losses and learning rate over the epochs."""
+"""curves.png: accuracies, losses and learning rate of one run over the epochs, as the series plots them."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
@@ -10,6 +11,7 @@ from resnetlab.runs.files import write_atomically
 from resnetlab.runs.summary import Row
 
 TRAIN, VALIDATION, RECALIBRATED, AVERAGED = "tab:red", "tab:blue", "tab:cyan", "tab:purple"
+Points = tuple[list[float], list[float]]
 
 
 def draw_curves(
@@ -17,45 +19,24 @@ def draw_curves(
     thresholds: Sequence[float],
     title: str,
     path: Path,
-    plan: Sequence[tuple[float, float]] = (),
-    sign: str | None = None,
-    since: int | None = None,
+    lr_points: Sequence[tuple[float, float]] = (),
+    fit_sign: str | None = None,
+    overfitting_since: int | None = None,
 ) -> None:
-    """Writes a picture: train red, validation blue, thresholds green (the first solid, the others dotted).
+    """Write the plot: train red, validation blue, thresholds green (the first solid, the others dotted).
 
-    An epoch's figures stand where it ends: epoch e at e. plan: (epochs done, lr) within the run, for schedules that
-    follow every step; without it the lr of each epoch's first step is drawn. sign, since: the summary's fit_sign and
-    overfitting_since.
+    A row's values stand where its epoch ends: epoch e at e. lr_points: (epochs done, lr) within the run, for schedules
+    that follow every step; without them the lr of each epoch's first step is drawn. fit_sign, overfitting_since: the
+    summary's.
     """
     figure = Figure(figsize=(8, 9))
     figure.subplots_adjust(left=0.14, right=0.98, top=0.95, bottom=0.06, hspace=0.06)  # a layout engine draws it twice
     accuracy, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
     figure.suptitle(title, fontsize=9, y=0.98)
-    _lines(accuracy, rows, "acc")
-    for number, threshold in enumerate(thresholds):
-        style, label = ":" if number else "-", f"threshold {threshold:g}"
-        accuracy.axhline(threshold, color="tab:green", linestyle=style, linewidth=1, label=label)
-    accuracy.set(ylabel="accuracy")
-    _lines(loss, rows, "loss")
-    if any(row["train/loss"] != row["train/ce"] for row in rows):  # a penalty or label smoothing is in the loss
-        for column, color in (("train/ce", TRAIN), ("val/ce", VALIDATION)):
-            label = f"{column.split('/')[0]}, cross-entropy alone"
-            loss.plot(*_points(rows, column), color=color, linestyle="--", linewidth=1, label=label)
-    if since is not None:
-        loss.axvline(since, color="tab:orange", linestyle=":", label=f"overfitting since epoch {since}")
-    elif sign == "underfitting":
-        loss.plot([], [], " ", label="underfitting: validation ends below training")
-    loss.set(ylabel="loss", yscale="log")
-    low, high = loss.get_ylim()
-    loss.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    loss.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if high < 10 * low else NullFormatter())
-    times, rates = _points(rows, "lr") if not plan else (list(part) for part in zip(*plan, strict=True))
-    rate.plot(times, rates, color="black", linewidth=1, drawstyle="default" if plan else "steps-pre")
-    rate.set(ylabel="learning rate", xlabel="epoch")
-    if min(rates) > 0 and max(rates) >= 10 * min(rates):
-        rate.set_yscale("log")
-        rate.set_ylim(bottom=max(0.8 * min(rates), 1e-4 * max(rates)))  # 1cycle ends at 4e-6 of its peak
-        rate.yaxis.set_minor_formatter(NullFormatter())  # the decades are enough in so low a panel
+    draw_accuracy(accuracy, rows, thresholds)
+    draw_loss(loss, rows, fit_sign, overfitting_since)
+    times, rates = (list(part) for part in zip(*lr_points, strict=True)) if lr_points else points(rows, "lr")
+    draw_lr(rate, times, rates, "default" if lr_points else "steps-pre")
     for axes in (accuracy, loss, rate):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -64,7 +45,42 @@ def draw_curves(
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 
-def _lines(axes: object, rows: Sequence[Row], name: str) -> None:
+def draw_accuracy(axes: Any, rows: Sequence[Row], thresholds: Sequence[float]) -> None:
+    draw_lines(axes, rows, "acc")
+    for number, threshold in enumerate(thresholds):
+        style, label = ":" if number else "-", f"threshold {threshold:g}"
+        axes.axhline(threshold, color="tab:green", linestyle=style, linewidth=1, label=label)
+    axes.set(ylabel="accuracy")
+
+
+def draw_loss(axes: Any, rows: Sequence[Row], fit_sign: str | None, overfitting_since: int | None) -> None:
+    draw_lines(axes, rows, "loss")
+    if any(row["train/loss"] != row["train/ce"] for row in rows):  # a penalty or label smoothing is in the loss
+        for column, color in (("train/ce", TRAIN), ("val/ce", VALIDATION)):
+            label = f"{column.split('/')[0]}, cross-entropy alone"
+            axes.plot(*points(rows, column), color=color, linestyle="--", linewidth=1, label=label)
+    if overfitting_since is not None:
+        axes.axvline(
+            overfitting_since, color="tab:orange", linestyle=":", label=f"overfitting since epoch {overfitting_since}"
+        )
+    elif fit_sign == "underfitting":
+        axes.plot([], [], " ", label="underfitting: validation ends below training")
+    axes.set(ylabel="loss", yscale="log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if high < 10 * low else NullFormatter())
+
+
+def draw_lr(axes: Any, times: Sequence[float], rates: Sequence[float], style: str) -> None:
+    axes.plot(times, rates, color="black", linewidth=1, drawstyle=style)
+    axes.set(ylabel="learning rate", xlabel="epoch")
+    if min(rates) > 0 and max(rates) >= 10 * min(rates):
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=max(0.8 * min(rates), 1e-4 * max(rates)))  # 1cycle ends at 4e-6 of its peak
+        axes.yaxis.set_minor_formatter(NullFormatter())  # the decades are enough in so low a panel
+
+
+def draw_lines(axes: Any, rows: Sequence[Row], name: str) -> None:
     marker = "." if len(rows) < 30 else None
     for prefix, suffix, color, label in (
         ("train", "", TRAIN, "train"),
@@ -72,11 +88,11 @@ def _lines(axes: object, rows: Sequence[Row], name: str) -> None:
         ("val", "_recal", RECALIBRATED, "val, batch-norm statistics re-estimated"),
         ("val", "_avg", AVERAGED, "val, averaged weights"),
     ):
-        epochs, values = _points(rows, f"{prefix}/{name}{suffix}")
+        epochs, values = points(rows, f"{prefix}/{name}{suffix}")
         if epochs:
-            axes.plot(epochs, values, color=color, marker=marker, label=label)  # type: ignore[attr-defined]
+            axes.plot(epochs, values, color=color, marker=marker, label=label)
 
 
-def _points(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
+def points(rows: Sequence[Row], column: str) -> Points:
     present = [row for row in rows if column in row]
     return [row["epoch"] for row in present], [row[column] for row in present]

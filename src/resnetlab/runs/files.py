@@ -1,4 +1,4 @@
-"""Small files, written so that a kill leaves the old one or the new one, never half of either."""
+"""Atomic writes of small files, CSV that reads back exactly, and digests."""
 
 import csv
 import hashlib
@@ -13,7 +13,10 @@ from resnetlab.errors import ConfigError
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
-    """Calls write(file) on a temporary file beside `path`, and renames it when its bytes are on the disk."""
+    """Call write(file) on a temporary file beside `path`, and rename it when its bytes are on the disk.
+
+    A kill leaves the old file or the new one, never half of either.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
         try:
@@ -39,12 +42,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Raises ValueError for NaN and infinity, which JSON does not have."""
+    """Write indented JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """A CSV with the columns of all rows in order of appearance; numbers are written so that they read back exactly."""
+    """Write a CSV with the columns of all rows in order of appearance; numbers read back exactly."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [",".join(columns)]
     lines += [",".join("" if key not in row else repr(row[key]) for key in columns) for row in rows]
@@ -52,7 +55,7 @@ def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
-    """What write_rows wrote; empty cells are left out, whole numbers stay whole."""
+    """Rows of a CSV by write_rows: empty cells are left out, whole numbers stay whole."""
     with path.open(newline="") as file:
         return [{key: _number(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
 
@@ -68,12 +71,12 @@ def _umask() -> int:
 
 
 def digest(content: Any) -> str:
-    """Eight letters that stand for plain data, as in the names of run folders."""
+    """Eight hexadecimal digits of the SHA-256 of plain data, as in the names of run folders."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def make_folder(folder: Path) -> None:
-    """Raises ConfigError where no folder can be made, before the work is done."""
+    """Make the folder of --out before the work is done. Raises ConfigError where it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,19 +1,28 @@
-"""Where a run lives: a readable folder name, made unique by a hash of what changes the result."""
+"""File names and paths of a run and of a sweep: the one place where they are spelt.
+
+outputs/<study>/<configuration>/seed=<n> holds a run, outputs/<study>/sweeps/<when>-<process> a sweep.
+"""
 
 from pathlib import Path
 
 OUTPUTS = Path("outputs")
+SEED = "seed="  # begins the name of a run's folder
+CONFIG, MANIFEST, METRICS, SUMMARY = RUN_FILES = ("config.yaml", "manifest.json", "metrics.csv", "summary.json")
+SWEEPS = "sweeps"
+SWEEP_PLAN = "sweep.json"  # all jobs of a sweep
+SWEEP_START = "began"  # its time of writing is when the sweep began, by the clock that dates the runs' files
+SEARCH_JOURNAL = "search.journal"
 
 
 class RunFolder:
-    """The files of one run."""
+    """Paths of one run's files."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = path / "config.yaml"
-        self.metrics = path / "metrics.csv"
-        self.summary = path / "summary.json"
-        self.manifest = path / "manifest.json"
+        self.config = path / CONFIG
+        self.metrics = path / METRICS
+        self.summary = path / SUMMARY
+        self.manifest = path / MANIFEST
         self.curves = path / "curves.png"
         self.lock = path / ".lock"
         self.trace = path / "profile" / "trace.json.gz"
@@ -24,10 +33,38 @@ class RunFolder:
         self.previous = self.checkpoints / "last.prev.ckpt"
 
     def remove_leftovers(self) -> None:
-        """Removes the temporary files that a kill in the middle of writing left behind."""
+        """Remove the temporary files that a kill in the middle of writing left behind."""
         for path in (*self.path.glob("*.part"), *self.checkpoints.glob("*.part")):
             path.unlink()
 
     def snapshot(self, epoch: int) -> Path:
-        """The checkpoint that is kept of that epoch, if snapshots asks for it."""
+        """Path of the checkpoint that `snapshots` keeps of that epoch."""
         return self.checkpoints / f"epoch={epoch}.ckpt"
+
+
+def seed_folder(seed: int) -> str:
+    return f"{SEED}{seed}"
+
+
+def run_key(folder: str | Path) -> str:
+    """A run's name within its outputs: "<study>/<configuration>/seed=<n>"."""
+    return "/".join(Path(folder).parts[-3:])
+
+
+def outcome_file(number: int | str) -> str:
+    """Name of the file that tells what became of a sweep's job; "*" for the pattern of them all."""
+    return f"job-{number}.json"
+
+
+def assignment_file(number: int | str) -> str:
+    """Name of the file that a search leaves for its job; "*" for the pattern of them all."""
+    return f"trial-{number}.json"
+
+
+def job_log(number: int) -> str:
+    return f"job-{number}.log"
+
+
+def job_number(path: Path) -> int:
+    """Inverse of outcome_file, assignment_file and job_log. Raises ValueError for any other name."""
+    return int(path.stem.rpartition("-")[2])

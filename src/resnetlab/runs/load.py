@@ -1,4 +1,4 @@
-"""Reads one run's folder, or says why it cannot be used."""
+"""Read and validate the files of finished runs, or say why a run cannot be used."""
 
 import csv
 import json
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.runs.files import read_rows
-from resnetlab.runs.summary import Row
+from resnetlab.runs.layout import CONFIG, MANIFEST, METRICS, RUN_FILES, SEED, SUMMARY
+from resnetlab.runs.summary import Row, Summary
 
 NEEDED = ("epoch", "lr", "train/loss", "train/ce", "train/acc", "val/loss", "val/ce", "val/acc")
 COUNTS = ("seed", "epochs", "epochs_trained")
-MOST = 2**63  # of a seed; JSON knows no largest number
+TOO_LARGE = 2**63  # for a seed or a number of epochs; JSON knows no largest number
 GROUPS = ("model", "data", "optimizer", "schedule", "regularization")
 
 
@@ -29,58 +30,67 @@ class UnusableRun(Exception):
 
 @dataclass
 class Run:
-    """A finished run. figures: every finite number of its summary, and what derive.py adds; what is unknown is absent.
+    """A run as the report takes it.
 
-    remarks: what was left out of it, in words. manifest: {} where it cannot be read.
+    metrics: every finite number of its summary, and what report/derive.py adds; what is unknown is absent.
+    remarks: sentences on what was left out of it. manifest: {} where it cannot be read.
     """
 
     path: Path
     study: str
     configuration: str
     seed: int
-    summary: dict[str, Any]
+    summary: Summary
     rows: list[Row]
     manifest: dict[str, Any]
     remarks: list[str] = field(default_factory=list)
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 def read_run(path: Path) -> Run:
-    """Raises Unusable with the reason for whatever is not a finished run of the lab."""
+    """A finished run. Raises UnusableRun with the reason for anything else."""
     summary = read_summary(path)
-    rows, remarks = read_metrics(path, summary["epochs_trained"])
-    broken = sorted(key for key, value in summary.items() if isinstance(value, float) and not math.isfinite(value))
-    if broken:
-        remarks.append(f"summary.json has NaN or infinity in {', '.join(broken)}: taken as unknown")
-    manifest = read_manifest(path)
-    if not manifest:
-        remarks.append("no manifest.json that can be read: commit and machine unknown, not compared in pairs")
-    name = str(manifest.get("configuration", path.name)) if not path.name.startswith("seed=") else path.parent.name
-    numbers = {k: v for k, v in summary.items() if is_number(v) and math.isfinite(v)}
-    return Run(path, summary["study"], name, summary["seed"], summary, rows, manifest, remarks, numbers)
-
-
-def read_summary(path: Path) -> dict[str, Any]:
-    """The summary of a finished run."""
-    try:
-        summary = json.loads((path / "summary.json").read_text())
-    except FileNotFoundError:
-        raise UnusableRun("unfinished", progress(path)) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnusableRun("unreadable", f"summary.json cannot be read ({type(error).__name__})") from None
-    for complaint in summary_problems(summary):
-        raise UnusableRun("unreadable", f"summary.json is not a run's: {complaint}")
     if summary["status"] == "diverged":
         where = summary.get("diverged_quantity")
         reason = f"diverged in epoch {summary.get('diverged_epoch')}" + (f": {where} is not finite" if where else "")
         raise UnusableRun("diverged", reason)
-    if summary["status"] != "finished":
-        raise UnusableRun("unreadable", f"summary.json has the unknown status {summary['status']!r}")
+    rows, remarks = read_metrics(path, summary["epochs_trained"])
+    broken = sorted(key for key, value in summary.items() if isinstance(value, float) and not math.isfinite(value))
+    if broken:
+        remarks.append(f"{SUMMARY} has NaN or infinity in {', '.join(broken)}: taken as unknown")
+    manifest = read_manifest(path)
+    if not manifest:
+        remarks.append(f"no {MANIFEST} that can be read: commit and machine unknown, not compared in pairs")
+    numbers = {k: v for k, v in summary.items() if is_number(v) and math.isfinite(v)}
+    name = configuration_of(path, manifest)
+    return Run(path, summary["study"], name, summary["seed"], summary, rows, manifest, remarks, numbers)
+
+
+def configuration_of(path: Path, manifest: dict[str, Any]) -> str:
+    """The configuration's name: that of the folder above, or the manifest's for a run that was moved elsewhere."""
+    return path.parent.name if path.name.startswith(SEED) else str(manifest.get("configuration", path.name))
+
+
+def read_summary(path: Path) -> Summary:
+    """The summary of a run that has ended: finished or diverged.
+
+    Raises UnusableRun: unfinished where there is none, unreadable where it is damaged or not a run's.
+    """
+    try:
+        summary = json.loads((path / SUMMARY).read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UnusableRun("unfinished", progress(path)) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UnusableRun("unreadable", f"{SUMMARY} cannot be read ({type(error).__name__})") from None
+    for problem in summary_problems(summary):
+        raise UnusableRun("unreadable", f"{SUMMARY} is not a run's: {problem}")
+    if summary["status"] not in ("finished", "diverged"):
+        raise UnusableRun("unreadable", f"{SUMMARY} has the unknown status {summary['status']!r}")
     return dict(summary)
 
 
 def summary_problems(summary: Any) -> Sequence[str]:
-    """What a run's summary must have and this one has not."""
+    """Keys of a run's summary that are missing or have impossible values, as "key is value"."""
     if not isinstance(summary, dict):
         return ["it holds no object"]
     diverged = summary.get("status") == "diverged"  # which may have ended before its first epoch
@@ -91,7 +101,7 @@ def summary_problems(summary: Any) -> Sequence[str]:
     wrong = [key for key, kind in wanted.items() if not is_a(summary.get(key), kind)]
     if not diverged:
         wrong += [key for key in ("best_val_acc", "final_val_acc") if key not in wrong and not is_share(summary[key])]
-        wrong += [key for key in COUNTS if key not in wrong and not 0 <= summary[key] < MOST]
+        wrong += [key for key in COUNTS if key not in wrong and not 0 <= summary[key] < TOO_LARGE]
     return [f"{key} is {summary.get(key)!r:.40}" for key in wrong]
 
 
@@ -99,31 +109,47 @@ def is_a(value: Any, kind: type | tuple[type, ...]) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
+def is_number(value: Any) -> bool:
+    return is_a(value, (int, float))
+
+
 def is_share(value: float) -> bool:
     return math.isnan(value) or 0 <= value <= 1
 
 
 def progress(path: Path) -> str:
-    """How far a run without a summary is, as far as its files tell."""
+    """A sentence on how far a run without a summary is."""
     try:
-        epochs = re.search(r"^epochs: (\d+)", (path / "config.yaml").read_text(), re.MULTILINE)
-        done = (path / "metrics.csv").read_text().count("\n") - 1
+        done = (path / METRICS).read_text().count("\n") - 1
     except (OSError, UnicodeDecodeError):
         return "not finished: no epoch is written yet"
-    return f"not finished: {done} of {epochs[1] if epochs else 'an unknown number of'} epochs are written"
+    epochs = planned_epochs(path, read_manifest(path))
+    return f"not finished: {done} of {epochs or 'an unknown number of'} epochs are written"
+
+
+def planned_epochs(path: Path, manifest: dict[str, Any]) -> int | None:
+    """The epochs that the run is to have: from its manifest, for runs of before it held them from config.yaml."""
+    epochs = manifest.get("config", {}).get("epochs")
+    if is_a(epochs, int) and 0 < epochs < TOO_LARGE:
+        return int(epochs)
+    try:
+        found = re.search(r"^epochs: (\d{1,18})$", (path / CONFIG).read_text(), re.MULTILINE)
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(found[1]) if found else None
 
 
 def read_metrics(path: Path, epochs: int) -> tuple[list[Row], list[str]]:
-    """The rows, and remarks on what is missing in them. Raises Unusable unless all epochs are there."""
-    file = path / "metrics.csv"
+    """(rows, remarks on what is left out of them). Raises UnusableRun unless all epochs are there."""
+    file = path / METRICS
     try:
         rows = read_rows(file)
         whole = file.read_bytes().endswith(b"\n")
     except (OSError, ValueError, AttributeError, csv.Error) as error:
-        raise UnusableRun("unreadable", f"metrics.csv cannot be read ({type(error).__name__})") from None
+        raise UnusableRun("unreadable", f"{METRICS} cannot be read ({type(error).__name__})") from None
     numbered = [row.get("epoch") for row in rows] == list(range(1, len(rows) + 1)) and len(rows) == epochs
     if not (whole and rows and numbered and all(key in row for row in rows for key in NEEDED)):
-        raise UnusableRun("unreadable", f"metrics.csv is cut off or damaged: {len(rows)} rows for {epochs} epochs")
+        raise UnusableRun("unreadable", f"{METRICS} is cut off or damaged: {len(rows)} rows for {epochs} epochs")
     broken = [(int(row["epoch"]), key) for row in rows for key, value in row.items() if not math.isfinite(value)]
     if not broken:
         return rows, []
@@ -134,35 +160,31 @@ def read_metrics(path: Path, epochs: int) -> tuple[list[Row], list[str]]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest; {} where there is none that can be read."""
+    """The manifest; {} where there is none that can be read, or its parts are not what the lab writes."""
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
+        manifest = json.loads((path / MANIFEST).read_text())
     except (OSError, ValueError, RecursionError):
         return {}
-    usable = isinstance(manifest, dict) and isinstance(manifest.get("model", {}), dict)
-    return manifest if usable and is_valid_row(manifest.get("differs_from_defaults")) else {}
+    usable = isinstance(manifest, dict) and all(isinstance(manifest.get(key, {}), dict) for key in ("model", "config"))
+    return manifest if usable and is_valid_identity(manifest.get("differs_from_defaults")) else {}
 
 
-def is_valid_row(identity: Any) -> bool:
-    """Whether it can be what folders.identity makes: its keys that are worked with have their types."""
+def is_valid_identity(identity: Any) -> bool:
+    """Whether the keys that are worked with have the types that config/identity.py writes."""
     if not isinstance(identity, dict) or not all(isinstance(identity.get(group), str) for group in GROUPS):
         return False
     whole = [identity.get(key, 1) for key in ("epochs", "model.depth")]
     milestones = identity.get("schedule.milestones", [[0, 1]])
     return (
-        all(is_a(value, int) and 0 < value < MOST for value in whole)
+        all(is_a(value, int) and 0 < value < TOO_LARGE for value in whole)
         and isinstance(milestones, list)
         and len(milestones) > 0
         and all(isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in milestones)
     )
 
 
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def run_paths(folders: Iterable[Path]) -> list[Path]:
-    """Folders named seed=*, and any other with a config.yaml beside a run's files; each once."""
+    """All runs below the folders, each once: folders named seed=*, and others with config.yaml and another file."""
     found: dict[str, Path] = {}
     seen: set[str] = set()
     for folder in folders:
@@ -172,8 +194,8 @@ def run_paths(folders: Iterable[Path]) -> list[Path]:
                 below.clear()
                 continue
             seen.add(place)
-            kept = "config.yaml" in files and {"summary.json", "metrics.csv", "manifest.json"} & set(files)
-            if kept or os.path.basename(root).startswith("seed="):
+            kept = CONFIG in files and len({*RUN_FILES} & {*files}) > 1
+            if kept or os.path.basename(root).startswith(SEED):
                 found.setdefault(place, Path(root))
                 below.clear()
             below[:] = sorted(name for name in below if not name.startswith("."))

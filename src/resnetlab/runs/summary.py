@@ -1,41 +1,41 @@
-"""summary.json: one flat row, a pure function of a run's configuration and its epochs' figures. Unknown is null."""
+"""summary.json: one flat row, a pure function of a run's configuration and its epochs' metrics. Unknown is null."""
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from statistics import linear_regression
-from typing import Any
-
-from resnetlab.config.schema import Config
+from typing import Any, Protocol
 
 Row = dict[str, float]
 Summary = dict[str, Any]
+CHOICES = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
+SETTINGS = ("study", "seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
+FLUCTUATION_EPOCHS = (10, 36)  # post IV: the fluctuation begins at 10 to 14, and ends when lr falls
+MIN_EPOCHS = 5  # of these, for a metric over them
 
 
-def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any) -> Summary:
-    """The run's result row.
+class RunConfig(Protocol):
+    """A run's configuration; it has an attribute for each of CHOICES, with a name, and of SETTINGS, too."""
+
+    @property
+    def data(self) -> Any: ...
+
+    @property
+    def thresholds(self) -> Sequence[float]: ...
+
+
+def summarize(config: RunConfig, rows: Sequence[Row], *, status: str, **extra: Any) -> Summary:
+    """Build the run's summary.
 
     status: finished | diverged. rows: one an epoch, as in metrics.csv. extra: what the rows do not know (parameters,
-    figures on the test set, where and why a run diverged).
+    metrics on the test set, where and why a run diverged).
     """
     last = rows[-1] if rows else {}
     best = max(rows, key=lambda row: row["val/acc"], default=None)  # the first of equals
     return {
         "status": status,
-        **{
-            group: getattr(config, group).name
-            for group in ("model", "data", "optimizer", "schedule", "regularization", "averaging")
-        },
-        "study": config.study,
-        "seed": config.seed,
-        "epochs": config.epochs,
-        "batch_size": config.batch_size,
-        "lr": config.lr,
-        "wd": config.wd,
-        "l2": config.l2,
-        "momentum": config.momentum,
-        "ema_momentum": config.ema_momentum,
-        "shift": config.shift,
+        **{choice: getattr(config, choice).name for choice in CHOICES},
+        **{key: getattr(config, key) for key in SETTINGS},
         "subset": config.data.limit,
         "epochs_trained": len(rows),
         **threshold_columns(rows, config.thresholds),
@@ -66,7 +66,7 @@ def summarize(config: Config, rows: Sequence[Row], *, status: str, **extra: Any)
 
 
 def threshold_columns(rows: Sequence[Row], thresholds: Sequence[float]) -> Summary:
-    """For each threshold the first epoch that reaches it and the validation accuracy there; null where none does."""
+    """First epoch that reaches each threshold and the validation accuracy there; null where none does."""
     columns: Summary = {}
     for threshold in thresholds:
         reached = next((row for row in rows if row["val/acc"] >= threshold), None)
@@ -76,7 +76,7 @@ def threshold_columns(rows: Sequence[Row], thresholds: Sequence[float]) -> Summa
 
 
 def improvements(rows: Sequence[Row]) -> list[list[float]]:
-    """The sequence of [epoch, val_acc] at which a run was better than ever before."""
+    """[epoch, val_acc] of every epoch with a new best val_acc."""
     steps: list[list[float]] = []
     for row in rows:
         if not steps or row["val/acc"] > steps[-1][1]:
@@ -85,14 +85,14 @@ def improvements(rows: Sequence[Row]) -> list[list[float]]:
 
 
 def fit_sign(rows: Sequence[Row]) -> Summary:
-    """Leslie Smith's signs of under- and overfitting (2018, arXiv 1803.09820, section 3), as one rule.
+    """Signs of under- and overfitting after Leslie Smith (2018, arXiv 1803.09820, section 3), as one rule.
 
     fit_sign: "underfitting" if at the end the validation cross-entropy is below that of training; "overfitting" if it
-    has risen by more than 5 % from its minimum (our margin: less is the wobble between epochs) while that of training
-    has fallen; else "balanced"; null with fewer than four epochs. Validation is the running median of three epochs,
-    because one swing of stale statistics is no sign, and with re-estimated statistics where there are some.
+    has risen by more than 5 % from its minimum (this project's margin: less is noise between epochs) while that of
+    training has fallen; else "balanced"; null with fewer than four epochs. Validation is the running median of three
+    epochs, because one outlier of stale statistics is no sign, and with re-estimated statistics where there are some.
     overfitting_since: the epoch of that minimum. generalization_gap: validation minus training at the end; gap_growth:
-    what it has gained since the middle of the run, for the reader, not part of the rule. Training's figures are means
+    what it has gained since the middle of the run, for the reader, not part of the rule. Training's metrics are means
     over the epoch, under augmentation and dropout, and so are a little above those of the weights at its end.
     """
     blank: Summary = {"fit_sign": None, "overfitting_since": None, "generalization_gap": None, "gap_growth": None}
@@ -113,7 +113,7 @@ def fit_sign(rows: Sequence[Row]) -> Summary:
 
 
 def running_median(values: Sequence[float]) -> list[float]:
-    """The median of each value and its neighbours, of which the first and the last have one."""
+    """Median of each value and its neighbours, of which the first and the last have one."""
     return [statistics.median(values[max(0, i - 1) : i + 2]) for i in range(len(values))]
 
 
@@ -127,7 +127,7 @@ def out_of_patience(rows: Sequence[Row], patience: int | None) -> bool:
 def power(rows: Sequence[Row]) -> Summary:
     """energy_wh, power_w and gpu_load (%) over training and validation of all epochs; null unless every epoch has them.
 
-    They are the card's, whoever used it.
+    They are the whole card's, with what other processes did on it.
     """
     seconds = sum(row.get("time/epoch", 0.0) for row in rows)
     found: Summary = {"energy_wh": None, "power_w": None, "gpu_load": None}
@@ -144,31 +144,29 @@ def median(rows: Sequence[Row], column: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-EPOCHS = (10, 36)  # post IV: the swings set in at 10 to 14, and end when lr falls; claims name 10 to 36
-FEWEST = 5  # of these epochs, for a figure
-
-
-def rows_within(rows: Sequence[Mapping[str, float]], column: str, epochs: tuple[int, int] = EPOCHS) -> list[float]:
-    """The column's values in those epochs; nothing where fewer than five of them are there."""
+def rows_within(
+    rows: Sequence[Mapping[str, float]], column: str, epochs: tuple[int, int] = FLUCTUATION_EPOCHS
+) -> list[float]:
+    """The column's values in those epochs; none where fewer than five of them are there."""
     first, last = epochs
     values = [row[column] for row in rows if first <= row["epoch"] <= last and column in row]
-    return values if len(values) >= FEWEST else []
+    return values if len(values) >= MIN_EPOCHS else []
 
 
 def fluctuation(rows: Sequence[Mapping[str, float]], column: str = "val/ce") -> float | None:
-    """max - min over epochs 10 to 36, as the series reads it off its plots; None with fewer than five of them."""
+    """Max - min over epochs 10 to 36, as the series reads it off its plots; None with fewer than five of them."""
     values = rows_within(rows, column)
     return max(values) - min(values) if values else None
 
 
 def loss_range(rows: Sequence[Mapping[str, float]], column: str) -> float | None:
-    """The same of what is left when the straight line through these epochs is taken out.
+    """Max - min over these epochs after subtracting the regression line: an even fall is no fluctuation.
 
-    A loss that falls evenly does not swing, however far it falls; None with fewer than five epochs.
+    None with fewer than five epochs.
     """
     values = rows_within(rows, column)
     if not values:
         return None
     slope, _ = linear_regression(range(len(values)), values)
-    left = [value - slope * place for place, value in enumerate(values)]
-    return max(left) - min(left)
+    residuals = [value - slope * place for place, value in enumerate(values)]
+    return max(residuals) - min(residuals)

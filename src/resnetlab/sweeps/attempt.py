@@ -12,13 +12,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from resnetlab.config.compose import parse
-from resnetlab.config.identity import run_folder
 from resnetlab.config.messages import REFUSALS, error_message
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
 from resnetlab.runs.summary import Summary
-from resnetlab.runs.sweep_records import BEGAN, Outcome, SweepFolder
+from resnetlab.runs.layout import SWEEP_START
+from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.training.result import EpochHook, completed, objective
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def run_job(config: Config, folder: SweepFolder, number: int) -> Outcome:
     """Trains what is left to train. A failure is an outcome like any other, its traceback in the job's log."""
     from resnetlab.training.run import train  # brings Lightning, whose seconds a sweep of other processes does without
 
-    path, log = str(run_folder(config).path), folder.log(number)
+    path, log = str(config.folder.path), folder.log(number)
     config = force_only_once(config, folder.path)
     try:
         if (done := skip_if_completed(config)) is not None:
@@ -96,7 +96,7 @@ def trial_hook(folder: SweepFolder, number: int) -> EpochHook | None:
 def force_only_once(config: Config, sweep: Path) -> Config:
     """Without force if the run has begun since the sweep did: by this job, killed or requeued, or by an equal one."""
     try:
-        begun = run_folder(config).manifest.stat().st_mtime_ns > (sweep / BEGAN).stat().st_mtime_ns
+        begun = config.folder.manifest.stat().st_mtime_ns > (sweep / SWEEP_START).stat().st_mtime_ns
     except OSError:
         return config
     return replace(config, force=False) if config.force and begun else config
@@ -110,7 +110,7 @@ def skip_if_completed(config: Config) -> Outcome | None:
 
 
 def outcome_of(config: Config, summary: Summary, status: str, reason: str = "") -> Outcome:
-    folder, diverged = str(run_folder(config).path), summary["status"] == "diverged"
+    folder, diverged = str(config.folder.path), summary["status"] == "diverged"
     return Outcome(status, objective(config, summary), reason, folder=folder, diverged=diverged)
 
 

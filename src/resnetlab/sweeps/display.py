@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from resnetlab.console import on_terminal, say
+from resnetlab.console import duration, on_terminal, say
 from resnetlab.runs.files import read_rows
 from resnetlab.sweeps.jobs import Job
 
@@ -92,7 +91,7 @@ class Display:
             return "?"
         to_do = (job for job in self.jobs if job.outcome is None)
         left = sum((job.config.epochs - len(self.rows[job.number])) * images[job.number] for job in to_do)
-        return str(timedelta(seconds=round(seconds / done * left / max(1, running))))
+        return duration(seconds / done * left / max(1, running))
 
 
 def rows_of(job: Job) -> Sequence[Mapping[str, Any]]:

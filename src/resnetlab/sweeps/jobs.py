@@ -3,11 +3,10 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.errors import first_line
 from resnetlab.runs.layout import RunFolder
@@ -29,10 +28,10 @@ class Job:
     starts: int = 0
     slot: int = 0
     handle: Any = None
-    run: RunFolder = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.run = run_folder(self.config)
+    @property
+    def run(self) -> RunFolder:
+        return self.config.folder
 
     @property
     def name(self) -> str:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.report.table import count_text, mean_sd
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
@@ -65,7 +64,7 @@ def by_configuration(jobs: Sequence[tuple[str, Config]]) -> list[list[int]]:
     """The numbers of each configuration's jobs, one for each seed; a run that is there twice counts once."""
     found: dict[Path, dict[int, int]] = {}
     for number, (_, config) in enumerate(jobs):
-        found.setdefault(run_folder(config).path.parent, {}).setdefault(config.seed, number)
+        found.setdefault(config.folder.path.parent, {}).setdefault(config.seed, number)
     return [list(numbers.values()) for numbers in found.values()]
 
 

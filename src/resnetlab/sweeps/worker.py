@@ -51,6 +51,7 @@ def train_job(log: Path, overrides: list[str]) -> dict[str, Any]:
     """The outcome's fields. log: of the job, in the sweep's folder."""
     from resnetlab.config.compose import compose
     from resnetlab.config.messages import error_message
+    from resnetlab.runs.layout import job_number
     from resnetlab.runs.sweep_records import SweepFolder
     from resnetlab.sweeps.attempt import failure, run_job
 
@@ -58,4 +59,4 @@ def train_job(log: Path, overrides: list[str]) -> dict[str, Any]:
         config = compose(*overrides)
     except Exception as error:  # its parent has composed it: files have changed since
         return asdict(failure(error, error_message(error), log))
-    return asdict(run_job(config, SweepFolder(log.parent), int(log.stem.removeprefix("job-"))))
+    return asdict(run_job(config, SweepFolder(log.parent), job_number(log)))

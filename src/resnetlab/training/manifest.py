@@ -1,6 +1,5 @@
 """manifest.json: what a run was made with."""
 
-import json
 import os
 import platform
 import subprocess
@@ -15,7 +14,6 @@ from torch import nn
 from resnetlab.config.identity import configuration_name, identity
 from resnetlab.config.schema import Config
 from resnetlab.optim.optimizers import group_counts
-from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.energy import energy_source
 
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
@@ -40,15 +38,6 @@ def make_manifest(config: Config, model: nn.Module, optimizer: torch.optim.Optim
         "model": model_counts(model),
         "optimizer_groups": group_counts(optimizer),
     }
-
-
-def read_manifest(folder: RunFolder) -> dict[str, Any]:
-    """What stands in a run's manifest.json; nothing where there is none that can be read."""
-    try:
-        manifest: dict[str, Any] = json.loads(folder.manifest.read_text())
-    except (OSError, ValueError):
-        return {}
-    return manifest
 
 
 def changed_conditions(before: dict[str, Any], now: dict[str, Any]) -> str:

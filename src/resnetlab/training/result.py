@@ -1,13 +1,13 @@
 """Whether a run has come to its end, what came out, and how that is said: from its files, without what trains it."""
 
-import json
 from collections.abc import Callable, Sequence
 
 from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.files import read_rows
-from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.layout import METRICS, SUMMARY, RunFolder
+from resnetlab.runs.load import UnusableRun, read_summary
 from resnetlab.runs.summary import Row, Summary, threshold_columns
 
 EpochHook = Callable[[Sequence[Row]], bool]  # is told a run's rows after every epoch; True ends it
@@ -29,16 +29,18 @@ def completed(config: Config) -> Summary | None:
 def finished(folder: RunFolder, config: Config) -> Summary | None:
     """The summary of a run that has come to its end, its threshold columns as `config` asks for them."""
     try:
-        summary: Summary = json.loads(folder.summary.read_text())
+        summary = read_summary(folder.path)
         rows = read_rows(folder.metrics)
-        columns = threshold_columns(rows, config.thresholds)
-        if summary["status"] in ("finished", "diverged") and summary["epochs_trained"] == len(rows):
-            return {**summary, **columns}
-    except (FileNotFoundError, NotADirectoryError):  # the latter is for training to complain about
+        if summary["epochs_trained"] == len(rows):
+            return {**summary, **threshold_columns(rows, config.thresholds)}
+    except FileNotFoundError:
         return None
+    except UnusableRun as error:
+        if error.kind == "unfinished":
+            return None
     except (OSError, ValueError, KeyError, TypeError):
         pass
-    print_line(config, f"{folder.path}: summary.json or metrics.csv is damaged; made again from the last checkpoint")
+    print_line(config, f"{folder.path}: {SUMMARY} or {METRICS} is damaged; made again from the last checkpoint")
     return None
 
 

@@ -20,6 +20,7 @@ from resnetlab.optim.schedules import length_warning
 from resnetlab.runs.curves import draw_curves
 from resnetlab.runs.files import write_json, write_rows, write_text
 from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.load import read_manifest
 from resnetlab.runs.summary import Summary, out_of_patience, summarize
 from resnetlab.training.build import build, engine_of, silence_lightning
 from resnetlab.training.callbacks.checkpoints import read_checkpoint, resume_point
@@ -30,7 +31,7 @@ from resnetlab.training.distributed import is_secondary
 from resnetlab.training.evaluate import evaluate, evaluate_average
 from resnetlab.training.followers import threads_of, with_followers
 from resnetlab.training.isolation import preserve_process_state
-from resnetlab.training.manifest import changed_conditions, make_manifest, model_counts, read_manifest
+from resnetlab.training.manifest import changed_conditions, make_manifest, model_counts
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.result import EpochHook, completed, print_line, result_lines, say_missing_snapshots
 
@@ -88,7 +89,7 @@ def describe(config: Config, folder: RunFolder, module: ImageClassifier, data: I
     """Writes config.yaml and manifest.json, and says what is going to be trained."""
     manifest = make_manifest(config, module.model, module.build_optimizer())
     manifest["engine"] = module.engine_name
-    if resumed and (earlier := read_manifest(folder)):
+    if resumed and (earlier := read_manifest(folder.path)):
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
         if changed := changed_conditions(earlier, manifest):
             print_line(config, f"note: resumed under other conditions ({changed}); equality to the bit is not promised")

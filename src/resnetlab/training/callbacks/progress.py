@@ -1,7 +1,6 @@
 """What a run shows while it trains: a bar with the time left on a terminal, lines in a log file."""
 
 import time
-from datetime import timedelta
 from typing import Any
 
 import lightning as L
@@ -9,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from resnetlab.console import on_terminal, say
+from resnetlab.console import duration, on_terminal, say
 from resnetlab.data import Chunk
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import improvements
@@ -96,7 +95,7 @@ class ProgressDisplay(L.Callback):
         if not done:
             return "?"
         seconds = (time.monotonic() - self.start) / done * (self.total - self.step)
-        return str(timedelta(seconds=round(seconds)))
+        return duration(seconds)
 
     def say(self, line: str) -> None:
         if self.bar is not None:
