@@ -16,8 +16,8 @@ from resnetlab.config.messages import REFUSALS, error_message
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
-from resnetlab.runs.summary import Summary
 from resnetlab.runs.layout import SWEEP_START
+from resnetlab.runs.summary import Summary
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.training.result import EpochHook, completed, objective
 

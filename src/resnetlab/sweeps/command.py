@@ -11,12 +11,14 @@ import hydra
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
+from resnetlab.config.compose import hydra_context
 from resnetlab.config.messages import REFUSALS, interrupted, print_error
+from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
-from resnetlab.config.schema import Config, conf_dir
+from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.errors import ConfigError, LabError, first_line
-from resnetlab.runs.layout import OUTPUTS
+from resnetlab.runs.layout import OUTPUTS, run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.attempt import SweepTask
 from resnetlab.sweeps.launchers import checked_settings, find_launcher, is_search, launcher_of, refuse_several_devices
@@ -71,7 +73,7 @@ def run_command(arguments: Sequence[str]) -> int:
             call_hydra(show_only, [*options.shows, *options.overrides])
             return 0
         with preserve_process_state():  # schedule=lambda is called here
-            with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            with hydra_context():
                 settings = checked_settings(options.overrides)
             search = open_search(options.overrides) if is_search(settings) else None
             jobs = [] if search else checked_jobs(options.overrides, options.multirun)
@@ -143,7 +145,7 @@ def run_sweep(
     try:
         folder = SweepFolder.open(config.study)
         if jobs:
-            folder.plan(jobs)
+            folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
     except OSError as error:
         return print_error(error)
     task = SweepTask(folder, {number: label for number, (label, _) in enumerate(jobs)}, len(jobs), search)

@@ -16,6 +16,7 @@ from resnetlab.config.compose import parse
 from resnetlab.config.messages import REFUSALS, error_message
 from resnetlab.console import say
 from resnetlab.runs.files import read_rows
+from resnetlab.runs.layout import METRICS
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.attempt import SweepTask, failure, record
 from resnetlab.sweeps.search.plan import SearchPlan
@@ -133,7 +134,7 @@ class Search:
         if outcome is None or outcome.status == "failed" or (outcome.status == "skipped" and outcome.objective is None):
             self.study.tell(trial, state=TrialState.FAIL)
             return
-        report_epochs(self.storage, trial, read_rows(Path(outcome.folder) / "metrics.csv"))
+        report_epochs(self.storage, trial, read_rows(Path(outcome.folder) / METRICS))
         if outcome.status == "pruned":
             self.study.tell(trial, state=TrialState.PRUNED)
         else:

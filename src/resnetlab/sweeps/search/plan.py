@@ -11,13 +11,12 @@ import hydra
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
-from resnetlab.config.compose import parse
-from resnetlab.config.identity import identity
+from resnetlab.config.compose import hydra_context, parse
 from resnetlab.config.messages import REFUSALS, error_message
-from resnetlab.config.schema import Config, conf_dir
+from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError
 from resnetlab.runs.files import digest
-from resnetlab.runs.layout import OUTPUTS
+from resnetlab.runs.layout import OUTPUTS, SEARCH_JOURNAL
 from resnetlab.sweeps.launchers import checked_settings, find_launcher, launcher_of
 from resnetlab.sweeps.search.space import Space
 
@@ -91,7 +90,7 @@ class SearchPlan:
     @property
     def signature(self) -> dict[str, Any]:
         """The search's identity: of two with the same, the second goes on with the first."""
-        fixed = {key: value for key, value in identity(self.config).items() if key not in self.space.distributions}
+        fixed = {key: value for key, value in self.config.identity.items() if key not in self.space.distributions}
         options = {key: value for key, value in vars(self.options).items() if key not in FREE}
         chosen = {"seed": self.config.seed, "objective": self.config.objective}
         return {"space": self.space.plain(), "configuration": fixed | chosen, "options": options}
@@ -104,7 +103,7 @@ class SearchPlan:
 
     @property
     def storage(self) -> Path:
-        return Path(self.options.storage) if self.options.storage else self.folder / "search.journal"
+        return Path(self.options.storage) if self.options.storage else self.folder / SEARCH_JOURNAL
 
 
 def make_plan(overrides: Sequence[str]) -> SearchPlan:
@@ -114,7 +113,7 @@ def make_plan(overrides: Sequence[str]) -> SearchPlan:
     """
     ours = [override for override in overrides if not override.lstrip("+").startswith("hydra")]
     space = Space.read(ours)
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with hydra_context():
         configs = [check(space, values) for values in space.corners()]
         settings = checked_settings(overrides)
     options = Options.read(dict(settings.sweeper))

@@ -15,7 +15,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
-from resnetlab.config.identity import NOT_IDENTITY
+from resnetlab.config.schema import NOT_IDENTITY
 from resnetlab.errors import ConfigError, first_line
 
 
