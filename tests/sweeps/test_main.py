@@ -12,7 +12,6 @@ import pytest
 from conftest import TINY
 from processes import TRAIN, command, environment, train
 from resnetlab import ConfigError, compose
-from resnetlab.config.identity import run_folder
 from resnetlab.config.messages import print_error
 from resnetlab.config.overrides import configurations_of, normalize_arguments
 from resnetlab.sweeps.main import main
@@ -149,7 +148,7 @@ def test_the_main_experiments_command_runs_as_written_on_a_small_set() -> None:
 
 
 def test_a_job_that_cannot_run_does_not_stop_the_others() -> None:
-    first = run_folder(compose(*QUICK, "batch_size=32", "wd=0.1"))
+    first = compose(*QUICK, "batch_size=32", "wd=0.1").folder
     with run_lock(first):
         done = train(*QUICK, "-m", "wd=0.1,0.2")
     assert (done.returncode, done.stderr) == (0, "")

@@ -17,7 +17,6 @@ from test_sweeps_killed import gone, started, wait_for, workers
 from conftest import TINY, tiny
 from resnetlab import ConfigError, compose, run
 from resnetlab.config.compose import parse
-from resnetlab.config.identity import run_folder
 from resnetlab.config.overrides import normalize_arguments
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.sweep_records import SweepFolder
@@ -140,7 +139,7 @@ def test_n_trials_is_of_all_launches_and_the_storage_says_what_the_table_says(sw
     assert [t.params for t in study.trials[:1]] == [t.params for t in first]
     assert len(table_of(out)) == 1  # only what was missing
     for trial in study.trials:
-        (rows,) = [read_rows(run_folder(config_of(trial, "epochs=1")).metrics)]
+        (rows,) = [read_rows(config_of(trial, "epochs=1").folder.metrics)]
         assert trial.value == rows[-1]["val/acc"]
         assert trial.intermediate_values == {1: trial.value}
     status, out, _ = sweep(*arguments, "hydra.sweeper.n_trials=2")
@@ -148,14 +147,14 @@ def test_n_trials_is_of_all_launches_and_the_storage_says_what_the_table_says(sw
     assert "job " not in out
     (line,) = [line for line in out.splitlines() if line.startswith("  python train.py ")]
     best = compose(*shlex.split(line)[2:])
-    assert json.loads(run_folder(best).summary.read_text())["final_val_acc"] == study.best_value
+    assert json.loads(best.folder.summary.read_text())["final_val_acc"] == study.best_value
 
 
 def test_the_study_has_each_trials_outcome(sweep) -> None:
     """A run that is finished before, one that diverges, and two that cannot go together."""
     before = tiny("epochs=1", "wd=0.1", "schedule=constant")
     run(before)
-    written = run_folder(before).metrics.stat().st_mtime_ns
+    written = before.folder.metrics.stat().st_mtime_ns
     arguments = ("epochs=1", *SEARCH, "hydra.sweeper.sampler=random", "hydra.sweeper.n_trials=6")
     space = ("wd=0.1,1e30", "momentum=null,0.9", "schedule=constant,one_cycle")
     status, out, err = sweep(*arguments, *space)
@@ -176,7 +175,7 @@ def test_the_study_has_each_trials_outcome(sweep) -> None:
             seen.add("skipped")
     assert seen == {"refused", "diverged", "skipped"}
     assert "Traceback" not in err
-    assert run_folder(before).metrics.stat().st_mtime_ns == written
+    assert before.folder.metrics.stat().st_mtime_ns == written
     assert sweep(*arguments, *space)[0] == 0
     assert len(stored().trials) == 6  # the refused count
 
@@ -190,7 +189,7 @@ def rows_of(printed: str) -> list[tuple[str, str]]:
 @pytest.mark.slow
 def test_what_failed_for_a_reason_of_the_machine_is_tried_again(sweep) -> None:
     arguments = ("epochs=1", *SEARCH, "hydra.sweeper.n_trials=1", "wd=range(0.1,0.2,0.1)")
-    path = run_folder(tiny("epochs=1", "wd=0.1")).path
+    path = tiny("epochs=1", "wd=0.1").folder.path
     path.parent.mkdir(parents=True)
     path.write_text("in the way")
     status, _, err = sweep(*arguments)
@@ -224,7 +223,7 @@ def test_a_pruned_run_keeps_what_it_has_and_goes_on_by_itself_to_the_same_bits(t
     sweep.assign(0, make_pruned(tmp_path / "journal"))
     outcome = run_job(config, sweep, 0)
     assert (outcome.status, outcome.reason, outcome.objective) == ("pruned", "after epoch 2 of 3", None)
-    folder = run_folder(config)
+    folder = config.folder
     assert [row["epoch"] for row in read_rows(folder.metrics)] == [1, 2]
     assert not folder.summary.exists()
     reported = stored(tmp_path / "journal").trials[3].intermediate_values
@@ -237,7 +236,7 @@ def test_a_pruned_run_keeps_what_it_has_and_goes_on_by_itself_to_the_same_bits(t
     run(config)
     run(tiny("wd=0.1", "study=undisturbed"))
     assert json.loads(folder.summary.read_text())["status"] == "finished"
-    assert_equal(folder, run_folder(tiny("wd=0.1", "study=undisturbed")))
+    assert_equal(folder, tiny("wd=0.1", "study=undisturbed").folder)
 
 
 def test_no_epoch_is_reported_twice_and_the_end_is_not_pruned(tmp_path: Path, monkeypatch) -> None:
@@ -337,7 +336,7 @@ def test_several_processes_prune_and_report_into_one_storage(sweep) -> None:
     assert "PRUNED" in states(study)
     for trial in study.trials:
         common = [override for override in COMMON if not override.startswith("lr=")]
-        folder = run_folder(compose(*TINY, *common, *(f"{k}={v}" for k, v in trial.params.items())))
+        folder = compose(*TINY, *common, *(f"{k}={v}" for k, v in trial.params.items())).folder
         rows = read_rows(folder.metrics)
         assert trial.intermediate_values == {row["epoch"]: row["val/acc"] for row in rows}
         assert folder.summary.exists() == (trial.state == TrialState.COMPLETE)

@@ -14,16 +14,13 @@ from optuna.trial import TrialState, create_trial
 
 from conftest import TINY
 from resnetlab import ConfigError
-from resnetlab.config import overrides as arguments
-from resnetlab.config import schema
-from resnetlab.config.overrides import hydra_settings
-from resnetlab.config.schema import conf_dir
+from resnetlab.config import compose, overrides
+from resnetlab.config.option_files import conf_dir
 from resnetlab.errors import RunLocked
 from resnetlab.sweeps import command, launchers
 from resnetlab.sweeps import resources as machine
 from resnetlab.sweeps.launchers import LAUNCHERS, launcher_of
 from resnetlab.sweeps.main import main
-from resnetlab.sweeps.search import plan
 from resnetlab.sweeps.search import study as storage
 from resnetlab.sweeps.search.loop import Search
 from resnetlab.sweeps.search.plan import SearchPlan, make_plan
@@ -157,7 +154,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     """Makes an experiment=mine of these lines."""
     folder = tmp_path_factory.mktemp("conf") / "conf"
     shutil.copytree(conf_dir(), folder)
-    for module in (arguments, schema, command, plan):
+    for module in (compose, overrides, command):
         monkeypatch.setattr(module, "conf_dir", lambda: folder)
 
     def make(*lines: str) -> str:
@@ -186,8 +183,8 @@ def test_what_a_preset_chooses_is_checked_like_what_the_command_line_chooses(
 def test_a_preset_may_choose_submitit_and_its_jobs_are_waited_for(preset, sweep, monkeypatch) -> None:
     pytest.importorskip("submitit")
     mine = preset("  - override /hydra/launcher: submitit_local")
-    with arguments.hydra.initialize_config_dir(str(schema.conf_dir()), version_base="1.3"):
-        assert launcher_of(hydra_settings([mine, "wd=0.1,0.2"])) == "submitit_local"
+    with compose.hydra_context():
+        assert launcher_of(overrides.hydra_settings([mine, "wd=0.1,0.2"])) == "submitit_local"
     asked = []
     monkeypatch.setattr(command, "run_sweep", lambda *given: asked.append(given[-1]) or 0)
     assert sweep(mine, "wd=0.1,0.2")[0] == 0

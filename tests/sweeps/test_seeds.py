@@ -11,9 +11,8 @@ import torch
 
 from conftest import tiny
 from resnetlab import Config, ConfigError
-from resnetlab.config.identity import identity
+from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, jobs_of, normalize_arguments
-from resnetlab.config.schema import conf_dir
 from resnetlab.published.match import matching_preset
 from resnetlab.report.groups import collect
 from resnetlab.report.page import row as row_of_page
@@ -30,7 +29,7 @@ def found(command: str) -> list[tuple[str, Config]]:
 
 def row(label: str, config: Config) -> tuple[object, ...]:
     """What post I varies, and the published row that a run repeats."""
-    return label, config.batch_size, config.trainer.precision, config.seed, matching_preset(identity(config))
+    return label, config.batch_size, config.trainer.precision, config.seed, matching_preset(config.identity)
 
 
 def check_recipe(config: Config) -> None:
@@ -106,7 +105,7 @@ def test_a_sweep_of_its_own_over_seeds_and_the_report_know_each_other(sweep, mon
     shutil.copytree(conf_dir(), conf)
     preset = '# @package _global_\nepochs: 1\nhydra: {sweeper: {params: {wd: "0.1,1e30"}}}\n'
     (conf / "experiment" / "mine.yaml").write_text(preset)
-    for module in ("config.overrides", "sweeps.command"):
+    for module in ("config.compose", "config.overrides", "sweeps.command"):
         monkeypatch.setattr(f"resnetlab.{module}.conf_dir", lambda: conf)
     status, out, _ = sweep("experiment=mine", "seeds=2")
     assert status == 0

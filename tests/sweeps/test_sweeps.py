@@ -24,7 +24,6 @@ from test_run import deterministic
 from conftest import TINY, tiny
 from processes import train
 from resnetlab import ConfigError, compose, run
-from resnetlab.config.identity import run_folder
 from resnetlab.config.overrides import job_labels
 from resnetlab.runs.files import read_rows, write_rows
 from resnetlab.runs.layout import RunFolder
@@ -55,7 +54,7 @@ def table_of(printed: str) -> dict[str, tuple[str, str]]:
 
 def block(config) -> Path:
     """Puts a file where the run's folder has to be, which stops root too."""
-    path = run_folder(config).path
+    path = config.folder.path
     path.parent.mkdir(parents=True)
     path.write_text("in the way")
     return path
@@ -115,14 +114,14 @@ def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patched:
         patched.setattr(RUN, "fit", kill)
         assert run_job(forced, folder, 0).status == "failed"
-    assert not run_folder(forced).summary.exists()  # of the run before
+    assert not forced.folder.summary.exists()  # of the run before
     assert run_job(forced, folder, 0).status == "finished"
-    earlier = json.loads(run_folder(forced).manifest.read_text())["earlier"]
+    earlier = json.loads(forced.folder.manifest.read_text())["earlier"]
     assert len(earlier) == 1  # has gone on from the checkpoint
     assert run_job(forced, folder, 1).status == "skipped"  # an equal job
     other = SweepFolder.open("default")
     assert run_job(forced, other, 0).status == "finished"
-    assert "earlier" not in json.loads(run_folder(forced).manifest.read_text())
+    assert "earlier" not in json.loads(forced.folder.manifest.read_text())
 
 
 @dataclass
@@ -339,8 +338,8 @@ def test_the_display_on_a_terminal_is_one_that_stays_in_its_place(monkeypatch: p
             display, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100, highlight=False)
         )
         with Display(jobs, "bar") as show:
-            show.look()
-            show.look()
+            show.update()
+            show.update()
     shown = Path("screen").read_text()
     assert "wd=0.1: epoch 3/10 val_acc 0.3000" in shown
     assert "\x1b[1A" in shown  # goes up to write over itself
@@ -430,7 +429,7 @@ def test_a_run_alone_equals_the_third_of_a_sweep_to_the_bit(sweep, monkeypatch: 
     status, out, _ = sweep(*common, "study=sweep", "threads=1", "lr=1e30,1e-2,1e-3")
     assert status == 0
     assert [outcome for outcome, _ in table_of(out).values()] == ["diverged", "finished", "finished"]
-    runs = [run_folder(compose(*TINY, *common, f"study={name}", "threads=1", "lr=1e-3")) for name in ("alone", "sweep")]
+    runs = [compose(*TINY, *common, f"study={name}", "threads=1", "lr=1e-3").folder for name in ("alone", "sweep")]
     assert_equal(*runs)
 
 

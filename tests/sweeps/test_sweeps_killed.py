@@ -20,7 +20,6 @@ from test_sweeps import assert_equal, table_of
 from conftest import TINY
 from processes import command, environment
 from resnetlab import compose, run
-from resnetlab.config.identity import run_folder
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.sweeps.processes import cause_of_death
@@ -105,7 +104,7 @@ def gone(pid: int) -> bool:
 
 def folders(arguments: Sequence[str], key: str, values: Sequence[object]) -> list[RunFolder]:
     """The runs of the sweep over one key."""
-    return [run_folder(compose(*TINY, *arguments, f"{key}={value}")) for value in values]
+    return [compose(*TINY, *arguments, f"{key}={value}").folder for value in values]
 
 
 def train_undisturbed(arguments: Sequence[str], key: str, values: Sequence[object]) -> list[RunFolder]:

@@ -5,7 +5,7 @@ import sys
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -21,9 +21,6 @@ from resnetlab.runs.summary import Summary
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.training.result import EpochHook, completed, objective
 
-if TYPE_CHECKING:
-    from resnetlab.sweeps.search.loop import Search
-
 MAX_REASON = 500  # letters: it has to fit into a pipe and into a table
 LOCK_TIMEOUT = 3.0  # seconds: a process that was killed takes a moment to end
 
@@ -38,7 +35,7 @@ class SweepTask:
     folder: SweepFolder
     labels: dict[int, str]
     jobs: int
-    search: "Search | None" = None
+    search: Any = None  # a search.loop.Search
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the search, which stays in the process that asks for trials."""

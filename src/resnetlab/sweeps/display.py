@@ -1,8 +1,7 @@
-"""One display for a whole sweep: a live table on a terminal, a line now and then in a log file."""
+"""The progress of a whole sweep: a live table on a terminal, a line now and then in a log file."""
 
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -13,14 +12,12 @@ from resnetlab.console import duration, on_terminal, say
 from resnetlab.runs.files import read_rows
 from resnetlab.sweeps.jobs import Job
 
-__all__ = ["Display"]
-
 LINE_SECONDS = 10.0  # between two lines of a log file, at least
-LOOK_SECONDS = 1.0  # between two looks at the runs' files
+READ_SECONDS = 1.0  # between two readings of the runs' files
 
 
 class Display:
-    """done, running with epoch and val_acc of each, left, and the time left. Call it often; it looks once a second.
+    """done, running with epoch and val_acc of each, left, and the time left. Call it often; it reads once a second.
 
     style: auto | bar | lines | off, as trainer.progress.
     """
@@ -29,8 +26,8 @@ class Display:
         self.style = ("bar" if on_terminal() else "lines") if style == "auto" else style
         self.jobs = jobs
         self.live: Live | None = None
-        self.looked = time.monotonic()
-        self.said = self.looked - LINE_SECONDS
+        self.last_reading = time.monotonic()
+        self.last_line = self.last_reading - LINE_SECONDS
         self.line = ""
         self.rows = {job.number: rows_of(job) for job in jobs}
 
@@ -40,39 +37,35 @@ class Display:
             self.live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self.live is not None:
-            self.look()
+            self.update()
             self.live.stop()
 
     def __call__(self) -> None:
-        if self.style != "off" and time.monotonic() - self.looked >= LOOK_SECONDS:
-            self.looked = time.monotonic()
-            self.look()
+        if self.style != "off" and time.monotonic() - self.last_reading >= READ_SECONDS:
+            self.last_reading = time.monotonic()
+            self.update()
 
-    def look(self) -> None:
-        """Reads how far the runs are and shows it."""
+    def update(self) -> None:
+        """Reads the runs' files and shows what they say."""
         running = [job for job in self.jobs if job.handle is not None]
         self.rows |= {job.number: rows_of(job) for job in running}
         states, head = [self.state(job) for job in running], self.head(len(running))
         if self.live is not None:
             grid = Table.grid(padding=(0, 2))
-            grid.add_row(head)
-            for state in states:
-                grid.add_row(f"  {state}")
+            for line in (head, *(f"  {state}" for state in states)):
+                grid.add_row(line)
             self.live.update(grid, refresh=True)
             return
         line = "; ".join([head.rpartition(", ")[0], *states])
-        if line != self.line and time.monotonic() - self.said >= LINE_SECONDS:
-            self.line, self.said = line, time.monotonic()
+        if line != self.line and time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.line, self.last_line = line, time.monotonic()
             say("; ".join([head, *states]))
 
     def head(self, running: int) -> str:
         done = sum(job.outcome is not None for job in self.jobs)
-        waiting = len(self.jobs) - done - running
-        left = self.time_left(running)
+        waiting, left = len(self.jobs) - done - running, duration(self.seconds_left(running))
         return f"sweep: {done} of {len(self.jobs)} done, {running} running, {waiting} left, time left {left}"
 
     def state(self, job: Job) -> str:
@@ -80,22 +73,20 @@ class Display:
         rows = self.rows[job.number]
         again = f" (start {job.starts})" if job.starts > 1 else ""
         reached = f" val_acc {rows[-1]['val/acc']:.4f}" if rows else ""
-        return f"{job.label or job.run.path}{again}: epoch {len(rows)}/{job.config.epochs}{reached}"
+        return f"{job.name}{again}: epoch {len(rows)}/{job.config.epochs}{reached}"
 
-    def time_left(self, running: int) -> str:
-        """At the pace of the epochs so far, of which as many go on at once as now, with every image worth the same."""
+    def seconds_left(self, running: int) -> float | None:
+        """At the pace of the epochs so far, with as many runs at once as now, and every image worth the same."""
         images = {job.number: job.config.data.images() for job in self.jobs}
         seconds = sum(row["time/epoch"] for rows in self.rows.values() for row in rows)
         done = sum(len(rows) * images[number] for number, rows in self.rows.items())
-        if not done:
-            return "?"
         to_do = (job for job in self.jobs if job.outcome is None)
         left = sum((job.config.epochs - len(self.rows[job.number])) * images[job.number] for job in to_do)
-        return duration(seconds / done * left / max(1, running))
+        return seconds / done * left / max(1, running) if done else None
 
 
 def rows_of(job: Job) -> Sequence[Mapping[str, Any]]:
-    """The epochs that are in the run's metrics.csv; none of them where one cannot be read."""
+    """The rows of the run's metrics.csv; none where it cannot be read."""
     try:
         rows = read_rows(job.run.metrics)
     except (OSError, ValueError):

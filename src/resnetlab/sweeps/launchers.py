@@ -18,6 +18,7 @@ from resnetlab.sweeps.resources import cores, gpus_per_job, resources_per_job
 from resnetlab.sweeps.submitit_results import tolerate_lost_jobs
 
 Values = Mapping[str, Any]
+Bounds = Mapping[str, tuple[int, int]]  # least and most
 MOST = 1024
 
 
@@ -32,7 +33,7 @@ class Launcher:
 
     module: str = "hydra"
     package: str = ""
-    bounds: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    bounds: Bounds = field(default_factory=dict)
     jobs_at_once: Callable[[Values, Sequence[Config]], int | None] = lambda values, configs: 1
     around: Callable[[SweepFolder], AbstractContextManager[None]] = lambda folder: nullcontext()
     advice: str = ""
@@ -121,15 +122,20 @@ def check_installed(name: str) -> None:
 def check_launcher(name: str, values: Values) -> None:
     """Raises ConfigError if its package is missing, or for a value out of its bounds or beyond this machine."""
     check_installed(name)
-    for key, (least, most) in find_launcher(name).bounds.items():
-        value = values.get(key)
-        if value is not None and not least <= value <= most:
-            bounds = f"in {least}..{most}" if least < most else f"{least}"
-            raise ConfigError(f"hydra.launcher.{key} (={value}) must be {bounds}")
+    check_bounds("hydra.launcher", values, find_launcher(name).bounds)
     if name == "ray" and values.get("address") is None:
         for key, here in (("num_cpus", cores()), ("num_gpus", torch.cuda.device_count())):
             if (values.get(key) or 0) > here:
                 raise ConfigError(f"hydra.launcher.{key} (={values[key]}) is more than this machine has: {here}")
+
+
+def check_bounds(group: str, values: Values, bounds: Bounds) -> None:
+    """Raises ConfigError for a value that is out of its bounds; null and a value that is not there are fine."""
+    for key, (least, most) in bounds.items():
+        value = values.get(key)
+        if value is not None and not least <= value <= most:
+            allowed = f"in {least:,}..{most:,}" if least < most else f"{least}"
+            raise ConfigError(f"{group}.{key} (={value}) must be {allowed}")
 
 
 def refuse_several_devices(configs: Iterable[Config]) -> None:

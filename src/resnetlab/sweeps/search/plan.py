@@ -17,10 +17,15 @@ from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError
 from resnetlab.runs.files import digest
 from resnetlab.runs.layout import OUTPUTS, SEARCH_JOURNAL
-from resnetlab.sweeps.launchers import checked_settings, find_launcher, launcher_of
+from resnetlab.sweeps.launchers import check_bounds, checked_settings, find_launcher, launcher_of
 from resnetlab.sweeps.search.space import Space
 
 FREE = ("n_trials", "at_once", "storage")  # may differ between two launches of one search
+BOUNDS = {
+    **{"n_trials": (1, 100_000), "at_once": (1, 1024), "seed": (0, 2**32 - 1)},
+    **{"startup_trials": (1, 100_000), "warmup_epochs": (1, 100_000)},
+}
+VALID = {"sampler": ("tpe", "random"), "pruner": ("median", "asha", "hyperband", "none")}
 
 
 @dataclass(frozen=True)
@@ -40,14 +45,8 @@ class Options:
     def read(cls, node: Mapping[str, Any]) -> "Options":
         """Raises ConfigError for a value that makes no sense."""
         options = cls(**{key: value for key, value in node.items() if key != "_target_"})
-        for key, least, most in (
-            *(("n_trials", 1, 100_000), ("at_once", 1, 1024), ("seed", 0, 2**32 - 1)),
-            *(("startup_trials", 1, 100_000), ("warmup_epochs", 1, 100_000)),
-        ):
-            value = getattr(options, key)
-            if not (value is None and key in ("at_once", "warmup_epochs")) and not least <= value <= most:
-                raise ConfigError(f"hydra.sweeper.{key} (={value}) must be in {least}..{most:,}")
-        for key, valid in (("sampler", ("tpe", "random")), ("pruner", ("median", "asha", "hyperband", "none"))):
+        check_bounds("hydra.sweeper", node, BOUNDS)
+        for key, valid in VALID.items():
             if (name := getattr(options, key)) not in valid:
                 raise ConfigError(f"hydra.sweeper.{key} (={name}) must be one of {', '.join(valid)}")
         if options.storage is not None and "://" in options.storage:
