@@ -54,7 +54,7 @@ def workers(parent: int) -> dict[int, str]:
     found = {}
     for pid, line in descendants_of(parent).items():
         log = job_log(pid)
-        if log or "resnetlab.sweeps.worker" in line:
+        if log or "ray::resnetlab.worker" in line:  # the title that Ray gives a task
             found[pid] = log
     return found
 
