@@ -1,29 +1,35 @@
-"""Pairs of configurations that differ in one key: is the difference more than the seeds' own scatter?"""
+"""Tests of pairs of configurations that differ in one key, with verdicts in words."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from resnetlab.report.configurations import Configuration, differing_keys, plain
-from resnetlab.report.statistics import holm, least_permutation_p, permutation, pooled_sd, seeds_needed, spread, welch
-
-__all__ = ["ALPHA", "Comparison", "compare", "pairs"]
+from resnetlab.report.groups import Configuration, differing_keys, format_value
+from resnetlab.report.statistics import (
+    holm,
+    least_permutation_p,
+    mean_interval,
+    permutation,
+    pooled_sd,
+    seeds_needed,
+    welch,
+)
 
 ALPHA = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One figure of two configurations. difference: mean of the first minus mean of the second.
+    """One metric of two configurations. difference: mean of the first minus mean of the second.
 
     p: Welch's, or where no run differs from its side the permutation test's; adjusted: that p after Holm over all
-    comparisons of the figure. None: not to be had at this n. verdict: in words.
+    comparisons of the metric. None: not to be had at this n. verdict: in words.
     """
 
     first: Configuration
     second: Configuration
     key: str
-    figure: str
+    metric: str
     counts: tuple[int, int]
     difference: float
     welch_p: float | None
@@ -34,7 +40,7 @@ class Comparison:
     @property
     def sides(self) -> tuple[str, str]:
         """The key's value on each side."""
-        first, second = (plain(c.setting(self.key)) for c in (self.first, self.second))
+        first, second = (format_value(c.setting(self.key)) for c in (self.first, self.second))
         if first == second:  # a value that is set here and a default there
             return self.first.label, self.second.label
         return tuple("default" if side == "None" else side for side in (first, second))  # type: ignore[return-value]
@@ -45,35 +51,35 @@ class Comparison:
 
 
 def pairs(configurations: Iterable[Configuration]) -> Iterator[tuple[Configuration, Configuration, str]]:
-    """Of one study, all that differ in exactly one key, and that key."""
+    """All pairs of one study that differ in exactly one key, and that key."""
     for first, second in combinations(configurations, 2):
         if first.study == second.study and len(keys := differing_keys(first, second) or ()) == 1:
             yield first, second, *keys
 
 
-def compare(configurations: Sequence[Configuration], figure: str) -> list[Comparison]:
-    """Every pair in which each side has the figure, with verdicts; those with the least p first."""
-    found = [c for first, second, key in pairs(configurations) if (c := tested(first, second, key, figure))]
+def compare(configurations: Sequence[Configuration], metric: str) -> list[Comparison]:
+    """Every pair in which each side has the metric, with verdicts; those with the least p first."""
+    found = [c for first, second, key in pairs(configurations) if (c := run_tests(first, second, key, metric))]
     adjusted = holm([c.p for c in found])
     family = sum(p is not None for p in adjusted)
     judged = [replace(c, adjusted=p) for c, p in zip(found, adjusted, strict=True)]
-    judged = [replace(c, verdict=verdict(c, ALPHA / max(1, family))) for c in judged]
+    judged = [replace(c, verdict=verdict_of(c, ALPHA / max(1, family))) for c in judged]
     return sorted(judged, key=lambda c: (c.p is None, c.p or 0.0))
 
 
-def tested(first: Configuration, second: Configuration, key: str, figure: str) -> Comparison | None:
-    """The pair with its tests; None where a side has no run with the figure."""
-    a, b = first.values(figure), second.values(figure)
-    means = spread(a), spread(b)
+def run_tests(first: Configuration, second: Configuration, key: str, metric: str) -> Comparison | None:
+    """The pair with its tests; None where a side has no run with the metric."""
+    a, b = first.values(metric), second.values(metric)
+    means = mean_interval(a), mean_interval(b)
     if means[0] is None or means[1] is None:
         return None
     small = min(len(a), len(b)) < 2
-    dealt = None if small else permutation(a, b)
+    permutation_p = None if small else permutation(a, b)
     difference = means[0].mean - means[1].mean
-    return Comparison(first, second, key, figure, (len(a), len(b)), difference, welch(a, b), dealt)
+    return Comparison(first, second, key, metric, (len(a), len(b)), difference, welch(a, b), permutation_p)
 
 
-def verdict(comparison: Comparison, alpha: float) -> str:
+def verdict_of(comparison: Comparison, alpha: float) -> str:
     """Which is higher, or that it cannot be told, and how many seeds would. alpha: of the strictest step of Holm's."""
     first, second = comparison.sides
     n, m = comparison.counts
@@ -83,7 +89,7 @@ def verdict(comparison: Comparison, alpha: float) -> str:
     unknown = f"cannot tell at n = {n} and {m}"
     if comparison.difference == 0:
         return f"{unknown}; the means are equal"
-    a, b = (c.values(comparison.figure) for c in (comparison.first, comparison.second))
+    a, b = (c.values(comparison.metric) for c in (comparison.first, comparison.second))
     sd = pooled_sd(a, b)
     if sd is None:
         return f"{unknown}; no spread to judge by"

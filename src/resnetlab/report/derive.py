@@ -1,4 +1,4 @@
-"""Figures of a run that its summary does not hold: worked out of its rows."""
+"""Metrics of a run that its summary does not hold, derived from its rows."""
 
 from collections.abc import Iterable
 from statistics import fmean
@@ -6,15 +6,13 @@ from statistics import fmean
 from resnetlab.runs.load import Run
 from resnetlab.runs.summary import loss_range, rows_within
 
-__all__ = ["LEVELS", "derive", "noise_scales"]
-
 # the accuracies whose "transition epochs" the series tabulates over the batch size (part I, observation 4)
 LEVELS = (0.91, 0.92, 0.925, 0.927, 0.928, 0.93)
 
 
-def derive(run: Run, thresholds: Iterable[str]) -> None:
-    """Adds to run.metrics: epoch_to_X, val_acc_at_X and train_acc_at_X of every threshold of the report and every
-    level of the series; final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch, and swings()."""
+def add_derived_metrics(run: Run, thresholds: Iterable[str]) -> None:
+    """Add epoch_to_X, val_acc_at_X and train_acc_at_X of every threshold of the report and every level of the series;
+    final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch, and fluctuations()."""
     run.metrics = {k: v for k, v in run.metrics.items() if not k.startswith(("epoch_to_", "val_acc_at_"))}
     for name in {*thresholds, *map(str, LEVELS)}:
         reached = next((row for row in run.rows if row.get("val/acc", 0.0) >= float(name)), None)
@@ -25,7 +23,7 @@ def derive(run: Run, thresholds: Iterable[str]) -> None:
     last = run.rows[-1]
     if "train/loss" in last and "train/ce" in last:
         run.metrics["final_penalty"] = last["train/loss"] - last["train/ce"]
-    run.metrics |= swings(run)
+    run.metrics |= fluctuations(run)
     if scales := noise_scales(run):
         run.metrics["noise_scale"] = scales[0][1]
     energy = run.metrics.get("energy_wh")
@@ -33,11 +31,11 @@ def derive(run: Run, thresholds: Iterable[str]) -> None:
         run.metrics["joules_per_epoch"] = energy * 3600 / len(run.rows)
 
 
-def swings(run: Run) -> dict[str, float]:
-    """What the riddle of the swinging validation loss is argued with, over epochs 10 to 36; absent if unknown, and
-    where the schedule is stretched, which takes its high rates out of these epochs.
+def fluctuations(run: Run) -> dict[str, float]:
+    """Metrics of the fluctuation over epochs 10 to 36; absent if unknown, and where the schedule is stretched, which takes
+    its high rates out of these epochs.
 
-    swing_*: of a cross-entropy, its ordinary fall taken out; least_val_acc and, with re-estimated statistics,
+    swing_*: max - min of a cross-entropy less its regression line; least_val_acc and, with re-estimated statistics,
     least_val_acc_recal; weight_norm and relative_update (of one step): means.
     """
     if run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):

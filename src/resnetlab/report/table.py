@@ -9,27 +9,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resnetlab.report.collect import Collection
 from resnetlab.report.columns import COSTS, NOTHING, SETTINGS, PublishedFigures, cell, columns, number, setting_text
 from resnetlab.report.compare import Comparison
-from resnetlab.report.configurations import Configuration, Key
-from resnetlab.report.statistics import Spread, spread
+from resnetlab.report.groups import Collection, Configuration, Key
+from resnetlab.report.statistics import MeanInterval, mean_interval
 
-__all__ = ["count_text", "mean_sd", "pairs_csv", "print_table", "table_csv", "table_md"]
-
-Published = Mapping[Key, PublishedFigures]
+References = Mapping[Key, PublishedFigures]
 WIDTH = 120
+PAIR_COLUMNS = (
+    *("study", "figure", "key", "first", "second", "n_first", "n_second"),
+    *("difference", "welch_p", "permutation_p", "holm_p", "verdict"),
+)
 
 
-def count_text(n: int, asked: int = 0) -> str:
-    """For example "n = 3 of 5" where a sweep asked for more seeds than there are."""
-    text = f"n = {n} of {asked}" if asked > n else f"n = {n}"
+def count_text(n: int, planned: int = 0) -> str:
+    """For example "n = 3 of 5" where a sweep planned more seeds than there are."""
+    text = f"n = {n} of {planned}" if planned > n else f"n = {n}"
     return f"{text}, no spread" if n == 1 else text
 
 
 def mean_sd(values: Sequence[float], of: int, digits: int | None = None) -> str:
     """For example "0.9231 ± 0.0012"; "(2 of 3)" behind it where not all of the runs have a value."""
-    found = spread(values)
+    found = mean_interval(values)
     if found is None:
         return NOTHING
     text = number(found.mean, digits) + ("" if found.sd is None else f" ± {found.sd:.2g}")
@@ -37,24 +38,20 @@ def mean_sd(values: Sequence[float], of: int, digits: int | None = None) -> str:
 
 
 def print_table(collection: Collection) -> None:
-    """Prints one row a configuration, 120 columns wide at most, and below it what is not in it."""
+    """Print one row a configuration, 120 columns wide at most, and below it the runs that are skipped."""
     console = Console(width=min(WIDTH, Console().width) if Console().is_terminal else WIDTH)
     thresholds = collection.thresholds[:2]
-    table = Table(
-        "configuration", *(f"epoch at {name}" for name in thresholds), "best val acc", "final val acc", "s/epoch"
-    )
+    heads = ("configuration", *(f"epoch at {name}" for name in thresholds), "best val acc", "final val acc", "s/epoch")
+    metrics = [*((f"epoch_to_{name}", 1) for name in thresholds), ("best_val_acc", 4), ("final_val_acc", 4)]
+    table = Table(*heads)
     for study, configurations in collection.studies.items():
         table.add_section()
         table.add_row(f"[bold]{escape(study)}[/bold]")
         for c in configurations:
-            reached = [mean_sd(c.values(f"epoch_to_{name}"), c.n, 1) for name in thresholds]
-            accuracies = [mean_sd(c.values(figure), c.n, 4) for figure in ("best_val_acc", "final_val_acc")]
-            table.add_row(
-                f"{escape(marked(c))}; {count_text(c.n, c.asked)}",
-                *reached,
-                *accuracies,
-                mean_sd(c.values("seconds_per_epoch"), c.n),
-            )
+            cells = [
+                mean_sd(c.values(metric), c.n, digits) for metric, digits in (*metrics, ("seconds_per_epoch", None))
+            ]
+            table.add_row(f"{escape(marked(c))}; {count_text(c.n, c.planned)}", *cells)
     console.print(table)
     for line in remark_lines(collection):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -67,76 +64,43 @@ def marked(configuration: Configuration) -> str:
 
 
 def remark_lines(collection: Collection) -> list[str]:
-    """One line for every run that is not used, and for every one of which something was left out."""
-    lines = [f"{unused.path}: {unused.reason}" for unused in collection.unused]
+    """One line for every run that is skipped, and for every one of which something was left out."""
+    lines = [f"{skipped.path}: {skipped.reason}" for skipped in collection.skipped]
     return lines + [f"{run.path}: {remark}" for run in collection.runs for remark in run.remarks]
 
 
-def table_csv(collection: Collection, published: Published | None) -> str:
-    """One line a configuration, full precision: mean, sd, n and interval of each figure; empty where unknown."""
+def table_csv(collection: Collection, references: References | None) -> str:
+    """One line a configuration, full precision: mean, sd, n and interval of each metric; empty where unknown."""
     head = ["study", "configuration", "label", "n", "seeds", "subset", *SETTINGS]
-    rows = [line(c, collection.thresholds, published) for c in collection.configurations]
-    figures = [column.figure for column in columns(collection.thresholds)]
-    parts = (
-        "mean",
-        "sd",
-        "n",
-        "low_95",
-        "high_95",
-        *(("published", "sd_from_published") if published is not None else ()),
-    )
-    return as_csv([[*head, *(f"{figure}_{part}" for figure in figures for part in parts)], *rows])
+    parts = ["mean", "sd", "n", "low_95", "high_95"]
+    if references is not None:
+        parts += ["published", "sd_from_published"]
+    metrics = [column.metric for column in columns(collection.thresholds)]
+    rows = [csv_row(c, metrics, references) for c in collection.configurations]
+    return as_csv([[*head, *(f"{metric}_{part}" for metric in metrics for part in parts)], *rows])
 
 
-def line(c: Configuration, thresholds: Sequence[str], published: Published | None) -> list[Any]:
+def csv_row(c: Configuration, metrics: Sequence[str], references: References | None) -> list[Any]:
     settings = [c.setting(key) for key in SETTINGS]
     cells: list[Any] = [c.study, c.name, c.label, c.n, " ".join(str(run.seed) for run in c.runs), c.subset, *settings]
-    for column in columns(thresholds):
-        found = c.spread(column.figure) or Spread(0, float("nan"))
+    for metric in metrics:
+        found = c.interval(metric) or MeanInterval(0, float("nan"))
         cells += [found.mean if found.n else None, found.sd, found.n, found.low, found.high]
-        if published is not None:
-            printed = published[c.key].mean(column.figure) if c.key in published else None
-            apart = None
-            if printed is not None and found.sd and column.figure not in COSTS:
-                apart = (found.mean - printed) / found.sd
-            cells += [printed, apart]
+        if references is not None:
+            published = references[c.key].mean(metric) if c.key in references else None
+            known = published is not None and found.sd and metric not in COSTS
+            cells += [published, (found.mean - published) / found.sd if known else None]
     return cells
 
 
 def pairs_csv(comparisons: Sequence[Comparison]) -> str:
     """One line a comparison, its p values at full precision."""
-    head = [
-        "study",
-        "figure",
-        "key",
-        "first",
-        "second",
-        "n_first",
-        "n_second",
-        "difference",
-        "welch_p",
-        "permutation_p",
-    ]
     rows = [
-        [
-            c.first.study,
-            c.figure,
-            c.key,
-            *names(c),
-            *c.counts,
-            c.difference,
-            c.welch_p,
-            c.permutation_p,
-            c.adjusted,
-            c.verdict,
-        ]
+        [c.first.study, c.metric, c.key, c.first.name, c.second.name, *c.counts, c.difference]
+        + [c.welch_p, c.permutation_p, c.adjusted, c.verdict]
         for c in comparisons
     ]
-    return as_csv([[*head, "holm_p", "verdict"], *rows])
-
-
-def names(comparison: Comparison) -> tuple[str, str]:
-    return comparison.first.name, comparison.second.name
+    return as_csv([PAIR_COLUMNS, *rows])
 
 
 def as_csv(rows: Sequence[Sequence[Any]]) -> str:
@@ -145,19 +109,16 @@ def as_csv(rows: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def table_md(collection: Collection, published: Published | None) -> str:
-    """The figures that any run has, mean ± sd and the interval; below it the runs that are not used."""
-    shown = [c for c in columns(collection.thresholds) if any(k.values(c.figure) for k in collection.configurations)]
+def table_md(collection: Collection, references: References | None) -> str:
+    """The metrics that any run has, mean ± sd and the interval; below it the runs that are skipped."""
+    shown = [c for c in columns(collection.thresholds) if any(k.values(c.metric) for k in collection.configurations)]
     heads = ["study", "configuration", "n", *(column.heading for column in shown), *SETTINGS.values()]
-    lines = [row_md(heads), row_md(["---"] * len(heads))]
+    lines = [md_row(heads), md_row(["---"] * len(heads))]
     for c in collection.configurations:
-        cells = [cell(c, column, (published or {}).get(c.key)) for column in shown]
-        figures = [f"{found.text} ({'; '.join(found.notes)})" if found.notes else found.text for found in cells]
-        lines.append(
-            row_md(
-                [c.study, marked(c), count_text(c.n, c.asked), *figures, *(setting_text(c, key) for key in SETTINGS)]
-            )
-        )
+        cells = [cell(c, column, (references or {}).get(c.key)) for column in shown]
+        texts = [f"{found.text} ({'; '.join(found.notes)})" if found.notes else found.text for found in cells]
+        settings = [setting_text(c, key) for key in SETTINGS]
+        lines.append(md_row([c.study, marked(c), count_text(c.n, c.planned), *texts, *settings]))
     remarks = [f"- {text}" for text in remark_lines(collection)]
     explained = "mean ± sd over seeds; in brackets the 95 % confidence interval of the mean (Student's t)"
     return "\n".join(
@@ -165,6 +126,6 @@ def table_md(collection: Collection, published: Published | None) -> str:
     )
 
 
-def row_md(cells: Sequence[str]) -> str:
+def md_row(cells: Sequence[str]) -> str:
     kept = (text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;") for text in cells)
     return "| " + " | ".join(kept) + " |"

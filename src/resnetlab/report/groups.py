@@ -1,0 +1,241 @@
+"""Runs below folders, grouped by study and configuration, each configuration with a short label."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from resnetlab.report.derive import add_derived_metrics
+from resnetlab.report.statistics import MeanInterval, mean_interval
+from resnetlab.runs.load import Run, UnusableRun, read_run, run_paths
+from resnetlab.runs.summary import CHOICES, SETTINGS
+from resnetlab.runs.sweep_records import planned_seeds
+
+Key = tuple[str, str, str]
+# keys of the summary; those that depend on a choice's default (wd 0.2) stand there as they were used
+TOP_LEVEL = (*(key for key in SETTINGS if key not in ("study", "seed")), "subset")
+SHOWN_APART = ("data.limit", "data.resolution", "recalibrate_bn")  # by reduced_data; changes no metric of a run
+SHORT = {"batch_size": "batch", "momentum": "m", "ema_momentum": "ema m", "recalibrate_bn": "recalibrated"}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The runs of one study that differ in their seed alone.
+
+    identity: what differs from the lab's defaults, from the manifest; None where no run has one. label: short. planned:
+    the number of seeds that sweeps were to train, 0 where none is known.
+    """
+
+    study: str
+    name: str
+    runs: tuple[Run, ...]
+    identity: Mapping[str, Any] | None
+    label: str = ""
+    planned: int = 0
+
+    @property
+    def key(self) -> Key:
+        """Unique in a report."""
+        return self.study, self.name, self.label
+
+    @property
+    def n(self) -> int:
+        return len(self.runs)
+
+    @property
+    def subset(self) -> Any:
+        """The number of training images if the runs saw only the first of them, else None."""
+        return self.runs[0].summary.get("subset")
+
+    @property
+    def reduced_data(self) -> str:
+        """For example "subset of 5000 images, 16x16 pixels"; "" if the runs saw all of the set as it is."""
+        side = self.setting("data.resolution")
+        parts = [f"subset of {self.subset} images"] if self.subset is not None else []
+        return ", ".join([*parts, *([f"{side}x{side} pixels"] if side else [])])
+
+    def values(self, metric: str) -> list[float]:
+        """The metric of the runs that have it, in the order of their seeds."""
+        return [run.metrics[metric] for run in self.runs if metric in run.metrics]
+
+    def interval(self, metric: str) -> MeanInterval | None:
+        return mean_interval(self.values(metric))
+
+    def mean(self, metric: str) -> float:
+        """Mean of the runs that have the metric; NaN where none has."""
+        found = self.interval(metric)
+        return float("nan") if found is None else found.mean
+
+    def setting(self, key: str) -> Any:
+        """The value that was used; None for what the manifest leaves out as a default and the summary does not name."""
+        if key in CHOICES or key in TOP_LEVEL:
+            return self.runs[0].summary.get(key)
+        return (self.identity or {}).get(key)
+
+
+@dataclass(frozen=True)
+class SkippedRun:
+    """A run that is in no statistic. kind: diverged | unfinished | unreadable | repeated."""
+
+    path: Path
+    kind: str
+    reason: str
+
+
+@dataclass
+class Collection:
+    """All runs found. thresholds: "0.92", "0.93", ... in the order in which the runs name them, the first decides."""
+
+    folders: Sequence[Path]
+    configurations: list[Configuration] = field(default_factory=list)
+    skipped: list[SkippedRun] = field(default_factory=list)
+    thresholds: list[str] = field(default_factory=list)
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for configuration in self.configurations for run in configuration.runs]
+
+    @property
+    def studies(self) -> dict[str, list[Configuration]]:
+        return by_study(self.configurations)
+
+
+def by_study(configurations: Iterable[Configuration]) -> dict[str, list[Configuration]]:
+    found: dict[str, list[Configuration]] = defaultdict(list)
+    for configuration in configurations:
+        found[configuration.study].append(configuration)
+    return dict(found)
+
+
+def collect(folders: Sequence[Path]) -> Collection:
+    """Read all runs below the folders; writes nothing."""
+    collection = Collection(folders)
+    runs: list[Run] = []
+    for path in run_paths(folders):
+        try:
+            runs.append(read_run(path))
+        except UnusableRun as error:
+            collection.skipped.append(SkippedRun(path, error.kind, error.reason))
+        except OverflowError:
+            collection.skipped.append(SkippedRun(path, "unreadable", "a number in it is too large for any computer"))
+    runs = list(drop_duplicates(runs, collection.skipped))
+    collection.thresholds = thresholds(runs)
+    for run in runs:
+        add_derived_metrics(run, collection.thresholds)
+    planned = planned_seeds(run.path for run in runs)
+    collection.configurations = [
+        with_planned(c, planned.get((c.study, c.name), set())) for c in with_labels(group_runs(runs))
+    ]
+    return collection
+
+
+def with_planned(configuration: Configuration, seeds: set[int]) -> Configuration:
+    """The configuration with the number of seeds that sweeps planned or that are there."""
+    return replace(configuration, planned=len(seeds | {run.seed for run in configuration.runs}) if seeds else 0)
+
+
+def drop_duplicates(runs: Iterable[Run], skipped: list[SkippedRun]) -> Iterator[Run]:
+    """Yield the first copy of each run, skip the others: the same random numbers again are no new evidence."""
+    seen: dict[tuple[str, str, str, int], Path] = {}
+    for run in runs:
+        first = seen.setdefault((run.study, run.configuration, identity_text(run), run.seed), run.path)
+        if first is run.path:
+            yield run
+        else:
+            reason = f"study, configuration and seed as in {first}, counted once"
+            skipped.append(SkippedRun(run.path, "repeated", reason))
+
+
+def group_runs(runs: Iterable[Run]) -> list[Configuration]:
+    """Configurations without labels: runs of one study, one folder's name (with its hash) and one identity."""
+    groups: dict[tuple[str, str], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        groups[run.study, run.configuration][identity_text(run)].append(run)
+    found = []
+    for (study, name), identities in sorted(groups.items()):
+        if len(identities) == 2 and "" in identities:  # runs without a manifest go with the others of their folder
+            without = identities.pop("")
+            next(iter(identities.values())).extend(without)
+        for runs_of_one in identities.values():
+            identity = next((r.manifest["differs_from_defaults"] for r in runs_of_one if r.manifest), None)
+            ordered = sorted(runs_of_one, key=lambda run: run.seed)
+            found.append(Configuration(study, name, tuple(ordered), identity))
+    return found
+
+
+def identity_text(run: Run) -> str:
+    return json.dumps(run.manifest["differs_from_defaults"], sort_keys=True, default=str) if run.manifest else ""
+
+
+def thresholds(runs: Iterable[Run]) -> list[str]:
+    """The numbers of the summaries' epoch_to_ keys, the one that most runs name first in front."""
+    votes: dict[str, int] = defaultdict(int)
+    for run in runs:
+        names = [key.removeprefix("epoch_to_") for key in run.summary if key.startswith("epoch_to_")]
+        for place, name in enumerate(name for name in names if is_accuracy(name)):
+            votes[name] += 1 if place else 1000
+    return sorted(votes, key=lambda name: -votes[name])
+
+
+def is_accuracy(name: str) -> bool:
+    try:
+        return 0 < float(name) < 1
+    except ValueError:
+        return False
+
+
+def differing_keys(a: Configuration, b: Configuration) -> set[str] | None:
+    """The keys of the identity with different values; None where an identity is not known."""
+    if a.identity is None or b.identity is None:
+        return None
+    keys = {*a.identity, *b.identity}
+    return {key for key in keys if a.identity.get(key) != b.identity.get(key)}
+
+
+def with_labels(configurations: Iterable[Configuration]) -> list[Configuration]:
+    """Label study by study: the settings that are not equal in all, if need be the hash or a number."""
+    return [labelled for study in by_study(configurations).values() for labelled in label_study(study)]
+
+
+def label_study(configurations: Sequence[Configuration]) -> list[Configuration]:
+    others = dict.fromkeys(key for c in configurations for key in c.identity or {})
+    keys = [*CHOICES, *TOP_LEVEL, *(key for key in others if key not in (*CHOICES, *TOP_LEVEL, *SHOWN_APART))]
+    varied = [key for key in keys if len({format_value(c.setting(key)) for c in configurations}) > 1]
+    if len(configurations) == 1:
+        varied = ["model", "optimizer", "schedule", "regularization"]
+    labels = [", ".join(filter(None, (describe_setting(c, key) for key in varied))) for c in configurations]
+    return make_unique([replace(c, label=label) for c, label in zip(configurations, labels, strict=True)])
+
+
+def make_unique(named: Sequence[Configuration]) -> list[Configuration]:
+    """Append the hash to labels that are empty or shared, and then a number to those that are still shared."""
+    shared = Counter(c.label for c in named)
+    hashed = [
+        replace(c, label=f"{c.label} {c.name[-8:]}".strip()) if shared[c.label] > 1 or not c.label else c for c in named
+    ]
+    again, met, found = Counter(c.label for c in hashed), Counter[str](), []
+    for c in hashed:
+        met[c.label] += 1
+        found.append(replace(c, label=f"{c.label} #{met[c.label]}") if again[c.label] > 1 else c)
+    return found
+
+
+def describe_setting(configuration: Configuration, key: str) -> str:
+    """For example "wd 0.3", "60 epochs", "cosine"; "" for what is not used."""
+    value = configuration.setting(key)
+    if key in CHOICES:
+        if value in (None, "none"):
+            return "" if key == "averaging" else f"no {key}"
+        return format_value(value)
+    if value is None or key == "subset":  # a subset is marked wherever the label stands
+        return ""
+    if key == "epochs":
+        return f"{format_value(value)} epochs"
+    return f"{SHORT.get(key, key.split('.')[-1])} {format_value(value)}"
+
+
+def format_value(value: Any) -> str:
+    """A setting as a person writes it: 0.3, true, cosine."""
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

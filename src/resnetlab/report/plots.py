@@ -1,0 +1,223 @@
+"""Plots of a report: their panels and colours, the curves of configurations, and metrics over a setting."""
+
+import io
+import textwrap
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+from resnetlab.report.columns import number
+from resnetlab.report.groups import Configuration
+from resnetlab.report.table import count_text
+from resnetlab.runs.curves import TRAIN, VALIDATION
+from resnetlab.runs.files import write_atomically, write_text
+from resnetlab.runs.load import Run
+
+Configurations = Sequence[Configuration]
+WIDTH = 5.2  # inches: at a phone's 390 pixels, 9 points are still 8 pixels high
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8b6d00")  # Okabe and Ito's
+MOST_BARS = 20
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its title and caption. stem: of its files' names."""
+
+    stem: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def panels(*heights: float) -> tuple[Figure, list[Any]]:
+    """(figure, axes) of panels of those heights in inches below each other, with a common x axis."""
+    figure = Figure(figsize=(WIDTH, sum(heights) + 0.6))
+    inner = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
+    high = sum(heights) + 0.6
+    figure.subplots_adjust(left=0.15, right=0.97, top=1 - 0.1 / high, bottom=0.5 / high, hspace=0.08)
+    found = [row[0] for row in inner]
+    for axes in found:
+        axes.grid(alpha=0.3, linewidth=0.5)
+        axes.tick_params(labelsize=8)
+    return figure, found
+
+
+def svg_of(figure: Figure) -> str:
+    """The figure as SVG, without a date and with the same identifiers every time."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "resnetlab", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue().decode()
+
+
+def write_plot(plot: Plot, folder: Path) -> str:
+    """Write STEM.png and STEM.svg; returns the SVG's text."""
+    svg = svg_of(plot.figure)
+    write_text(folder / f"{plot.stem}.svg", svg)
+    write_atomically(folder / f"{plot.stem}.png", lambda file: plot.figure.savefig(file, format="png", dpi=120))
+    return svg
+
+
+def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[str]) -> Plot:
+    """Accuracies with the thresholds, losses, and the learning rate of one configuration over the epochs."""
+    figure, (accuracy, loss, rate) = panels(2.3, 2.3, 0.9)
+    for axes, name in ((accuracy, "acc"), (loss, "loss")):
+        for part, color in (("train", TRAIN), ("val", VALIDATION)):
+            draw_band(axes, configuration.runs, f"{part}/{name}", color, f"{part}_{name}".replace("train_", ""))
+    draw_thresholds(accuracy, thresholds)
+    accuracy.set_ylabel("accuracy", fontsize=9)
+    log_scale(loss)
+    loss.set_ylabel("loss", fontsize=9)
+    draw_band(rate, configuration.runs, "lr", "black", "lr")
+    rate.set_ylabel("lr", fontsize=9)
+    label_epochs(rate)
+    accuracy.legend(fontsize=8, loc="lower right")
+    loss.legend(fontsize=8)
+    seeds = f"n = {configuration.n}: lines are means, bands reach from the least to the greatest run"
+    seeds = count_text(1) if configuration.n == 1 else seeds
+    caption = f"{configuration.study}: {configuration.label}; {seeds}"
+    return Plot(stem, configuration.label, caption, figure)
+
+
+def plot_side_by_side(stem: str, configurations: Configurations, thresholds: Sequence[str]) -> Plot:
+    """Validation accuracy and loss of several configurations, one colour each."""
+    figure, (accuracy, loss) = panels(2.6, 2.2)
+    for place, configuration in enumerate(configurations):
+        color = COLORS[place % len(COLORS)]
+        text = f"{configuration.label}, n = {configuration.n}"
+        draw_band(accuracy, configuration.runs, "val/acc", color, text if len(text) < 60 else f"{text[:57]} ...")
+        draw_band(loss, configuration.runs, "val/loss", color, None)
+    draw_thresholds(accuracy, thresholds)
+    accuracy.set_ylabel("validation accuracy", fontsize=9)
+    log_scale(loss)
+    loss.set_ylabel("validation loss", fontsize=9)
+    label_epochs(loss)
+    accuracy.legend(fontsize=7, loc="lower right")
+    caption = (
+        "Validation accuracy and loss; lines are means over seeds, bands reach from the least to the greatest run."
+    )
+    return Plot(stem, "Validation side by side", caption, figure)
+
+
+def values_by_epoch(runs: Sequence[Run], column: str) -> dict[float, list[float]]:
+    """The column's values of all runs that have the epoch, in the order of the epochs."""
+    epochs: dict[float, list[float]] = {}
+    for run in runs:
+        for row in run.rows:
+            if column in row:
+                epochs.setdefault(row["epoch"], []).append(row[column])
+    return dict(sorted(epochs.items()))
+
+
+def means(epochs: Mapping[float, Sequence[float]]) -> list[float]:
+    return [sum(values) / len(values) for values in epochs.values()]
+
+
+def draw_band(axes: Any, runs: Sequence[Run], column: str, color: str, label: str | None) -> None:
+    """The mean over the runs that have the epoch, and a band from the least to the greatest of them."""
+    epochs = values_by_epoch(runs, column)
+    at = list(epochs)
+    axes.plot(at, means(epochs), color=color, linewidth=1.1, label=label, marker="." if len(at) < 8 else None)
+    if len(runs) > 1:
+        axes.fill_between(at, [min(epochs[e]) for e in at], [max(epochs[e]) for e in at], color=color, alpha=0.2, lw=0)
+
+
+def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
+    """Horizontal lines: the first solid, the others dotted, as in the series."""
+    for place, name in enumerate(thresholds):
+        axes.axhline(float(name), color="tab:green", linestyle=":" if place else "-", linewidth=1)
+        note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7}
+        axes.annotate(
+            number(float(name), None), (0.01, float(name)), (0, 1 if place else -8), **note, color="tab:green"
+        )
+
+
+def log_scale(axes: Any) -> None:
+    """A logarithmic y axis with ticks at 1, 2 and 5 in each decade; none where the data span less than a factor 5."""
+    low, high = axes.dataLim.intervaly
+    if not 0 < 5 * low < high:
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def label_epochs(axes: Any) -> None:
+    """An x axis of whole epochs."""
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def groups_along(configurations: Configurations, key: str) -> list[list[Configuration]]:
+    """Groups of two or more that differ in that setting alone, each in its order; runs without a manifest in none."""
+    groups: dict[str, list[Configuration]] = defaultdict(list)
+    for c in configurations:
+        if c.identity is not None and c.setting(key) is not None:
+            rest = sorted((k, repr(v)) for k, v in c.identity.items() if k != key)
+            groups[repr(rest)].append(c)
+    return [sorted(group, key=lambda c: c.setting(key)) for group in groups.values() if len(group) > 1]
+
+
+def draw_points(axes: Any, groups: Sequence[Configurations], key: str, metric: str, filled: bool = True) -> None:
+    """Every run as a point over the setting, the means joined, one colour a group."""
+    for place, group in enumerate(groups):
+        color = COLORS[place % len(COLORS)]
+        style = {"color": color, "markerfacecolor": color if filled else "white", "alpha": 0.7}
+        for c in group:
+            values = c.values(metric)
+            axes.plot([c.setting(key)] * len(values), values, "o", ms=4, **style)
+        axes.plot(*mean_points(group, key, metric), "-" if filled else "--", color=color, lw=1)
+
+
+def mean_points(group: Configurations, key: str, metric: str) -> tuple[list[Any], list[float]]:
+    """(settings, means) of the configurations that have the metric."""
+    known = [c for c in group if c.values(metric)]
+    return [c.setting(key) for c in known], [c.mean(metric) for c in known]
+
+
+def draw_legend(axes: Any, groups: Sequence[Configurations]) -> None:
+    """Name the groups by what their configurations have in common; none for a single group or too many."""
+    if not 1 < len(groups) <= len(COLORS):
+        return
+    for place, group in enumerate(groups):
+        parts = [set(c.label.split(", ")) for c in group]
+        common = [part for part in group[0].label.split(", ") if all(part in others for others in parts)]
+        axes.plot([], [], color=COLORS[place], label=", ".join(common) or f"line {place + 1}")
+    axes.legend(fontsize=7)
+
+
+def name_bars(figure: Any, axes: Any, bars: Configurations) -> None:
+    """Labels at the left of horizontal bars, the first on top."""
+    axes.set_yticks(range(len(bars)), [wrapped(c) for c in bars], fontsize=6.5)
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    high = figure.get_size_inches()[1]
+    figure.subplots_adjust(left=0.38, top=1 - 0.35 / high)
+
+
+def wrapped(configuration: Configuration) -> str:
+    text = f"{configuration.label}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{configuration.n}"
+    return "\n".join(textwrap.wrap(text, 34, max_lines=3, placeholder=" ..."))
+
+
+def best_first(configurations: Configurations) -> list[Configuration]:
+    return sorted(configurations, key=lambda c: -c.mean("best_val_acc"))
+
+
+def selection_note(count: int, configurations: Configurations) -> str:
+    """A caption's sentence on how many of the configurations are drawn."""
+    if count == len(configurations):
+        return "n stands behind each name."
+    return f"The {count} of {len(configurations)} with the best validation accuracy; n stands behind each name."
+
+
+def seeds_note(groups: Sequence[Configurations]) -> str:
+    """For example "n = 3 to 5 a point."."""
+    ns = sorted({c.n for group in groups for c in group})
+    return f"n = {ns[0]} a point." if len(ns) == 1 else f"n = {ns[0]} to {ns[-1]} a point."
