@@ -32,8 +32,9 @@ def add_derived_metrics(run: Run, thresholds: Iterable[str]) -> None:
 
 
 def fluctuations(run: Run) -> dict[str, float]:
-    """Metrics of the fluctuation over epochs 10 to 36; absent if unknown, and where the schedule is stretched, which takes
-    its high rates out of these epochs.
+    """Metrics of the fluctuation over epochs 10 to 36; absent if unknown.
+
+    None where the schedule is stretched, which takes its high rates out of these epochs.
 
     swing_*: max - min of a cross-entropy less its regression line; least_val_acc and, with re-estimated statistics,
     least_val_acc_recal; weight_norm and relative_update (of one step): means.

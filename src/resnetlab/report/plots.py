@@ -35,17 +35,17 @@ class Plot:
     figure: Figure
 
 
-def panels(*heights: float) -> tuple[Figure, list[Any]]:
+def make_panels(*heights: float) -> tuple[Figure, list[Any]]:
     """(figure, axes) of panels of those heights in inches below each other, with a common x axis."""
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.6))
     inner = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
     high = sum(heights) + 0.6
     figure.subplots_adjust(left=0.15, right=0.97, top=1 - 0.1 / high, bottom=0.5 / high, hspace=0.08)
-    found = [row[0] for row in inner]
-    for axes in found:
+    panels = [row[0] for row in inner]
+    for axes in panels:
         axes.grid(alpha=0.3, linewidth=0.5)
         axes.tick_params(labelsize=8)
-    return figure, found
+    return figure, panels
 
 
 def svg_of(figure: Figure) -> str:
@@ -66,7 +66,7 @@ def write_plot(plot: Plot, folder: Path) -> str:
 
 def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[str]) -> Plot:
     """Accuracies with the thresholds, losses, and the learning rate of one configuration over the epochs."""
-    figure, (accuracy, loss, rate) = panels(2.3, 2.3, 0.9)
+    figure, (accuracy, loss, rate) = make_panels(2.3, 2.3, 0.9)
     for axes, name in ((accuracy, "acc"), (loss, "loss")):
         for part, color in (("train", TRAIN), ("val", VALIDATION)):
             draw_band(axes, configuration.runs, f"{part}/{name}", color, f"{part}_{name}".replace("train_", ""))
@@ -87,7 +87,7 @@ def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[st
 
 def plot_side_by_side(stem: str, configurations: Configurations, thresholds: Sequence[str]) -> Plot:
     """Validation accuracy and loss of several configurations, one colour each."""
-    figure, (accuracy, loss) = panels(2.6, 2.2)
+    figure, (accuracy, loss) = make_panels(2.6, 2.2)
     for place, configuration in enumerate(configurations):
         color = COLORS[place % len(COLORS)]
         text = f"{configuration.label}, n = {configuration.n}"

@@ -96,8 +96,10 @@ def csv_row(c: Configuration, metrics: Sequence[str], references: References | N
 def pairs_csv(comparisons: Sequence[Comparison]) -> str:
     """One line a comparison, its p values at full precision."""
     rows = [
-        [c.first.study, c.metric, c.key, c.first.name, c.second.name, *c.counts, c.difference]
-        + [c.welch_p, c.permutation_p, c.adjusted, c.verdict]
+        [
+            *(c.first.study, c.metric, c.key, c.first.name, c.second.name, *c.counts),
+            *(c.difference, c.welch_p, c.permutation_p, c.adjusted, c.verdict),
+        ]
         for c in comparisons
     ]
     return as_csv([PAIR_COLUMNS, *rows])
