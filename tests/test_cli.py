@@ -12,7 +12,7 @@ from resnetlab import run
 from resnetlab.cli import main
 from resnetlab.config.compose import to_plain
 from resnetlab.config.identity import run_folder
-from resnetlab.report.collect import collect
+from resnetlab.report.groups import collect
 from resnetlab.report.table import mean_sd
 
 
@@ -40,7 +40,7 @@ def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.Capt
     collection = collect([Path("outputs")])
     (configuration,) = collection.configurations
     assert [run.seed for run in configuration.runs] == [0, 1]
-    assert [unused.reason.split(" (")[0].split(": ")[0] for unused in collection.unused] == [
+    assert [unused.reason.split(" (")[0].split(": ")[0] for unused in collection.skipped] == [
         "not finished", "summary.json cannot be read", "diverged in epoch 5", "summary.json is not a run's"
     ]  # fmt: skip
     assert main(["report"]) == 0

@@ -157,7 +157,7 @@ def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run_report(options: argparse.Namespace) -> None:
-    from resnetlab.report.collect import collect
+    from resnetlab.report.groups import collect
     from resnetlab.report.table import print_table
 
     for folder in options.folders:

@@ -32,8 +32,7 @@ from resnetlab.cli import main
 from resnetlab.config.identity import identity
 from resnetlab.config.overrides import configurations_of, normalize_arguments
 from resnetlab.config.schema import Config, conf_dir
-from resnetlab.report.collect import Collection, collect
-from resnetlab.report.configurations import Configuration
+from resnetlab.report.groups import Collection, Configuration, collect
 from resnetlab.report.statistics import holm
 from resnetlab.runs.files import write_json
 from resnetlab.runs.load import Run, read_run

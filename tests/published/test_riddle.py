@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from resnetlab.report.collect import collect
-from resnetlab.report.configurations import Configuration
+from resnetlab.report.groups import Configuration, collect
 from resnetlab.report.riddle import answer, participants
 from resnetlab.report.write import write_report
 from resnetlab.runs.files import read_rows, write_rows

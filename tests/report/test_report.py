@@ -13,10 +13,9 @@ import pytest
 from resnetlab import compose
 from resnetlab.cli import main
 from resnetlab.config.identity import identity
-from resnetlab.report.collect import Collection, collect
 from resnetlab.report.columns import PublishedFigures
 from resnetlab.report.compare import compare
-from resnetlab.report.configurations import Key
+from resnetlab.report.groups import Collection, Key, collect
 from resnetlab.report.printed import printed
 from resnetlab.report.write import write_report
 from resnetlab.runs.files import read_rows, write_rows
@@ -26,7 +25,7 @@ RUNS = Path("runs")
 
 
 def reasons(collection: Collection) -> list[str]:
-    return [f"{unused.kind}: {unused.reason}" for unused in collection.unused]
+    return [f"{unused.kind}: {unused.reason}" for unused in collection.skipped]
 
 
 def report(published: dict[Key, PublishedFigures] | None = None) -> str:
@@ -335,7 +334,7 @@ def test_numbers_that_no_run_has_make_it_unreadable_and_spare_the_others(key: st
     change_summary(write_run(RUNS, seed=1), **{key: value})
     collection = collect([RUNS])
     assert len(collection.runs) == 1
-    assert [unused.kind for unused in collection.unused] == ["unreadable"]
+    assert [unused.kind for unused in collection.skipped] == ["unreadable"]
 
 
 @pytest.mark.parametrize(

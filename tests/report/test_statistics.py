@@ -7,27 +7,35 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from resnetlab.report.statistics import holm, least_permutation_p, permutation, pooled_sd, seeds_needed, spread, welch
+from resnetlab.report.statistics import (
+    holm,
+    least_permutation_p,
+    mean_interval,
+    permutation,
+    pooled_sd,
+    seeds_needed,
+    welch,
+)
 
 A, B = [0.921, 0.925, 0.930, 0.924], [0.931, 0.935, 0.929]
 
 
 def test_spread_by_hand_and_by_scipy() -> None:
-    found = spread([1.0, 2.0, 3.0])
+    found = mean_interval([1.0, 2.0, 3.0])
     assert found is not None
     assert (found.n, found.mean, found.sd) == (3, 2.0, 1.0)
     assert found.high == pytest.approx(2 + 4.302653 / math.sqrt(3))  # t of two degrees of freedom, from tables
     by_scipy = stats.t.interval(0.95, 3, loc=sum(A) / 4, scale=stats.sem(A))
-    ours = spread(A)
+    ours = mean_interval(A)
     assert ours is not None
     assert (ours.low, ours.high) == pytest.approx(by_scipy)
 
 
 def test_one_value_has_no_spread_and_none_has_nothing() -> None:
-    one = spread([0.5])
+    one = mean_interval([0.5])
     assert one is not None
     assert (one.n, one.mean, one.sd, one.low, one.high) == (1, 0.5, None, None, None)
-    assert spread([]) is None
+    assert mean_interval([]) is None
 
 
 def test_welch_is_scipys() -> None:

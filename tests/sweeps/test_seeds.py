@@ -15,7 +15,7 @@ from resnetlab.config.identity import identity
 from resnetlab.config.overrides import compose_jobs, jobs_of, normalize_arguments
 from resnetlab.config.schema import conf_dir
 from resnetlab.published.match import matching_preset
-from resnetlab.report.collect import collect
+from resnetlab.report.groups import collect
 from resnetlab.report.page import row as row_of_page
 from resnetlab.report.table import count_text, table_md
 from resnetlab.runs.sweep_records import Outcome, planned_seeds, read_plan

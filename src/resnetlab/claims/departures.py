@@ -10,7 +10,7 @@ from resnetlab.claims.pools import DEFAULTS, Pool, settings
 from resnetlab.published.configuration import configuration
 from resnetlab.published.data import one, rows
 from resnetlab.published.match import REDUCING
-from resnetlab.report.configurations import plain
+from resnetlab.report.groups import format_value
 
 __all__ = ["Departures", "away", "departures", "same_network"]
 
@@ -129,4 +129,4 @@ def words(key: str, value: Any) -> str:
         return f"{value} epochs"
     if key == "schedule.milestones":
         return "other milestones"
-    return f"{key} {'default' if value is None else plain(value)}"
+    return f"{key} {'default' if value is None else format_value(value)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from scipy.special import bdtr, bdtrc, betaincinv, stdtr
 
-from resnetlab.report.statistics import means_apart
+from resnetlab.report.statistics import mean_difference
 
 __all__ = ["Tails", "clopper_pearson", "difference", "share", "slope", "within"]
 
@@ -44,7 +44,7 @@ def difference(a: Sequence[float], b: Sequence[float], expect: str, margin: floa
 
     equal: two one-sided tests. None where a side has one run, or no run differs from its side.
     """
-    found = means_apart(a, b)
+    found = mean_difference(a, b)
     if found is None:
         return None
     sd = found.error * math.sqrt(min(len(a), len(b)) / 2)

@@ -12,7 +12,7 @@ from resnetlab.claims.evidence import Tails, difference, slope
 from resnetlab.claims.finding import Finding, asleep, scaled, short_of_swings
 from resnetlab.claims.pools import Pool
 from resnetlab.claims.words import short, told
-from resnetlab.report.configurations import plain
+from resnetlab.report.groups import format_value
 
 __all__ = ["optimum", "trend"]
 
@@ -62,7 +62,7 @@ def allowed(key: str, part: Part) -> bool:
 
 
 def listed(part: Part, line: Line) -> str:
-    levels = ", ".join(f"{part.key} {plain(level)}: {told(pool, part.figure)}" for level, pool in line.items())
+    levels = ", ".join(f"{part.key} {format_value(level)}: {told(pool, part.figure)}" for level, pool in line.items())
     return f"{short(part.figure)}: {levels}"
 
 

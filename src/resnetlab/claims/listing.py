@@ -9,7 +9,7 @@ from resnetlab.claims.judge import Verdict, judge
 from resnetlab.claims.pools import Pool, pooled
 from resnetlab.claims.printing import print_csv, print_json, print_table
 from resnetlab.errors import ConfigError
-from resnetlab.report.collect import Collection, collect
+from resnetlab.report.groups import Collection, collect
 
 __all__ = ["FORMATS", "print_claims"]
 
@@ -38,7 +38,7 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
 
 def remainder(collection: Collection) -> str:
     """For example " (2 diverged, 1 unreadable)"."""
-    kinds = Counter(unused.kind for unused in collection.unused)
+    kinds = Counter(unused.kind for unused in collection.skipped)
     return f" ({', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))})" if kinds else ""
 
 

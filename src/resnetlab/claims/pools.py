@@ -8,7 +8,7 @@ from typing import Any
 from resnetlab.claims.data import Where
 from resnetlab.claims.figures import figure, reached
 from resnetlab.published.match import SILENT, matching_preset
-from resnetlab.report.collect import Collection
+from resnetlab.report.groups import Collection
 from resnetlab.runs.load import Run
 
 __all__ = ["DEFAULTS", "Pool", "fits", "pooled", "settings"]

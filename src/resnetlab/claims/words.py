@@ -3,8 +3,8 @@
 from resnetlab.claims.data import Part
 from resnetlab.claims.figures import LOGARITHMIC
 from resnetlab.claims.pools import Pool
-from resnetlab.report.configurations import plain
-from resnetlab.report.statistics import spread
+from resnetlab.report.groups import format_value
+from resnetlab.report.statistics import mean_interval
 
 __all__ = ["name", "short", "told"]
 
@@ -31,7 +31,7 @@ def short(figure: str) -> str:
 
 def told(pool: Pool, figure: str) -> str:
     """For example "0.9231 ± 0.0012 (n = 3)", "(n = 3 of 10)" where the others do not have it."""
-    found = spread(pool.values(figure))
+    found = mean_interval(pool.values(figure))
     if found is None:
         return f"none (n = 0 of {len(pool.runs)})"
     sd = "" if found.sd is None else f" ± {found.sd:.2g}"
@@ -46,4 +46,4 @@ def name(pool: Pool, part: Part, side: str = "") -> str:
         return pool.preset or "these runs"
     if "preset" in keys:
         return str(pool.preset)
-    return ", ".join(f"{key.split('.')[-1]} {plain(pool.setting(key))}" for key in keys)
+    return ", ".join(f"{key.split('.')[-1]} {format_value(pool.setting(key))}" for key in keys)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from resnetlab.published import Published
-from resnetlab.report.configurations import Configuration, plain
-from resnetlab.report.statistics import Spread
+from resnetlab.report.groups import Configuration, format_value
+from resnetlab.report.statistics import MeanInterval
 
 __all__ = ["NOTHING", "SETTINGS", "Cell", "Column", "PublishedFigures", "cell", "columns", "number", "setting_text"]
 
@@ -50,9 +50,9 @@ class PublishedFigures:
 
 @dataclass(frozen=True)
 class Column:
-    """One figure. digits: after the point for the mean, None for four significant ones."""
+    """One metric. digits: after the point for the mean, None for four significant ones."""
 
-    figure: str
+    metric: str
     heading: str
     title: str
     digits: int | None = None
@@ -60,12 +60,12 @@ class Column:
     @property
     def printed_digits(self) -> int | None:
         """Of a single published value: epochs are whole."""
-        return 0 if "epoch" in self.figure and self.digits == 1 else self.digits
+        return 0 if "epoch" in self.metric and self.digits == 1 else self.digits
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of one configuration in words. notes: its n, interval and published value."""
+    """One metric of one configuration in words. notes: its n, interval and published value."""
 
     text: str
     notes: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Cell:
 
 
 def columns(thresholds: Sequence[str]) -> list[Column]:
-    """All columns of figures; the thresholds' come first."""
+    """All columns of metrics; the thresholds' come first."""
     at = [column for name in thresholds for column in of_threshold(name)]
     return [
         *at,
@@ -104,11 +104,11 @@ def of_threshold(name: str) -> Iterator[Column]:
 
 
 def cell(configuration: Configuration, column: Column, published: PublishedFigures | None) -> Cell:
-    """Mean, sd and interval of one figure, and how far the published one is from it."""
-    found = configuration.spread(column.figure)
-    printed = () if published is None else published.figures.get(column.figure, ())
+    """Mean, sd and interval of one metric, and how far the published one is from it."""
+    found = configuration.interval(column.metric)
+    printed = () if published is None else published.figures.get(column.metric, ())
     if found is None:
-        missing = "not reached" if column.figure.startswith(("epoch_to_", "val_acc_at_", "train_acc_at_")) else NOTHING
+        missing = "not reached" if column.metric.startswith(("epoch_to_", "val_acc_at_", "train_acc_at_")) else NOTHING
         return Cell(missing, tuple(publication(column, printed)))
     text = number(found.mean, column.digits)
     if found.sd is not None:
@@ -116,14 +116,14 @@ def cell(configuration: Configuration, column: Column, published: PublishedFigur
     return Cell(text, tuple(notes(configuration, column, found, printed)), found.mean)
 
 
-def notes(configuration: Configuration, column: Column, found: Spread, printed: Sequence[float]) -> Iterator[str]:
+def notes(configuration: Configuration, column: Column, found: MeanInterval, printed: Sequence[float]) -> Iterator[str]:
     """The small lines below a mean."""
     if found.n < configuration.n:
         yield f"n = {found.n} of {configuration.n}" + (", no spread" if found.n == 1 else "")
     if found.low is not None and found.high is not None:
         yield f"{number(found.low, column.digits)} to {number(found.high, column.digits)}"
     for text in publication(column, printed):
-        yield text + ("" if column.figure in COSTS else distance(found, printed))
+        yield text + ("" if column.metric in COSTS else distance(found, printed))
 
 
 def publication(column: Column, printed: Sequence[float]) -> Iterator[str]:
@@ -132,7 +132,7 @@ def publication(column: Column, printed: Sequence[float]) -> Iterator[str]:
         yield "published " + ", ".join(number(value, column.printed_digits) for value in sorted(printed))
 
 
-def distance(found: Spread, printed: Sequence[float]) -> str:
+def distance(found: MeanInterval, printed: Sequence[float]) -> str:
     """For example "; here +1.3 sd": mean minus published in standard deviations of the seeds."""
     return f"; here {(found.mean - statistics.fmean(printed)) / found.sd:+.1f} sd" if found.sd else ""
 
@@ -143,4 +143,4 @@ def number(value: float, digits: int | None) -> str:
 
 def setting_text(configuration: Configuration, key: str) -> str:
     value: Any = configuration.setting(key)
-    return NOTHING if value is None else plain(value)
+    return NOTHING if value is None else format_value(value)

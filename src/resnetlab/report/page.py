@@ -9,18 +9,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from resnetlab.report.collect import Collection
 from resnetlab.report.columns import NOTHING, SETTINGS, Column, PublishedFigures, cell, columns, number, setting_text
 from resnetlab.report.compare import Comparison
-from resnetlab.report.configurations import Configuration, Key
+from resnetlab.report.groups import Collection, Configuration, Key
 from resnetlab.report.printed import origin, reductions
 from resnetlab.report.riddle import COLUMNS as RIDDLE_COLUMNS
 from resnetlab.report.riddle import answer, participants
-from resnetlab.report.statistics import spread
+from resnetlab.report.statistics import mean_interval
 from resnetlab.report.table import count_text
 from resnetlab.runs.load import Run
-
-__all__ = ["MOST_PAIRS", "Drawn", "StudyFigures", "page"]
 
 MOST_PAIRS = 150  # rows on the page; pairs.csv has them all
 KINDS = {
@@ -32,7 +29,7 @@ KINDS = {
 
 
 @dataclass(frozen=True)
-class Drawn:
+class WrittenPlot:
     """A picture's words, the SVG that was written of it, and its files' name without the ending."""
 
     title: str
@@ -46,25 +43,25 @@ class Drawn:
 
 
 @dataclass
-class StudyFigures:
+class StudyPlots:
     """One study's pictures. absent: a sentence for each that cannot be drawn or was left out."""
 
     study: str
-    arguments: list[Drawn] = field(default_factory=list)
-    curves: list[Drawn] = field(default_factory=list)
+    arguments: list[WrittenPlot] = field(default_factory=list)
+    curves: list[WrittenPlot] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
 
 
 def page(
     collection: Collection,
     comparisons: Mapping[str, Sequence[Comparison]],
-    figures: Sequence[StudyFigures],
+    figures: Sequence[StudyPlots],
     published: Mapping[Key, PublishedFigures] | None,
 ) -> str:
     """The page's text. comparisons: by the figure that is compared."""
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    shown = [c for c in columns(collection.thresholds) if any(k.values(c.figure) for k in collection.configurations)]
+    shown = [c for c in columns(collection.thresholds) if any(k.values(c.metric) for k in collection.configurations)]
     varied = [key for key in SETTINGS if len({setting_text(c, key) for c in collection.configurations}) > 1]
     constant = [key for key in SETTINGS if key not in varied] if collection.configurations else []
     return environment.get_template("page.html").render(
@@ -84,7 +81,7 @@ def page(
         riddles=[found for name, cs in collection.studies.items() if (found := riddle_table(name, cs))],
         riddle_columns=RIDDLE_COLUMNS,
         studies=figures,
-        unused=[(KINDS[kind], [u for u in collection.unused if u.kind == kind]) for kind in KINDS],
+        unused=[(KINDS[kind], [u for u in collection.skipped if u.kind == kind]) for kind in KINDS],
         remarks=[(run.path, remark) for run in collection.runs for remark in run.remarks],
     )
 
@@ -98,7 +95,7 @@ def header(collection: Collection) -> dict[str, Any]:
         "runs": len(runs),
         "configurations": len(collection.configurations),
         "studies": len(collection.studies),
-        "unused": [(KINDS[kind], count) for kind, count in Counter(u.kind for u in collection.unused).items()],
+        "unused": [(KINDS[kind], count) for kind, count in Counter(u.kind for u in collection.skipped).items()],
         "singles": sum(c.n == 1 for c in collection.configurations),
         "subsets": sum(bool(c.reduced_data) for c in collection.configurations),
         "reductions": reductions(collection.configurations),
@@ -133,7 +130,7 @@ def row(
     printed = published.get(c.key)
     return {
         "configuration": c,
-        "count": count_text(c.n, c.asked),
+        "count": count_text(c.n, c.planned),
         "published": printed.name if printed else None,
         "source": printed.row.source if printed and printed.row else None,
         "origin": origin(c),
@@ -154,7 +151,7 @@ def panel(figure: str, found: Sequence[Comparison]) -> dict[str, Any]:
 
 
 def pair_row(c: Comparison) -> dict[str, Any]:
-    digits = None if c.figure.startswith("epoch_to_") else 4
+    digits = None if c.metric.startswith("epoch_to_") else 4
     first, second = c.sides
     return {
         "study": c.first.study,
@@ -175,7 +172,7 @@ def selection_row(c: Configuration) -> dict[str, Any] | None:
         return None
     return {
         "configuration": c,
-        "count": count_text(c.n, c.asked),
+        "count": count_text(c.n, c.planned),
         "cells": [
             *(cell(c, Column(name, "", "", 4), None) for name in ("best_val_acc", "final_val_acc")),
             *(cell(c, Column(name, "", "", 4), None) for name in ("best_test_acc", "final_test_acc")),
@@ -187,7 +184,7 @@ def selection_row(c: Configuration) -> dict[str, Any] | None:
 def riddle_table(study: str, configurations: Sequence[Configuration]) -> dict[str, Any] | None:
     """The study's part in the riddle of the swinging validation loss; None where it has none."""
     found = participants(configurations)
-    rows_ = [{"configuration": c, "count": count_text(c.n, c.asked), "cells": riddle_cells(c)} for c in found]
+    rows_ = [{"configuration": c, "count": count_text(c.n, c.planned), "cells": riddle_cells(c)} for c in found]
     return {"study": study, "rows": rows_, "answer": list(answer(configurations))} if rows_ else None
 
 
@@ -197,7 +194,7 @@ def riddle_cells(c: Configuration) -> list[Any]:
 
 def difference(c: Configuration, first: str, second: str) -> str | None:
     """Mean ± sd of first - second within runs; None where no run has both."""
-    found = spread(
+    found = mean_interval(
         [run.metrics[first] - run.metrics[second] for run in c.runs if {first, second} <= run.metrics.keys()]
     )
     if found is None:

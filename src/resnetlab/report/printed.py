@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from resnetlab.published import Published, preset_of, rows
 from resnetlab.published.match import matching_presets, reduced_from, reduction
 from resnetlab.report.columns import PublishedFigures
-from resnetlab.report.configurations import Configuration, Key
+from resnetlab.report.groups import Configuration, Key
 
 __all__ = ["figures_of", "origin", "published_figures", "reductions"]
 

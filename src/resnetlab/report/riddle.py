@@ -7,9 +7,19 @@ with re-estimated statistics, and with group norm, which has none), the loss sur
 from collections.abc import Iterator, Sequence
 
 from resnetlab.report.columns import Column
-from resnetlab.report.configurations import Configuration, differing_keys
-from resnetlab.report.figures import COLORS, Picture, band, by_epoch, logarithmic, means, paper, whole_epochs
-from resnetlab.report.lines import Configurations, counted, mean
+from resnetlab.report.groups import Configuration, differing_keys
+from resnetlab.report.plots import (
+    COLORS,
+    Configurations,
+    Plot,
+    draw_band,
+    label_epochs,
+    log_scale,
+    make_panels,
+    means,
+    seeds_note,
+    values_by_epoch,
+)
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS as EPOCHS
 
 __all__ = ["COLUMNS", "answer", "participants", "riddle"]
@@ -35,7 +45,7 @@ def participants(configurations: Configurations) -> list[Configuration]:
     return sorted((c for c in configurations if c.values("swing_running")), key=lambda c: (norm(c), decay(c)))
 
 
-def riddle(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
+def riddle(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
     """Validation loss with running and re-estimated statistics, weight norm and relative update over the epochs."""
     drawn = participants(configurations)[: len(COLORS)]
     if not drawn:
@@ -43,24 +53,23 @@ def riddle(configurations: Configurations, thresholds: Sequence[str]) -> Picture
             "The riddle of the swinging validation loss: needs recalibrate_bn=true or model.norm=group, runs of "
             f"{EPOCHS[0] + 4} epochs or more, and a schedule that is not stretched."
         )
-    figure, (loss, weights, update) = paper(2.8, 1.1, 1.1)
+    figure, (loss, weights, update) = make_panels(2.8, 1.1, 1.1)
     for color, c in zip(COLORS, drawn, strict=False):
-        band(loss, c.runs, "val/ce", color, c.label)
-        again = by_epoch(c.runs, "val/ce_recal")
+        draw_band(loss, c.runs, "val/ce", color, c.label)
+        again = values_by_epoch(c.runs, "val/ce_recal")
         loss.plot(list(again), means(again), "--", color=color, lw=1.1)
-        band(weights, c.runs, "weight_norm", color, None)
-        band(update, c.runs, "relative_update", color, None)
-    logarithmic(loss)
+        draw_band(weights, c.runs, "weight_norm", color, None)
+        draw_band(update, c.runs, "relative_update", color, None)
+    log_scale(loss)
     for axes, text in ((loss, "validation ce"), (weights, "weight norm"), (update, "relative update")):
         axes.set_ylabel(text, fontsize=9)
     loss.legend(fontsize=7)
-    update.set_xlabel("epoch", fontsize=9)
-    whole_epochs(update)
+    label_epochs(update)
     caption = (
         "Validation cross-entropy with running (solid) and re-estimated (dashed) batch-norm statistics of the same "
-        f"weights; their norm; how far each epoch's last step moves them. {counted([drawn])}"
+        f"weights; their norm; how far each epoch's last step moves them. {seeds_note([drawn])}"
     )
-    return Picture("riddle", "The riddle of the swinging validation loss", caption, figure)
+    return Plot("riddle", "The riddle of the swinging validation loss", caption, figure)
 
 
 def answer(configurations: Configurations) -> Iterator[str]:
@@ -69,7 +78,7 @@ def answer(configurations: Configurations) -> Iterator[str]:
     pairs = [c for c in found if norm(c) == "batch" and c.values("swing_recal")]
     for c in pairs:
         yield sentence(c, control_of(c, found))
-    riddles = [c for c in pairs if mean(c, "swing_running") > SWINGS * mean(c, "swing_train")]
+    riddles = [c for c in pairs if c.mean("swing_running") > SWINGS * c.mean("swing_train")]
     if not pairs:
         yield "No run here was validated with both kinds of statistics, so the cause cannot be told."
     elif not riddles:
@@ -83,12 +92,12 @@ def answer(configurations: Configurations) -> Iterator[str]:
 
 def sentence(c: Configuration, control: Configuration | None) -> str:
     text = (
-        f"{c.label} (n = {c.n}): the validation cross-entropy swings by {mean(c, 'swing_running'):.3g} with running "
-        f"statistics and by {mean(c, 'swing_recal'):.3g} with re-estimated ones, that of training by "
-        f"{mean(c, 'swing_train'):.3g}"
+        f"{c.label} (n = {c.n}): the validation cross-entropy swings by {c.mean('swing_running'):.3g} with running "
+        f"statistics and by {c.mean('swing_recal'):.3g} with re-estimated ones, that of training by "
+        f"{c.mean('swing_train'):.3g}"
     )
     if control is not None:
-        text += f"; with {norm(control)} norm instead (n = {control.n}) by {mean(control, 'swing_running'):.3g}"
+        text += f"; with {norm(control)} norm instead (n = {control.n}) by {control.mean('swing_running'):.3g}"
     return f"{text}."
 
 
@@ -98,13 +107,13 @@ def control_of(c: Configuration, found: Configurations) -> Configuration | None:
 
 
 def conclusion(riddles: Configurations, controls: Sequence[tuple[Configuration, Configuration]]) -> str:
-    shares = [mean(c, "swing_recal") / mean(c, "swing_running") for c in riddles]
+    shares = [c.mean("swing_recal") / c.mean("swing_running") for c in riddles]
     text = (
         f"In {len(riddles)} of these the validation loss swings more than {SWINGS:g} times as much as the training "
         f"loss; re-estimating the statistics leaves {percent(shares)} of the swing"
     )
     if controls:
-        kept = [mean(control, "swing_running") / mean(c, "swing_running") for c, control in controls]
+        kept = [control.mean("swing_running") / c.mean("swing_running") for c, control in controls]
         text += f", norms without them {percent(kept)}"
     explained = sum(share < LEFT for share in shares)
     if explained == 0:

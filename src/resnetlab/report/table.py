@@ -88,8 +88,10 @@ def csv_row(c: Configuration, metrics: Sequence[str], references: References | N
         cells += [found.mean if found.n else None, found.sd, found.n, found.low, found.high]
         if references is not None:
             published = references[c.key].mean(metric) if c.key in references else None
-            known = published is not None and found.sd and metric not in COSTS
-            cells += [published, (found.mean - published) / found.sd if known else None]
+            distance = None
+            if published is not None and found.sd and metric not in COSTS:
+                distance = (found.mean - published) / found.sd
+            cells += [published, distance]
     return cells
 
 

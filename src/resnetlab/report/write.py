@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from resnetlab.report.arguments import argue
-from resnetlab.report.collect import Collection
 from resnetlab.report.columns import PublishedFigures
 from resnetlab.report.compare import compare
-from resnetlab.report.configurations import Configuration, Key
-from resnetlab.report.figures import Picture, series_plot, side_by_side, write
-from resnetlab.report.page import Drawn, StudyFigures, page
+from resnetlab.report.groups import Collection, Configuration, Key
+from resnetlab.report.page import StudyPlots, WrittenPlot, page
+from resnetlab.report.plots import Plot, plot_curves, plot_side_by_side, write_plot
 from resnetlab.report.table import pairs_csv, table_csv, table_md
 from resnetlab.runs.files import write_text
 
@@ -29,7 +28,9 @@ def write_report(
     """
     comparisons = {figure: compare(collection.configurations, figure) for figure in compared(collection.thresholds)}
     figures = list(study_figures(collection, out / "figures"))
-    tidy(out / "figures", {picture.stem for study in figures for picture in (*study.arguments, *study.curves)})
+    remove_old_plots(
+        out / "figures", {picture.stem for study in figures for picture in (*study.arguments, *study.curves)}
+    )
     files = {
         "report.html": page(collection, comparisons, figures, published),
         "table.csv": table_csv(collection, published),
@@ -46,7 +47,7 @@ def compared(thresholds: Sequence[str]) -> list[str]:
     return ["best_val_acc", "final_val_acc", *(f"epoch_to_{name}" for name in thresholds[:1])]
 
 
-def tidy(folder: Path, stems: Set[str]) -> None:
+def remove_old_plots(folder: Path, stems: Set[str]) -> None:
     """Removes the pictures of an earlier report that this one has not, so that none is taken for one of this report.
 
     Only what a report wrote, which is listed in .pictures beside it.
@@ -59,23 +60,23 @@ def tidy(folder: Path, stems: Set[str]) -> None:
     write_text(listed, "\n".join(sorted(stems)))
 
 
-def study_figures(collection: Collection, folder: Path) -> Iterator[StudyFigures]:
+def study_figures(collection: Collection, folder: Path) -> Iterator[StudyPlots]:
     """Draws and writes everything, study by study."""
-    favoured = set(favourites(collection.configurations))
+    favoured = set(best_configurations(collection.configurations))
     for place, (study, configurations) in enumerate(collection.studies.items(), 1):
         stem = f"{place:02d}-{slug(study)}"
-        found = StudyFigures(study)
+        found = StudyPlots(study)
         for picture in argue(configurations, collection.thresholds):
             if isinstance(picture, str):
                 found.absent.append(picture)
             else:
                 found.arguments.append(drawn(picture, stem, folder))
-        mine = sorted((c for c in configurations if id(c) in favoured), key=strength)
+        mine = sorted((c for c in configurations if id(c) in favoured), key=sort_key)
         if len(mine) > 1:
-            overlay = side_by_side("side-by-side", mine[:MOST_OVERLAID], collection.thresholds)
+            overlay = plot_side_by_side("side-by-side", mine[:MOST_OVERLAID], collection.thresholds)
             found.curves.append(drawn(overlay, stem, folder))
         for number, configuration in enumerate(mine, 1):
-            picture = series_plot(f"curves-{number:02d}", configuration, collection.thresholds)
+            picture = plot_curves(f"curves-{number:02d}", configuration, collection.thresholds)
             found.curves.append(drawn(picture, stem, folder))
         found.absent += left_out(len(mine), len(configurations))
         yield found
@@ -91,18 +92,18 @@ def left_out(drawn_: int, configurations: int) -> Iterator[str]:
         )
 
 
-def favourites(configurations: Sequence[Configuration]) -> list[int]:
-    return [id(c) for c in sorted(configurations, key=strength)[:MOST_CURVES]]
+def best_configurations(configurations: Sequence[Configuration]) -> list[int]:
+    return [id(c) for c in sorted(configurations, key=sort_key)[:MOST_CURVES]]
 
 
-def strength(configuration: Configuration) -> float:
-    found = configuration.spread("best_val_acc")
+def sort_key(configuration: Configuration) -> float:
+    found = configuration.interval("best_val_acc")
     return 0.0 if found is None else -found.mean
 
 
-def drawn(picture: Picture, stem: str, folder: Path) -> Drawn:
-    named = Picture(f"{stem}-{picture.stem}", picture.title, picture.caption, picture.figure)
-    return Drawn(named.title, named.caption, write(named, folder), named.stem)
+def drawn(picture: Plot, stem: str, folder: Path) -> WrittenPlot:
+    named = Plot(f"{stem}-{picture.stem}", picture.title, picture.caption, picture.figure)
+    return WrittenPlot(named.title, named.caption, write_plot(named, folder), named.stem)
 
 
 def slug(text: str) -> str:
