@@ -112,7 +112,7 @@ def describe(config: Config, folder: RunFolder, module: ImageClassifier, data: I
     images = f"{len(data.train):,} training and {len(data.val):,} validation images"
     print_line(config, f"{images}; run folder {folder.path}")
     short = steps_warning(config.trainer.profile, module.span.steps_per_epoch)
-    for remark in (engine_of(config)[1], data.note(), length_warning(config.schedule, module.span), short):
+    for remark in (engine_of(config)[1], data.subset_warning(), length_warning(config.schedule, module.span), short):
         if remark:
             print_line(config, f"note: {remark}")
 
