@@ -57,7 +57,7 @@ LabelRuns = Callable[[Sequence[Run]], Mapping[Path, str]]
 
 @dataclass(frozen=True)
 class RunState:
-    """One run. state: of STATES, "" before its lock is tried. label: what tells its configuration from the others.
+    """One run. state: of STATES, "" before its lock is tried. label: its configuration in short.
 
     run: its settings stand in its summary, its rows are not kept. reason: why it failed or what is damaged. epochs:
     planned; done: epochs written; last, best: val_acc; seconds: per epoch; left: seconds, of a running one. touched:
@@ -77,6 +77,18 @@ class RunState:
     touched: float = 0.0
     changed: float | None = None
     left: float | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    @property
+    def study(self) -> str:
+        return self.run.study
+
+    @property
+    def seed(self) -> int:
+        return self.run.seed
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ class RunStates:
             return None
         pace = sum(run.seconds or 0.0 for run in known) / len(known)
         lefts = [run.left or 0.0 for run in known]
-        busy = {run.run.study for run in running}
+        busy = {run.study for run in running}
         waiting = sum(job.epochs * pace for job in self.waiting if job.configuration[0] in busy)
         return max(*lefts, (sum(lefts) + waiting) / len(running), 0.0)
 
@@ -125,7 +137,7 @@ class StateReader:
         absent = [job for key, job in planned.items() if key not in keys]
         found += [without_folder(job) for job in absent if job.run in ends and ends[job.run].status in ENDED_BADLY]
         labels = self.label([run.run for run in found])
-        runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.run.path]) for run in found]
+        runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.path]) for run in found]
         return RunStates(sorted(runs, key=rank), [job for job in absent if job.run not in ends])
 
     def run_at(self, path: Path) -> RunState | None:
@@ -262,7 +274,7 @@ def with_state(run: RunState, end: JobEnd | None, now: float) -> RunState:
     """The run with what its files, its lock and the sweep that it was in say together, the strongest first."""
     if run.state:
         return replace(run, reason="")
-    locked = is_locked(RunFolder(run.run.path).lock)
+    locked = is_locked(RunFolder(run.path).lock)
     if locked:
         return replace(run, state="running", reason="", left=seconds_left(run, now))
     if end is not None and end.status in ENDED_BADLY and end.when >= run.touched:
@@ -299,4 +311,4 @@ def seconds_left(run: RunState, now: float) -> float | None:
 
 def rank(run: RunState) -> tuple[int, float, str, str, int]:
     best = run.best if run.state == "finished" else None
-    return STATES.index(run.state), -(best or 0.0), run.run.study, run.label, run.run.seed
+    return STATES.index(run.state), -(best or 0.0), run.study, run.label, run.seed
