@@ -5,6 +5,6 @@
 """
 
 from resnetlab.published.configuration import preset_of
-from resnetlab.published.data import Published, find, rows
+from resnetlab.published.results import Published, find, rows
 
 __all__ = ["Published", "find", "preset_of", "rows"]

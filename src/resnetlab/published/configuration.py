@@ -6,9 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from resnetlab.published.data import Published, one, rows
-
-__all__ = ["GROUPS", "configuration", "fill", "preset_of"]
+from resnetlab.published.results import Published, one, rows
 
 GROUPS = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
 

@@ -12,9 +12,7 @@ from rich.table import Table
 
 from resnetlab.errors import ConfigError
 from resnetlab.published.configuration import preset_of
-from resnetlab.published.data import Published
-
-__all__ = ["FORMATS", "print_rows"]
+from resnetlab.published.results import Published
 
 COLUMNS = (
     *("id", "preset", "model", "optimizer", "schedule", "lr", "wd", "l2", "batch", "epochs"),

@@ -10,18 +10,6 @@ from typing import Any
 
 from resnetlab.files import digest
 
-__all__ = [
-    "FILE",
-    "REDUCING",
-    "SILENT",
-    "Preset",
-    "digests",
-    "matching_preset",
-    "matching_presets",
-    "reduced_from",
-    "reduction",
-]
-
 FILE = Path(__file__).with_name("presets.csv")
 
 # what leaves accuracies and losses as they are, or about so: posts I and IV saw no effect of 16-mixed

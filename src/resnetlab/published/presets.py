@@ -10,8 +10,8 @@ from typing import Any
 
 from resnetlab.files import write_text
 from resnetlab.published.configuration import GROUPS, configuration, preset_of
-from resnetlab.published.data import Published, rows
 from resnetlab.published.header import header
+from resnetlab.published.results import Published, rows
 
 __all__ = ["main", "preset", "presets", "thresholds"]
 

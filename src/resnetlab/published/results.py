@@ -15,8 +15,6 @@ from typing import Any
 
 from resnetlab.errors import ConfigError
 
-__all__ = ["Milestones", "Published", "find", "one", "rows"]
-
 FILE = Path(__file__).with_name("published.csv")
 
 Milestones = tuple[tuple[float, float], ...]
