@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import resnetlab
@@ -11,14 +13,14 @@ PACKAGE = Path(resnetlab.__file__).parent
 # from the ground up; a room may import from the rooms below it, and from itself
 ROOMS = [
     "errors files hints lifeline nvml speech swings containment",
-    "models data ranks schedules trainer published",
+    "models data ranks schedules trainer",
     "regularization averaging meter tally",
     "optimizers",
     "engine",
     "config",
     "folders summary report",
-    "completion preset_digests status",
-    "module claims",
+    "completion status published",
+    "module preset_digests",
     "followers manifest callbacks",
     "build",
     "evaluation",
@@ -79,7 +81,7 @@ def test_leaves_and_report_know_no_lightning() -> None:
         "averaging",
         "meter",
         "report",
-        "claims",
+        "published",
         "status",
     }
 
@@ -90,3 +92,18 @@ def test_what_is_exported_exists() -> None:
         module = importlib.import_module(".".join(["resnetlab", *(part for part in parts if part != "__init__")]))
         for name in getattr(module, "__all__", ()):
             assert hasattr(module, name), f"{module.__name__} exports {name}, which it does not have"
+
+
+def test_report_and_published_import_no_torch() -> None:
+    found = [path for room in ("report", "published") for path in (PACKAGE / room).rglob("*.py")]
+    parts = [path.relative_to(PACKAGE.parent).with_suffix("").parts for path in found]
+    names = [".".join(name for name in path if name != "__init__") for path in parts]
+    code = f"import importlib, sys; [importlib.import_module(n) for n in {names}]; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_published_imports_only_what_reads_runs() -> None:
+    allowed = {"published", "report", "errors", "files", "summary", "swings"}
+    assert {ours for room, top, ours in imports() if room == "published" and top == "resnetlab"} <= allowed
+    assert not {ours for room, _, ours in imports() if room == "report"} & {"published"}

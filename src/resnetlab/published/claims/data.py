@@ -23,7 +23,6 @@ class Part:
               `also` allows; expect higher | lower | equal (means apart by less than margin)
     level     metric of one configuration; at_least, at_most, or both. Of `presets` (never of reduced runs), or of any
               configuration at `where` if the metric compares a run with itself; full: never of reduced runs
-    count     a number of the network's, value +- margin or at_least: no chance in it
 
     context: name of the published configuration from which differences are counted. where: of both sides.
     needs_fluctuation: of a level's runs or a contrast's b, without which there is nothing to show.
@@ -42,7 +41,6 @@ class Part:
     margin: float = 0.0
     at_least: float | None = None
     at_most: float | None = None
-    value: float | None = None
     needs_fluctuation: bool = False
     full: bool = False
 

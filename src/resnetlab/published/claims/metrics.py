@@ -1,4 +1,4 @@
-"""Metrics of one run that claims name: from its summary, its rows, or the counts of its network."""
+"""Metrics of one run that claims name: from its summary, or computed from its rows."""
 
 import math
 import re
@@ -17,11 +17,6 @@ SUMMARY = (
     *("best_val_acc", "final_val_acc", "final_train_acc", "final_train_ce", "final_val_ce", "final_val_acc_avg"),
     *("generalization_gap", *COSTS),
 )
-COUNTS = {  # summed numbers of the manifest's "model"
-    "trainable_parameters": ("trainable_parameters",),
-    "all_parameters": ("trainable_parameters", "statistics"),
-    "convolutions": ("convolutions",),
-}
 NUMBERED = re.compile(r"(best_by|gain_after|epoch_to|train_acc_at)_([\d.]+)")
 DESCRIPTIONS = {
     "amplitude": "max - min of val ce, epochs 10-36",
@@ -42,9 +37,6 @@ def value_of(run: Run, metric: str) -> float | None:
         value = None
     elif metric in OF_ROWS:
         value = OF_ROWS[metric](run.rows)
-    elif metric in COUNTS:
-        numbers = [run.manifest.get("model", {}).get(name) for name in COUNTS[metric]]
-        value = None if None in numbers else float(sum(numbers))
     else:
         value = numbered(run.rows, metric)
     usable = value is not None and math.isfinite(value) and (value > 0 or metric not in LOGARITHMIC)
@@ -52,7 +44,7 @@ def value_of(run: Run, metric: str) -> float | None:
 
 
 def is_metric(name: str) -> bool:
-    return name in SUMMARY or name in OF_ROWS or name in COUNTS or bool(NUMBERED.fullmatch(name))
+    return name in SUMMARY or name in OF_ROWS or bool(NUMBERED.fullmatch(name))
 
 
 def may_be_unreached(metric: str) -> bool:

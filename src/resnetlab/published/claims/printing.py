@@ -61,7 +61,7 @@ def correction(verdicts: Sequence[Verdict]) -> str:
     tests = sum(part.adjusted is not None for verdict in verdicts for part in verdict.parts)
     return (
         f"{tests} tests, each at 5 %: about one in twenty false claims would look shown, so p is Holm's over all of "
-        "them, those of other posts too. n = 1 decides nothing but a number of parameters."
+        "them, those of other posts too. n = 1 decides nothing."
     )
 
 

@@ -1,18 +1,17 @@
-"""From a part of a claim and groups of runs to the test of it: contrast, level, count.
+"""From a part of a claim and groups of runs to the test of it: a contrast of two groups, or a level of one.
 
 Runs are chosen by their settings and their number, never by what came out of them.
 """
 
-import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from resnetlab.published.claims.data import Part, Where
 from resnetlab.published.claims.hypothesis_tests import OneSidedTest, difference_test, level_test
 from resnetlab.published.claims.metrics import COSTS, description, may_be_unreached, scaled
-from resnetlab.published.claims.select import Differences, RunGroup, differences, distance, matches, same_network
+from resnetlab.published.claims.select import Differences, RunGroup, differences, distance, matches
 from resnetlab.report.configurations import plain
 from resnetlab.report.statistics import least_permutation_p, permutation, spread
 from resnetlab.swings import EPOCHS
@@ -25,8 +24,8 @@ NO_FLUCTUATION = "the validation loss does not fluctuate in these runs, which ma
 class PartResult:
     """What the runs say of one part. test: None where none is possible, `why` says why not.
 
-    permutation_p: of a contrast, where n is large enough for it to get below 5 %. settled: of a count, without chance.
-    counts: runs on each side.
+    permutation_p: of a contrast, where n is large enough for it to get below 5 %. counts: runs on each
+    side.
     """
 
     part: Part
@@ -34,14 +33,14 @@ class PartResult:
     why: str = "no such runs"
     test: OneSidedTest | None = None
     scope: Differences = field(default_factory=Differences)
-    settled: bool | None = None
     permutation_p: float | None = None
     counts: tuple[int, ...] = ()
 
 
 def evaluate(part: Part, groups: Sequence[RunGroup]) -> PartResult:
     """Tests the part on the runs that suit it best: as published first, then the most seeds."""
-    return RULES[part.rule](part, [group for group in groups if matches(group, part.where)])
+    rule = contrast if part.rule == "contrast" else level
+    return rule(part, [group for group in groups if matches(group, part.where)])
 
 
 def contrast(part: Part, groups: Sequence[RunGroup]) -> PartResult:
@@ -58,7 +57,7 @@ def contrast(part: Part, groups: Sequence[RunGroup]) -> PartResult:
     why = "one run on a side" if min(counts) < 2 else "the seeds do not differ"
     exact = part.expect != "equal" and not part.margin and least_permutation_p(*counts) < 0.05
     test = difference_test(a, b, part.expect, part.margin)
-    return PartResult(part, text, why, test, scope, None, permutation(a, b) if exact else None, counts)
+    return PartResult(part, text, why, test, scope, permutation(a, b) if exact else None, counts)
 
 
 Pair = tuple[Differences, RunGroup, RunGroup]
@@ -124,25 +123,6 @@ def level(part: Part, groups: Sequence[RunGroup]) -> PartResult:
     low, high = (bound and scaled([bound], part.metric)[0] for bound in bounds)
     why = "one run" if len(values) < 2 else "the seeds do not differ"
     return PartResult(part, text, why, level_test(scaled(values, part.metric), low, high), scope, counts=counts)
-
-
-def count(part: Part, groups: Sequence[RunGroup]) -> PartResult:
-    """Of a network as the context's, apart from `where`: what the manifest counts, whatever it was trained on."""
-    for group in groups:
-        if (values := group.values(part.metric)) and same_network(group, part):
-            low = part.at_least if part.value is None else part.value - part.margin
-            high = math.inf if part.value is None else part.value + part.margin
-            assert low is not None
-            text = f"{description(part.metric)} {values[0]:,.0f}"
-            return PartResult(part, text, "", settled=low <= values[0] <= high, counts=(len(values),))
-    return PartResult(part)
-
-
-RULES: dict[str, Callable[[Part, Sequence[RunGroup]], PartResult]] = {
-    "contrast": contrast,
-    "level": level,
-    "count": count,
-}
 
 
 def no_fluctuation(part: Part, groups: Sequence[RunGroup], needing: Sequence[RunGroup], scope: Differences) -> str:

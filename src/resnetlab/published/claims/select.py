@@ -215,14 +215,6 @@ def published_milestones() -> tuple[Any, ...]:
     return tuple(keys["schedule.milestones"] for keys in tables if "schedule.milestones" in keys)
 
 
-def same_network(group: RunGroup, part: Part) -> bool:
-    """Whether its network and data set are the context's in all that decides the number of its parameters."""
-    theirs = contexts()[part.context]
-    network = {key for key in {*group.settings, *theirs} if key == "data" or key.startswith("model")}
-    network -= {*part.where, "model.bn_momentum", "model.bn_eps"}
-    return all(group.setting(key) == theirs.get(key, DEFAULTS.get(key)) for key in network)
-
-
 def describe_setting(key: str, value: Any) -> str:
     """For example "resnet20v2", "20 epochs", "data.resolution 16"."""
     if key in ("model", "data", "schedule", "optimizer"):

@@ -25,7 +25,7 @@ class PartVerdict:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Verdict on a claim: HOLDS, FAILS, PARTLY, CANNOT. scope: how the runs behind it differ from the published ones."""
+    """Verdict on a claim: HOLDS, FAILS, PARTLY or CANNOT. scope: how its runs differ from the published ones."""
 
     claim: Claim
     verdict: str
@@ -53,8 +53,6 @@ def judge(claims: Sequence[Claim], groups: Sequence[RunGroup]) -> list[Verdict]:
 
 def judge_part(result: PartResult, adjusted: float | None, alpha: float) -> PartVerdict:
     """alpha: of the strictest step of Holm's, by which the seeds are counted that would do."""
-    if result.settled is not None:
-        return PartVerdict(result, None, HOLDS if result.settled else FAILS)
     if result.test is None or adjusted is None:
         return PartVerdict(result, None, CANNOT, result.why)
     if adjusted < ALPHA and (result.permutation_p is None or result.permutation_p < ALPHA):
