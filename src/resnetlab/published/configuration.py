@@ -1,4 +1,4 @@
-"""What a published row means in the lab's keys, and which rows mean the same."""
+"""Translates published rows to the lab's keys, and finds rows with the same configuration."""
 
 import json
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ OPEN = (
 
 
 def fill(row: Published) -> tuple[Published, dict[str, str]]:
-    """The row with nothing left open that a run needs, and {field: why this value} of what was filled."""
+    """Fills in all that a run needs; returns the row, and {field: why this value} of what was filled."""
     why: dict[str, str] = {}
 
     def put(field: str, value: Any, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What `resnetlab published` prints: the rows with their presets, as a table, CSV or JSON."""
+"""Prints the published rows with their presets, as a table, CSV or JSON."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Which published configuration a run repeats, or is a reduction of, from what its manifest says."""
+"""Matches a run's manifest to the published configuration that it repeats, or of which it is a reduction."""
 
 import csv
 import re

@@ -24,8 +24,7 @@ NO_FLUCTUATION = "the validation loss does not fluctuate in these runs, which ma
 class PartResult:
     """What the runs say of one part. test: None where none is possible, `why` says why not.
 
-    permutation_p: of a contrast, where n is large enough for it to get below 5 %. counts: runs on each
-    side.
+    permutation_p: of a contrast, where n is large enough for it to get below 5 %. counts: runs on each side.
     """
 
     part: Part
