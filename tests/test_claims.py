@@ -315,6 +315,12 @@ def test_the_seeds_that_would_do_would_do(tmp_path: Path) -> None:
     assert verdict(sweep(tmp_path / "many", {0.2: 0.9315, 0.01: 0.93}, int(needed[1])), CONTRAST).verdict == HOLDS
 
 
+@pytest.mark.parametrize("part", [CONTRAST, LEVEL])
+def test_seeds_without_scatter_decide_nothing(part: Part, tmp_path: Path) -> None:
+    found = verdict(sweep(tmp_path, APART, 4, sd=0.0), part)
+    assert (found.verdict, found.parts[0].why) == (CANNOT, "the seeds do not differ")
+
+
 # --------------------------------------------------------------------------------------------------- what is compared
 
 
