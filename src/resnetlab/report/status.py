@@ -11,7 +11,7 @@ from rich.text import Text
 
 from resnetlab.console import age, duration, on_terminal
 from resnetlab.errors import ConfigError
-from resnetlab.report.groups import group_runs, with_labels
+from resnetlab.report.groups import group_by_configuration, with_labels
 from resnetlab.runs.load import Run
 from resnetlab.runs.state import RunState, RunStates, StateReader
 
@@ -135,7 +135,7 @@ def cells(run: RunState, several: bool, trained: bool, now: float) -> list[Text]
 def label_runs(runs: Sequence[Run]) -> Mapping[Path, str]:
     """The report's labels; the folder's name where a configuration has no settings yet."""
     known = [run for run in runs if run.summary]
-    found = {run.path: c.label for c in with_labels(group_runs(known)) for run in c.runs}
+    found = {run.path: c.label for c in with_labels(group_by_configuration(known)) for run in c.runs}
     names = {(run.study, run.configuration): found[run.path] for run in known}
     return {
         run.path: found.get(run.path) or names.get((run.study, run.configuration), run.configuration) for run in runs

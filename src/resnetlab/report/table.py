@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resnetlab.report.columns import COSTS, NOTHING, SETTINGS, PublishedFigures, cell, columns, number, setting_text
+from resnetlab.report.columns import COSTS, NOTHING, SETTINGS, ReferenceValues, cell, columns, number, setting_text
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
 from resnetlab.report.statistics import MeanInterval, mean_interval
 
-References = Mapping[Key, PublishedFigures]
+References = Mapping[Key, ReferenceValues]
 WIDTH = 120
 PAIR_COLUMNS = (
     *("study", "figure", "key", "first", "second", "n_first", "n_second"),
