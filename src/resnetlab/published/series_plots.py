@@ -58,12 +58,9 @@ def plot_fluctuation(configurations: Configurations, thresholds: Sequence[str]) 
 
 
 def plot_penalty(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
-    bars = [c for c in best_first(configurations) if c.values("final_train_ce") and c.values("final_penalty")][
-        :MOST_BARS
-    ]
-    if len({c.setting("regularization") for c in bars}) < 2 and not any(
-        v for c in bars for v in c.values("final_penalty")
-    ):
+    bars = [c for c in best_first(configurations) if c.values("final_train_ce") and c.values("final_penalty")]
+    bars = bars[:MOST_BARS]
+    if len({c.setting("regularization") for c in bars}) < 2 and not any(any(c.values("final_penalty")) for c in bars):
         return "Cross-entropy and penalty apart: needs an L2 penalty, or two regularizations to set beside each other."
     figure, panels = make_panels(0.5 + 0.36 * len(bars))
     places = range(len(bars))

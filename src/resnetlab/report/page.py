@@ -1,22 +1,33 @@
-"""report.html: one self-contained page, readable without JavaScript, on a phone and on paper."""
+"""report.html: one self-contained page that also works without JavaScript, on a phone and on paper."""
 
-import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from resnetlab.report.columns import NOTHING, SETTINGS, Column, ReferenceValues, cell, columns, number, setting_text
+from resnetlab.report.columns import (
+    NOTHING,
+    SETTINGS,
+    Column,
+    ReferenceValues,
+    cell,
+    columns,
+    measured_columns,
+    number,
+    setting_text,
+)
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
+from resnetlab.report.plots import WrittenPlot
 from resnetlab.report.statistics import mean_interval
 from resnetlab.report.table import count_text
 from resnetlab.runs.load import Run
 
 MOST_PAIRS = 150  # rows on the page; pairs.csv has them all
+SELECTION = ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc")
 KINDS = {
     "diverged": "diverged",
     "unfinished": "in progress or interrupted",
@@ -25,26 +36,12 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class WrittenPlot:
-    """A picture's words, the SVG that was written of it, and its files' name without the ending."""
-
-    title: str
-    caption: str
-    svg: str
-    stem: str
-
-    @property
-    def address(self) -> str:
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
-
-
 @dataclass
 class StudyPlots:
-    """One study's pictures. absent: a sentence for each that cannot be drawn or was left out."""
+    """One study's plots. added: the caller's. absent: a sentence for each that cannot be drawn or was left out."""
 
     study: str
-    arguments: list[WrittenPlot] = field(default_factory=list)
+    added: list[WrittenPlot] = field(default_factory=list)
     curves: list[WrittenPlot] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
 
@@ -85,40 +82,37 @@ class Section:
 def page(
     collection: Collection,
     comparisons: Mapping[str, Sequence[Comparison]],
-    figures: Sequence[StudyPlots],
+    plots: Sequence[StudyPlots],
     references: Mapping[Key, ReferenceValues] | None,
     origins: Mapping[Key, Origin],
     sections: Sequence[Section],
 ) -> str:
-    """Renders the page. comparisons: by the figure that is compared; origins: of the configurations that have one."""
+    """Render the page. comparisons: by metric; origins: of the configurations that have one."""
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    shown = [c for c in columns(collection.thresholds) if any(k.values(c.metric) for k in collection.configurations)]
+    shown = measured_columns(collection)
     varied = [key for key in SETTINGS if len({setting_text(c, key) for c in collection.configurations}) > 1]
-    constant = [key for key in SETTINGS if key not in varied] if collection.configurations else []
+    first = collection.configurations[:1]
+    constant = [(key, setting_text(c, key)) for c in first for key in SETTINGS if key not in varied]
     return environment.get_template("page.html").render(
         header=header(collection, origins),
         columns=shown,
         unmeasured=[c.heading for c in columns(collection.thresholds) if c not in shown],
         settings=[SETTINGS[key] for key in varied],
-        constants=[
-            f"{SETTINGS[key]} {setting_text(collection.configurations[0], key)}"
-            for key in constant
-            if setting_text(collection.configurations[0], key) != NOTHING
-        ],
+        constants=[f"{SETTINGS[key]} {text}" for key, text in constant if text != NOTHING],
         rows=[row(c, shown, varied, references or {}, origins) for c in collection.configurations],
         published=references is not None,
-        comparisons=[panel(figure, found) for figure, found in comparisons.items()],
+        comparisons=[pairs_panel(metric, found) for metric, found in comparisons.items()],
         selected=[chosen for c in collection.configurations if (chosen := selection_row(c))],
         sections=[(section, [study_table(section, table) for table in section.tables]) for section in sections],
-        studies=figures,
-        unused=[(KINDS[kind], [u for u in collection.skipped if u.kind == kind]) for kind in KINDS],
+        studies=plots,
+        skipped=[(KINDS[kind], [run for run in collection.skipped if run.kind == kind]) for kind in KINDS],
         remarks=[(run.path, remark) for run in collection.runs for remark in run.remarks],
     )
 
 
 def header(collection: Collection, origins: Mapping[Key, Origin]) -> dict[str, Any]:
-    """What was read and what it was made with."""
+    """Counts of what was read, and the commits and machines that it was made with."""
     runs = collection.runs
     return {
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -126,16 +120,16 @@ def header(collection: Collection, origins: Mapping[Key, Origin]) -> dict[str, A
         "runs": len(runs),
         "configurations": len(collection.configurations),
         "studies": len(collection.studies),
-        "unused": [(KINDS[kind], count) for kind, count in Counter(u.kind for u in collection.skipped).items()],
+        "skipped": [(KINDS[kind], count) for kind, count in Counter(run.kind for run in collection.skipped).items()],
         "singles": sum(c.n == 1 for c in collection.configurations),
         "subsets": sum(bool(c.reduced_data) for c in collection.configurations),
         "reductions": list(dict.fromkeys(origin.changes for origin in origins.values())),
-        "commits": counted(runs, commit),
-        "machines": counted(runs, machine),
+        "commits": count_texts(runs, commit),
+        "machines": count_texts(runs, machine),
     }
 
 
-def counted(runs: Sequence[Run], describe: Any) -> list[tuple[str, int]]:
+def count_texts(runs: Sequence[Run], describe: Callable[[Mapping[str, Any]], str]) -> list[tuple[str, int]]:
     return Counter(describe(run.manifest) for run in runs).most_common()
 
 
@@ -174,10 +168,10 @@ def row(
     }
 
 
-def panel(figure: str, found: Sequence[Comparison]) -> dict[str, Any]:
-    """One figure's table of pairs."""
+def pairs_panel(metric: str, found: Sequence[Comparison]) -> dict[str, Any]:
+    """One metric's table of pairs."""
     return {
-        "figure": figure,
+        "metric": metric,
         "pairs": [pair_row(c) for c in found[:MOST_PAIRS]],
         "all": len(found),
         "tested": sum(c.p is not None for c in found),
@@ -201,31 +195,24 @@ def pair_row(c: Comparison) -> dict[str, Any]:
 
 
 def selection_row(c: Configuration) -> dict[str, Any] | None:
-    """Best epoch on validation, last epoch, test: as differences within each run, so that the runs' scatter cancels."""
+    """Best epoch less last, validation less test: differences within each run, which cancels the runs' scatter."""
     best_less_last = difference(c, "best_val_acc", "final_val_acc")
     if best_less_last is None:
         return None
     return {
         "configuration": c,
         "count": count_text(c.n, c.planned),
-        "cells": [
-            *(cell(c, Column(name, "", "", 4), None) for name in ("best_val_acc", "final_val_acc")),
-            *(cell(c, Column(name, "", "", 4), None) for name in ("best_test_acc", "final_test_acc")),
-        ],
+        "cells": [cell(c, Column(metric, "", "", 4), None) for metric in SELECTION],
         "gains": [best_less_last, difference(c, "best_val_acc", "best_test_acc") or NOTHING],
     }
 
 
 def study_table(section: Section, table: StudyTable) -> dict[str, Any]:
-    lines = [
-        {
-            "configuration": c,
-            "count": count_text(c.n, c.planned),
-            "cells": [cell(c, column, None) for column in section.columns],
-        }
+    rows = [
+        {"configuration": c, "count": count_text(c.n, c.planned), "cells": [cell(c, x, None) for x in section.columns]}
         for c in table.configurations
     ]
-    return {"study": table.study, "rows": lines, "sentences": table.sentences}
+    return {"study": table.study, "rows": rows, "sentences": table.sentences}
 
 
 def difference(c: Configuration, first: str, second: str) -> str | None:
