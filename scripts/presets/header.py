@@ -1,12 +1,10 @@
-"""The comment lines at the top of a preset: what was published, what was filled in, what to try."""
+"""Write the comment lines at the top of a preset: what was published, what was filled in, what to try."""
 
 import textwrap
 from collections.abc import Iterator
 
 from resnetlab.published.configuration import fill, preset_of
 from resnetlab.published.data import Published, rows
-
-__all__ = ["header"]
 
 TITLES = {
     **{post: f"Post {post} of the series" for post in ("I", "II", "IV", "V", "VI")},
