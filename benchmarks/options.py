@@ -1,24 +1,25 @@
-"""What `resnetlab bench` is asked to measure; wrong requests are refused before anything is started."""
+"""What the bench is asked to measure; wrong requests are refused before anything is started."""
 
-import errno
+import argparse
 import os
 import subprocess
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NoReturn
 
 from resnetlab.config import Config, compose
 from resnetlab.errors import ConfigError
 from resnetlab.trainer import PRECISIONS
 
-__all__ = ["NAMES", "SIZES", "Options", "Setting", "names", "numbers", "writable"]
-
 NAMES = ("keras", "torch_loop", "lightning_plain", "bare", "lab_eager", "lab_compile", "lab_graph")
 SIZES = (64, 32, 128, 512)
 HAS_KERAS = "import sys; from importlib.util import find_spec as f; sys.exit(not (f('keras') and f('tensorflow')))"
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+DEFAULT_WORKERS = max(2, min(8, CORES))  # of a DataLoader: two, as is usual, or more where there are cores for them
 
 
 @dataclass(frozen=True)
@@ -28,62 +29,106 @@ class Setting:
     batch_size: int
     precision: str
 
+    def matches(self, entry: dict[str, Any]) -> bool:
+        return (entry["batch_size"], entry["precision"]) == (self.batch_size, self.precision)
 
-@dataclass
-class Options:
-    """None: what the machine can. seconds: of a turn, None for 5, or 2 on a GPU. budget: seconds for everything."""
 
-    model: str = "resnet56v2"
-    names: tuple[str, ...] | None = None
-    batch_sizes: tuple[int, ...] | None = None
-    precisions: tuple[str, ...] | None = None
-    rounds: int = 12
-    seconds: float | None = None
-    budget: float = 660.0
-    concurrent: tuple[int, ...] | None = None
-    keras_python: str | None = None
-    images: int = 50_000
-    workers: int | None = None
-    out: Path | None = None
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError: one line, "--rounds (=0) must be in 1..100"."""
+        raise ConfigError(message.removeprefix("argument ").replace(": (=", " (="))
+
+
+def number(kind: type, least: float, most: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        with suppress(ValueError):
+            if least <= (value := kind(text)) <= most:
+                return value
+        raise argparse.ArgumentTypeError(f"(={text}) must be a number in {least:g}..{most:,}")
+
+    return parse
+
+
+def one_of(choices: Sequence[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"(={text}) must be of {', '.join(choices)}")
+        return text
+
+    return parse
+
+
+def several(parse: Callable[[str], Any], least: int = 1) -> Callable[[str], tuple[Any, ...]]:
+    """Each value once: (64, 32) of "64,32,64"."""
+
+    def parse_all(text: str) -> tuple[Any, ...]:
+        values = tuple(dict.fromkeys(parse(part.strip()) for part in text.split(",") if part.strip()))
+        if len(values) < least:
+            raise argparse.ArgumentTypeError("(=) must name one at least; leave it out for the default")
+        return values
+
+    return parse_all
+
+
+def parser() -> Parser:
+    found = Parser("python -m benchmarks", description="The lab's step against others' and the machine, in turn.")
+    add = found.add_argument
+    precisions = [precision for precision in PRECISIONS if precision != "auto"]
+    add("--names", type=several(one_of(NAMES)), metavar="A,B", help=f"of {', '.join(NAMES)}")
+    sizes = "the first has twice the time (default: 64,32,128, on a GPU 512 too)"
+    add("--batch-sizes", type=several(number(int, 2, 65_536)), metavar="N,M", help=sizes)
+    usual = f"of {', '.join(precisions)} (default: 32-true, on a GPU after 16-mixed)"
+    add("--precisions", type=several(one_of(precisions)), metavar="A,B", help=usual)
+    add("--model", default="resnet56v2")
+    add("--rounds", type=number(int, 1, 100_000), default=12, help="at most, at each batch size (default: 12)")
+    add("--seconds-per-turn", type=number(float, 0.01, 3_600), metavar="S", help="default: 5, on a GPU 2")
+    add("--budget", type=number(float, 1, 10**6), default=660.0, metavar="S", help="seconds in all (default: 660)")
+    at_once = "processes of the lab at once; empty for none"
+    add("--concurrent", type=several(number(int, 1, 256), least=0), metavar="N,M", help=at_once)
+    add("--keras-python", metavar="PATH", help="a Python that has keras and tensorflow")
+    add("--images", type=number(int, 2, 50_000), default=50_000, metavar="N", help="of training (default: 50000)")
+    workers = f"of the others' DataLoader (default: the cores, 2 to 8; here {DEFAULT_WORKERS})"
+    add("--workers", type=number(int, 0, 256), default=DEFAULT_WORKERS, metavar="N", help=workers)
+    add("--out", type=Path, metavar="FILE", help="default: results/bench/<device>/bench.json")
+    return found
+
+
+class Options(argparse.Namespace):
+    """The command line, and what the machine can where it says nothing (None)."""
+
+    names: tuple[str, ...] | None
+    batch_sizes: tuple[int, ...] | None
+    precisions: tuple[str, ...] | None
+    concurrent: tuple[int, ...] | None
+    seconds_per_turn: float | None
+    model: str
+    rounds: int
+    budget: float
+    keras_python: str | None
+    images: int
+    workers: int
+    out: Path | None
+
+    @classmethod
+    def from_command_line(cls, argv: Sequence[str] | None = None) -> "Options":
+        """Raises ConfigError, naming the option, the value and the cure."""
+        options = parser().parse_args(argv, cls())
+        options.check()
+        return options
 
     def check(self) -> None:
-        """Raises ConfigError, naming the option, the value and the cure."""
-        lists = {"--names": self.names, "--batch-sizes": self.batch_sizes, "--precisions": self.precisions}
-        for option, asked in lists.items():
-            if asked == ():
-                raise ConfigError(f"{option} (=) must name one at least; leave it out for the default")
-        _among("--names", self.names, NAMES)
-        _among("--precisions", self.precisions, [p for p in PRECISIONS if p != "auto"])
-        for name, values, least, most in (
-            ("--batch-sizes", self.batch_sizes or (), 2, 65_536),
-            ("--concurrent", self.concurrent or (), 1, 256),
-            ("--rounds", (self.rounds,), 1, 100_000),
-            ("--seconds-per-turn", (self.turn_seconds,), 0.01, 3_600),
-            ("--budget", (self.budget,), 1, 10**6),
-            ("--workers", (self.worker_count,), 0, 256),
-            ("--images", (self.images,), 2 * max(self.sizes), 50_000),
-        ):
-            for value in values:
-                if not least <= value <= most:
-                    raise ConfigError(f"{name} (={value:g}) must be in {least:g}..{most:,}")
-        self.check_device()
-        self.check_keras()
-        if self.out is not None:
-            writable(self.out)
-
-    def check_device(self) -> None:
-        if self.device == "cuda":
-            return
-        if "lab_graph" in (self.names or ()):
+        if self.images < (least := 2 * max(self.sizes)):
+            raise ConfigError(f"--images (={self.images}) must be a number in {least}..50,000")
+        if self.device == "cpu" and "lab_graph" in (self.names or ()):
             raise ConfigError("--names (=lab_graph) needs a CUDA device, and torch sees none; leave it out")
-        if "16-mixed" in (self.precisions or ()):
+        if self.device == "cpu" and "16-mixed" in (self.precisions or ()):
             raise ConfigError("--precisions (=16-mixed) needs a CUDA device; on the cpu take 32-true or bf16-mixed")
-
-    def check_keras(self) -> None:
         if self.keras_python is not None and self.why_no_keras is not None:
             raise ConfigError(f"--keras-python (={self.keras_python}) must be a Python that has keras and tensorflow")
-        if "keras" in (self.names or ()) and (reason := self.why_no_keras) is not None:
-            raise ConfigError(f"--names (=keras): {reason}")
+        if "keras" in (self.names or ()) and self.why_no_keras is not None:
+            raise ConfigError(f"--names (=keras): {self.why_no_keras}")
+        if self.out is not None:
+            check_writable(self.out)
 
     @cached_property
     def why_no_keras(self) -> str | None:
@@ -120,7 +165,7 @@ class Options:
 
     @property
     def turn_seconds(self) -> float:
-        return (2.0 if self.device == "cuda" else 5.0) if self.seconds is None else self.seconds
+        return (2.0 if self.device == "cuda" else 5.0) if self.seconds_per_turn is None else self.seconds_per_turn
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -128,43 +173,22 @@ class Options:
         usual = (1, 2, 4, 8) if self.device == "cuda" else (1, 2)
         return usual if self.concurrent is None else self.concurrent
 
-    @property
-    def worker_count(self) -> int:
-        """A DataLoader's processes: two, as everybody has it, or more where there are cores for them."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-        return max(2, min(8, cores)) if self.workers is None else self.workers
-
-    @property
-    def keras(self) -> str:
-        return self.keras_python or sys.executable
-
-
-def numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    """(64, 128) of "64,128,64". Raises ConfigError."""
-    if text is None:
-        return None
-    try:
-        return tuple(dict.fromkeys(int(part) for part in text.split(",") if part.strip()))
-    except ValueError:
-        raise ConfigError(f"{option} (={text}) must be whole numbers with commas between them, such as 1,2") from None
+    def expected(self, setting: Setting) -> tuple[list[str], dict[str, str]]:
+        """(the rows that the setting can have, {name: why not}); a row that nobody asked for is not missed."""
+        why_not = {"keras": self.why_no_keras} if self.why_no_keras else {}
+        if self.device == "cpu":
+            why_not["lab_graph"] = "a CUDA graph needs a CUDA device"
+        if setting.batch_size != self.sizes[0]:
+            why_not["lab_compile"] = f"compiled anew for each size, so at the first one (={self.sizes[0]}) only"
+        asked = [name for name in NAMES if self.names is None or name in self.names]
+        return [n for n in asked if n not in why_not], {n: why for n, why in why_not.items() if n in asked}
 
 
-def names(text: str | None) -> tuple[str, ...] | None:
-    """("a", "b") of "a,b,a"."""
-    return None if text is None else tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
     """Raises ConfigError where no such file can be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, "not a file that may be written")
     except OSError as error:
         raise ConfigError(f"--out (={out}): {error.strerror}") from None
-
-
-def _among(option: str, values: Iterable[str] | None, choices: Iterable[str]) -> None:
-    for value in values if values is not None else ():
-        if value not in tuple(choices):
-            raise ConfigError(f"{option} (={value}) must be of {', '.join(choices)}")
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise ConfigError(f"--out (={out}): not a file that may be written")

@@ -1,21 +1,20 @@
-"""The measurement of one setting: everybody's start, warm-up, and rounds of turns in an order that changes."""
+"""Measure one setting: everybody's start, warm-up, and rounds of turns in an order that changes."""
 
 import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from resnetlab.bench.peer import Peer, PeerFailed
-
-__all__ = ["Measured", "measure", "order_of"]
+from benchmarks.process import PeerFailed, PeerProcess
 
 START_SECONDS = 300.0  # until a peer must have imported its libraries
 
 
 @dataclass
-class Measured:
+class Measurements:
     """What the peers of a setting have answered.
 
     turns: {name: [grains of round 0, of round 1, ...]}, a grain being [images, seconds]; facts: {name: {...}}; failed:
@@ -34,99 +33,92 @@ class Measured:
 
 
 def measure(
-    peers: Sequence[Peer],
+    peers: Sequence[PeerProcess],
     rounds: int,
     seconds: float,
     deadline: float,
-    tell: Callable[[Measured, str], None],
-) -> Measured:
+    report: Callable[[Measurements, str], None],
+) -> Measurements:
     """Rounds of turns of so many seconds each, as many as there is time for until the deadline (time.monotonic), but
     one at least: a warm-up may have taken it all.
 
-    tell: called after each part with what there is so far. Ends the peers.
+    report: called after each part with what there is so far. Ends the peers.
     """
-    measured, ready, begun = Measured(), [], time.monotonic()
+    found, began, longest = Measurements(), time.monotonic(), 0.0
     with ExitStack() as stack:
-        for peer in peers:
-            stack.enter_context(peer)
-        for peer in peers:
-            if attempt(peer, measured, lambda peer=peer: begin(peer, measured, deadline)):  # type: ignore[misc]
-                ready.append(peer)
+        ready = [stack.enter_context(peer) for peer in peers]
+        ready = [peer for peer in ready if attempt(peer, found, partial(wait_for_start, deadline=deadline))]
         for peer in list(ready):
-            tell(measured, f"warming up {' and '.join(peer.names)}")
-            if not attempt(peer, measured, lambda peer=peer: warm_up(peer, measured, seconds, deadline)):  # type: ignore[misc]
+            report(found, f"warming up {' and '.join(peer.names)}")
+            if not attempt(peer, found, partial(warm_up, seconds=seconds, deadline=deadline)):
                 ready.remove(peer)
-        longest = 0.0
         for number in range(rounds):
             start = time.monotonic()
             if not ready or (number > 0 and start + longest > deadline):
                 break
-            for peer in order_of(ready, number):
-                if not attempt(peer, measured, lambda peer=peer: take_turn(peer, measured, seconds)):  # type: ignore[misc]
-                    ready.remove(peer)
+            ready = [
+                peer for peer in order_of(ready, number) if attempt(peer, found, partial(take_turn, seconds=seconds))
+            ]
             longest = max(longest, time.monotonic() - start)
-            measured.least = measured.least or time.monotonic() - begun
-            tell(measured, f"round {number + 1} of {rounds}")
-    return measured
+            found.least = found.least or time.monotonic() - began
+            report(found, f"round {number + 1} of {rounds}")
+    return found
 
 
-def order_of(peers: Sequence[Peer], number: int) -> list[Peer]:
+def order_of(peers: Sequence[PeerProcess], number: int) -> list[PeerProcess]:
     """Everybody once, in an order of the round's own, so that nobody always follows the same one."""
-    order = list(peers)
+    order = sorted(peers, key=lambda peer: peer.names)
     random.Random(number).shuffle(order)
     return order
 
 
-def attempt(peer: Peer, measured: Measured, do: Callable[[], None]) -> bool:
+def attempt(peer: PeerProcess, found: Measurements, action: Callable[[PeerProcess, Measurements], None]) -> bool:
     """Whether it went well; if not, the peer is ended, and its rows are left out with the reason."""
     try:
-        do()
+        action(peer, found)
     except PeerFailed as error:
         peer.end()
-        reason, others = str(error), measured.facts.keys() - measured.failed.keys() - set(peer.names)
+        reason, others = str(error), found.facts.keys() - found.failed.keys() - set(peer.names)
         if others and ("out of memory" in reason or "OOM" in reason):
             reason += f"; {', '.join(sorted(others))} held memory too"
         for name in peer.names:
-            measured.failed[name] = reason
-            measured.turns.pop(name, None)
+            found.failed[name] = reason
+            found.turns.pop(name, None)
         return False
     return True
 
 
-def patience(deadline: float, least: float) -> float:
+def seconds_until(deadline: float, least: float) -> float:
     return max(least, deadline - time.monotonic())
 
 
-def begin(peer: Peer, measured: Measured, deadline: float) -> None:
-    """Waits until it is ready, and stops it."""
-    said = peer.hear(min(START_SECONDS, patience(deadline, 60.0)))
-    peer.stop()
+def wait_for_start(peer: PeerProcess, found: Measurements, deadline: float) -> None:
+    answer = peer.read(min(START_SECONDS, seconds_until(deadline, 60.0)))
     for name in peer.names:
-        measured.facts[name] = {key: value for key, value in said.items() if key != "ready"}
+        found.facts[name] = {key: value for key, value in answer.items() if key != "ready"}
 
 
-def warm_up(peer: Peer, measured: Measured, seconds: float, deadline: float) -> None:
+def warm_up(peer: PeerProcess, found: Measurements, seconds: float, deadline: float) -> None:
     """The first step, in which things are compiled and chosen; where that took long, a second one; and half a turn,
     unless a step takes as long as that. None is counted."""
     start, half = time.monotonic(), seconds / 2
     # half of the time at most: the others want their rounds
-    first = step_seconds(peer, patience((start + deadline) / 2, 120.0))
-    if first <= half or step_seconds(peer, patience(deadline, 30.0)) <= half:
-        peer.turn(patience(deadline, 30.0), seconds=half)
+    first = step_seconds(peer, seconds_until((start + deadline) / 2, 120.0))
+    if first <= half or step_seconds(peer, seconds_until(deadline, 30.0)) <= half:
+        peer.turn(seconds_until(deadline, 30.0), seconds=half)
     for name in peer.names:
-        measured.facts[name]["warm_up_seconds"] = time.monotonic() - start
-        measured.facts[name]["first_step_seconds"] = first
+        found.facts[name] |= {"warm_up_seconds": time.monotonic() - start, "first_step_seconds": first}
 
 
-def step_seconds(peer: Peer, most: float) -> float:
+def step_seconds(peer: PeerProcess, timeout: float) -> float:
     start = time.monotonic()
-    peer.turn(most, steps=1)
+    peer.turn(timeout, steps=1)
     return time.monotonic() - start
 
 
-def take_turn(peer: Peer, measured: Measured, seconds: float) -> None:
+def take_turn(peer: PeerProcess, found: Measurements, seconds: float) -> None:
     answer = peer.turn(60.0 + 5 * seconds, seconds=seconds)
     for name, grains in answer["grains"].items():
-        measured.turns.setdefault(name, []).append(grains)
-        measured.facts[name] |= {"peak_mib": answer["peak_mib"].get(name), "loss": answer["losses"].get(name)}
-    measured.between_epochs.setdefault(peer.names[-1], []).extend(answer["between_epochs"])
+        found.turns.setdefault(name, []).append(grains)
+        found.facts[name] |= {"peak_mib": answer["peak_mib"].get(name), "loss": answer["losses"].get(name)}
+    found.between_epochs.setdefault(peer.names[-1], []).extend(answer["between_epochs"])

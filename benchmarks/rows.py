@@ -1,4 +1,4 @@
-"""The rows of the table: medians over rounds and their intervals."""
+"""The rows of the table: medians over rounds, their 95 % intervals, and ratios within rounds."""
 
 import math
 import statistics
@@ -7,10 +7,8 @@ from typing import Any
 
 from scipy import stats
 
-from resnetlab.bench.options import NAMES, Setting
-from resnetlab.bench.rounds import Measured
-
-__all__ = ["IMAGES", "Grains", "comparisons", "rate", "rows"]
+from benchmarks.options import NAMES, Setting
+from benchmarks.rounds import Measurements
 
 IMAGES = 50_000  # an epoch of CIFAR-10
 FINE = ("lab_eager", "bare")  # in one process, in turn every few steps
@@ -19,41 +17,49 @@ LABS = ("lab_eager", "lab_compile", "lab_graph")
 Grains = list[list[float]]
 
 
-def rows(measured: Measured, setting: Setting, roof: dict[str, Any] | None) -> list[dict[str, Any]]:
+def rows(found: Measurements, setting: Setting, roof: dict[str, Any] | None) -> list[dict[str, Any]]:
     """One row for each name that has taken a turn. roof: the setting's roofline."""
-    return [row(name, measured, setting, roof) for name in NAMES if measured.turns.get(name)]
+    return [row(name, found, setting, roof) for name in NAMES if found.turns.get(name)]
 
 
-def row(name: str, measured: Measured, setting: Setting, roof: dict[str, Any] | None) -> dict[str, Any]:
+def row(name: str, found: Measurements, setting: Setting, roof: dict[str, Any] | None) -> dict[str, Any]:
     """ratio_to_bare: of a step's seconds. images_per_second_epoch: over an epoch of CIFAR-10 and what lies between it
     and the next. last_loss: None where it is not finite. What is not known is None."""
-    turns, facts = measured.turns[name], measured.facts[name]
-    found = [rate(grains) for grains in turns]
-    median = statistics.median(found)
-    ratios = ratios_of(name, "bare", measured.turns)
-    loss, between = facts.get("loss"), between_of(name, measured)
+    rates, facts = [rate(grains) for grains in found.turns[name]], found.facts[name]
+    median, ratios = statistics.median(rates), ratios_of(name, "bare", found.turns)
+    loss, between = facts.get("loss"), between_epochs(name, found)
     return {
         "name": name,
-        "batch_size": setting.batch_size,
-        "precision": setting.precision,
+        **vars(setting),
         "images_per_second": median,
-        "images_per_second_range": [min(found), max(found)],
-        "images_per_second_95": interval(found),
-        "images_per_second_rounds": found,
+        "images_per_second_range": [min(rates), max(rates)],
+        "images_per_second_95": interval(rates),
+        "images_per_second_rounds": rates,
         "seconds_per_step": setting.batch_size / median,
-        "rounds": len(found),
+        "rounds": len(rates),
         "ratio_to_bare": statistics.median(ratios) if ratios else None,
         "ratio_95": interval(ratios),
         "ratios": len(ratios),
         "share_of_roofline": median / roof["images_per_second"] if roof else None,
-        "peak_mib": facts.get("peak_mib"),
-        "first_step_seconds": facts.get("first_step_seconds"),
-        "warm_up_seconds": facts.get("warm_up_seconds"),
+        **{key: facts.get(key) for key in ("peak_mib", "first_step_seconds", "warm_up_seconds")},
         "seconds_between_epochs": between,
         "images_per_second_epoch": None if between is None else IMAGES / (IMAGES / median + between),
         "last_loss": loss if loss is not None and math.isfinite(loss) else None,
-        "parameters": facts.get("parameters"),
-        "version": facts.get("version"),
+        **{key: facts.get(key) for key in ("parameters", "version")},
+    }
+
+
+def together_row(name: str, setting: Setting, threads: int, windows: list[list[Grains]]) -> dict[str, Any]:
+    """Of processes at once. windows: the grains of each process in each window, in which all ran for about as long."""
+    rates = [sum(map(rate, window)) for window in windows]
+    return {
+        "name": name,
+        **vars(setting),
+        "runs": len(windows[0]),
+        "threads": threads,
+        "images_per_second": statistics.median(rates),
+        "images_per_second_windows": rates,
+        "machine_seconds_per_epoch": IMAGES / statistics.median(rates),
     }
 
 
@@ -67,17 +73,14 @@ def ratios_of(name: str, other: str, turns: dict[str, list[Grains]]) -> list[flo
     over grains, which follow each other so closely that they are no independent measurements."""
     pairs = zip(turns.get(name, []), turns.get(other, []), strict=False)
     if name in FINE and other in FINE:
-        return [
-            statistics.median(rate([b]) / rate([a]) for a, b in zip(mine, theirs, strict=True))
-            for mine, theirs in pairs
-        ]
+        return [statistics.median(rate([b]) / rate([a]) for a, b in zip(*pair, strict=True)) for pair in pairs]
     return [rate(theirs) / rate(mine) for mine, theirs in pairs]
 
 
-def between_of(name: str, measured: Measured) -> float | None:
+def between_epochs(name: str, found: Measurements) -> float | None:
     """Seconds between two epochs, where the peer has seen an epoch's end."""
-    found = measured.between_epochs.get(name)
-    return statistics.median(found) if found else None
+    seconds = found.between_epochs.get(name)
+    return statistics.median(seconds) if seconds else None
 
 
 def interval(values: Sequence[float]) -> list[float] | None:
@@ -88,23 +91,23 @@ def interval(values: Sequence[float]) -> list[float] | None:
     return [found.low, found.high] if math.isfinite(found.low) and math.isfinite(found.high) else None
 
 
-def comparisons(measured: Measured) -> list[dict[str, Any]]:
+def comparisons(found: Measurements, setting: Setting) -> list[dict[str, Any]]:
     """How many times as fast the lab is as each of the others, engine by engine, in an epoch of CIFAR-10.
 
     What lies between two epochs is counted for those of whom it is known.
     """
-    found = []
-    for lab in (name for name in LABS if measured.turns.get(name)):
-        for other in (name for name in NAMES if name not in LABS and measured.turns.get(name)):
-            times = epoch_ratios(lab, other, measured)
+    entries = []
+    for lab in (name for name in LABS if found.turns.get(name)):
+        for other in (name for name in NAMES if name not in LABS and found.turns.get(name)):
+            times = epoch_ratios(lab, other, found)
             entry = {"name": lab, "over": other, "times": statistics.median(times), "times_95": interval(times)}
-            found.append(entry | {"n": len(times)})
-    return found
+            entries.append(entry | {"n": len(times)} | vars(setting))
+    return entries
 
 
-def epoch_ratios(lab: str, other: str, measured: Measured) -> list[float]:
+def epoch_ratios(lab: str, other: str, found: Measurements) -> list[float]:
     """How many times as long an epoch of the other takes, within each round."""
-    extra, extra_lab = (between_of(name, measured) or 0.0 for name in (other, lab))
-    pairs = zip(measured.turns[other], ratios_of(lab, other, measured.turns), strict=False)
+    extra, extra_lab = (between_epochs(name, found) or 0.0 for name in (other, lab))
+    pairs = zip(found.turns[other], ratios_of(lab, other, found.turns), strict=False)
     epochs = [(IMAGES / rate(theirs), ratio) for theirs, ratio in pairs]
     return [(seconds + extra) / (seconds * ratio + extra_lab) for seconds, ratio in epochs]

@@ -3,16 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from resnetlab.bench.options import Setting
-from resnetlab.bench.roofline import BOUNDS
+from benchmarks.options import Setting
 from resnetlab.speech import speak
 
-__all__ = ["show", "table"]
-
-HEAD = (
-    *("", "images/s", "least to most", "95 %", "ms/step", "bare's seconds", "95 %"),
-    *("of roofline", "peak MiB", "warm-up s", "n"),
-)
+BOUNDS = {"arithmetic": "the rate of large matrix products", "memory": "the copy rate of large arrays"}
+HEAD = ["", "images/s", "least to most", "95 %", "ms/step", "bare's seconds", "95 %", "of roofline", "peak MiB"]
+HEAD += ["warm-up s", "n"]
+HEAD_TOGETHER = ["at once", "threads each", "images/s together", "least to most", "s of the machine an epoch"]
+HEAD_TOGETHER += ["peak MiB together"]
 
 
 def show(content: dict[str, Any], settings: Sequence[Setting]) -> None:
@@ -20,35 +18,33 @@ def show(content: dict[str, Any], settings: Sequence[Setting]) -> None:
     machine = content["machine"]
     speak(f"{content['model']}, {content['data']}, {machine['device']}, torch {machine['torch']}")
     for setting in settings:
-        of = [row for row in content["rows"] if matches(row, setting)]
-        if of:
-            speak(f"\nbatch {setting.batch_size}, {setting.precision}")
-            speak(table([HEAD, *map(cells, of)]))
-        for row in (row for row in of if row["last_loss"] is None):
-            speak(f"  {row['name']}: its last loss is not finite")
-        for entry in (c for c in content["comparisons"] if matches(c, setting)):
-            times = f"{entry['times']:.3f} times as fast as {entry['over']} over an epoch"
-            spread = bounds(entry["times_95"], ".3f", " ({} to {})") or " (too few rounds for an interval)"
-            speak(f"  {entry['name']} is {times}{spread}, n = {entry['n']}")
-        for roof in (r for r in content["roofline"] if r["precision"] == setting.precision and of):
-            speak(f"  roofline: {roof['images_per_second']:,.0f} images/s, by {BOUNDS[roof['bound_by']]}")
+        if any(map(setting.matches, content["rows"])):
+            show_setting(content, setting)
     for row in content["rows"]:
         if row["seconds_between_epochs"] is not None:
             where = f"{row['name']}, batch {row['batch_size']}, {row['precision']}"
             between = f"between two epochs, validation not counted: {row['seconds_between_epochs']:.2f} s"
             speak(f"{between}, so {row['images_per_second_epoch']:,.1f} images/s over an epoch ({where})")
     if content["concurrent"]:
-        head = (
-            "at once",
-            "threads each",
-            "images/s together",
-            "least to most",
-            "s of the machine an epoch",
-            "peak MiB together",
-        )
-        speak("\n" + table([head, *map(together, content["concurrent"])]))
+        speak("\n" + table([HEAD_TOGETHER, *map(together_cells, content["concurrent"])]))
     for entry in content["left_out"]:
         speak(f"left out: {entry['name']} (batch {entry['batch_size']}, {entry['precision']}): {entry['reason']}")
+
+
+def show_setting(content: dict[str, Any], setting: Setting) -> None:
+    rows = [row for row in content["rows"] if setting.matches(row)]
+    speak(f"\nbatch {setting.batch_size}, {setting.precision}")
+    speak(table([HEAD, *map(cells, rows)]))
+    for row in rows:
+        if row["last_loss"] is None:
+            speak(f"  {row['name']}: its last loss is not finite")
+    for entry in filter(setting.matches, content["comparisons"]):
+        times = f"{entry['times']:.3f} times as fast as {entry['over']} over an epoch"
+        spread = bounds(entry["times_95"], ".3f", " ({} to {})") or " (too few rounds for an interval)"
+        speak(f"  {entry['name']} is {times}{spread}, n = {entry['n']}")
+    for roof in content["roofline"]:
+        if roof["precision"] == setting.precision:
+            speak(f"  roofline: {roof['images_per_second']:,.0f} images/s, by {BOUNDS[roof['bound_by']]}")
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
@@ -67,13 +63,13 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def together(row: dict[str, Any]) -> tuple[str, ...]:
+def together_cells(row: dict[str, Any]) -> tuple[str, ...]:
     windows = row["images_per_second_windows"]
     return (
         f"{row['runs']}",
         f"{row['threads']}",
         f"{row['images_per_second']:,.1f}",
-        f"{min(windows):,.1f} to {max(windows):,.1f}",
+        bounds([min(windows), max(windows)], ",.1f"),
         f"{row['machine_seconds_per_epoch']:,.1f}",
         f"{row['peak_mib']:,.0f}",
     )
@@ -81,13 +77,10 @@ def together(row: dict[str, Any]) -> tuple[str, ...]:
 
 def table(lines: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell; the first to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-
-    def written(line: Sequence[str]) -> str:
-        first, *others = (f"{cell:{'<>'[place > 0]}{widths[place]}}" for place, cell in enumerate(line))
-        return "  ".join([first, *others])
-
-    return "\n".join(map(written, lines))
+    first, *others = ([*column] for column in zip(*lines, strict=True))
+    columns = [[cell.ljust(max(map(len, first))) for cell in first]]
+    columns += [[cell.rjust(max(map(len, column))) for cell in column] for column in others]
+    return "\n".join(map("  ".join, zip(*columns, strict=True)))
 
 
 def bounds(ends: Sequence[float] | None, form: str, frame: str = "{} to {}") -> str:
@@ -96,7 +89,3 @@ def bounds(ends: Sequence[float] | None, form: str, frame: str = "{} to {}") -> 
 
 def number(value: float | None, form: str) -> str:
     return "\N{EN DASH}" if value is None else format(value, form)
-
-
-def matches(entry: dict[str, Any], setting: Setting) -> bool:
-    return (entry["batch_size"], entry["precision"]) == (setting.batch_size, setting.precision)

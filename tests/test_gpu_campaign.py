@@ -1,4 +1,4 @@
-"""scripts/gpu_campaign.sh, with a Python that only writes down what it is asked: no GPU is needed, nothing is trained."""
+"""scripts/gpu_campaign.sh, with a Python that only writes down what it is asked: nothing is trained."""
 
 import os
 import shlex
@@ -45,7 +45,7 @@ def test_without_time_there_is_the_report_alone() -> None:
 
 
 def test_the_campaigns_runs_are_of_presets_that_there_are() -> None:
-    """19 configurations with two seeds each, all with seed 0 first; composed with one seed, which takes half the time."""
+    """19 configurations with two seeds each, all with seed 0 first; composed with one, in half the time."""
     sweeps = [expand_arguments([a for a in call[1:] if a != "-m"]) for call in calls() if call[0] == "train.py"]
     assert all(arguments[0] == "seed=range(0,2)" for arguments in sweeps)
     jobs = [job for arguments in sweeps for job in labelled_jobs(["seed=range(0,1)", *arguments[1:]], multirun=True)]

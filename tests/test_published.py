@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from make_presets import digest_line, write_presets
 
+from make_presets import digest_line, write_presets
 from resnetlab import Config, ConfigError, compose
 from resnetlab.averaging import SWA
 from resnetlab.build import build_module

@@ -1,1 +1,1 @@
-"""The competitors of `resnetlab bench`: programs that step when they are told to, and say how long it took."""
+"""The competitors: programs that step when they are told to, and say how long it took."""

@@ -1,43 +1,61 @@
-"""lab_*: the lab as train.py runs it, through its own Trainer with everything on; between its steps, the bare one."""
+"""lab_* and bare: the lab as train.py runs it, with everything on; between its steps, the bare loop.
 
+bare is the lab's own network, optimizer, precision and memory format on one resident batch, and nothing else.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
 import torch
+from torch.nn import functional as F
 
-from resnetlab.bench_peers.bare import bare_step
-from resnetlab.bench_peers.spec import Spec
-from resnetlab.bench_peers.turns import Turns, peak_mib
-from resnetlab.bench_peers.wire import Wire
-from resnetlab.build import build, engine, quiet
+from benchmarks.peers.protocol import JsonLines, PeerSpec, TurnCounter
+from benchmarks.peers.torch_parts import AMP_TYPES, config_of, parameter_count, peak_mib, synchronize
+from resnetlab.build import build, build_module, engine, quiet
 from resnetlab.callbacks.recorder import Recorder
+from resnetlab.config import Config
 from resnetlab.data import Chunk, ImageData, Images
 from resnetlab.data.normalize import Normalizer
 from resnetlab.module import Lab
 
-__all__ = ["lab_data", "main"]
-
 BARE_FIRST = 2  # steps of the bare loop before the lab is built, to see what memory it takes alone
 
 
-def lab_data(spec: Spec) -> ImageData:
-    """Whole batches to train on, and ten images to validate on.
-
-    An epoch has epoch_steps steps, if that is given: so that a slow machine sees its end too.
-    """
-    config = spec.config
+def lab_data(spec: PeerSpec, config: Config) -> ImageData:
+    """Whole batches to train on, few where spec.epoch_steps is to show a slow machine's epochs; ten to validate on."""
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
-    if spec.root is None:
-        pixels, labels = (torch.from_numpy(part) for part in spec.noise())
-        everything = Images(pixels.permute(0, 3, 1, 2).contiguous(), labels)
-        data.class_names = tuple(map(str, range(10)))
-    else:
-        data.setup()
-        everything = data.train
+    pixels, labels = (torch.from_numpy(part) for part in spec.training_images())
+    everything = Images(pixels.permute(0, 3, 1, 2).contiguous(), labels)
     images = min(spec.whole, spec.batch_size * (spec.epoch_steps or spec.whole))
     data.train_images, data.val_images = everything[torch.arange(images)], everything[torch.arange(10)]
+    data.class_names = tuple(map(str, range(10)))
     data.normalizer = Normalizer(config.data.normalize, data.train_images)
     return data
+
+
+def bare_step(spec: PeerSpec, config: Config, data: ImageData) -> tuple[Callable[[], None], Callable[[], float]]:
+    """(a plain PyTorch step on one batch that lies on the device, the loss of the last one)."""
+    torch.backends.cudnn.benchmark = True  # as the lab's Trainer has it
+    device, amp_type = torch.device(spec.device), AMP_TYPES.get(spec.precision)
+    module = build_module(config, data).to(device)
+    model, optimizer = module.model.train(), module.build_optimizer()
+    x, y = next(data.batches(1, device))
+    scaler = torch.amp.GradScaler(spec.device, enabled=spec.precision == "16-mixed")
+    last = torch.tensor(float("nan"))
+
+    def step() -> None:
+        nonlocal last
+        optimizer.zero_grad()
+        with torch.autocast(spec.device, dtype=amp_type, enabled=amp_type is not None):
+            loss = F.cross_entropy(model(x), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        last = loss.detach()
+
+    return step, lambda: float(last)
 
 
 def epoch_loss(module: Lab) -> float:
@@ -46,71 +64,77 @@ def epoch_loss(module: Lab) -> float:
     return loss / images
 
 
-class Waiting(L.Callback):
-    """The last of the callbacks: tells the turns of each batch of Lightning's, which may be several steps."""
+class TurnCallback(L.Callback):
+    """Reports each batch of Lightning's, which may be several steps. To be the last of the callbacks."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: TurnCounter) -> None:
         self.turns = turns
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, *_: Any) -> None:
         self.turns.begin()
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
         if self.turns.paused is not None:
-            recorder = next(c for c in trainer.callbacks if isinstance(c, Recorder))  # type: ignore[attr-defined]
-            self.turns.resume(recorder.rows[-1]["time/epoch"] - recorder.rows[-1]["time/train"])
+            last = next(c for c in trainer.callbacks if isinstance(c, Recorder)).rows[-1]
+            self.turns.resume(last["time/epoch"] - last["time/train"])
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Chunk, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Chunk, batch_idx: int) -> None:
         self.turns.stepped(batch.steps)
         if batch_idx + 1 == trainer.num_training_batches:
             self.turns.pause()
 
 
+def memory_of_bare(data: ImageData, device: torch.device) -> tuple[float, float]:
+    """MiB: (its peak, what it still holds on a GPU beside the images, which lie there for the lab too)."""
+    peak = peak_mib(device)
+    if device.type != "cuda":
+        return peak, 0.0
+    torch.cuda.reset_peak_memory_stats(device)
+    return peak, (torch.cuda.memory_allocated(device) - data.train.pixels.nbytes) / 2**20
+
+
 def main() -> None:
-    wire, spec = Wire(), Spec.read()
-    data, device = lab_data(spec), torch.device(spec.device)
+    lines, spec = JsonLines(), PeerSpec.from_command_line()
+    config, device = config_of(spec), torch.device(spec.device)
+    data = lab_data(spec, config)
     data.move(device)
-    memory, resident, others, losses = {}, 0.0, {}, {}
+    losses: dict[str, Callable[[], float]] = {}
+    steps: dict[str, Callable[[], object]] = {}
+    peaks, held = {}, 0.0
     if "bare" in spec.names:
-        step, losses["bare"] = bare_step(spec, data)
+        steps["bare"], losses["bare"] = bare_step(spec, config, data)
         for _ in range(BARE_FIRST):
-            step()
-        others["bare"], memory["bare"] = step, peak_mib(device)
-        if device.type == "cuda":
-            resident = torch.cuda.memory_allocated(device) / 2**20
-            torch.cuda.reset_peak_memory_stats(device)
-    lab = next((name for name in spec.names if name.startswith("lab_")), None)
-    if lab is None:
-        turns = Turns(wire, "bare", device, spec.batch_size, losses, memory=lambda: memory)
-        wire.say(ready=True, version=torch.__version__)
-        turns.begin()
-        while True:
-            others["bare"]()
-            turns.stepped()
-    module, data, trainer = build(spec.config, data)
-    found, why = engine(spec.config)
-    if found != lab.removeprefix("lab_"):
-        raise SystemExit(why)
-    # the images lie on the GPU for both, so of what the bare loop holds only its network and optimizer are taken off
-    resident -= data.train.pixels.nbytes / 2**20 if resident else 0.0
-    turns = Turns(
-        wire,
-        lab,
-        device,
-        spec.batch_size,
-        {lab: lambda: epoch_loss(module), **losses},
-        others,
-        spec.grain,
-        lambda: {lab: peak_mib(device) - resident, **memory},
+            steps["bare"]()
+        peaks["bare"], held = memory_of_bare(data, device)
+    lab = next((name for name in spec.names if name != "bare"), None)
+
+    def facts() -> dict[str, dict[str, float]]:
+        lab_peak = {} if lab is None else {lab: peak_mib(device) - held}
+        return {"losses": {name: loss() for name, loss in losses.items()}, "peak_mib": peaks | lab_peak}
+
+    counter = partial(
+        TurnCounter, lines, batch_size=spec.batch_size, synchronize=partial(synchronize, device), facts=facts
     )
-    trainer.callbacks.append(Waiting(turns))  # type: ignore[attr-defined]
-    wire.say(ready=True, parameters=sum(p.numel() for p in module.model.parameters()), version=torch.__version__)
+    if lab is None:
+        train_bare(lines, counter(name="bare"), steps["bare"])
+        return
+    module, data, trainer = build(config, data)
+    losses[lab] = partial(epoch_loss, module)
+    chosen, why = engine(config)
+    if chosen != lab.removeprefix("lab_"):
+        raise SystemExit(why)
+    trainer.callbacks.append(TurnCallback(counter(name=lab, others=steps, grain=spec.grain)))  # type: ignore[attr-defined]
+    lines.write(ready=True, parameters=parameter_count(module.model), version=torch.__version__)
     with quiet():
         trainer.fit(module, datamodule=data)
+
+
+def train_bare(lines: JsonLines, turns: TurnCounter, step: Callable[[], object]) -> None:
+    lines.write(ready=True, version=torch.__version__)
+    turns.begin()
+    while True:
+        step()
+        turns.stepped()
 
 
 if __name__ == "__main__":

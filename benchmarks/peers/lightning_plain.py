@@ -6,23 +6,19 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from resnetlab.bench_peers.spec import Spec
-from resnetlab.bench_peers.turns import Turns
-from resnetlab.bench_peers.usual import usual_loader
-from resnetlab.bench_peers.wire import Wire
-
-__all__ = ["main"]
+from benchmarks.peers.protocol import JsonLines, PeerSpec
+from benchmarks.peers.torch_parts import network, optimizer, parameter_count, torchvision_loader, turn_counter
 
 
-class Plain(L.LightningModule):
+class PlainModule(L.LightningModule):
     """Automatic optimization, and the loss logged in every step."""
 
-    def __init__(self, network: nn.Module, spec: Spec) -> None:
+    def __init__(self, spec: PeerSpec) -> None:
         super().__init__()
-        self.network, self.spec = network, spec
+        self.network, self.spec = network(spec), spec
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         x, y = batch
@@ -31,45 +27,35 @@ class Plain(L.LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.spec.optimizer(self.network)
+        return optimizer(self.spec, self.network)
 
 
-class Waiting(L.Callback):
-    """Tells the turns of each step, and of the epochs' ends."""
+class TurnCallback(L.Callback):
+    """Reports each step, and the epochs' ends."""
 
-    def __init__(self, wire: Wire, spec: Spec) -> None:
+    def __init__(self, lines: JsonLines, spec: PeerSpec) -> None:
         self.loss = torch.tensor(float("nan"))
-        self.turns = Turns(
-            wire,
-            "lightning_plain",
-            torch.device(spec.device),
-            spec.batch_size,
-            {"lightning_plain": lambda: float(self.loss)},
-        )
+        self.turns = turn_counter(lines, spec, "lightning_plain", lambda: self.loss)
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, *_: Any) -> None:
         self.turns.begin()
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, *_: Any) -> None:
         self.turns.resume()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
         self.loss = outputs["loss"]
         self.turns.stepped()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, *_: Any) -> None:
         self.turns.pause()
 
 
 def main() -> None:
-    wire, spec = Wire(), Spec.read()
+    lines, spec = JsonLines(), PeerSpec.from_command_line()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    loader, module = usual_loader(spec), Plain(spec.network(), spec)
+    loader, module = torchvision_loader(spec), PlainModule(spec)
     trainer = L.Trainer(
         accelerator=spec.device,
         devices=1,
@@ -79,9 +65,9 @@ def main() -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Waiting(wire, spec)],
+        callbacks=[TurnCallback(lines, spec)],
     )
-    wire.say(ready=True, parameters=sum(p.numel() for p in module.network.parameters()), version=L.__version__)
+    lines.write(ready=True, parameters=parameter_count(module.network), version=L.__version__)
     trainer.fit(module, loader)
 
 

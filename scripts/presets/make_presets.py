@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from header import header
-
 from resnetlab.config import compose
 from resnetlab.files import write_text
 from resnetlab.folders import identity
