@@ -174,13 +174,17 @@ class Options(argparse.Namespace):
         return usual if self.concurrent is None else self.concurrent
 
     def expected(self, setting: Setting) -> tuple[list[str], dict[str, str]]:
-        """(the rows that the setting can have, {name: why not}); a row that nobody asked for is not missed."""
+        """(the rows that the setting can have, {name: why not}); a row that nobody asked for is not missed.
+
+        bare steps in the process of lab_eager, so that one comes with it.
+        """
         why_not = {"keras": self.why_no_keras} if self.why_no_keras else {}
         if self.device == "cpu":
             why_not["lab_graph"] = "a CUDA graph needs a CUDA device"
         if setting.batch_size != self.sizes[0]:
             why_not["lab_compile"] = f"compiled anew for each size, so at the first one (={self.sizes[0]}) only"
-        asked = [name for name in NAMES if self.names is None or name in self.names]
+        names = NAMES if self.names is None else {*self.names, *(["lab_eager"] if "bare" in self.names else [])}
+        asked = [name for name in NAMES if name in names]
         return [n for n in asked if n not in why_not], {n: why for n, why in why_not.items() if n in asked}
 
 

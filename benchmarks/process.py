@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class PeerFailed(Exception):
     """A peer that ended, or gave no answer in time; the reason in one line."""
 
 
-class PeerProcess:
+class PeerProcess(AbstractContextManager["PeerProcess"]):
     """Starts the command in an empty folder and a process group of its own; names: the rows that it will give.
 
     When the bench is gone, a peer reads the end of its stdin, and ends with its folder.
@@ -52,9 +52,6 @@ class PeerProcess:
         self.answers: queue.Queue[str] = queue.Queue()  # "" at the end
         self.reader = threading.Thread(target=self.read_all, daemon=True)
         self.reader.start()
-
-    def __enter__(self) -> "PeerProcess":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.end()
@@ -108,9 +105,9 @@ class PeerProcess:
 def start_peers(options: Options, setting: Setting, names: Sequence[str]) -> list[PeerProcess]:
     """A process for each name, all started at once; bare lives with lab_eager, to take turns step by step."""
     spec = spec_for(options, setting)
-    together = [name for name in ("bare", "lab_eager") if name in names]
-    groups = [together if name in together else [name] for name in names if name not in together[1:]]
-    return [start_peer(replace(spec, names=tuple(group)), options.keras_python) for group in groups]
+    groups: dict[str, tuple[str, ...]] = {name: (name,) for name in names if name != "bare"}
+    groups |= {"lab_eager": ("bare", "lab_eager")} if "bare" in names else {}
+    return [start_peer(replace(spec, names=group), options.keras_python) for group in groups.values()]
 
 
 def start_peer(
@@ -118,9 +115,9 @@ def start_peer(
 ) -> PeerProcess:
     """threads: of the process, where several run at once. module: of benchmarks.peers, where no name tells it."""
     first = spec.names[0]
-    module = module or {"keras": "keras_series", "bare": "lab"}.get(first, "lab" if first.startswith("lab_") else first)
+    module = module or ("lab" if first == "bare" or first.startswith("lab_") else first)
     env, python = {**os.environ, "PYTHONPATH": import_path()}, sys.executable
-    if module == "keras_series":  # in another interpreter, which is not to see our packages
+    if module == "keras":  # in another interpreter, which is not to see our packages
         env |= {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
         env.pop("PYTHONHOME", None)
         python = keras_python or sys.executable

@@ -78,11 +78,8 @@ def attempt(peer: PeerProcess, found: Measurements, action: Callable[[PeerProces
         action(peer, found)
     except PeerFailed as error:
         peer.end()
-        reason, others = str(error), found.facts.keys() - found.failed.keys() - set(peer.names)
-        if others and ("out of memory" in reason or "OOM" in reason):
-            reason += f"; {', '.join(sorted(others))} held memory too"
         for name in peer.names:
-            found.failed[name] = reason
+            found.failed[name] = str(error)
             found.turns.pop(name, None)
         return False
     return True

@@ -1,4 +1,4 @@
-"""lab_* and bare: the lab as train.py runs it, with everything on; between its steps, the bare loop.
+"""lab_*: the lab as train.py runs it, with everything on; and bare, a bare loop between the steps of lab_eager.
 
 bare is the lab's own network, optimizer, precision and memory format on one resident batch, and nothing else.
 """
@@ -84,18 +84,18 @@ class TurnCallback(L.Callback):
             self.turns.pause()
 
 
-def memory_of_bare(data: ImageData, device: torch.device) -> tuple[float, float]:
-    """MiB: (its peak, what it still holds on a GPU beside the images, which lie there for the lab too)."""
-    peak = peak_mib(device)
+def release_peak(data: ImageData, device: torch.device) -> float:
+    """Count the peak anew; MiB that bare holds on a GPU beside the images, which lie there for the lab too."""
     if device.type != "cuda":
-        return peak, 0.0
+        return 0.0
     torch.cuda.reset_peak_memory_stats(device)
-    return peak, (torch.cuda.memory_allocated(device) - data.train.pixels.nbytes) / 2**20
+    return (torch.cuda.memory_allocated(device) - data.train.pixels.nbytes) / 2**20
 
 
 def main() -> None:
     lines, spec = JsonLines(), PeerSpec.from_command_line()
     config, device = config_of(spec), torch.device(spec.device)
+    lab = spec.names[-1]
     data = lab_data(spec, config)
     data.move(device)
     losses: dict[str, Callable[[], float]] = {}
@@ -105,36 +105,23 @@ def main() -> None:
         steps["bare"], losses["bare"] = bare_step(spec, config, data)
         for _ in range(BARE_FIRST):
             steps["bare"]()
-        peaks["bare"], held = memory_of_bare(data, device)
-    lab = next((name for name in spec.names if name != "bare"), None)
-
-    def facts() -> dict[str, dict[str, float]]:
-        lab_peak = {} if lab is None else {lab: peak_mib(device) - held}
-        return {"losses": {name: loss() for name, loss in losses.items()}, "peak_mib": peaks | lab_peak}
-
-    counter = partial(
-        TurnCounter, lines, batch_size=spec.batch_size, synchronize=partial(synchronize, device), facts=facts
-    )
-    if lab is None:
-        train_bare(lines, counter(name="bare"), steps["bare"])
-        return
+        peaks["bare"], held = peak_mib(device), release_peak(data, device)
     module, data, trainer = build(config, data)
     losses[lab] = partial(epoch_loss, module)
     chosen, why = engine(config)
     if chosen != lab.removeprefix("lab_"):
         raise SystemExit(why)
-    trainer.callbacks.append(TurnCallback(counter(name=lab, others=steps, grain=spec.grain)))  # type: ignore[attr-defined]
+
+    def facts() -> dict[str, dict[str, float]]:
+        all_peaks = peaks | {lab: peak_mib(device) - held}
+        return {"losses": {name: loss() for name, loss in losses.items()}, "peak_mib": all_peaks}
+
+    sync = partial(synchronize, device)
+    turns = TurnCounter(lines, lab, spec.batch_size, sync, facts, others=steps, grain=spec.grain)
+    trainer.callbacks.append(TurnCallback(turns))  # type: ignore[attr-defined]
     lines.write(ready=True, parameters=parameter_count(module.model), version=torch.__version__)
     with quiet():
         trainer.fit(module, datamodule=data)
-
-
-def train_bare(lines: JsonLines, turns: TurnCounter, step: Callable[[], object]) -> None:
-    lines.write(ready=True, version=torch.__version__)
-    turns.begin()
-    while True:
-        step()
-        turns.stepped()
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ Caches can beat the rate at which large arrays are copied: what fits into them d
 
 import os
 import platform
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,8 +22,7 @@ from resnetlab.manifest import processor
 TYPES = {"32-true": torch.float32, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """Of one image, forward and backward: floating-point operations (multiply and add counted apart), and the elements
     that must at least be read or written."""
 
