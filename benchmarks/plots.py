@@ -64,9 +64,8 @@ def sizes_and_runs(content: dict[str, Any], first: Setting) -> Figure:
     panels += [by_runs] if len(content["concurrent"]) > 1 else []
     figure = Figure(figsize=(9.2 if len(panels) > 1 else 6.5, 4.0), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        ticks = panel(axes, content, first)
         axes.set_xscale("log")
-        axes.set_xticks(ticks)
+        axes.set_xticks(panel(axes, content, first))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.grid(alpha=0.3, linewidth=0.5)
@@ -98,7 +97,7 @@ def by_runs(axes: Any, content: dict[str, Any], first: Setting) -> list[int]:
         note(axes, f"{rate_text(row)}/s", at, (4, 6), ha="left")
     axes.set(ylabel="seconds of the machine per 50,000 images", ylim=(0, 1.2 * max(cost)))
     axes.set_xlabel(f"{rows[0]['name']} processes at once\n(labels: images a second, all together)")
-    axes.margins(x=0.12)
+    axes.margins(x=0.2)
     return counts
 
 
