@@ -258,6 +258,17 @@ def test_a_wrong_option_is_refused_in_one_line(arguments: str, wanted: str, caps
     assert not any(Path().iterdir())
 
 
+def test_an_interrupt_before_anything_was_done_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.__main__.bench", interrupted)
+    assert main([]) == 130
+    assert capsys.readouterr().err == "interrupted; nothing was written\n"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it is refused where there is no GPU")
 def test_what_needs_a_gpu_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, wanted in (("--names lab_graph", "lab_graph"), ("--precisions 16-mixed", "16-mixed")):
