@@ -190,7 +190,7 @@ def as_run(config: Config, seed: int, best: float = 0.935) -> Run:
         differing["precision"] = "16-mixed"  # which needs a GPU, and stands here as bf16-mixed
     numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)} | {"power_w": 70.0}
     found = manifest("x", differing)
-    return Run(Path("x"), "one", "x", seed, summary, rows, found, figures=numbers)
+    return Run(Path("x"), "one", "x", seed, summary, rows, found, metrics=numbers)
 
 
 def verdict_of(runs: Sequence[Run], claim: Claim) -> Verdict:
