@@ -145,9 +145,10 @@ def test_the_commands_of_a_page_run(name: str, tmp_path: Path) -> None:
     """All that are not marked, one after the other in one folder; of make, what it would do."""
     for entry in ("train.py", "conf", "results", "tests", "benchmarks", "scripts"):
         (tmp_path / entry).symlink_to(ROOT / entry)
+    cli = "import sys; from resnetlab.cli import main; sys.exit(main())"
     programs = {
         "python": f'PYTHONPATH={ROOT / "src"}:$PYTHONPATH exec {sys.executable} "$@"',
-        "resnetlab": f'exec {sys.executable} -m resnetlab.cli "$@"',
+        "resnetlab": f'exec {sys.executable} -c "{cli}" "$@"',
         "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
         "make": f'exec /usr/bin/env -u MAKEFLAGS {os.environ.get("MAKE", "make")} -n -C {ROOT} "$@"',
     }
