@@ -560,7 +560,7 @@ def test_fused_devices_are_torchs() -> None:
 
 
 def test_coupled_decay_with_momentum_acts_as_a_decoupled_one_that_is_one_over_one_minus_mu_larger() -> None:
-    """What docs/weight-decay.md says of SGD. No gradient, lr 0.1, 1,000 steps: exp(-0.05) without momentum, exp(-0.5) at 0.9."""
+    """What the README says of SGD. No gradient, lr 0.1, 1,000 steps: exp(-0.05) without momentum, exp(-0.5) at 0.9."""
 
     def shrunk(regularization: str, wd: float, momentum: float) -> float:
         layer = nn.Linear(1, 1, bias=False)
