@@ -1,4 +1,4 @@
-"""claims.toml as typed claims: a sentence with its numbers, how runs decide it, and which runs would."""
+"""claims.toml as typed claims: a sentence with its numbers, how runs decide it, and the commands of such runs."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import ConfigError
-
-__all__ = ["Claim", "Part", "Where", "claims", "homes"]
 
 FILE = Path(__file__).with_name("claims.toml")
 
@@ -21,24 +19,19 @@ Where = Mapping[str, Any]
 class Part:
     """One decidable statement. rule and what it reads:
 
-    contrast  figure of the runs at `a` against that at `b`, which differ in no key but those that a and b name and
+    contrast  metric of the runs at `a` against that at `b`, which differ in no key but those that a and b name and
               `also` allows; expect higher | lower | equal (means apart by less than margin)
-    level     figure of one configuration; at_least, at_most, or both. Of `presets` (never of reduced runs), or of any
-              configuration at `where` if the figure compares a run with itself; full: never of reduced runs
-    rate      the share of runs whose figure is at_least; share: [least, most] of that share
-    trend     figure along `key`, or against the figure `against` along it; expect rising | falling
-    optimum   the best figure along `key` lies inside [at_least, at_most] of the key
-    count     a number of the network's, value +- margin or at_least: no chance in it
+    level     metric of one configuration; at_least, at_most, or both. Of `presets` (never of reduced runs), or of any
+              configuration at `where` if the metric compares a run with itself; full: never of reduced runs
 
-    home: the name of the published surroundings from which departures are told. where: of all sides.
-    needs: {"amplitude": its least mean}, of a level's or a contrast's b, without which there is nothing to show.
-    margin: of figures that are compared as logarithms in powers of ten, and -0.3 of a "higher" reads: higher than half.
+    context: name of the published configuration from which differences are counted. where: of both sides.
+    needs_fluctuation: of a level's runs or a contrast's b, without which there is nothing to show.
+    margin: of metrics that are compared as logarithms in powers of ten, and -0.3 of a "higher" reads: higher than half.
     """
 
     rule: str
-    figure: str
-    home: str
-    what: str = ""
+    metric: str
+    context: str
     a: Where = field(default_factory=dict)
     b: Where = field(default_factory=dict)
     where: Where = field(default_factory=dict)
@@ -46,32 +39,27 @@ class Part:
     presets: Sequence[str] = ()
     expect: str = ""
     margin: float = 0.0
-    key: str = ""
-    against: str = ""
     at_least: float | None = None
     at_most: float | None = None
-    value: float | None = None
-    share: Sequence[float] = (0.0, 1.0)
-    needs: Mapping[str, float] = field(default_factory=dict)
+    needs_fluctuation: bool = False
     full: bool = False
 
     @property
-    def named(self) -> set[str]:
-        """The published configurations that it names."""
+    def named_presets(self) -> set[str]:
         sides = [side.get("preset", []) for side in (self.a, self.b)]
         return {*self.presets, *(name for side in sides for name in ([side] if isinstance(side, str) else side))}
 
     @property
-    def relation(self) -> bool:
-        """Whether reduced runs may speak to it."""
-        return not (self.full or self.presets or "preset" in self.a or "preset" in self.b)
+    def is_relation(self) -> bool:
+        """Whether reduced runs may decide it."""
+        return not (self.full or self.named_presets)
 
 
 @dataclass(frozen=True)
 class Claim:
     """One published claim. decided_by: arguments of train.py that would decide it in full.
 
-    settled: the test that decides it once for all. look: why runs alone do not decide it, or with what it is looked at.
+    settled: the test that decides it once for all. look: why runs alone do not decide it, or where to look at it.
     left_out: why it is not judged.
     """
 
@@ -105,7 +93,7 @@ def claims(post: str | None = None) -> list[Claim]:
     return [claim for claim in _claims() if post in (None, claim.post)]
 
 
-def homes() -> dict[str, dict[str, Any]]:
-    """{name: settings of the preset that it names under "preset"}: the surroundings in which claims were made."""
-    found: dict[str, dict[str, Any]] = _file()["home"]
+def contexts() -> dict[str, dict[str, Any]]:
+    """Settings by the context's name, and under "preset" the published configuration that they are of."""
+    found: dict[str, dict[str, Any]] = _file()["context"]
     return found

@@ -1,8 +1,8 @@
-"""What the series argues from, for one study: decay, batch size, noise scale, and what selecting the epoch adds."""
+"""The series' plots of one study: decay, batch size, noise scale, and what selecting the epoch adds."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
-from resnetlab.report.decay import fluctuation, over_decay, penalty
+from resnetlab.published.batchnorm_lag import plot_lag
 from resnetlab.report.derive import LEVELS, noise_scales
 from resnetlab.report.figures import COLORS, Picture, logarithmic, paper, whole_epochs
 from resnetlab.report.lines import (
@@ -10,26 +10,70 @@ from resnetlab.report.lines import (
     Configurations,
     best,
     counted,
+    legend,
     limited,
     lines_along,
     mean,
     name_bars,
     points,
 )
-from resnetlab.report.riddle import riddle
 
-__all__ = ["argue"]
-
-
-def argue(configurations: Configurations, thresholds: Sequence[str]) -> Iterator[Picture | str]:
-    """The study's pictures; in place of one that cannot be drawn the reason, as a sentence."""
-    drawers: tuple[Callable[[Configurations, Sequence[str]], Picture | str], ...]
-    drawers = (over_decay, fluctuation, riddle, penalty, over_batch, noise, selection)
-    for draw in drawers:
-        yield draw(configurations, thresholds)
+ONE_BY_ONE = "Points are single runs; lines join the means of configurations that differ in nothing else."
 
 
-def over_batch(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
+def plot_decay(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
+    lines = lines_along(configurations, "wd")
+    if not lines:
+        return "Accuracy and epochs over wd: needs two configurations that differ in wd alone."
+    figure, panels = paper(2.0, 2.0)
+    names = thresholds[:2]
+    points(panels[0], lines, "wd", "best_val_acc")
+    for place, name in enumerate(names):
+        points(panels[1], lines, "wd", f"epoch_to_{name}", filled=place == 0)
+    panels[0].set_ylabel("best val acc", fontsize=9)
+    panels[1].set_ylabel(" and ".join([f"epochs to {names[0]}", *(f"{n} (hollow)" for n in names[1:])]), fontsize=8)
+    panels[1].set_xlabel("wd", fontsize=9)
+    if not any(c.values(f"epoch_to_{name}") for line in lines for c in line for name in names):
+        panels[1].text(0.5, 0.5, "no run reached it", transform=panels[1].transAxes, ha="center", fontsize=9)
+    legend(panels[0], lines)
+    caption = f"Best validation accuracy and epochs to the threshold over wd. {ONE_BY_ONE} {counted(lines)}"
+    return Picture("wd", "Weight decay", caption, figure)
+
+
+def plot_fluctuation(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
+    lines = [line for line in lines_along(configurations, "wd") if any(c.values("val_loss_fluctuation") for c in line)]
+    if not lines:
+        return "Fluctuation of the validation loss over wd: needs wd to vary alone, and runs of 14 epochs or more."
+    figure, panels = paper(2.4)
+    points(panels[0], lines, "wd", "val_loss_fluctuation")
+    logarithmic(panels[0])
+    panels[0].set_ylabel("max - min of val ce, epochs 10 to 36", fontsize=8)
+    panels[0].set_xlabel("wd", fontsize=9)
+    legend(panels[0], lines)
+    caption = f"How far the validation loss swings in epochs 10 to 36 over wd. {ONE_BY_ONE} {counted(lines)}"
+    return Picture("fluctuation", "Swings of the validation loss", caption, figure)
+
+
+def plot_penalty(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
+    bars = [c for c in best(configurations) if c.values("final_train_ce") and c.values("final_penalty")][:MOST_BARS]
+    if len({c.setting("regularization") for c in bars}) < 2 and not any(
+        v for c in bars for v in c.values("final_penalty")
+    ):
+        return "Cross-entropy and penalty apart: needs an L2 penalty, or two regularizations to set beside each other."
+    figure, panels = paper(0.5 + 0.36 * len(bars))
+    places = range(len(bars))
+    ce, extra = ([mean(c, metric) for c in bars] for metric in ("final_train_ce", "final_penalty"))
+    panels[0].barh(places, ce, color=COLORS[0], height=0.6, label="train cross-entropy")
+    panels[0].barh(places, extra, left=ce, color=COLORS[4], height=0.6, label="penalty (and label smoothing)")
+    panels[0].plot([mean(c, "final_val_ce") for c in bars], places, "D", color="black", ms=4, label="val cross-entropy")
+    name_bars(figure, panels[0], bars)
+    panels[0].set_xlabel("loss at the end of the run", fontsize=9)
+    figure.legend(fontsize=7, loc="upper right", ncols=3)
+    caption = f"Final training loss taken apart, means over seeds. {limited(len(bars), configurations)}"
+    return Picture("penalty", "Cross-entropy and penalty", caption, figure)
+
+
+def plot_batch_size(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
     lines = lines_along(configurations, "batch_size")
     if not lines:
         return "Transition epochs, seconds, watts and joules over the batch size: needs it to vary alone."
@@ -63,7 +107,7 @@ def over_batch(configurations: Configurations, thresholds: Sequence[str]) -> Pic
     return Picture("batch-size", "Batch size", caption, figure)
 
 
-def noise(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
+def plot_noise_scale(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
     drawn = [c for c in best(configurations) if noise_scales(c.runs[0])][: len(COLORS)]
     if not drawn:
         return "Noise scale: needs runs that tell their batch size and images a second."
@@ -86,7 +130,7 @@ def noise(configurations: Configurations, thresholds: Sequence[str]) -> Picture 
     return Picture("noise-scale", "Noise scale", caption, figure)
 
 
-def selection(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
+def plot_selection(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
     bars = [c for c in best(configurations) if c.values("best_val_acc") and c.values("final_val_acc")][:MOST_BARS]
     figure, panels = paper(0.5 + 0.36 * len(bars))
     marks = (
@@ -110,3 +154,7 @@ def selection(configurations: Configurations, thresholds: Sequence[str]) -> Pict
     caption = f"What selecting the epoch on the validation images adds. {test}Means over seeds. "
     caption += limited(len(bars), configurations)
     return Picture("selection", "Selection bias", caption, figure)
+
+
+# each returns its plot, or where it cannot be drawn a sentence that says why
+SERIES_PLOTS = (plot_decay, plot_fluctuation, plot_lag, plot_penalty, plot_batch_size, plot_noise_scale, plot_selection)

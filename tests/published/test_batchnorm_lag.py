@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from resnetlab.published.batchnorm_lag import configurations_with_fluctuation, findings
+from resnetlab.published.beside import write_series_report
 from resnetlab.report.collect import collect
 from resnetlab.report.configurations import Configuration
-from resnetlab.report.riddle import answer, participants
-from resnetlab.report.write import write_report
 from resnetlab.runs.files import read_rows, write_rows
 from synthetic import write_run
 
@@ -29,7 +29,7 @@ def planted(running: float, recal: float | None, seed: int = 0, train: float = 0
 
 
 def found() -> list[Configuration]:
-    return participants(collect([RUNS]).configurations)
+    return configurations_with_fluctuation(collect([RUNS]).configurations)
 
 
 def test_swings_are_those_of_the_window_and_means_of_it_stand_beside() -> None:
@@ -42,7 +42,7 @@ def test_swings_are_those_of_the_window_and_means_of_it_stand_beside() -> None:
     assert c.values("weight_norm") == [30.0, 30.0]
     assert c.values("relative_update") == pytest.approx([0.015, 0.015])  # epochs 10 to 20
     assert c.values("least_val_acc_recal") == [0.7, 0.7]
-    sentences = list(answer([c]))
+    sentences = list(findings([c]))
     assert "(n = 2): the validation cross-entropy swings by 2 with running statistics and by 0.2 with" in sentences[0]
     assert "that of training by 0.1" in sentences[0]
     assert "leaves 10% of the swing" in sentences[-1]
@@ -52,7 +52,7 @@ def test_swings_are_those_of_the_window_and_means_of_it_stand_beside() -> None:
 
 def test_swings_that_stay_are_not_blamed_on_the_statistics() -> None:
     planted(2.0, 1.9)
-    (last,) = list(answer(found()))[1:]
+    (last,) = list(findings(found()))[1:]
     assert "do not explain it" in last
     assert "One run each, though: a hint." in last
 
@@ -60,18 +60,18 @@ def test_swings_that_stay_are_not_blamed_on_the_statistics() -> None:
 def test_some_explained_some_not_is_counted() -> None:
     planted(2.0, 0.1, wd=0.3)
     planted(2.0, 1.5, wd=0.1)
-    assert "they explain most of it in 1 of 2" in list(answer(found()))[-1]
+    assert "they explain most of it in 1 of 2" in list(findings(found()))[-1]
 
 
-def test_without_swings_there_is_no_riddle_and_no_answer() -> None:
+def test_without_swings_there_is_no_conclusion() -> None:
     planted(0.15, 0.1)
-    assert "no riddle here" in list(answer(found()))[-1]
+    assert "no riddle here" in list(findings(found()))[-1]
 
 
 def test_group_norm_is_the_control_of_its_counterpart() -> None:
     planted(2.0, 0.2, wd=0.3)
     planted(0.12, None, wd=0.3, **{"model.norm": "group"})
-    first, last = answer(found())
+    first, last = findings(found())
     assert "with group norm instead (n = 1) by 0.12" in first
     assert "In 1 of these" in last
     assert "leaves 10% of the swing, norms without them 6%." in last
@@ -89,21 +89,21 @@ def test_a_stretched_schedule_has_other_epochs_at_its_high_rates_and_takes_no_pa
 
 def test_group_norm_alone_cannot_tell() -> None:
     planted(0.12, None, **{"model.norm": "group"})
-    assert "the cause cannot be told" in "".join(answer(found()))
+    assert "the cause cannot be told" in "".join(findings(found()))
 
 
 def test_runs_without_either_take_no_part() -> None:
     planted(2.0, None)
     assert found() == []
-    write_report(collect([RUNS]), Path("out"))
+    write_series_report(collect([RUNS]), Path("out"))
     page = Path("out/report.html").read_text()
     assert 'id="riddle"' not in page
     assert "needs recalibrate_bn=true or model.norm=group" in page
 
 
-def test_the_page_has_table_picture_and_answer() -> None:
+def test_the_page_has_table_plot_and_conclusion() -> None:
     planted(2.0, 0.2)
-    write_report(collect([RUNS]), Path("out"))
+    write_series_report(collect([RUNS]), Path("out"))
     page = Path("out/report.html").read_text()
     assert 'id="riddle"' in page
     assert "<b>In 1 of these" in page

@@ -1,4 +1,4 @@
-"""published.csv as typed rows: what was printed, as it was printed, under our names for keys and options.
+"""Typed rows of published.csv: values as they were printed, under the lab's names for keys and options.
 
 Values that contradict each other are left as they are; the comment says so. What is not printed in the row itself but
 in the text around it, or in the code that it links to, is named in `inferred`; what nobody says is None.
@@ -15,8 +15,6 @@ from typing import Any
 
 from resnetlab.errors import ConfigError
 
-__all__ = ["Milestones", "Published", "find", "one", "rows"]
-
 FILE = Path(__file__).with_name("published.csv")
 
 Milestones = tuple[tuple[float, float], ...]
@@ -24,14 +22,14 @@ Milestones = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Published:
-    """One row of a published table, or one run that a text tells of. None: not said.
+    """One row of a published table, or one run described in a text. None: not said.
 
     n: runs behind the figures; None: not printed, for averages and success rates of several.
-    options: further keys of ours, such as {"model.stem": "imagenet"}.
+    options: further keys of the lab, such as {"model.stem": "imagenet"}.
     lr_initial: the lr of the first step, so not one_cycle's peak, which is `lr`. milestones: [epoch, lr];
     piecewise_constant holds a value until its epoch, piecewise_linear the first one up to its epoch, one_cycle and the
     cosines are cosines between them.
-    wd: None is lost in print; wd_candidates: what it may have been, the likeliest first (our reading).
+    wd: None is lost in print; wd_candidates: what it may have been, the likeliest first (as read here).
     momentum: SGD's momentum, or beta1. ema_momentum: the posts' m; Keras ignores it unless use_ema=True, of which the
     posts say nothing; post IV's is lost in all rows but 1, 2, 10 and 11.
     threshold, epoch_at_threshold, val_acc_at_threshold: as printed, also where val_acc is still below the threshold;

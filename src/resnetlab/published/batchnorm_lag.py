@@ -1,18 +1,18 @@
-"""The series' riddle: why does the validation loss swing under strong decay while the training loss does not?
+"""Batch-norm lag: a section and a plot on why the validation loss fluctuates under strong weight decay.
 
-Three answers can be told apart: running batch-norm statistics that lag behind the weights (then the swings are gone
-with re-estimated statistics, and with group norm, which has none), the loss surface (then they stay), or both.
+Two causes can be told apart: running batch-norm statistics that lag behind the weights (then the fluctuation is gone
+with re-estimated statistics, and with group norm, which keeps none), or the loss surface (then it stays).
 """
 
 from collections.abc import Iterator, Sequence
 
+from resnetlab.report.collect import Collection
 from resnetlab.report.columns import Column
 from resnetlab.report.configurations import Configuration, differing_keys
 from resnetlab.report.figures import COLORS, Picture, band, by_epoch, logarithmic, means, paper, whole_epochs
 from resnetlab.report.lines import Configurations, counted, mean
+from resnetlab.report.page import Section, StudyTable
 from resnetlab.runs.summary import EPOCHS
-
-__all__ = ["COLUMNS", "answer", "participants", "riddle"]
 
 COLUMNS = (
     Column("swing_running", "val swing, running", "swing of the validation ce, running statistics", 3),
@@ -23,21 +23,39 @@ COLUMNS = (
     Column("weight_norm", "weight norm", "Euclidean norm of all weights, mean over these epochs", 1),
     Column("relative_update", "relative update", "|change| / |weights| of one step, each epoch's last; mean", 5),
 )
-SWINGS = 2.0  # a swing is a riddle if it is more than so many times that of the training loss
-SILENT = {"recalibrate_bn", "threads"}  # change nothing in a run
-LEFT = 0.5  # and explained by the statistics if less than this share of it is left without the running ones
+INTRO = (
+    "Under strong decay the series' validation loss swings wildly while its training loss is smooth; it suspects the "
+    "loss surface. The other suspect is batch norm's running averages, which lag behind weights that each step moves "
+    "far.\nThe test: the same weights with statistics re-estimated on training images (<code>recalibrate_bn=true"
+    "</code>), and group norm, which keeps none. All over epochs 10 to 36, as far as a run goes; a swing is max \u2212 "
+    "min of what is left when the straight line through these epochs is taken out, so that an even fall is none."
+)
+LEAST_RATIO = 2.0  # the validation loss fluctuates if it swings by more than so many times the training loss's swing
+SILENT = {"recalibrate_bn", "threads"}  # keys that change nothing in the training
+EXPLAINED = 0.5  # by the statistics, if less than this share of the swing is left with re-estimated ones
 
 
-def participants(configurations: Configurations) -> list[Configuration]:
-    """Those with enough epochs, in a study that has re-estimated statistics or norms without running ones."""
+def lag_section(collection: Collection) -> Section | None:
+    """Section with a table and a conclusion for each study that can tell; None where no study can."""
+    tables = [
+        StudyTable(study, found, list(findings(configurations)))
+        for study, configurations in collection.studies.items()
+        if (found := configurations_with_fluctuation(configurations))
+    ]
+    title = "The riddle of the swinging validation loss"
+    return Section("riddle", "Riddle", title, "Swings", INTRO, COLUMNS, tables) if tables else None
+
+
+def configurations_with_fluctuation(configurations: Configurations) -> list[Configuration]:
+    """Configurations with enough epochs; none if the study has neither re-estimated statistics nor another norm."""
     if not any(c.values("swing_recal") or norm(c) != "batch" for c in configurations):
         return []
     return sorted((c for c in configurations if c.values("swing_running")), key=lambda c: (norm(c), decay(c)))
 
 
-def riddle(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
-    """Validation loss with running and re-estimated statistics, weight norm and relative update over the epochs."""
-    drawn = participants(configurations)[: len(COLORS)]
+def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
+    """Plot validation loss with running and re-estimated statistics, weight norm and relative update by epoch."""
+    drawn = configurations_with_fluctuation(configurations)[: len(COLORS)]
     if not drawn:
         return (
             "The riddle of the swinging validation loss: needs recalibrate_bn=true or model.norm=group, runs of "
@@ -63,22 +81,22 @@ def riddle(configurations: Configurations, thresholds: Sequence[str]) -> Picture
     return Picture("riddle", "The riddle of the swinging validation loss", caption, figure)
 
 
-def answer(configurations: Configurations) -> Iterator[str]:
-    """What the figures of one study say, one sentence a configuration with batch norm, then the answer."""
-    found = participants(configurations)
+def findings(configurations: Configurations) -> Iterator[str]:
+    """One sentence for each batch-norm configuration of a study, then the conclusion."""
+    found = configurations_with_fluctuation(configurations)
     pairs = [c for c in found if norm(c) == "batch" and c.values("swing_recal")]
     for c in pairs:
         yield sentence(c, control_of(c, found))
-    riddles = [c for c in pairs if mean(c, "swing_running") > SWINGS * mean(c, "swing_train")]
+    fluctuating = [c for c in pairs if mean(c, "swing_running") > LEAST_RATIO * mean(c, "swing_train")]
     if not pairs:
         yield "No run here was validated with both kinds of statistics, so the cause cannot be told."
-    elif not riddles:
+    elif not fluctuating:
         yield (
-            f"No configuration swings more than {SWINGS:g} times as much as its training loss: no riddle here, and no "
-            "answer."
+            f"No configuration swings more than {LEAST_RATIO:g} times as much as its training loss: no riddle here, "
+            "and no answer."
         )
     else:
-        yield conclusion(riddles, [(c, control) for c in riddles if (control := control_of(c, found))])
+        yield conclusion(fluctuating, [(c, control) for c in fluctuating if (control := control_of(c, found))])
 
 
 def sentence(c: Configuration, control: Configuration | None) -> str:
@@ -93,27 +111,27 @@ def sentence(c: Configuration, control: Configuration | None) -> str:
 
 
 def control_of(c: Configuration, found: Configurations) -> Configuration | None:
-    """The same without running statistics, which cannot be re-estimated there."""
+    """The configuration that differs in its norm alone; None where there is none."""
     return next((other for other in found if (differing_keys(c, other) or set()) - SILENT == {"model.norm"}), None)
 
 
-def conclusion(riddles: Configurations, controls: Sequence[tuple[Configuration, Configuration]]) -> str:
-    shares = [mean(c, "swing_recal") / mean(c, "swing_running") for c in riddles]
+def conclusion(fluctuating: Configurations, controls: Sequence[tuple[Configuration, Configuration]]) -> str:
+    shares = [mean(c, "swing_recal") / mean(c, "swing_running") for c in fluctuating]
     text = (
-        f"In {len(riddles)} of these the validation loss swings more than {SWINGS:g} times as much as the training "
-        f"loss; re-estimating the statistics leaves {percent(shares)} of the swing"
+        f"In {len(fluctuating)} of these the validation loss swings more than {LEAST_RATIO:g} times as much as the "
+        f"training loss; re-estimating the statistics leaves {percent(shares)} of the swing"
     )
     if controls:
         kept = [mean(control, "swing_running") / mean(c, "swing_running") for c, control in controls]
         text += f", norms without them {percent(kept)}"
-    explained = sum(share < LEFT for share in shares)
+    explained = sum(share < EXPLAINED for share in shares)
     if explained == 0:
         verdict = "the running statistics do not explain it"
-    elif explained < len(riddles):
-        verdict = f"they explain most of it in {explained} of {len(riddles)}"
+    elif explained < len(fluctuating):
+        verdict = f"they explain most of it in {explained} of {len(fluctuating)}"
     else:
         verdict = "most of the swing is the running statistics', not the loss surface's"
-    alone = " One run each, though: a hint." if max(c.n for c in riddles) == 1 else ""
+    alone = " One run each, though: a hint." if max(c.n for c in fluctuating) == 1 else ""
     return f"{text}. As far as these runs go, {verdict}.{alone}"
 
 
