@@ -37,7 +37,7 @@ from resnetlab.runs.load import (
     read_summary,
     run_paths,
 )
-from resnetlab.runs.summary import CHOICES, SETTINGS, Row
+from resnetlab.runs.summary import CHOICES, SETTINGS, Row, Summary
 from resnetlab.runs.sweep_records import (
     JobEnd,
     PlannedJob,
@@ -197,19 +197,13 @@ def stamps(path: Path) -> Stamps:
 
 def read_run_state(path: Path, found: Stamps) -> RunState:
     """What the run's files say, without its lock; no content of a file raises."""
-    summary: dict[str, Any] = {}
+    summary, damage = summary_or_damage(path, found)
     rows: list[Row] = []
-    reason = ""
-    try:
-        if SUMMARY in found:
-            summary = read_summary(path)
-    except UnusableRun as error:
-        reason = error.reason if error.kind == "unreadable" else ""  # or the summary has just vanished
     try:
         if METRICS in found and summary.get("status") != "finished":
             rows = [row for row in read_rows(path / METRICS) if isinstance(row.get("epoch"), int)]
     except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:
-        reason = reason or f"{METRICS} cannot be read ({type(error).__name__})"
+        damage = damage or f"{METRICS} cannot be read ({type(error).__name__})"
     manifest = read_manifest(path) if MANIFEST in found else {}
     settings = {**settings_of(manifest.get("config", {})), **summary}
     epochs = finite_or_none(settings.get("epochs"))
@@ -220,12 +214,20 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
         as_run(path, settings, manifest),
         run_key(path.absolute()),
         state=summary.get("status", ""),
-        reason=reason,
+        reason=damage,
         epochs=None if epochs is None else int(epochs),
         touched=max(times.values(), default=0.0),
         changed=times.get(METRICS),
         **last_metrics(summary, rows),
     )
+
+
+def summary_or_damage(path: Path, found: Stamps) -> tuple[Summary, str]:
+    """(the summary, "") of a run that has ended; ({}, "") where there is none, ({}, reason) where it is damaged."""
+    try:
+        return (read_summary(path) if SUMMARY in found else {}), ""
+    except UnusableRun as error:
+        return {}, error.reason if error.kind == "unreadable" else ""  # or it has just vanished
 
 
 def last_metrics(summary: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
