@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -21,7 +22,10 @@ from resnetlab.runs.files import read_rows
 from resnetlab.sweeps.main import main
 
 # ids of claims whose rule has been deleted since: neither their verdicts are compared, nor Holm's correction over all
-RETIRED: tuple[str, ...] = ()
+RETIRED = (
+    *("I-01", "I-02", "I-06", "I-09", "I-12", "I-13", "II-04", "II-13", "IV-02", "IV-04", "IV-08", "IV-17", "IV-29"),
+    *("NB-03", "NB-04", "VI-02", "VI-03"),
+)
 
 Sweep = Callable[..., tuple[int, str, str]]
 
@@ -223,7 +227,10 @@ def test_the_claims_have_the_verdicts_they_had(capsys: pytest.CaptureFixture[str
 
 
 def without_p(claim: dict[str, Any]) -> dict[str, Any]:
+    """With the seeds that a claim needs left out too: with fewer claims, Holm's correction asks for fewer."""
     parts = [{key: value for key, value in part.items() if not key.startswith("p_")} for part in claim["parts"]]
+    for part in parts:
+        part["why"] = re.sub(r"about \d+ seeds", "some seeds", part["why"])
     return {**claim, "parts": parts}
 
 

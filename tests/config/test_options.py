@@ -86,7 +86,8 @@ def test_what_the_command_prints(words: list[str], wanted: list[str], capsys: py
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (["schedule=cosin"], "schedule (=cosin) must be one of cosine"),
+        (["schedule=cosin"], "schedule (=cosin) is not there; did you mean cosine?"),
+        (["schedule=zzz"], "resnetlab options schedule lists them"),
         (["warmupp"], "warmupp is no group and no key; did you mean warmup"),
         (["zzz"], "resnetlab options lists the groups"),
     ],
@@ -99,6 +100,12 @@ def test_an_unknown_word_is_an_error_in_one_line(
     assert printed.out == ""
     assert wanted in printed.err
     assert printed.err.count("\n") == 1
+
+
+def test_the_commands_own_help_names_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert re.search(r"options +what train.py can be told", capsys.readouterr().out)
 
 
 def test_the_help_names_every_option_and_counts_every_preset() -> None:

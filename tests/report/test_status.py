@@ -22,7 +22,7 @@ from test_resume import heed_interrupts
 
 from resnetlab.cli import main
 from resnetlab.config.identity import run_folder
-from resnetlab.report.status import fitting, label_runs, show
+from resnetlab.report.status import fit_to_terminal, label_runs, render
 from resnetlab.runs.layout import RUN_FILES
 from resnetlab.runs.state import StateReader
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
@@ -173,12 +173,12 @@ def test_500_runs_are_few_rows_and_each_file_is_opened_once(
     counts = Counter(name for name in opened if name in RUN_FILES)
     assert counts == {"manifest.json": 500, "summary.json": 500}
     console = Console(width=80, height=24, force_terminal=True)
-    lines = console.render_lines(fitting(found, console), console.options.update(height=None))
+    lines = console.render_lines(fit_to_terminal(found, console), console.options.update(height=None))
     assert 20 <= len(lines) <= 23
     assert main(["status"]) == 0
     printed = capsys.readouterr().out
     assert "... and 450 more: 450 finished; --all prints every run\n" in printed
-    Console(width=80).print(show(found, 500, 0.0))
+    Console(width=80).print(render(found, 500, 0.0))
     assert capsys.readouterr().out.count(" finished ") == 500
 
 

@@ -80,7 +80,9 @@ def option_text(group: str, name: str) -> str:
     """What the option is, and its keys; of a preset, its file."""
     found = {option.name: option for option in options(group)}
     if name not in found:
-        raise ConfigError(f"{group} (={name}) must be one of {', '.join(get_close_matches(name, found, n=4) or found)}")
+        close = get_close_matches(name, found, n=4)
+        hint = f"did you mean {', '.join(close)}?" if close else f"resnetlab options {group} lists them"
+        raise ConfigError(f"{group} (={name}) is not there; {hint}")
     if group == "experiment":
         return found[name].text.rstrip()
     return "\n".join([f"{group}={name}", *found[name].description, *filter(None, [_key_lines(found[name].keys)])])
@@ -88,21 +90,28 @@ def option_text(group: str, name: str) -> str:
 
 def key_text(name: str) -> str:
     """The line of a top-level key, or of a group's key with or without its group, for each meaning that it has."""
+    owners = key_owners()
+    lines = []
+    for key, names in owners.items():
+        if name in (key.name, key.name.partition(".")[2]):
+            lines += [_key_lines([key]), *(_wrapped("    of ", names, 7) if names else [])]
+    if not lines:
+        known = {word for key in owners for word in (key.name, key.name.rpartition(".")[2])} | set(default_options())
+        close = get_close_matches(name, sorted(known), n=4)
+        hint = f"did you mean {', '.join(close)}?" if close else "resnetlab options lists the groups"
+        raise ConfigError(f"{name} is no group and no key; {hint}")
+    return "\n".join(lines)
+
+
+def key_owners() -> dict[Key, list[str]]:
+    """{key: the options that have it with this default and meaning, or none for a top-level key}."""
     owners: dict[Key, list[str]] = {key: [] for key in top_level().keys}
     for group in default_options():
         for option in options(group):
             for key in option.keys:
                 own = [f"{group}={option.name}"] if key.name.startswith(f"{group}.") else []
                 owners.setdefault(key, []).extend(own)
-    found = {key: of for key, of in owners.items() if name in (key.name, key.name.partition(".")[2])}
-    if not found:
-        known = [*default_options(), *(key.name for key in owners), *(key.name.partition(".")[2] for key in owners)]
-        close = get_close_matches(name, sorted(set(filter(None, known))), n=4)
-        meant = f"; did you mean {', '.join(close)}?" if close else "; resnetlab options lists the groups"
-        raise ConfigError(f"{name} is no group and no key{meant}")
-    return "\n".join(
-        "\n".join([_key_lines([key]), *(_wrapped("    of ", of, 7) if of else [])]) for key, of in found.items()
-    )
+    return owners
 
 
 def preset_families(names: Iterable[str]) -> list[str]:

@@ -1,1 +1,1 @@
-"""What is drawn and tabulated from the files of finished and unfinished runs; imports no training code."""
+"""Tables, plots and the page over any runs, from their files; imports no training code."""

@@ -1,50 +1,37 @@
-"""The columns of the table: the series' own, then what they cost, then the settings."""
+"""Columns of the table: the series' own metrics, then costs, then settings; and the cells in them."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resnetlab.published import Published
-from resnetlab.report.groups import Configuration, format_value
+from resnetlab.report.groups import Collection, Configuration, format_value
 from resnetlab.report.statistics import MeanInterval
 
-__all__ = ["NOTHING", "SETTINGS", "Cell", "Column", "PublishedFigures", "cell", "columns", "number", "setting_text"]
-
 NOTHING = "\N{EN DASH}"  # what is not known, or not used
-SETTINGS = {
-    "model": "model",
-    "optimizer": "optimizer",
-    "schedule": "schedule",
-    "regularization": "regularization",
-    "averaging": "averaging",
-    "epochs": "epochs",
-    "batch_size": "batch",
-    "lr": "lr",
-    "l2": "l2",
-    "wd": "wd",
-    "momentum": "momentum",
-    "ema_momentum": "m (ema)",
-    "shift": "shift",
+SETTINGS = {  # {key: heading}
+    **{key: key for key in ("model", "optimizer", "schedule", "regularization", "averaging", "epochs")},
+    **{"batch_size": "batch", "lr": "lr", "l2": "l2", "wd": "wd", "momentum": "momentum"},
+    **{"ema_momentum": "m (ema)", "shift": "shift"},
 }
-COSTS = ("seconds_per_epoch", "power_w")  # of another machine: no difference in sd of ours
+COSTS = ("seconds_per_epoch", "power_w")  # published of another machine: no distance in sd
 
 
 @dataclass(frozen=True)
-class PublishedFigures:
-    """What a publication says of one configuration: single runs, or printed averages.
+class ReferenceValues:
+    """Published values of one configuration: single runs, or printed averages.
 
-    name: what it is called there. figures: by column, for example best_val_acc, epoch_to_0.92, val_acc_at_0.92.
-    row: one of its rows, for the source.
+    name: what it is called there. values: by column, for example best_val_acc, epoch_to_0.92, val_acc_at_0.92.
+    source: an address.
     """
 
     name: str
-    figures: Mapping[str, Sequence[float]]
-    row: Published | None = None
+    values: Mapping[str, Sequence[float]]
+    source: str = ""
 
-    def mean(self, figure: str) -> float | None:
-        """Of the values that are printed."""
-        values = self.figures.get(figure, ())
+    def mean(self, metric: str) -> float | None:
+        """Mean of the published values of one column; None where there is none."""
+        values = self.values.get(metric, ())
         return statistics.fmean(values) if values else None
 
 
@@ -58,8 +45,8 @@ class Column:
     digits: int | None = None
 
     @property
-    def printed_digits(self) -> int | None:
-        """Of a single published value: epochs are whole."""
+    def published_digits(self) -> int | None:
+        """Digits of a single published value: epochs are whole."""
         return 0 if "epoch" in self.metric and self.digits == 1 else self.digits
 
 
@@ -74,9 +61,8 @@ class Cell:
 
 def columns(thresholds: Sequence[str]) -> list[Column]:
     """All columns of metrics; the thresholds' come first."""
-    at = [column for name in thresholds for column in of_threshold(name)]
     return [
-        *at,
+        *(column for name in thresholds for column in threshold_columns(name)),
         Column("final_train_acc", "train acc", "training accuracy of the last epoch", 4),
         Column("best_epoch", "best epoch", "epoch of the best validation accuracy", 1),
         Column("best_val_acc", "best val acc", "best validation accuracy, its epoch selected on the same images", 4),
@@ -97,44 +83,51 @@ def columns(thresholds: Sequence[str]) -> list[Column]:
     ]
 
 
-def of_threshold(name: str) -> Iterator[Column]:
+def threshold_columns(name: str) -> Iterator[Column]:
     yield Column(f"epoch_to_{name}", f"epoch at {name}", f"first epoch with validation accuracy of {name} or more", 1)
     yield Column(f"val_acc_at_{name}", f"val acc at {name}", f"validation accuracy at the first epoch with {name}", 4)
     yield Column(f"train_acc_at_{name}", f"train acc at {name}", f"training accuracy at the first epoch with {name}", 4)
 
 
-def cell(configuration: Configuration, column: Column, published: PublishedFigures | None) -> Cell:
+def measured_columns(collection: Collection) -> list[Column]:
+    """The columns whose metric any run has."""
+    return [c for c in columns(collection.thresholds) if any(k.values(c.metric) for k in collection.configurations)]
+
+
+def cell(configuration: Configuration, column: Column, reference: ReferenceValues | None) -> Cell:
     """Mean, sd and interval of one metric, and how far the published one is from it."""
     found = configuration.interval(column.metric)
-    printed = () if published is None else published.figures.get(column.metric, ())
+    published = () if reference is None else reference.values.get(column.metric, ())
     if found is None:
         missing = "not reached" if column.metric.startswith(("epoch_to_", "val_acc_at_", "train_acc_at_")) else NOTHING
-        return Cell(missing, tuple(publication(column, printed)))
+        return Cell(missing, tuple(published_note(column, published)))
     text = number(found.mean, column.digits)
     if found.sd is not None:
         text += f" ± {found.sd:.2g}"
-    return Cell(text, tuple(notes(configuration, column, found, printed)), found.mean)
+    return Cell(text, tuple(notes(configuration, column, found, published)), found.mean)
 
 
-def notes(configuration: Configuration, column: Column, found: MeanInterval, printed: Sequence[float]) -> Iterator[str]:
-    """The small lines below a mean."""
+def notes(
+    configuration: Configuration, column: Column, found: MeanInterval, published: Sequence[float]
+) -> Iterator[str]:
+    """The small lines below a mean: n, interval, published values."""
     if found.n < configuration.n:
         yield f"n = {found.n} of {configuration.n}" + (", no spread" if found.n == 1 else "")
     if found.low is not None and found.high is not None:
         yield f"{number(found.low, column.digits)} to {number(found.high, column.digits)}"
-    for text in publication(column, printed):
-        yield text + ("" if column.metric in COSTS else distance(found, printed))
+    for text in published_note(column, published):
+        yield text + ("" if column.metric in COSTS else distance(found, published))
 
 
-def publication(column: Column, printed: Sequence[float]) -> Iterator[str]:
-    """For example "published 0.9230, 0.9242"; nothing where nothing is."""
-    if printed:
-        yield "published " + ", ".join(number(value, column.printed_digits) for value in sorted(printed))
+def published_note(column: Column, published: Sequence[float]) -> Iterator[str]:
+    """For example "published 0.9230, 0.9242"; nothing where there is none."""
+    if published:
+        yield "published " + ", ".join(number(value, column.published_digits) for value in sorted(published))
 
 
-def distance(found: MeanInterval, printed: Sequence[float]) -> str:
+def distance(found: MeanInterval, published: Sequence[float]) -> str:
     """For example "; here +1.3 sd": mean minus published in standard deviations of the seeds."""
-    return f"; here {(found.mean - statistics.fmean(printed)) / found.sd:+.1f} sd" if found.sd else ""
+    return f"; here {(found.mean - statistics.fmean(published)) / found.sd:+.1f} sd" if found.sd else ""
 
 
 def number(value: float, digits: int | None) -> str:

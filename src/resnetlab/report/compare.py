@@ -8,7 +8,6 @@ from resnetlab.report.groups import Configuration, differing_keys, format_value
 from resnetlab.report.statistics import (
     holm,
     least_permutation_p,
-    mean_interval,
     permutation,
     pooled_sd,
     seeds_needed,
@@ -62,20 +61,18 @@ def compare(configurations: Sequence[Configuration], metric: str) -> list[Compar
     found = [c for first, second, key in pairs(configurations) if (c := run_tests(first, second, key, metric))]
     adjusted = holm([c.p for c in found])
     family = sum(p is not None for p in adjusted)
-    judged = [replace(c, adjusted=p) for c, p in zip(found, adjusted, strict=True)]
-    judged = [replace(c, verdict=verdict_of(c, ALPHA / max(1, family))) for c in judged]
-    return sorted(judged, key=lambda c: (c.p is None, c.p or 0.0))
+    tested = [replace(c, adjusted=p) for c, p in zip(found, adjusted, strict=True)]
+    tested = [replace(c, verdict=verdict_of(c, ALPHA / max(1, family))) for c in tested]
+    return sorted(tested, key=lambda c: (c.p is None, c.p or 0.0))
 
 
 def run_tests(first: Configuration, second: Configuration, key: str, metric: str) -> Comparison | None:
     """The pair with its tests; None where a side has no run with the metric."""
     a, b = first.values(metric), second.values(metric)
-    means = mean_interval(a), mean_interval(b)
-    if means[0] is None or means[1] is None:
+    if not a or not b:
         return None
-    small = min(len(a), len(b)) < 2
-    permutation_p = None if small else permutation(a, b)
-    difference = means[0].mean - means[1].mean
+    permutation_p = permutation(a, b) if min(len(a), len(b)) > 1 else None
+    difference = first.mean(metric) - second.mean(metric)
     return Comparison(first, second, key, metric, (len(a), len(b)), difference, welch(a, b), permutation_p)
 
 

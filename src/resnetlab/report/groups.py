@@ -126,7 +126,7 @@ def collect(folders: Sequence[Path]) -> Collection:
         add_derived_metrics(run, collection.thresholds)
     planned = planned_seeds(run.path for run in runs)
     collection.configurations = [
-        with_planned(c, planned.get((c.study, c.name), set())) for c in with_labels(group_runs(runs))
+        with_planned(c, planned.get((c.study, c.name), set())) for c in with_labels(group_by_configuration(runs))
     ]
     return collection
 
@@ -148,7 +148,7 @@ def drop_duplicates(runs: Iterable[Run], skipped: list[SkippedRun]) -> Iterator[
             skipped.append(SkippedRun(run.path, "repeated", reason))
 
 
-def group_runs(runs: Iterable[Run]) -> list[Configuration]:
+def group_by_configuration(runs: Iterable[Run]) -> list[Configuration]:
     """Configurations without labels: runs of one study, one folder's name (with its hash) and one identity."""
     groups: dict[tuple[str, str], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:

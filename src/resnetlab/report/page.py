@@ -1,25 +1,33 @@
-"""report.html: one self-contained page, readable without JavaScript, on a phone and on paper."""
+"""report.html: one self-contained page that also works without JavaScript, on a phone and on paper."""
 
-import base64
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from resnetlab.report.columns import NOTHING, SETTINGS, Column, PublishedFigures, cell, columns, number, setting_text
+from resnetlab.report.columns import (
+    NOTHING,
+    SETTINGS,
+    Column,
+    ReferenceValues,
+    cell,
+    columns,
+    measured_columns,
+    number,
+    setting_text,
+)
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
-from resnetlab.report.printed import origin, reductions
-from resnetlab.report.riddle import COLUMNS as RIDDLE_COLUMNS
-from resnetlab.report.riddle import answer, participants
+from resnetlab.report.plots import WrittenPlot
 from resnetlab.report.statistics import mean_interval
 from resnetlab.report.table import count_text
 from resnetlab.runs.load import Run
 
 MOST_PAIRS = 150  # rows on the page; pairs.csv has them all
+SELECTION = ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc")
 KINDS = {
     "diverged": "diverged",
     "unfinished": "in progress or interrupted",
@@ -28,66 +36,83 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True)
-class WrittenPlot:
-    """A picture's words, the SVG that was written of it, and its files' name without the ending."""
-
-    title: str
-    caption: str
-    svg: str
-    stem: str
-
-    @property
-    def address(self) -> str:
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
-
-
 @dataclass
 class StudyPlots:
-    """One study's pictures. absent: a sentence for each that cannot be drawn or was left out."""
+    """One study's plots. added: the caller's. absent: a sentence for each that cannot be drawn or was left out."""
 
     study: str
-    arguments: list[WrittenPlot] = field(default_factory=list)
+    added: list[WrittenPlot] = field(default_factory=list)
     curves: list[WrittenPlot] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A published preset of which a configuration is a reduction. changes: "data.limit 5000, epochs 15"."""
+
+    preset: str
+    changes: str
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """One study's configurations in a section's table, and sentences below it, of which the last is the conclusion."""
+
+    study: str
+    configurations: Sequence[Configuration]
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section that the caller adds behind the report's own tables.
+
+    anchor: its address within the page. label: of its tables, for screen readers. intro: HTML, which is not escaped.
+    """
+
+    anchor: str
+    link: str
+    title: str
+    label: str
+    intro: str
+    columns: Sequence[Column]
+    tables: Sequence[StudyTable]
 
 
 def page(
     collection: Collection,
     comparisons: Mapping[str, Sequence[Comparison]],
-    figures: Sequence[StudyPlots],
-    published: Mapping[Key, PublishedFigures] | None,
+    plots: Sequence[StudyPlots],
+    references: Mapping[Key, ReferenceValues] | None,
+    origins: Mapping[Key, Origin],
+    sections: Sequence[Section],
 ) -> str:
-    """The page's text. comparisons: by the figure that is compared."""
+    """Render the page. comparisons: by metric; origins: of the configurations that have one."""
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    shown = [c for c in columns(collection.thresholds) if any(k.values(c.metric) for k in collection.configurations)]
+    shown = measured_columns(collection)
     varied = [key for key in SETTINGS if len({setting_text(c, key) for c in collection.configurations}) > 1]
-    constant = [key for key in SETTINGS if key not in varied] if collection.configurations else []
+    first = collection.configurations[:1]
+    constant = [(key, setting_text(c, key)) for c in first for key in SETTINGS if key not in varied]
     return environment.get_template("page.html").render(
-        header=header(collection),
+        header=header(collection, origins),
         columns=shown,
         unmeasured=[c.heading for c in columns(collection.thresholds) if c not in shown],
         settings=[SETTINGS[key] for key in varied],
-        constants=[
-            f"{SETTINGS[key]} {setting_text(collection.configurations[0], key)}"
-            for key in constant
-            if setting_text(collection.configurations[0], key) != NOTHING
-        ],
-        rows=[row(c, shown, varied, published or {}) for c in collection.configurations],
-        published=published is not None,
-        comparisons=[panel(figure, found) for figure, found in comparisons.items()],
+        constants=[f"{SETTINGS[key]} {text}" for key, text in constant if text != NOTHING],
+        rows=[row(c, shown, varied, references or {}, origins) for c in collection.configurations],
+        published=references is not None,
+        comparisons=[pairs_panel(metric, found) for metric, found in comparisons.items()],
         selected=[chosen for c in collection.configurations if (chosen := selection_row(c))],
-        riddles=[found for name, cs in collection.studies.items() if (found := riddle_table(name, cs))],
-        riddle_columns=RIDDLE_COLUMNS,
-        studies=figures,
-        unused=[(KINDS[kind], [u for u in collection.skipped if u.kind == kind]) for kind in KINDS],
+        sections=[(section, [study_table(section, table) for table in section.tables]) for section in sections],
+        studies=plots,
+        skipped=[(KINDS[kind], [run for run in collection.skipped if run.kind == kind]) for kind in KINDS],
         remarks=[(run.path, remark) for run in collection.runs for remark in run.remarks],
     )
 
 
-def header(collection: Collection) -> dict[str, Any]:
-    """What was read and what it was made with."""
+def header(collection: Collection, origins: Mapping[Key, Origin]) -> dict[str, Any]:
+    """Counts of what was read, and the commits and machines that it was made with."""
     runs = collection.runs
     return {
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -95,16 +120,16 @@ def header(collection: Collection) -> dict[str, Any]:
         "runs": len(runs),
         "configurations": len(collection.configurations),
         "studies": len(collection.studies),
-        "unused": [(KINDS[kind], count) for kind, count in Counter(u.kind for u in collection.skipped).items()],
+        "skipped": [(KINDS[kind], count) for kind, count in Counter(run.kind for run in collection.skipped).items()],
         "singles": sum(c.n == 1 for c in collection.configurations),
         "subsets": sum(bool(c.reduced_data) for c in collection.configurations),
-        "reductions": reductions(collection.configurations),
-        "commits": counted(runs, commit),
-        "machines": counted(runs, machine),
+        "reductions": list(dict.fromkeys(origin.changes for origin in origins.values())),
+        "commits": count_texts(runs, commit),
+        "machines": count_texts(runs, machine),
     }
 
 
-def counted(runs: Sequence[Run], describe: Any) -> list[tuple[str, int]]:
+def count_texts(runs: Sequence[Run], describe: Callable[[Mapping[str, Any]], str]) -> list[tuple[str, int]]:
     return Counter(describe(run.manifest) for run in runs).most_common()
 
 
@@ -125,24 +150,28 @@ def machine(manifest: Mapping[str, Any]) -> str:
 
 
 def row(
-    c: Configuration, shown: Sequence[Column], varied: Sequence[str], published: Mapping[Key, PublishedFigures]
+    c: Configuration,
+    shown: Sequence[Column],
+    varied: Sequence[str],
+    references: Mapping[Key, ReferenceValues],
+    origins: Mapping[Key, Origin],
 ) -> dict[str, Any]:
-    printed = published.get(c.key)
+    reference, origin = references.get(c.key), origins.get(c.key)
     return {
         "configuration": c,
         "count": count_text(c.n, c.planned),
-        "published": printed.name if printed else None,
-        "source": printed.row.source if printed and printed.row else None,
-        "origin": origin(c),
-        "cells": [cell(c, column, printed) for column in shown],
+        "published": reference.name if reference else None,
+        "source": reference.source if reference else None,
+        "origin": origin.preset if origin else None,
+        "cells": [cell(c, column, reference) for column in shown],
         "settings": [(setting_text(c, key), c.setting(key)) for key in varied],
     }
 
 
-def panel(figure: str, found: Sequence[Comparison]) -> dict[str, Any]:
-    """One figure's table of pairs."""
+def pairs_panel(metric: str, found: Sequence[Comparison]) -> dict[str, Any]:
+    """One metric's table of pairs."""
     return {
-        "figure": figure,
+        "metric": metric,
         "pairs": [pair_row(c) for c in found[:MOST_PAIRS]],
         "all": len(found),
         "tested": sum(c.p is not None for c in found),
@@ -166,30 +195,24 @@ def pair_row(c: Comparison) -> dict[str, Any]:
 
 
 def selection_row(c: Configuration) -> dict[str, Any] | None:
-    """Best epoch on validation, last epoch, test: as differences within each run, so that the runs' scatter cancels."""
+    """Best epoch less last, validation less test: differences within each run, which cancels the runs' scatter."""
     best_less_last = difference(c, "best_val_acc", "final_val_acc")
     if best_less_last is None:
         return None
     return {
         "configuration": c,
         "count": count_text(c.n, c.planned),
-        "cells": [
-            *(cell(c, Column(name, "", "", 4), None) for name in ("best_val_acc", "final_val_acc")),
-            *(cell(c, Column(name, "", "", 4), None) for name in ("best_test_acc", "final_test_acc")),
-        ],
+        "cells": [cell(c, Column(metric, "", "", 4), None) for metric in SELECTION],
         "gains": [best_less_last, difference(c, "best_val_acc", "best_test_acc") or NOTHING],
     }
 
 
-def riddle_table(study: str, configurations: Sequence[Configuration]) -> dict[str, Any] | None:
-    """The study's part in the riddle of the swinging validation loss; None where it has none."""
-    found = participants(configurations)
-    rows_ = [{"configuration": c, "count": count_text(c.n, c.planned), "cells": riddle_cells(c)} for c in found]
-    return {"study": study, "rows": rows_, "answer": list(answer(configurations))} if rows_ else None
-
-
-def riddle_cells(c: Configuration) -> list[Any]:
-    return [cell(c, column, None) for column in RIDDLE_COLUMNS]
+def study_table(section: Section, table: StudyTable) -> dict[str, Any]:
+    rows = [
+        {"configuration": c, "count": count_text(c.n, c.planned), "cells": [cell(c, x, None) for x in section.columns]}
+        for c in table.configurations
+    ]
+    return {"study": table.study, "rows": rows, "sentences": table.sentences}
 
 
 def difference(c: Configuration, first: str, second: str) -> str | None:

@@ -1,5 +1,6 @@
 """Plots of a report: their panels and colours, the curves of configurations, and metrics over a setting."""
 
+import base64
 import io
 import textwrap
 from collections import defaultdict
@@ -35,6 +36,20 @@ class Plot:
     figure: Figure
 
 
+@dataclass(frozen=True)
+class WrittenPlot:
+    """A plot whose files are written, with the text of its SVG. stem: of its files' names."""
+
+    stem: str
+    title: str
+    caption: str
+    svg: str
+
+    @property
+    def address(self) -> str:
+        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
+
+
 def make_panels(*heights: float) -> tuple[Figure, list[Any]]:
     """(figure, axes) of panels of those heights in inches below each other, with a common x axis."""
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.6))
@@ -56,12 +71,12 @@ def svg_of(figure: Figure) -> str:
     return buffer.getvalue().decode()
 
 
-def write_plot(plot: Plot, folder: Path) -> str:
-    """Write STEM.png and STEM.svg; returns the SVG's text."""
-    svg = svg_of(plot.figure)
-    write_text(folder / f"{plot.stem}.svg", svg)
-    write_atomically(folder / f"{plot.stem}.png", lambda file: plot.figure.savefig(file, format="png", dpi=120))
-    return svg
+def write_plot(plot: Plot, folder: Path, prefix: str) -> WrittenPlot:
+    """Write PREFIX-STEM.png and PREFIX-STEM.svg."""
+    stem, svg = f"{prefix}-{plot.stem}", svg_of(plot.figure)
+    write_text(folder / f"{stem}.svg", svg)
+    write_atomically(folder / f"{stem}.png", lambda file: plot.figure.savefig(file, format="png", dpi=120))
+    return WrittenPlot(stem, plot.title, plot.caption, svg)
 
 
 def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[str]) -> Plot:
@@ -207,7 +222,9 @@ def wrapped(configuration: Configuration) -> str:
 
 
 def best_first(configurations: Configurations) -> list[Configuration]:
-    return sorted(configurations, key=lambda c: -c.mean("best_val_acc"))
+    """Sorted by the mean of best_val_acc, those without one last."""
+    means = {id(c): c.interval("best_val_acc") for c in configurations}
+    return sorted(configurations, key=lambda c: -found.mean if (found := means[id(c)]) else 0.0)
 
 
 def selection_note(count: int, configurations: Configurations) -> str:

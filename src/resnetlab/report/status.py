@@ -1,4 +1,4 @@
-"""`resnetlab status`: the table, live on a terminal, once and plain elsewhere."""
+"""`resnetlab status`: a table of all runs, live on a terminal, once and plain elsewhere."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from resnetlab.console import age, duration, on_terminal
 from resnetlab.errors import ConfigError
-from resnetlab.report.groups import group_runs, with_labels
+from resnetlab.report.groups import group_by_configuration, with_labels
 from resnetlab.runs.load import Run
 from resnetlab.runs.state import RunState, RunStates, StateReader
 
@@ -22,9 +22,9 @@ STYLES = {"running": "green", "failed": "red", "damaged": "red", "interrupted": 
 
 
 def status_command(folders: Sequence[Path], once: bool = False, everything: bool = False) -> None:
-    """Prints the table of all runs below the folders; on a terminal it stays and follows them until Ctrl-C.
+    """Print the table of all runs below the folders; on a terminal refresh it until Ctrl-C.
 
-    once: prints it once there too. everything: all rows, printed once. Raises ConfigError for what is no folder.
+    once: print it once there too. everything: all rows, printed once. Raises ConfigError for what is no folder.
     """
     for folder in folders:
         if not folder.is_dir():
@@ -37,67 +37,68 @@ def status_command(folders: Sequence[Path], once: bool = False, everything: bool
         print(f"no runs below {', '.join(map(str, folders))}")
     elif once or everything or not terminal or console.is_dumb_terminal:
         rows = len(found.runs) if everything else MOST_ROWS
-        console.print(show(found, rows, time.time()), soft_wrap=False)
+        console.print(render(found, rows, time.time()), soft_wrap=False)
     else:
         follow(reader, found, console)
 
 
 def follow(reader: StateReader, found: RunStates, console: Console) -> None:
-    """Refreshes the table in its place until it is interrupted."""
+    """Refresh the table in its place until it is interrupted."""
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         spent = 0.0
         while True:
-            live.update(fitting(found, console), refresh=True)
+            live.update(fit_to_terminal(found, console), refresh=True)
             time.sleep(max(REFRESH_SECONDS, 4 * spent))  # the machine has runs to train
             began = time.monotonic()
             found = reader.read(time.time())
             spent = time.monotonic() - began
 
 
-def fitting(found: RunStates, console: Console) -> Group:
-    """With as many rows as the terminal has lines for."""
+def fit_to_terminal(found: RunStates, console: Console) -> Group:
+    """The table with as many rows as the terminal has lines for."""
     rows, now = min(len(found.runs), console.height), time.time()
     while True:
-        group = show(found, rows, now)
+        group = render(found, rows, now)
         over = len(console.render_lines(group, console.options.update(height=None))) - (console.height - 1)
         if over <= 0 or rows == 0:
             return group
         rows = max(0, rows - over)
 
 
-def show(found: RunStates, rows: int, now: float) -> Group:
+def render(found: RunStates, rows: int, now: float) -> Group:
     """Counts and time left, the first `rows` runs, how many more there are, and why some failed."""
     shown, hidden = found.runs[:rows], RunStates(found.runs[rows:])
-    several = len({run.run.study for run in found.runs}) > 1
-    parts: list[Text | Table] = [Text(head(found))]
+    several = len({run.study for run in found.runs}) > 1
+    parts: list[Text | Table] = [Text(headline(found))]
     if shown:
-        parts.append(table(shown, several, now))
+        parts.append(table_of(shown, several, now))
     if hidden.runs:
-        parts.append(Text(f"... and {len(hidden.runs)} more: {counted(hidden)}; --all prints every run"))
+        parts.append(Text(f"... and {len(hidden.runs)} more: {counts_text(hidden)}; --all prints every run"))
     reasons = [run for run in shown if run.reason]
     parts += [
-        Text(f"{run.state}: {name(run, several)}, seed {run.run.seed}: {run.reason}") for run in reasons[:MOST_REASONS]
+        Text(f"{run.state}: {configuration_text(run, several)}, seed {run.seed}: {run.reason}")
+        for run in reasons[:MOST_REASONS]
     ]
     if len(reasons) > MOST_REASONS:
         parts.append(Text(f"... and {len(reasons) - MOST_REASONS} more with a reason"))
     return Group(*parts)
 
 
-def head(found: RunStates) -> str:
+def headline(found: RunStates) -> str:
     """For example "12 runs: 2 running, 10 finished; 3 not begun; time left 0:12:30"."""
     runs = "1 run" if len(found.runs) == 1 else f"{len(found.runs)} runs"
-    parts = [f"{runs}: {counted(found)}" if found.runs else runs]
+    parts = [f"{runs}: {counts_text(found)}" if found.runs else runs]
     parts += [f"{len(found.waiting)} not begun"] if found.waiting else []
     if any(run.state == "running" for run in found.runs):
         parts.append(f"time left {duration(found.left())}")
     return "; ".join(parts)
 
 
-def counted(found: RunStates) -> str:
+def counts_text(found: RunStates) -> str:
     return ", ".join(f"{count} {state}" for state, count in found.counts().items())
 
 
-def table(runs: Sequence[RunState], several: bool, now: float) -> Table:
+def table_of(runs: Sequence[RunState], several: bool, now: float) -> Table:
     """One row a run, its name folded where there is no room. several: the names begin with their study.
 
     The age is that of a run's last row.
@@ -114,25 +115,28 @@ def table(runs: Sequence[RunState], several: bool, now: float) -> Table:
     return grid
 
 
-def name(run: RunState, several: bool) -> str:
-    return f"{run.run.study}: {run.label}" if several else run.label
+def configuration_text(run: RunState, several: bool) -> str:
+    return f"{run.study}: {run.label}" if several else run.label
 
 
 def cells(run: RunState, several: bool, trained: bool, now: float) -> list[Text]:
-    seed = str(run.run.seed) if run.run.seed >= 0 else "?"
+    seed = str(run.seed) if run.seed >= 0 else "?"
     epoch = f"{run.done}/{'?' if run.epochs is None else run.epochs}"
     accuracies = ["-" if value is None else f"{value:.4f}" for value in (run.last, run.best)]
     seconds = "-" if run.seconds is None else f"{run.seconds:.3g}" if run.seconds < 1000 else f"{run.seconds:.0f}"
     lefts = [duration(run.left) if run.state == "running" else ""] if trained else []
     changed = "-" if run.changed is None else age(now - run.changed)
-    return [Text(text) for text in (name(run, several), seed, run.state, epoch, *accuracies, seconds, *lefts, changed)]
+    return [
+        Text(text)
+        for text in (configuration_text(run, several), seed, run.state, epoch, *accuracies, seconds, *lefts, changed)
+    ]
 
 
 def label_runs(runs: Sequence[Run]) -> Mapping[Path, str]:
     """The report's labels; the folder's name where a configuration has no settings yet."""
-    told = [run for run in runs if run.summary]
-    found = {run.path: c.label for c in with_labels(group_runs(told)) for run in c.runs}
-    names = {(run.study, run.configuration): found[run.path] for run in told}
+    known = [run for run in runs if run.summary]
+    found = {run.path: c.label for c in with_labels(group_by_configuration(known)) for run in c.runs}
+    names = {(run.study, run.configuration): found[run.path] for run in known}
     return {
         run.path: found.get(run.path) or names.get((run.study, run.configuration), run.configuration) for run in runs
     }

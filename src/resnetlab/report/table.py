@@ -9,12 +9,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from resnetlab.report.columns import COSTS, NOTHING, SETTINGS, PublishedFigures, cell, columns, number, setting_text
+from resnetlab.report.columns import (
+    COSTS,
+    NOTHING,
+    SETTINGS,
+    ReferenceValues,
+    cell,
+    columns,
+    measured_columns,
+    number,
+    setting_text,
+)
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
 from resnetlab.report.statistics import MeanInterval, mean_interval
 
-References = Mapping[Key, PublishedFigures]
+References = Mapping[Key, ReferenceValues]
 WIDTH = 120
 PAIR_COLUMNS = (
     *("study", "figure", "key", "first", "second", "n_first", "n_second"),
@@ -115,7 +125,7 @@ def as_csv(rows: Sequence[Sequence[Any]]) -> str:
 
 def table_md(collection: Collection, references: References | None) -> str:
     """The metrics that any run has, mean ± sd and the interval; below it the runs that are skipped."""
-    shown = [c for c in columns(collection.thresholds) if any(k.values(c.metric) for k in collection.configurations)]
+    shown = measured_columns(collection)
     heads = ["study", "configuration", "n", *(column.heading for column in shown), *SETTINGS.values()]
     lines = [md_row(heads), md_row(["---"] * len(heads))]
     for c in collection.configurations:

@@ -1,40 +1,45 @@
-"""Writes the report's files: the page, the tables, the figures."""
+"""Write the files of a report: the page, the tables, the plots."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-from resnetlab.report.arguments import argue
-from resnetlab.report.columns import PublishedFigures
+from resnetlab.report.columns import ReferenceValues
 from resnetlab.report.compare import compare
 from resnetlab.report.groups import Collection, Configuration, Key
-from resnetlab.report.page import StudyPlots, WrittenPlot, page
-from resnetlab.report.plots import Plot, plot_curves, plot_side_by_side, write_plot
+from resnetlab.report.page import Origin, Section, StudyPlots, page
+from resnetlab.report.plots import Plot, best_first, plot_curves, plot_side_by_side, write_plot
 from resnetlab.report.table import pairs_csv, table_csv, table_md
 from resnetlab.runs.files import write_text
 
-__all__ = ["write_report"]
+# plots one study, given also the thresholds; where it cannot, a sentence that says why
+PlotStudy = Callable[[Sequence[Configuration], Sequence[str]], Plot | str]
 
 MOST_CURVES = 12  # each takes half a second, and a page with more of them is not looked at
 MOST_OVERLAID = 8
 
 
 def write_report(
-    collection: Collection, out: Path, published: Mapping[Key, PublishedFigures] | None = None
+    collection: Collection,
+    out: Path,
+    references: Mapping[Key, ReferenceValues] | None = None,
+    origins: Mapping[Key, Origin] | None = None,
+    sections: Sequence[Section] = (),
+    plots: Sequence[PlotStudy] = (),
 ) -> list[Path]:
-    """Writes report.html, table.csv, table.md, pairs.csv and figures/*.png|svg below `out`; returns the first four.
+    """Write report.html, table.csv, table.md, pairs.csv and figures/*.png|svg below `out`; returns the first four.
 
-    published: what was printed about a configuration, by its key; None leaves it out of the tables.
+    references: published values by the configuration's key, None leaves their columns out; origins: what reduced
+    configurations are reductions of. sections and plots are added to the report's own, plots to every study.
     """
-    comparisons = {figure: compare(collection.configurations, figure) for figure in compared(collection.thresholds)}
-    figures = list(study_figures(collection, out / "figures"))
-    remove_old_plots(
-        out / "figures", {picture.stem for study in figures for picture in (*study.arguments, *study.curves)}
-    )
+    metrics = ["best_val_acc", "final_val_acc", *(f"epoch_to_{name}" for name in collection.thresholds[:1])]
+    comparisons = {metric: compare(collection.configurations, metric) for metric in metrics}
+    studies = list(write_plots(collection, out / "figures", plots))
+    remove_old_plots(out / "figures", {plot.stem for study in studies for plot in (*study.added, *study.curves)})
     files = {
-        "report.html": page(collection, comparisons, figures, published),
-        "table.csv": table_csv(collection, published),
-        "table.md": table_md(collection, published),
+        "report.html": page(collection, comparisons, studies, references, origins or {}, sections),
+        "table.csv": table_csv(collection, references),
+        "table.md": table_md(collection, references),
         "pairs.csv": pairs_csv([comparison for found in comparisons.values() for comparison in found]),
     }
     for name, text in files.items():
@@ -42,15 +47,10 @@ def write_report(
     return [out / name for name in files]
 
 
-def compared(thresholds: Sequence[str]) -> list[str]:
-    """The figures of the pairwise comparison."""
-    return ["best_val_acc", "final_val_acc", *(f"epoch_to_{name}" for name in thresholds[:1])]
-
-
 def remove_old_plots(folder: Path, stems: Set[str]) -> None:
-    """Removes the pictures of an earlier report that this one has not, so that none is taken for one of this report.
+    """Remove the plots of an earlier report that this one has not, so that none is taken for one of this report.
 
-    Only what a report wrote, which is listed in .pictures beside it.
+    Only those that a report wrote, which are listed in .pictures beside the folder.
     """
     listed = folder.parent / ".pictures"
     earlier = set(listed.read_text().split("\n")) if listed.is_file() else set()
@@ -60,50 +60,34 @@ def remove_old_plots(folder: Path, stems: Set[str]) -> None:
     write_text(listed, "\n".join(sorted(stems)))
 
 
-def study_figures(collection: Collection, folder: Path) -> Iterator[StudyPlots]:
-    """Draws and writes everything, study by study."""
-    favoured = set(best_configurations(collection.configurations))
+def write_plots(collection: Collection, folder: Path, plots: Sequence[PlotStudy]) -> Iterator[StudyPlots]:
+    """Draw and write all plots, study by study."""
+    best = best_first(collection.configurations)[:MOST_CURVES]
     for place, (study, configurations) in enumerate(collection.studies.items(), 1):
-        stem = f"{place:02d}-{slug(study)}"
+        prefix = f"{place:02d}-{slug(study)}"
         found = StudyPlots(study)
-        for picture in argue(configurations, collection.thresholds):
-            if isinstance(picture, str):
-                found.absent.append(picture)
+        for plot in (draw(configurations, collection.thresholds) for draw in plots):
+            if isinstance(plot, str):
+                found.absent.append(plot)
             else:
-                found.arguments.append(drawn(picture, stem, folder))
-        mine = sorted((c for c in configurations if id(c) in favoured), key=sort_key)
-        if len(mine) > 1:
-            overlay = plot_side_by_side("side-by-side", mine[:MOST_OVERLAID], collection.thresholds)
-            found.curves.append(drawn(overlay, stem, folder))
-        for number, configuration in enumerate(mine, 1):
-            picture = plot_curves(f"curves-{number:02d}", configuration, collection.thresholds)
-            found.curves.append(drawn(picture, stem, folder))
-        found.absent += left_out(len(mine), len(configurations))
+                found.added.append(write_plot(plot, folder, prefix))
+        drawn = [c for c in best if c.study == study]
+        found.curves += [write_plot(plot, folder, prefix) for plot in curves(drawn, collection.thresholds)]
+        if len(drawn) < len(configurations):
+            found.absent.append(
+                f"Curves of {len(configurations) - len(drawn)} of {len(configurations)} configurations: a report draws "
+                f"the {MOST_CURVES} with the best validation accuracy. "
+                "Name fewer folders for the others, or see each run's curves.png."
+            )
         yield found
 
 
-def left_out(drawn_: int, configurations: int) -> Iterator[str]:
-    """Says whose curves are not there."""
-    if drawn_ < configurations:
-        yield (
-            f"Curves of {configurations - drawn_} of {configurations} configurations: a report draws the "
-            f"{MOST_CURVES} with the best validation accuracy. "
-            "Name fewer folders for the others, or see each run's curves.png."
-        )
-
-
-def best_configurations(configurations: Sequence[Configuration]) -> list[int]:
-    return [id(c) for c in sorted(configurations, key=sort_key)[:MOST_CURVES]]
-
-
-def sort_key(configuration: Configuration) -> float:
-    found = configuration.interval("best_val_acc")
-    return 0.0 if found is None else -found.mean
-
-
-def drawn(picture: Plot, stem: str, folder: Path) -> WrittenPlot:
-    named = Plot(f"{stem}-{picture.stem}", picture.title, picture.caption, picture.figure)
-    return WrittenPlot(named.title, named.caption, write_plot(named, folder), named.stem)
+def curves(configurations: Sequence[Configuration], thresholds: Sequence[str]) -> Iterator[Plot]:
+    """The configurations overlaid, then each by itself."""
+    if len(configurations) > 1:
+        yield plot_side_by_side("side-by-side", configurations[:MOST_OVERLAID], thresholds)
+    for number, configuration in enumerate(configurations, 1):
+        yield plot_curves(f"curves-{number:02d}", configuration, thresholds)
 
 
 def slug(text: str) -> str:

@@ -37,7 +37,7 @@ from resnetlab.runs.load import (
     read_summary,
     run_paths,
 )
-from resnetlab.runs.summary import CHOICES, SETTINGS, Row
+from resnetlab.runs.summary import CHOICES, SETTINGS, Row, Summary
 from resnetlab.runs.sweep_records import (
     JobEnd,
     PlannedJob,
@@ -57,7 +57,7 @@ LabelRuns = Callable[[Sequence[Run]], Mapping[Path, str]]
 
 @dataclass(frozen=True)
 class RunState:
-    """One run. state: of STATES, "" before its lock is tried. label: what tells its configuration from the others.
+    """One run. state: of STATES, "" before its lock is tried. label: its configuration in short.
 
     run: its settings stand in its summary, its rows are not kept. reason: why it failed or what is damaged. epochs:
     planned; done: epochs written; last, best: val_acc; seconds: per epoch; left: seconds, of a running one. touched:
@@ -77,6 +77,18 @@ class RunState:
     touched: float = 0.0
     changed: float | None = None
     left: float | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.run.path
+
+    @property
+    def study(self) -> str:
+        return self.run.study
+
+    @property
+    def seed(self) -> int:
+        return self.run.seed
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ class RunStates:
             return None
         pace = sum(run.seconds or 0.0 for run in known) / len(known)
         lefts = [run.left or 0.0 for run in known]
-        busy = {run.run.study for run in running}
+        busy = {run.study for run in running}
         waiting = sum(job.epochs * pace for job in self.waiting if job.configuration[0] in busy)
         return max(*lefts, (sum(lefts) + waiting) / len(running), 0.0)
 
@@ -125,7 +137,7 @@ class StateReader:
         absent = [job for key, job in planned.items() if key not in keys]
         found += [without_folder(job) for job in absent if job.run in ends and ends[job.run].status in ENDED_BADLY]
         labels = self.label([run.run for run in found])
-        runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.run.path]) for run in found]
+        runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.path]) for run in found]
         return RunStates(sorted(runs, key=rank), [job for job in absent if job.run not in ends])
 
     def run_at(self, path: Path) -> RunState | None:
@@ -185,19 +197,13 @@ def stamps(path: Path) -> Stamps:
 
 def read_run_state(path: Path, found: Stamps) -> RunState:
     """What the run's files say, without its lock; no content of a file raises."""
-    summary: dict[str, Any] = {}
+    summary, damage = summary_or_damage(path, found)
     rows: list[Row] = []
-    reason = ""
-    try:
-        if SUMMARY in found:
-            summary = read_summary(path)
-    except UnusableRun as error:
-        reason = error.reason if error.kind == "unreadable" else ""  # or the summary has just vanished
     try:
         if METRICS in found and summary.get("status") != "finished":
             rows = [row for row in read_rows(path / METRICS) if isinstance(row.get("epoch"), int)]
     except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:
-        reason = reason or f"{METRICS} cannot be read ({type(error).__name__})"
+        damage = damage or f"{METRICS} cannot be read ({type(error).__name__})"
     manifest = read_manifest(path) if MANIFEST in found else {}
     settings = {**settings_of(manifest.get("config", {})), **summary}
     epochs = finite_or_none(settings.get("epochs"))
@@ -208,12 +214,20 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
         as_run(path, settings, manifest),
         run_key(path.absolute()),
         state=summary.get("status", ""),
-        reason=reason,
+        reason=damage,
         epochs=None if epochs is None else int(epochs),
         touched=max(times.values(), default=0.0),
         changed=times.get(METRICS),
         **last_metrics(summary, rows),
     )
+
+
+def summary_or_damage(path: Path, found: Stamps) -> tuple[Summary, str]:
+    """(the summary, "") of a run that has ended; ({}, "") where there is none, ({}, reason) where it is damaged."""
+    try:
+        return (read_summary(path) if SUMMARY in found else {}), ""
+    except UnusableRun as error:
+        return {}, error.reason if error.kind == "unreadable" else ""  # or it has just vanished
 
 
 def last_metrics(summary: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
@@ -262,7 +276,7 @@ def with_state(run: RunState, end: JobEnd | None, now: float) -> RunState:
     """The run with what its files, its lock and the sweep that it was in say together, the strongest first."""
     if run.state:
         return replace(run, reason="")
-    locked = is_locked(RunFolder(run.run.path).lock)
+    locked = is_locked(RunFolder(run.path).lock)
     if locked:
         return replace(run, state="running", reason="", left=seconds_left(run, now))
     if end is not None and end.status in ENDED_BADLY and end.when >= run.touched:
@@ -299,4 +313,4 @@ def seconds_left(run: RunState, now: float) -> float | None:
 
 def rank(run: RunState) -> tuple[int, float, str, str, int]:
     best = run.best if run.state == "finished" else None
-    return STATES.index(run.state), -(best or 0.0), run.run.study, run.label, run.run.seed
+    return STATES.index(run.state), -(best or 0.0), run.study, run.label, run.seed
