@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from resnetlab.config.compose import parse
-from resnetlab.config.messages import REFUSALS, error_message
+from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
@@ -50,7 +50,7 @@ class SweepTask:
             if config.trainer.progress != "off":
                 say(f"job {number}{f' ({number + 1} of {self.jobs})' if self.jobs else ''}: {label}")
             outcome = run_job(config, self.folder, number)
-        except REFUSALS as error:  # what a sweeper made up
+        except USAGE_ERRORS as error:  # what a sweeper made up
             outcome = failure(error, error_message(error), self.folder.log(number))
         record(self.folder, number, replace(outcome, label=label), label)
         return outcome.value

@@ -12,7 +12,7 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 from resnetlab.config.compose import hydra_context
-from resnetlab.config.messages import REFUSALS, interrupted, print_error
+from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
@@ -77,7 +77,7 @@ def run_command(arguments: Sequence[str]) -> int:
                 settings = checked_settings(options.overrides)
             search = open_search(options.overrides) if is_search(settings) else None
             jobs = [] if search else checked_jobs(options.overrides, options.multirun)
-    except REFUSALS as error:
+    except USAGE_ERRORS as error:
         return print_error(error)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
@@ -170,7 +170,7 @@ def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[
         status = end.code if isinstance(end.code, int) else 1
         return status, INTERRUPTED if status > 128 else Outcome("failed", reason="left no outcome")
     except Exception as error:  # the launcher's
-        status = print_error(error) if isinstance(error, (LabError, OSError, *REFUSALS)) else 1
+        status = print_error(error) if isinstance(error, (LabError, OSError, *USAGE_ERRORS)) else 1
         reason = f"left no outcome: {type(error).__name__}: {first_line(error)}{row.advice}"
         return status, Outcome("failed", reason=reason)
     finally:

@@ -8,7 +8,7 @@ from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, open_dict
 
 from resnetlab.config.compose import parse
-from resnetlab.config.messages import REFUSALS, error_message
+from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.errors import ConfigError
@@ -59,7 +59,7 @@ def launch(
         try:
             done.cfg = done.hydra_cfg = compose_job(launcher, overrides, number)
             jobs.append(Job(number, label, list(overrides), parse(done.cfg)))
-        except REFUSALS as error:
+        except USAGE_ERRORS as error:
             outcome = failure(error, error_message(error), task.folder.log(number))
             record(task.folder, number, replace(outcome, label=label), label)
     if jobs:

@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import TrialState
 
 from resnetlab.config.compose import parse
-from resnetlab.config.messages import REFUSALS, error_message
+from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.console import say
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import METRICS
@@ -100,7 +100,7 @@ class Search:
             try:
                 parse(self.sweeper.context.config_loader.load_sweep_config(self.sweeper.config, overrides))
                 ready.append((trial, overrides))
-            except REFUSALS as error:
+            except USAGE_ERRORS as error:
                 self.refuse(trial, error)
         first = self.number
         for trial, _ in ready:

@@ -12,7 +12,7 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from resnetlab.config.compose import hydra_context, parse
-from resnetlab.config.messages import REFUSALS, error_message
+from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError
 from resnetlab.runs.files import digest
@@ -130,6 +130,6 @@ def check(space: Space, values: Mapping[str, Any]) -> Config:
     """Raises ConfigError that names the values."""
     try:
         return parse(hydra.compose("config", overrides=space.job(values)))
-    except REFUSALS as error:
+    except USAGE_ERRORS as error:
         tried = " ".join(f"{key}={value}" for key, value in values.items())
         raise ConfigError(f"{error_message(error)} (tried for the search: {tried})") from None
