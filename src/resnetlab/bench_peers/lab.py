@@ -11,7 +11,7 @@ from resnetlab.bench_peers.turns import Turns, peak_mib
 from resnetlab.bench_peers.wire import Wire
 from resnetlab.data import Chunk, ImageData, Images
 from resnetlab.data.normalize import Normalizer
-from resnetlab.training.build import build, engine_of, silence_lightning
+from resnetlab.training.build import build, choose_engine, silence_lightning
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.module import ImageClassifier
 
@@ -42,7 +42,7 @@ def lab_data(spec: Spec) -> ImageData:
 
 def epoch_loss(module: ImageClassifier) -> float:
     """The mean over the epoch so far, which is left to go on."""
-    loss, _, images, _ = module.step.tally.sums.tolist()
+    loss, _, images, _ = module.step.metrics.sums.tolist()
     return loss / images
 
 
@@ -92,7 +92,7 @@ def main() -> None:
             others["bare"]()
             turns.stepped()
     module, data, trainer = build(spec.config, data)
-    found, why = engine_of(spec.config)
+    found, why = choose_engine(spec.config)
     if found != lab.removeprefix("lab_"):
         raise SystemExit(why)
     # the images lie on the GPU for both, so of what the bare loop holds only its network and optimizer are taken off
