@@ -26,6 +26,7 @@ from resnetlab.sweeps.launchers import is_search, launcher_of, refuse_several_de
 from resnetlab.sweeps.search.pruning import trial_hook
 from resnetlab.sweeps.submitit_results import tolerate_lost_jobs
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
+from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.result import objective
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from resnetlab.sweeps.search.loop import SearchSession
 
 
+@silence_secondary()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command `python train.py [OVERRIDES] [-m] [OVERRIDES]`; returns the exit status."""
     try:

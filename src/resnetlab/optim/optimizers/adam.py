@@ -58,7 +58,7 @@ class TensorAdam(torch.optim.Adam):
             weights = [p for p in group["params"] if p.grad is not None]
             if not weights:
                 continue
-            grads, keep = gradients(self, weights)
+            grads, step_taken = gradients(self, weights)
             states = [self.state[p] for p in weights]
             adam_update(
                 weights,
@@ -70,7 +70,7 @@ class TensorAdam(torch.optim.Adam):
                 eps=group["eps"],
                 wd=group["weight_decay"],
                 decoupled=group["decoupled_weight_decay"],
-                keep=keep,
+                step_taken=step_taken,
             )
         return None
 

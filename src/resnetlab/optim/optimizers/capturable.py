@@ -1,8 +1,8 @@
 """Adam's and SGD's updates with lr and momentum as tensors on the device: what a captured graph can replay.
 
 torch's fused kernels take lr as a tensor, but momentum as a number, which a graph would freeze. These are the same
-formulas in torch's multi-tensor functions. keep: a scalar tensor, 0 for a step that the gradient scaler skips, where
-nothing may change, and 1 else.
+formulas in torch's multi-tensor functions. step_taken: a scalar tensor, 0 for a step that the gradient scaler
+skips, where nothing may change, and 1 else.
 """
 
 import torch
@@ -24,22 +24,22 @@ def adam_update(
     eps: float,
     wd: float,
     decoupled: bool,
-    keep: Tensor,
+    step_taken: Tensor,
 ) -> None:
     """torch.optim.Adam's step, in place (Kingma & Ba, arXiv:1412.6980, algorithm 1, eps as torch has it)."""
-    torch._foreach_add_(steps, keep)
+    torch._foreach_add_(steps, step_taken)
     t = steps[0].clamp(min=1)  # 0 while the scaler has skipped all steps: the corrections would divide by 0
     if wd and decoupled:
-        torch._foreach_mul_(weights, 1 - lr * wd * keep)
+        torch._foreach_mul_(weights, 1 - lr * wd * step_taken)
     elif wd:
         grads = list(torch._foreach_add(grads, weights, alpha=wd))
-    apply_update(means, grads, (1 - beta1) * keep)
-    apply_update(squares, list(torch._foreach_mul(grads, grads)), (1 - beta2) * keep)
+    apply_update(means, grads, (1 - beta1) * step_taken)
+    apply_update(squares, list(torch._foreach_mul(grads, grads)), (1 - beta2) * step_taken)
     roots = torch._foreach_sqrt(squares)
     torch._foreach_div_(roots, (1 - beta2**t).sqrt())
     torch._foreach_add_(roots, eps)
     updates = torch._foreach_div(means, roots)
-    torch._foreach_mul_(updates, keep * lr / (1 - beta1**t))
+    torch._foreach_mul_(updates, step_taken * lr / (1 - beta1**t))
     torch._foreach_sub_(weights, updates)
 
 
@@ -52,18 +52,18 @@ def sgd_update(
     momentum: Tensor,
     nesterov: bool,
     wd: float,
-    keep: Tensor,
+    step_taken: Tensor,
 ) -> None:
     """torch.optim.SGD's step, in place, from buffers that begin as zeros. wd: coupled."""
     if wd:
         grads = list(torch._foreach_add(grads, weights, alpha=wd))
-        torch._foreach_mul_(grads, keep)
-    changes = torch._foreach_mul(buffers, (momentum - 1) * keep)
+        torch._foreach_mul_(grads, step_taken)
+    changes = torch._foreach_mul(buffers, (momentum - 1) * step_taken)
     torch._foreach_add_(changes, grads)
     torch._foreach_add_(buffers, changes)
     if nesterov:
         torch._foreach_add_(grads, torch._foreach_mul(buffers, momentum))
-    torch._foreach_sub_(weights, torch._foreach_mul(grads if nesterov else buffers, lr * keep))
+    torch._foreach_sub_(weights, torch._foreach_mul(grads if nesterov else buffers, lr * step_taken))
 
 
 def apply_update(averages: Tensors, values: Tensors, weight: Tensor) -> None:
@@ -74,7 +74,7 @@ def apply_update(averages: Tensors, values: Tensors, weight: Tensor) -> None:
 
 
 def gradients(optimizer: torch.optim.Optimizer, weights: Tensors) -> tuple[Tensors, Tensor]:
-    """(the weights' gradients, float32, without the gradient scaler's factor; keep).
+    """(the weights' gradients, float32, without the gradient scaler's factor; step_taken).
 
     For a step that is skipped they are 0. Since 0 * inf is not, the zeros are made of the numbers' bits.
     """
@@ -82,6 +82,6 @@ def gradients(optimizer: torch.optim.Optimizer, weights: Tensors) -> tuple[Tenso
     scale, found_inf = getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
     if found_inf is None:
         return grads, torch.ones((), device=grads[0].device)
-    keep = 1 - found_inf.view(())
-    torch._foreach_mul_([grad.view(torch.int32) for grad in grads], keep.to(torch.int32))
-    return (grads if scale is None else list(torch._foreach_div(grads, scale.view(())))), keep
+    step_taken = 1 - found_inf.view(())
+    torch._foreach_mul_([grad.view(torch.int32) for grad in grads], step_taken.to(torch.int32))
+    return (grads if scale is None else list(torch._foreach_div(grads, scale.view(())))), step_taken

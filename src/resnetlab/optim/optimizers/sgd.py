@@ -55,7 +55,7 @@ class DecoupledSGD(torch.optim.SGD):
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if weights:
-                grads, keep = gradients(self, weights)
+                grads, step_taken = gradients(self, weights)
                 sgd_update(
                     weights,
                     grads,
@@ -64,7 +64,7 @@ class DecoupledSGD(torch.optim.SGD):
                     momentum=group["momentum"],
                     nesterov=group["nesterov"],
                     wd=group["weight_decay"],
-                    keep=keep,
+                    step_taken=step_taken,
                 )
 
     def _start(self, group: dict[str, Any], everywhere: bool = False) -> None:
@@ -77,11 +77,11 @@ class DecoupledSGD(torch.optim.SGD):
         weights = [p for p in group["params"] if p.grad is not None]
         if not weights or not group["decoupled_wd"]:
             return
-        keep = 1 - group["lr"] * group["decoupled_wd"]
+        factor = 1 - group["lr"] * group["decoupled_wd"]
         found_inf = getattr(self, "found_inf", None)
         if found_inf is not None:
-            keep = torch.where(found_inf > 0, 1.0, keep)
-        torch._foreach_mul_(weights, keep)
+            factor = torch.where(found_inf > 0, 1.0, factor)
+        torch._foreach_mul_(weights, factor)
 
 
 @dataclass
