@@ -71,9 +71,7 @@ class Rig:
         with self.autocast():
             self.run(self.data.batch_images(index), *map(float, self.lab.lr_momentum_table[self.k]))
         if self.lab.average is not None:
-            self.lab.averaging.after_step(
-                self.lab.average, self.lab.model, self.k, self.lab.span, self.lab.ema_momentum
-            )
+            self.lab.averaging.update(self.lab.average, self.lab.model, self.k, self.lab.span, self.lab.ema_momentum)
         self.k += 1
 
     def autocast(self) -> AbstractContextManager[Any]:

@@ -170,11 +170,10 @@ def run_report(options: argparse.Namespace) -> None:
     collection = collect(options.folders)
     print_table(collection)
     if options.out is not None:
-        from resnetlab.report.printed import published_figures
-        from resnetlab.report.write import write_report
+        from resnetlab.published.beside import write_series_report
 
         try:
-            paths = write_report(collection, options.out, published_figures(collection.configurations))
+            paths = write_series_report(collection, options.out)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; the report in {options.out} is not complete") from None
         for path in paths:
@@ -196,7 +195,7 @@ def add_published(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_published(options: argparse.Namespace) -> None:
     if options.claims is not None:
-        from resnetlab.claims.listing import print_claims
+        from resnetlab.published.claims.printing import print_claims
 
         for name in ("optimizer", "schedule", "id"):
             if getattr(options, name) is not None:

@@ -482,7 +482,7 @@ def test_limit_takes_the_first_n_and_a_fifth_and_says_so() -> None:
     assert torch.equal(some.train.pixels, source.train.pixels[:1000])
     assert torch.equal(some.train.labels, source.train.labels[:1000])
     assert torch.equal(some.val.pixels, source.test.pixels[:200])
-    note = some.note()
+    note = some.subset_warning()
     assert note is not None
     for part in ("data.limit=1000", "first 1,000 training", "200 validation", "not a result", "digits"):
         assert part in note
@@ -500,12 +500,12 @@ def test_the_mean_image_is_of_the_images_that_are_trained_on() -> None:
 def test_without_a_limit_that_bites_all_images_are_there_and_nothing_is_said(limit: int | None) -> None:
     some = data(limit=limit)
     assert (len(some.train), len(some.val)) == (1437, 360)
-    assert some.note() is None
+    assert some.subset_warning() is None
 
 
 def test_a_limit_above_one_part_only_is_still_a_limit() -> None:
     some = data(limit=1_500)  # all 1,437 training images, but 300 of 360 for validation
-    assert "first 1,437 training and 300 validation" in str(some.note())
+    assert "first 1,437 training and 300 validation" in str(some.subset_warning())
 
 
 @pytest.mark.parametrize("keys", [{}, {"limit": 50}, {"split": "holdout", "val_size": 200.0}])
@@ -519,7 +519,7 @@ def test_smaller_images_are_the_rounded_means_of_squares_in_every_part_and_said(
         squares = full.pixels.numpy().reshape(len(full), 3, 8, 2, 8, 2)
         np.testing.assert_array_equal(small.pixels, np.rint(squares.mean((3, 5))))
         assert torch.equal(small.labels, full.labels)
-    note = str(some.note())
+    note = str(some.subset_warning())
     assert "data.resolution=8: images made smaller" in note
     assert "not a result" in note
     assert ("data.limit=50" in note) == ("limit" in keys)

@@ -73,6 +73,7 @@ def test_a_hundred_classes_widen_the_head_alone() -> None:
 def test_shortcut_kernel_3_adds_eight_taps_to_each_of_three_projections(depth: int) -> None:
     added = trainable(made(depth, shortcut_kernel=3)) - trainable(made(depth))
     assert added == 8 * (16 * 64 + 64 * 128 + 128 * 256) == 335_872
+    assert len(of_type(made(depth, shortcut_kernel=3), nn.Conv2d)) == len(of_type(made(depth), nn.Conv2d))
 
 
 def test_forward_cost_is_0_386_gflop_an_image() -> None:

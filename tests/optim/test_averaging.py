@@ -179,7 +179,7 @@ def walk(
     """Random walk of a small network; (raw weights, averaged weights) after every step, and the network."""
     generator = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    average = averaging.begin(model)
+    average = averaging.create(model)
     assert average is not None
     raw, averaged = [], []
     for step in range(steps):
@@ -187,7 +187,7 @@ def walk(
             for p in model.parameters():
                 p.add_(torch.randn(p.shape, generator=generator))
         raw.append([p.detach().double().clone() for p in model.parameters()])
-        averaging.after_step(average, model, step, span, momentum)
+        averaging.update(average, model, step, span, momentum)
         averaged.append([p.detach().double().clone() for p in average.module.parameters()])
     return raw, averaged, model
 
@@ -210,14 +210,14 @@ def test_ema_is_keras_use_ema_written_by_hand(warmup: bool) -> None:
 
 def test_ema_overwrites_the_weights_every_so_many_steps_and_goes_on_from_there() -> None:
     span, averaging, model = RunLength(9, 1), EMA(overwrite_frequency=3), nn.Linear(2, 2)
-    average = averaging.begin(model)
+    average = averaging.create(model)
     weight, expected = model.weight.detach().double().clone(), torch.zeros(2, 2, dtype=torch.float64)
     for step in range(9):
         with torch.no_grad():
             model.weight.add_(1.0)
         weight = weight + 1.0
         expected = weight.clone() if step == 0 else 0.5 * expected + 0.5 * weight
-        averaging.after_step(average, model, step, span, 0.5)
+        averaging.update(average, model, step, span, 0.5)
         if step in (2, 5, 8):  # Keras: (iterations + 1) % frequency == 0
             weight = expected.clone()
         check_close([model.weight.detach().double()], [weight])
@@ -240,7 +240,7 @@ def test_the_start_of_swa_is_not_a_rounding_error_early() -> None:
 def test_swa_has_a_learning_rate_of_its_own_from_start_on() -> None:
     plan = np.column_stack([np.linspace(1, 0, 12), np.full(12, 0.9)])
     changed = plan.copy()
-    SWA(start=2, lr=0.05).change_plan(changed, RunLength(3, 4))
+    SWA(start=2, lr=0.05).override_lr(changed, RunLength(3, 4))
     np.testing.assert_array_equal(changed[:6], plan[:6])
     np.testing.assert_array_equal(changed[6:, 0], 0.05)
     np.testing.assert_array_equal(changed[:, 1], 0.9)

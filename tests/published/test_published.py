@@ -243,7 +243,7 @@ def check_learning_rates(config: Config, row: Published) -> None:
     per_epoch = STEPS if row.schedule == "one_cycle" else 2
     span = RunLength(per_epoch, config.epochs)
     steps = schedule_table(config.schedule, config.lr, config.momentum or 0.9, span)
-    config.averaging.change_plan(steps, span)
+    config.averaging.override_lr(steps, span)
     epochs = 60 if row.id == "post2-trial1-01" else config.epochs  # its second milestone is only hinted at
     wanted = [lr_by_hand(row, t) for t in range(epochs)]
     np.testing.assert_allclose(steps[::per_epoch, 0][:epochs], wanted, rtol=1e-9, atol=tolerance(row))

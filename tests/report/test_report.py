@@ -13,11 +13,12 @@ import pytest
 from resnetlab import compose
 from resnetlab.cli import main
 from resnetlab.config.identity import identity
+from resnetlab.published.beside import values_of
+from resnetlab.published.series_plots import SERIES_PLOTS
 from resnetlab.report.collect import Collection, collect
-from resnetlab.report.columns import PublishedFigures
+from resnetlab.report.columns import ReferenceValues
 from resnetlab.report.compare import compare
 from resnetlab.report.configurations import Key
-from resnetlab.report.printed import printed
 from resnetlab.report.write import write_report
 from resnetlab.runs.files import read_rows, write_rows
 from synthetic import change_summary, write_run
@@ -29,9 +30,9 @@ def reasons(collection: Collection) -> list[str]:
     return [f"{unused.kind}: {unused.reason}" for unused in collection.unused]
 
 
-def report(published: dict[Key, PublishedFigures] | None = None) -> str:
-    """The page over RUNS."""
-    write_report(collect([RUNS]), Path("out"), published)
+def report(references: dict[Key, ReferenceValues] | None = None) -> str:
+    """The page over RUNS, with the series' plots."""
+    write_report(collect([RUNS]), Path("out"), references, plots=SERIES_PLOTS)
     return Path("out/report.html").read_text()
 
 
@@ -135,7 +136,7 @@ def test_the_published_value_stands_beside_with_its_distance_in_sd() -> None:
         folder = write_run(RUNS, seed=seed)
         change_summary(folder, best_val_acc=accuracy)
     (configuration,) = collect([RUNS]).configurations
-    page = report({configuration.key: PublishedFigures("post 4, run 7", {"best_val_acc": (0.945,)})})
+    page = report({configuration.key: ReferenceValues("post 4, run 7", {"best_val_acc": (0.945,)})})
     assert "published 0.9450; here -1.5 sd" in page
     assert "post 4, run 7" in page
     assert float(table()[0]["best_val_acc_sd_from_published"]) == pytest.approx(-1.5)
@@ -161,14 +162,14 @@ def test_repetitions_of_a_preset_meet_its_printed_figures() -> None:
 
 
 def test_printed_figures_of_several_runs_are_all_kept_and_prose_gives_way() -> None:
-    repeats = printed(["post2-trial2-05"], "32-true").figures
+    repeats = values_of(["post2-trial2-05"], "32-true").values
     assert repeats["epoch_to_0.92"] == (48, 48, 44)
     assert repeats["best_val_acc"] == (0.923, 0.9242, 0.9242)
-    assert printed(["cifar10p2-multistep-50"], "32-true").figures["best_val_acc"] == (0.9394,)  # "about 93.7-94 %"
+    assert values_of(["cifar10p2-multistep-50"], "32-true").values["best_val_acc"] == (0.9394,)  # "about 93.7-94 %"
 
 
 def test_seconds_and_watts_are_those_of_the_same_precision() -> None:
-    both = {precision: printed(["post1-bs64"], precision).figures for precision in ("32-true", "16-mixed")}
+    both = {precision: values_of(["post1-bs64"], precision).values for precision in ("32-true", "16-mixed")}
     assert both["32-true"]["power_w"] == (97,)
     assert both["32-true"]["seconds_per_epoch"] == (22,)
     assert both["16-mixed"]["power_w"] == (65,)

@@ -73,7 +73,7 @@ class Waiting(L.Callback):
 def main() -> None:
     wire, spec = Wire(), Spec.read()
     data, device = lab_data(spec), torch.device(spec.device)
-    data.move(device)
+    data.to_device(device)
     memory, resident, others, losses = {}, 0.0, {}, {}
     if "bare" in spec.names:
         step, losses["bare"] = bare_step(spec, data)

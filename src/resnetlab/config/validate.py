@@ -99,7 +99,7 @@ def combination_problems(config: Config) -> Iterator[str]:
             f"schedule.lowest_momentum and schedule.highest_momentum, or schedule.cycle_momentum=false"
         )
     last, devices = (config.data.images() - 1) % config.batch_size + 1, config.trainer.devices
-    if last // devices < config.model.least_batch:
+    if last // devices < config.model.min_batch_size:
         yield (
             f"batch_size (={config.batch_size}) leaves a last batch of {last} of {config.data.images():,} images, "
             f"{f'{last // devices} for one of the {devices} devices, ' if devices > 1 else ''}on which "

@@ -1,4 +1,4 @@
-"""The data set on the training device, and the loaders that cut it into batches there."""
+"""LightningDataModule that keeps the data set on the training device and makes the batches there."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -21,7 +21,7 @@ WHOLE: Shard = (0, 1)
 
 
 class Chunk(NamedTuple):
-    """Steps of an epoch, one after the other: the first, from 0, and how many."""
+    """A range of consecutive steps of an epoch: the first step, from 0, and the number of steps."""
 
     first: int
     steps: int
@@ -85,8 +85,8 @@ class ImageData(L.LightningDataModule):
     def steps_per_epoch(self) -> int:
         return -(-len(self.train) // self.batch_size)
 
-    def note(self) -> str | None:
-        """One sentence when not all of the data set is used: fewer images, or smaller ones."""
+    def subset_warning(self) -> str | None:
+        """One sentence if only part of the data set is used, or smaller images; else None."""
         self.setup()
         reductions = []
         if self.limited:
@@ -99,7 +99,7 @@ class ImageData(L.LightningDataModule):
         return f"{'; '.join(reductions)}; not a result for the whole of {self.config.name}" if reductions else None
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The randomness of `epoch` (from 1): what is shown when, and how it is moved."""
+        """The EpochPlan of `epoch` (from 1): order, shifts and flips of the training images."""
         translate = self.config.translate if self.config.augment else "none"
         pixels = {
             "shift": self.shift * self.train.pixels.shape[-1],
@@ -151,15 +151,15 @@ class ImageData(L.LightningDataModule):
         for x, y in zip(pixels, labels, strict=True):
             yield self.normalizer(x.to(device)), y.to(device)
 
-    def move(self, device: torch.device) -> None:
+    def to_device(self, device: torch.device) -> None:
         """Puts all images on `device`, once."""
         self.train_images, self.val_images = self.train.to(device), self.val.to(device)
         if self.test_images is not None:
             self.test_images = self.test_images.to(device)
 
     def train_dataloader(self) -> "Loader":
-        """The steps of an epoch in chunks; the images of a step are gathered on the device, by the step."""
-        self.move(self._trainer().strategy.root_device)
+        """Chunks of step numbers; the step itself gathers its images on the device."""
+        self.to_device(self._trainer().strategy.root_device)
         steps = self.steps_per_epoch
         chunks = [Chunk(first, min(self.chunk, steps - first)) for first in range(0, steps, self.chunk)]
         return Loader(len(chunks), lambda: iter(chunks))
@@ -180,7 +180,7 @@ class ImageData(L.LightningDataModule):
 
 
 class Loader:
-    """A sized iterable over batches, made anew for each epoch: what Lightning needs of a data loader."""
+    """Minimal data loader for Lightning: a sized iterable that starts again in each epoch."""
 
     def __init__(self, steps: int, batches: Callable[[], Iterator[Any]]) -> None:
         self.steps, self.batches = steps, batches

@@ -1,6 +1,6 @@
-"""All randomness of an epoch as one table: a pure function of (seed, epoch).
+"""The randomness of an epoch as one table: a pure function of (seed, epoch).
 
-So a killed run resumes to the bit, processes agree without talking, and a step draws no random number of its own.
+So a killed run resumes to the bit, processes agree without communication, and a step draws no random number.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ ORDER, SHIFT, FLIP, TORCH = range(4)
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What happens to the images of an epoch.
+    """Order, shift and flip of each image in an epoch.
 
     order: int64 (N,), the images' indices in the order in which they are shown.
     shift: float32 (N, 2), rows and columns in pixels, for the n-th image shown.

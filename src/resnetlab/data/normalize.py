@@ -1,11 +1,9 @@
-"""Normalisation constants of a training set."""
+"""Normalization constants of a training set."""
 
 import torch
 from torch import Tensor
 
 from resnetlab.data.sources import Images
-
-__all__ = ["NORMALIZATIONS", "Normalizer"]
 
 NORMALIZATIONS = ("mean_image", "channel", "none")
 

@@ -1,4 +1,4 @@
-"""The config of the group `data`, and what follows from it without reading an image."""
+"""Config of the group `data`, and the sizes that follow from it without reading an image."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,14 +8,12 @@ from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES
 from resnetlab.data.splits import SPLITS, split_sizes
 from resnetlab.errors import ConfigError
 
-__all__ = ["Data"]
-
 TRANSLATIONS = ("shift", "pad_crop", "none")
 
 
 @dataclass
 class Data:
-    """Which images, how they are divided, normalised and augmented."""
+    """Config of the group `data`: the data set, its split, normalization and augmentation."""
 
     name: str = "cifar10"
     root: str = "${oc.env:CIFAR_ROOT,data}"

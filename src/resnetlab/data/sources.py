@@ -16,8 +16,6 @@ from resnetlab.errors import DataError, first_line
 if TYPE_CHECKING:  # torchvision and scikit-learn take seconds to import, which a configuration does without
     from torchvision import datasets
 
-__all__ = ["COARSE_CLASSES", "SIDES", "SIZES", "SOURCES", "Images", "Source", "load"]
-
 
 @dataclass(frozen=True)
 class Images:
@@ -43,7 +41,7 @@ class Images:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in its official division."""
+    """A data set in its official split."""
 
     train: Images
     test: Images
@@ -144,7 +142,7 @@ def _open(cls: "type[datasets.CIFAR10]", root: Path, train: bool) -> "datasets.C
 
 
 def _refuse_damaged(files: list[tuple[Path, str]]) -> None:
-    """Never downloads over files that a user has put there: names what is wrong with them instead."""
+    """Raises DataError for damaged files that a user has put there, instead of downloading over them."""
     from torchvision.datasets.utils import check_integrity
 
     for path, md5 in files:

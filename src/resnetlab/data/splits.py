@@ -9,8 +9,6 @@ from torch import Tensor
 
 from resnetlab.errors import ConfigError
 
-__all__ = ["SPLITS", "Split", "split", "split_sizes"]
-
 # what data.val_size means when it is null; the tail is the 14 % of the published run post4-table2-20
 SPLITS: dict[str, float | None] = {"official": None, "stratified": 10_000 / 60_000, "tail": 0.14, "holdout": 0.1}
 
@@ -64,7 +62,7 @@ def split_sizes(
 
 
 def images_of(size: float, count: int) -> int:
-    """A fraction below 1 or a number of images, as a number of images that leaves something on both sides."""
+    """Converts a size (fraction below 1, or number of images) to images, with at least one left on both sides."""
     if size >= 1 and size != round(size):
         raise ConfigError(f"data.val_size (={size:g}) must be a fraction below 1 or a whole number of images")
     images = count - int(np.floor(count * (1 - size))) if size < 1 else round(size)

@@ -1,4 +1,4 @@
-"""Normalisation layers by name, and the standardized weights that belong to one of them."""
+"""Normalization layers by name, and weight standardization (for norm=group_ws)."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.errors import ConfigError
-
-__all__ = ["NORMS", "StandardizedConv2d", "norm_factory", "standardize_weights"]
 
 NORMS = ("batch", "group", "group_ws")
 

@@ -16,7 +16,7 @@ from resnetlab.models.torchvision_resnet import BLOCKS, check_stem, torchvision_
 
 @dataclass
 class Model:
-    """The config of the group `model`: what every network has."""
+    """Base config of the group `model`: the keys that every network has."""
 
     name: str = "?"
     bn_momentum: float = 0.1  # PyTorch's: the weight of the new batch
@@ -24,8 +24,8 @@ class Model:
     norm: str = "batch"  # batch | group | group_ws: group norm with standardized weights
 
     @property
-    def least_batch(self) -> int:
-        """Images that a training batch must have: 2 where a batch norm sees one value a channel and image."""
+    def min_batch_size(self) -> int:
+        """Smallest training batch, in images: 2 where a batch norm sees one value per channel and image."""
         return 1
 
     def check(self) -> None:
@@ -85,7 +85,7 @@ class ResNetV1Model(Model):
     dropout: float = 0.5  # of head=concat: before the logits, half of it before the 128 units
 
     @property
-    def least_batch(self) -> int:
+    def min_batch_size(self) -> int:
         return 2 if self.norm == "batch" and self.head == "concat" else 1
 
     def _check(self) -> None:
@@ -117,7 +117,7 @@ class TorchvisionModel(Model):
     zero_init_residual: bool = True
 
     @property
-    def least_batch(self) -> int:
+    def min_batch_size(self) -> int:
         return 2 if self.norm == "batch" and self.stem == "imagenet" else 1
 
     def _check(self) -> None:
@@ -138,7 +138,7 @@ class TorchvisionModel(Model):
 
 @contextmanager
 def seeded_by(generator: torch.Generator | None) -> Iterator[None]:
-    """Inside, torch's global generator draws what `generator` decides; afterwards it is as it was. None: no change."""
+    """Seeds torch's global generator from `generator`, and restores it on exit. None: no change."""
     if generator is None:
         yield
         return

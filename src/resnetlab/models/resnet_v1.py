@@ -1,4 +1,4 @@
-"""Post-activation ResNets of depth 6n + 2 for small images, with a plain head or with the notebook's.
+"""Post-activation ResNets of depth 6n + 2 for small images, with an average-pooling head or the fastai notebook's.
 
 The body is the CIFAR network of He et al. 2015 (arXiv 1512.03385, section 4.2), with 1x1 projections where the shape
 changes (their option B), as the fastai notebook on Leslie Smith's papers has it. Convolutions have no bias, weights
@@ -13,8 +13,6 @@ from torch.nn import functional as F
 
 from resnetlab.errors import ConfigError
 from resnetlab.models.norm import norm_factory
-
-__all__ = ["HEADS", "ResNetV1", "check_v1"]
 
 HEADS = ("average", "concat")
 WIDTHS = (16, 32, 64)

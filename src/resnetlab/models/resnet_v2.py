@@ -16,17 +16,6 @@ from torch.nn import functional as F
 from resnetlab.errors import ConfigError
 from resnetlab.models.norm import norm_factory
 
-__all__ = [
-    "ACTIVATIONS",
-    "ResNetV2",
-    "check_activation",
-    "check_v2",
-    "he_normal_",
-    "resnet20v2",
-    "resnet56v2",
-    "resnet110v2",
-]
-
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "leaky_relu": F.leaky_relu,

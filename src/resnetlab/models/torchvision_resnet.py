@@ -10,7 +10,6 @@ from resnetlab.models.norm import norm_factory
 if TYPE_CHECKING:
     from torchvision.models import ResNet
 
-__all__ = ["BLOCKS", "STEMS", "check_stem", "torchvision_resnet"]
 
 STEMS = ("cifar", "imagenet")
 BLOCKS = {"resnet18": [2, 2, 2, 2], "resnet9": [1, 1, 1, 1]}  # basic blocks of 64, 128, 256, 512 channels

@@ -25,7 +25,7 @@ from resnetlab.optim.schedules.decay import floor_with_tolerance
 
 @dataclass
 class Averaging:
-    """The config of the group `averaging`; as it stands: the weights as they are."""
+    """Config of the group `averaging`; the base class is averaging=none."""
 
     name: str = "none"
 
@@ -37,16 +37,16 @@ class Averaging:
     def check_span(self, span: RunLength) -> None:
         """Refuses what can only be seen with the run's length known. Raises ConfigError."""
 
-    def begin(self, model: nn.Module) -> AveragedModel | None:
+    def create(self, model: nn.Module) -> AveragedModel | None:
         """An average of the model's weights, still empty; None where there is none."""
         return None
 
-    def after_step(
+    def update(
         self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, momentum: float | None
     ) -> None:
         """Takes the weights after `step` (from 0, over the run) into the average, where due. momentum: ema_momentum."""
 
-    def change_plan(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
+    def override_lr(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
         """Writes a learning rate of its own into the run's table (steps, 2), in place."""
 
 
@@ -72,11 +72,11 @@ class EMA(Averaging):
                 f"averaging.overwrite_frequency (={self.overwrite_frequency}) must be at least 1 step, or null"
             )
 
-    def begin(self, model: nn.Module) -> "PairedAverage":
+    def create(self, model: nn.Module) -> "PairedAverage":
         return PairedAverage(model)
 
     @torch.no_grad()
-    def after_step(
+    def update(
         self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, momentum: float | None
     ) -> None:
         assert isinstance(average, PairedAverage)
@@ -135,17 +135,17 @@ class SWA(Averaging):
         """Epochs that are trained before those whose weights are averaged."""
         return int(self.start) if self.start >= 1 else floor_with_tolerance(self.start * span.epochs)
 
-    def begin(self, model: nn.Module) -> AveragedModel:
+    def create(self, model: nn.Module) -> AveragedModel:
         return AveragedModel(model)
 
-    def after_step(
+    def update(
         self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, momentum: float | None
     ) -> None:
         epochs, rest = divmod(step + 1, span.steps_per_epoch)
         if rest == 0 and epochs > self.epochs_before(span):
             average.update_parameters(model)
 
-    def change_plan(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
+    def override_lr(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
         if self.lr is not None:
             timetable[self.epochs_before(span) * span.steps_per_epoch :, 0] = self.lr
 

@@ -1,4 +1,4 @@
-"""What holds the weights down: Keras' L2 penalty, decoupled decay, coupled decay, label smoothing.
+"""Regularization: Keras' L2 penalty, decoupled and coupled weight decay, label smoothing.
 
 Three things are called "weight decay"; one step of plain SGD with learning rate lr does
 
@@ -27,7 +27,7 @@ from resnetlab.errors import ConfigError
 
 @dataclass
 class Regularization:
-    """The config of the group `regularization`, and what the optimizer and the loss need to know of it.
+    """Base config of the group `regularization`: read by the optimizer and by the loss.
 
     label_smoothing: in [0, 1), for the cross-entropy in training.
     decay: the tensors that wd reaches. "all": every trainable tensor, batch norm and biases too, as in Keras;
@@ -59,7 +59,7 @@ class Regularization:
 
 @dataclass
 class NoRegularization(Regularization):
-    """Nothing holds the weights."""
+    """No penalty and no decay."""
 
     name: str = "none"
 

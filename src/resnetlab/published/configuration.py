@@ -1,4 +1,4 @@
-"""What a published row means in the lab's keys, and which rows mean the same."""
+"""Translates published rows to the lab's keys, and finds rows with the same configuration."""
 
 import json
 from collections.abc import Iterator
@@ -6,9 +6,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from resnetlab.published.data import Published, one, rows
-
-__all__ = ["GROUPS", "configuration", "fill", "preset_of"]
+from resnetlab.published.results import Published, one, rows
 
 GROUPS = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
 
@@ -49,7 +47,7 @@ OPEN = (
 
 
 def fill(row: Published) -> tuple[Published, dict[str, str]]:
-    """The row with nothing left open that a run needs, and {field: why this value} of what was filled."""
+    """Fills in all that a run needs; returns the row, and {field: why this value} of what was filled."""
     why: dict[str, str] = {}
 
     def put(field: str, value: Any, reason: str) -> None:

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from resnetlab.published.configuration import fill, preset_of
-from resnetlab.published.data import Published, rows
+from resnetlab.published.results import Published, rows
 
 __all__ = ["header"]
 

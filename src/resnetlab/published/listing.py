@@ -1,4 +1,4 @@
-"""What `resnetlab published` prints: the rows with their presets, as a table, CSV or JSON."""
+"""Prints the published rows with their presets, as a table, CSV or JSON."""
 
 import csv
 import json
@@ -12,9 +12,7 @@ from rich.table import Table
 
 from resnetlab.errors import ConfigError
 from resnetlab.published.configuration import preset_of
-from resnetlab.published.data import Published
-
-__all__ = ["FORMATS", "print_rows"]
+from resnetlab.published.results import Published
 
 COLUMNS = (
     *("id", "preset", "model", "optimizer", "schedule", "lr", "wd", "l2", "batch", "epochs"),

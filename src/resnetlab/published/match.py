@@ -1,4 +1,4 @@
-"""Which published configuration a run repeats, or is a reduction of, from what its manifest says."""
+"""Matches a run's manifest to the published configuration that it repeats, or of which it is a reduction."""
 
 import csv
 import re
@@ -9,18 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.runs.files import digest
-
-__all__ = [
-    "FILE",
-    "REDUCING",
-    "SILENT",
-    "Preset",
-    "digests",
-    "matching_preset",
-    "matching_presets",
-    "reduced_from",
-    "reduction",
-]
 
 FILE = Path(__file__).with_name("presets.csv")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.published.configuration import GROUPS, configuration, preset_of
-from resnetlab.published.data import Published, rows
 from resnetlab.published.header import header
+from resnetlab.published.results import Published, rows
 from resnetlab.runs.files import write_text
 
 __all__ = ["main", "preset", "presets", "thresholds"]

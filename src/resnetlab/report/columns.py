@@ -5,11 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resnetlab.published import Published
 from resnetlab.report.configurations import Configuration, plain
 from resnetlab.report.statistics import Spread
 
-__all__ = ["NOTHING", "SETTINGS", "Cell", "Column", "PublishedFigures", "cell", "columns", "number", "setting_text"]
+__all__ = ["NOTHING", "SETTINGS", "Cell", "Column", "ReferenceValues", "cell", "columns", "number", "setting_text"]
 
 NOTHING = "\N{EN DASH}"  # what is not known, or not used
 SETTINGS = {
@@ -31,20 +30,20 @@ COSTS = ("seconds_per_epoch", "power_w")  # of another machine: no difference in
 
 
 @dataclass(frozen=True)
-class PublishedFigures:
-    """What a publication says of one configuration: single runs, or printed averages.
+class ReferenceValues:
+    """Published values of one configuration: single runs, or printed averages.
 
-    name: what it is called there. figures: by column, for example best_val_acc, epoch_to_0.92, val_acc_at_0.92.
-    row: one of its rows, for the source.
+    name: what it is called there. values: by column, for example best_val_acc, epoch_to_0.92, val_acc_at_0.92.
+    source: an address.
     """
 
     name: str
-    figures: Mapping[str, Sequence[float]]
-    row: Published | None = None
+    values: Mapping[str, Sequence[float]]
+    source: str = ""
 
-    def mean(self, figure: str) -> float | None:
-        """Of the values that are printed."""
-        values = self.figures.get(figure, ())
+    def mean(self, metric: str) -> float | None:
+        """Mean of the published values of one column; None where there is none."""
+        values = self.values.get(metric, ())
         return statistics.fmean(values) if values else None
 
 
@@ -103,10 +102,10 @@ def of_threshold(name: str) -> Iterator[Column]:
     yield Column(f"train_acc_at_{name}", f"train acc at {name}", f"training accuracy at the first epoch with {name}", 4)
 
 
-def cell(configuration: Configuration, column: Column, published: PublishedFigures | None) -> Cell:
+def cell(configuration: Configuration, column: Column, reference: ReferenceValues | None) -> Cell:
     """Mean, sd and interval of one figure, and how far the published one is from it."""
     found = configuration.spread(column.figure)
-    printed = () if published is None else published.figures.get(column.figure, ())
+    printed = () if reference is None else reference.values.get(column.figure, ())
     if found is None:
         missing = "not reached" if column.figure.startswith(("epoch_to_", "val_acc_at_", "train_acc_at_")) else NOTHING
         return Cell(missing, tuple(publication(column, printed)))

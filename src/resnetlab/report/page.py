@@ -10,17 +10,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from resnetlab.report.collect import Collection
-from resnetlab.report.columns import NOTHING, SETTINGS, Column, PublishedFigures, cell, columns, number, setting_text
+from resnetlab.report.columns import NOTHING, SETTINGS, Column, ReferenceValues, cell, columns, number, setting_text
 from resnetlab.report.compare import Comparison
 from resnetlab.report.configurations import Configuration, Key
-from resnetlab.report.printed import origin, reductions
-from resnetlab.report.riddle import COLUMNS as RIDDLE_COLUMNS
-from resnetlab.report.riddle import answer, participants
 from resnetlab.report.statistics import spread
 from resnetlab.report.table import count_text
 from resnetlab.runs.load import Run
 
-__all__ = ["MOST_PAIRS", "Drawn", "StudyFigures", "page"]
+__all__ = ["MOST_PAIRS", "Drawn", "Origin", "Section", "StudyFigures", "StudyTable", "page"]
 
 MOST_PAIRS = 150  # rows on the page; pairs.csv has them all
 KINDS = {
@@ -55,20 +52,55 @@ class StudyFigures:
     absent: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Origin:
+    """A published preset of which a configuration is a reduction. changes: "data.limit 5000, epochs 15"."""
+
+    preset: str
+    changes: str
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """One study's configurations in a section's table, and sentences below it, of which the last is the conclusion."""
+
+    study: str
+    configurations: Sequence[Configuration]
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section that the caller adds behind the report's own tables.
+
+    anchor: its address within the page. label: of its tables, for screen readers. intro: HTML, which is not escaped.
+    """
+
+    anchor: str
+    link: str
+    title: str
+    label: str
+    intro: str
+    columns: Sequence[Column]
+    tables: Sequence[StudyTable]
+
+
 def page(
     collection: Collection,
     comparisons: Mapping[str, Sequence[Comparison]],
     figures: Sequence[StudyFigures],
-    published: Mapping[Key, PublishedFigures] | None,
+    references: Mapping[Key, ReferenceValues] | None,
+    origins: Mapping[Key, Origin],
+    sections: Sequence[Section],
 ) -> str:
-    """The page's text. comparisons: by the figure that is compared."""
+    """Renders the page. comparisons: by the figure that is compared; origins: of the configurations that have one."""
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     shown = [c for c in columns(collection.thresholds) if any(k.values(c.figure) for k in collection.configurations)]
     varied = [key for key in SETTINGS if len({setting_text(c, key) for c in collection.configurations}) > 1]
     constant = [key for key in SETTINGS if key not in varied] if collection.configurations else []
     return environment.get_template("page.html").render(
-        header=header(collection),
+        header=header(collection, origins),
         columns=shown,
         unmeasured=[c.heading for c in columns(collection.thresholds) if c not in shown],
         settings=[SETTINGS[key] for key in varied],
@@ -77,19 +109,18 @@ def page(
             for key in constant
             if setting_text(collection.configurations[0], key) != NOTHING
         ],
-        rows=[row(c, shown, varied, published or {}) for c in collection.configurations],
-        published=published is not None,
+        rows=[row(c, shown, varied, references or {}, origins) for c in collection.configurations],
+        published=references is not None,
         comparisons=[panel(figure, found) for figure, found in comparisons.items()],
         selected=[chosen for c in collection.configurations if (chosen := selection_row(c))],
-        riddles=[found for name, cs in collection.studies.items() if (found := riddle_table(name, cs))],
-        riddle_columns=RIDDLE_COLUMNS,
+        sections=[(section, [study_table(section, table) for table in section.tables]) for section in sections],
         studies=figures,
         unused=[(KINDS[kind], [u for u in collection.unused if u.kind == kind]) for kind in KINDS],
         remarks=[(run.path, remark) for run in collection.runs for remark in run.remarks],
     )
 
 
-def header(collection: Collection) -> dict[str, Any]:
+def header(collection: Collection, origins: Mapping[Key, Origin]) -> dict[str, Any]:
     """What was read and what it was made with."""
     runs = collection.runs
     return {
@@ -101,7 +132,7 @@ def header(collection: Collection) -> dict[str, Any]:
         "unused": [(KINDS[kind], count) for kind, count in Counter(u.kind for u in collection.unused).items()],
         "singles": sum(c.n == 1 for c in collection.configurations),
         "subsets": sum(bool(c.reduced_data) for c in collection.configurations),
-        "reductions": reductions(collection.configurations),
+        "reductions": list(dict.fromkeys(origin.changes for origin in origins.values())),
         "commits": counted(runs, commit),
         "machines": counted(runs, machine),
     }
@@ -128,16 +159,20 @@ def machine(manifest: Mapping[str, Any]) -> str:
 
 
 def row(
-    c: Configuration, shown: Sequence[Column], varied: Sequence[str], published: Mapping[Key, PublishedFigures]
+    c: Configuration,
+    shown: Sequence[Column],
+    varied: Sequence[str],
+    references: Mapping[Key, ReferenceValues],
+    origins: Mapping[Key, Origin],
 ) -> dict[str, Any]:
-    printed = published.get(c.key)
+    reference, origin = references.get(c.key), origins.get(c.key)
     return {
         "configuration": c,
         "count": count_text(c.n, c.asked),
-        "published": printed.name if printed else None,
-        "source": printed.row.source if printed and printed.row else None,
-        "origin": origin(c),
-        "cells": [cell(c, column, printed) for column in shown],
+        "published": reference.name if reference else None,
+        "source": reference.source if reference else None,
+        "origin": origin.preset if origin else None,
+        "cells": [cell(c, column, reference) for column in shown],
         "settings": [(setting_text(c, key), c.setting(key)) for key in varied],
     }
 
@@ -184,15 +219,16 @@ def selection_row(c: Configuration) -> dict[str, Any] | None:
     }
 
 
-def riddle_table(study: str, configurations: Sequence[Configuration]) -> dict[str, Any] | None:
-    """The study's part in the riddle of the swinging validation loss; None where it has none."""
-    found = participants(configurations)
-    rows_ = [{"configuration": c, "count": count_text(c.n, c.asked), "cells": riddle_cells(c)} for c in found]
-    return {"study": study, "rows": rows_, "answer": list(answer(configurations))} if rows_ else None
-
-
-def riddle_cells(c: Configuration) -> list[Any]:
-    return [cell(c, column, None) for column in RIDDLE_COLUMNS]
+def study_table(section: Section, table: StudyTable) -> dict[str, Any]:
+    lines = [
+        {
+            "configuration": c,
+            "count": count_text(c.n, c.asked),
+            "cells": [cell(c, column, None) for column in section.columns],
+        }
+        for c in table.configurations
+    ]
+    return {"study": table.study, "rows": lines, "sentences": table.sentences}
 
 
 def difference(c: Configuration, first: str, second: str) -> str | None:

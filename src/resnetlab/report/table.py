@@ -10,14 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from resnetlab.report.collect import Collection
-from resnetlab.report.columns import COSTS, NOTHING, SETTINGS, PublishedFigures, cell, columns, number, setting_text
+from resnetlab.report.columns import COSTS, NOTHING, SETTINGS, ReferenceValues, cell, columns, number, setting_text
 from resnetlab.report.compare import Comparison
 from resnetlab.report.configurations import Configuration, Key
 from resnetlab.report.statistics import Spread, spread
 
 __all__ = ["count_text", "mean_sd", "pairs_csv", "print_table", "table_csv", "table_md"]
 
-Published = Mapping[Key, PublishedFigures]
+References = Mapping[Key, ReferenceValues]
 WIDTH = 120
 
 
@@ -72,10 +72,10 @@ def remark_lines(collection: Collection) -> list[str]:
     return lines + [f"{run.path}: {remark}" for run in collection.runs for remark in run.remarks]
 
 
-def table_csv(collection: Collection, published: Published | None) -> str:
+def table_csv(collection: Collection, references: References | None) -> str:
     """One line a configuration, full precision: mean, sd, n and interval of each figure; empty where unknown."""
     head = ["study", "configuration", "label", "n", "seeds", "subset", *SETTINGS]
-    rows = [line(c, collection.thresholds, published) for c in collection.configurations]
+    rows = [line(c, collection.thresholds, references) for c in collection.configurations]
     figures = [column.figure for column in columns(collection.thresholds)]
     parts = (
         "mean",
@@ -83,19 +83,19 @@ def table_csv(collection: Collection, published: Published | None) -> str:
         "n",
         "low_95",
         "high_95",
-        *(("published", "sd_from_published") if published is not None else ()),
+        *(("published", "sd_from_published") if references is not None else ()),
     )
     return as_csv([[*head, *(f"{figure}_{part}" for figure in figures for part in parts)], *rows])
 
 
-def line(c: Configuration, thresholds: Sequence[str], published: Published | None) -> list[Any]:
+def line(c: Configuration, thresholds: Sequence[str], references: References | None) -> list[Any]:
     settings = [c.setting(key) for key in SETTINGS]
     cells: list[Any] = [c.study, c.name, c.label, c.n, " ".join(str(run.seed) for run in c.runs), c.subset, *settings]
     for column in columns(thresholds):
         found = c.spread(column.figure) or Spread(0, float("nan"))
         cells += [found.mean if found.n else None, found.sd, found.n, found.low, found.high]
-        if published is not None:
-            printed = published[c.key].mean(column.figure) if c.key in published else None
+        if references is not None:
+            printed = references[c.key].mean(column.figure) if c.key in references else None
             apart = None
             if printed is not None and found.sd and column.figure not in COSTS:
                 apart = (found.mean - printed) / found.sd
@@ -145,13 +145,13 @@ def as_csv(rows: Sequence[Sequence[Any]]) -> str:
     return text.getvalue()
 
 
-def table_md(collection: Collection, published: Published | None) -> str:
+def table_md(collection: Collection, references: References | None) -> str:
     """The figures that any run has, mean ± sd and the interval; below it the runs that are not used."""
     shown = [c for c in columns(collection.thresholds) if any(k.values(c.figure) for k in collection.configurations)]
     heads = ["study", "configuration", "n", *(column.heading for column in shown), *SETTINGS.values()]
     lines = [row_md(heads), row_md(["---"] * len(heads))]
     for c in collection.configurations:
-        cells = [cell(c, column, (published or {}).get(c.key)) for column in shown]
+        cells = [cell(c, column, (references or {}).get(c.key)) for column in shown]
         figures = [f"{found.text} ({'; '.join(found.notes)})" if found.notes else found.text for found in cells]
         lines.append(
             row_md(

@@ -1,39 +1,47 @@
 """Writes the report's files: the page, the tables, the figures."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-from resnetlab.report.arguments import argue
 from resnetlab.report.collect import Collection
-from resnetlab.report.columns import PublishedFigures
+from resnetlab.report.columns import ReferenceValues
 from resnetlab.report.compare import compare
 from resnetlab.report.configurations import Configuration, Key
 from resnetlab.report.figures import Picture, series_plot, side_by_side, write
-from resnetlab.report.page import Drawn, StudyFigures, page
+from resnetlab.report.page import Drawn, Origin, Section, StudyFigures, page
 from resnetlab.report.table import pairs_csv, table_csv, table_md
 from resnetlab.runs.files import write_text
 
-__all__ = ["write_report"]
+__all__ = ["PlotStudy", "write_report"]
+
+# plots one study, given also the thresholds; where it cannot, a sentence that says why
+PlotStudy = Callable[[Sequence[Configuration], Sequence[str]], Picture | str]
 
 MOST_CURVES = 12  # each takes half a second, and a page with more of them is not looked at
 MOST_OVERLAID = 8
 
 
 def write_report(
-    collection: Collection, out: Path, published: Mapping[Key, PublishedFigures] | None = None
+    collection: Collection,
+    out: Path,
+    references: Mapping[Key, ReferenceValues] | None = None,
+    origins: Mapping[Key, Origin] | None = None,
+    sections: Sequence[Section] = (),
+    plots: Sequence[PlotStudy] = (),
 ) -> list[Path]:
     """Writes report.html, table.csv, table.md, pairs.csv and figures/*.png|svg below `out`; returns the first four.
 
-    published: what was printed about a configuration, by its key; None leaves it out of the tables.
+    references: published values by the configuration's key, None leaves their columns out; origins: what reduced
+    configurations are reductions of. sections and plots are added to the report's own, plots to every study.
     """
     comparisons = {figure: compare(collection.configurations, figure) for figure in compared(collection.thresholds)}
-    figures = list(study_figures(collection, out / "figures"))
+    figures = list(study_figures(collection, out / "figures", plots))
     tidy(out / "figures", {picture.stem for study in figures for picture in (*study.arguments, *study.curves)})
     files = {
-        "report.html": page(collection, comparisons, figures, published),
-        "table.csv": table_csv(collection, published),
-        "table.md": table_md(collection, published),
+        "report.html": page(collection, comparisons, figures, references, origins or {}, sections),
+        "table.csv": table_csv(collection, references),
+        "table.md": table_md(collection, references),
         "pairs.csv": pairs_csv([comparison for found in comparisons.values() for comparison in found]),
     }
     for name, text in files.items():
@@ -59,13 +67,13 @@ def tidy(folder: Path, stems: Set[str]) -> None:
     write_text(listed, "\n".join(sorted(stems)))
 
 
-def study_figures(collection: Collection, folder: Path) -> Iterator[StudyFigures]:
+def study_figures(collection: Collection, folder: Path, plots: Sequence[PlotStudy]) -> Iterator[StudyFigures]:
     """Draws and writes everything, study by study."""
     favoured = set(favourites(collection.configurations))
     for place, (study, configurations) in enumerate(collection.studies.items(), 1):
         stem = f"{place:02d}-{slug(study)}"
         found = StudyFigures(study)
-        for picture in argue(configurations, collection.thresholds):
+        for picture in (plot(configurations, collection.thresholds) for plot in plots):
             if isinstance(picture, str):
                 found.absent.append(picture)
             else:

@@ -50,7 +50,7 @@ def data_lines(config: Config, session: Session) -> Iterator[str]:
     data, span = session.data, session.module.span
     images = f"{len(data.train):,} training and {len(data.val):,} validation images"
     yield f"{images}; run folder {run_folder(config).path}"
-    notes = [choose_engine(config)[1], data.note(), length_warning(config.schedule, span)]
+    notes = [choose_engine(config)[1], data.subset_warning(), length_warning(config.schedule, span)]
     for note in (*notes, steps_warning(config.trainer.profile, span.steps_per_epoch)):
         if note:
             yield f"note: {note}"

@@ -200,7 +200,7 @@ def run_range_test(label: str, config: Config, ramp: Ramp, rows: list[Row]) -> N
         f"{label}: {ramp.steps} steps of {config.batch_size} images, momentum {module.momentum:g} throughout; the "
         f"schedule is not used"
     )
-    if note := data.note():
+    if note := data.subset_warning():
         say(f"note: {note}")
     for row in range_test(module, data, ramp, config.trainer.device):
         rows.append(row)  # one by one, so that an interrupt leaves them

@@ -29,7 +29,7 @@ def lr_momentum_table(
 ) -> npt.NDArray[np.float64]:
     """The run's (steps, 2) table of learning rates and momenta: the schedule's, with the average's own lr in it."""
     found = schedule_table(schedule, lr, momentum, span)
-    averaging.change_plan(found, span)
+    averaging.override_lr(found, span)
     return found
 
 
@@ -79,7 +79,7 @@ class ImageClassifier(L.LightningModule):
         self.recalibrate, self.recalibration_images = recalibrate, recalibration_images
         self.lr_momentum_table = lr_momentum_table(schedule, averaging, lr, momentum, span)
         self.engine_name = engine
-        self.averaging, self.average = averaging, averaging.begin(model)
+        self.averaging, self.average = averaging, averaging.create(model)
         self.kernels = conv_kernels(model) if l2 else []
         self.averaged_kernels = conv_kernels(self.average.module) if l2 and self.average is not None else []
         if self.average is not None:
@@ -158,7 +158,7 @@ class ImageClassifier(L.LightningModule):
         if last:
             self.relative_update.copy_(relative_change(before, list(self.model.parameters())))
         if self.average is not None:
-            self.averaging.after_step(self.average, self.model, step, self.span, self.ema_momentum)
+            self.averaging.update(self.average, self.model, step, self.span, self.ema_momentum)
         if last or (self.device.type == "cpu" and world_size() == 1):
             self.check_finite()
 

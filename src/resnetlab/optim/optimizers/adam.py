@@ -1,4 +1,4 @@
-"""Adam and its kin.
+"""Adam, AdamW, RAdam and NAdam.
 
 `adam` and `adamw` are one algorithm here, on purpose: in Keras Adam(weight_decay=x) is AdamW(weight_decay=x), and what
 tells the published "Adam" runs from the "AdamW" runs is the regularization beside them (l2, weight_decay, or both).
@@ -36,10 +36,10 @@ class _AdamKin(Optimizer):
 
 
 class TensorAdam(torch.optim.Adam):
-    """torch's Adam; in our own formulas where beta1 is a tensor, which a captured graph reads anew."""
+    """torch's Adam, with an update of our own where beta1 is a tensor that a captured graph reads at each step."""
 
-    def begin(self) -> None:
-        """Makes the state that the first step would make."""
+    def create_state(self) -> None:
+        """Creates the state that the first step would create."""
         for group in self.param_groups:
             for p in group["params"]:
                 state = self.state[p]

@@ -1,4 +1,4 @@
-"""What all optimizers share: the checks, the parameter groups, and the setting of lr and momentum.
+"""Base class of the optimizers: checks, parameter groups, and the setting of lr and momentum.
 
 Letters: w a weight, g its gradient, lr, wd and momentum the top-level keys of the same names.
 """
@@ -91,7 +91,7 @@ def check_range(
 
 
 def fused_or_default(fused: bool | None, groups: Groups) -> bool | None:
-    """What the user said; where that is null, True if torch has fused kernels for the tensors' device.
+    """Resolves `fused`: null means True if torch has fused kernels for the tensors' device.
 
     Fused and plain kernels differ by rounding. AdamW on 170 tensors of 0.7 million weights, one CPU core, torch 2.15:
     3.5 ms a step fused, 21 plain.
@@ -101,7 +101,7 @@ def fused_or_default(fused: bool | None, groups: Groups) -> bool | None:
 
 
 def match_layout(optimizer: torch.optim.Optimizer) -> None:
-    """Gives each loaded state the memory layout of its tensor; they differ if channels_last was switched since.
+    """Converts each loaded state to the memory layout of its weight; they differ if channels_last was switched since.
 
     torch's fused CPU kernels pair elements by their place in memory, so a momentum in another layout would silently
     serve other weights (torch 2.15: weights of size 1 off by 0.6 after three steps of Adam, lr 0.1).
@@ -142,18 +142,18 @@ def _assign(old: float | Tensor, new: float | Tensor) -> float | Tensor:
 
 
 def make_capturable(optimizer: torch.optim.Optimizer, device: torch.device, cycles_momentum: bool) -> None:
-    """Makes lr, momentum where it changes, and all state tensors on the device that stay where they are."""
+    """Replaces lr, momentum (where it changes) and all state by tensors on the device, for capture in a CUDA graph."""
     for group in optimizer.param_groups:
         group["lr"] = torch.as_tensor(float(group["lr"]), device=device)
         if "capturable" in group:
             group["capturable"] = True
         if cycles_momentum:
             convert_momentum(group, lambda value: torch.as_tensor(float(value), device=device))
-    optimizer.begin()  # type: ignore[attr-defined]
+    optimizer.create_state()  # type: ignore[attr-defined]
 
 
 def make_eager(optimizer: torch.optim.Optimizer) -> None:
-    """The inverse, as after a checkpoint of a captured run is restored in another."""
+    """Undoes make_capturable, as after a checkpoint of a captured run is restored in an eager one."""
     for group in optimizer.param_groups:
         group["lr"] = float(group["lr"])
         convert_momentum(group, float)
@@ -169,7 +169,7 @@ def convert_momentum(group: dict[str, Any], into: Callable[[Any], Any]) -> None:
 
 
 def group_counts(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """For the log and the manifest, one row a group: {"name", "tensors", "parameters", "wd"}; plain values."""
+    """One row a parameter group, {"name", "tensors", "parameters", "wd"}, for the log and the manifest."""
     return [
         {
             "name": group.get("name", str(i)),

@@ -1,8 +1,8 @@
-"""Adam's and SGD's updates with lr and momentum as tensors on the device: what a captured graph can replay.
+"""Adam's and SGD's updates with lr and momentum as device tensors, so that a CUDA graph can replay them.
 
 torch's fused kernels take lr as a tensor, but momentum as a number, which a graph would freeze. These are the same
-formulas in torch's multi-tensor functions. step_taken: a scalar tensor, 0 for a step that the gradient scaler
-skips, where nothing may change, and 1 else.
+formulas in torch's multi-tensor functions. step_taken: a scalar tensor, 0 for a step that the gradient scaler skips,
+where nothing may change, and 1 otherwise.
 """
 
 import torch
@@ -33,8 +33,8 @@ def adam_update(
         torch._foreach_mul_(weights, 1 - lr * wd * step_taken)
     elif wd:
         grads = list(torch._foreach_add(grads, weights, alpha=wd))
-    apply_update(means, grads, (1 - beta1) * step_taken)
-    apply_update(squares, list(torch._foreach_mul(grads, grads)), (1 - beta2) * step_taken)
+    update_averages(means, grads, (1 - beta1) * step_taken)
+    update_averages(squares, list(torch._foreach_mul(grads, grads)), (1 - beta2) * step_taken)
     roots = torch._foreach_sqrt(squares)
     torch._foreach_div_(roots, (1 - beta2**t).sqrt())
     torch._foreach_add_(roots, eps)
@@ -66,7 +66,7 @@ def sgd_update(
     torch._foreach_sub_(weights, torch._foreach_mul(grads if nesterov else buffers, lr * step_taken))
 
 
-def apply_update(averages: Tensors, values: Tensors, weight: Tensor) -> None:
+def update_averages(averages: Tensors, values: Tensors, weight: Tensor) -> None:
     """averages += weight * (values - averages), in place."""
     differences = torch._foreach_sub(values, averages)
     torch._foreach_mul_(differences, weight)

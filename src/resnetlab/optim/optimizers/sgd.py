@@ -46,8 +46,8 @@ class DecoupledSGD(torch.optim.SGD):
             _plain_step(self)
         return loss
 
-    def begin(self) -> None:
-        """Makes the state that the first step would make."""
+    def create_state(self) -> None:
+        """Creates the state that the first step would create."""
         for group in self.param_groups:
             self._start(group, everywhere=True)
 

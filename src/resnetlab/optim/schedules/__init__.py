@@ -10,23 +10,23 @@ from resnetlab.optim.schedules.decay import Cosine, CosineRestarts, Exponential,
 from resnetlab.optim.schedules.piecewise import Constant, PiecewiseConstant, PiecewiseLinear
 from resnetlab.optim.schedules.special import Lambda, ReduceOnPlateau
 
-__all__ = [  # noqa: RUF022 (plain sorting)
+__all__ = [
+    "SCHEDULES",
     "Constant",
     "Cosine",
     "CosineRestarts",
     "Cyclic",
     "Exponential",
     "Lambda",
-    "SchedulePoint",
     "MultiStep",
     "OneCycle",
     "PiecewiseConstant",
     "PiecewiseLinear",
     "Polynomial",
     "ReduceOnPlateau",
-    "SCHEDULES",
-    "Schedule",
     "RunLength",
+    "Schedule",
+    "SchedulePoint",
     "Step",
     "length_warning",
     "schedule_table",

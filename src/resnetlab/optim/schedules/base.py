@@ -1,8 +1,8 @@
-"""What every schedule is: a pure function of the step that returns the learning rate and the momentum.
+"""Base class of the schedules: pure functions of the step that return learning rate and momentum.
 
 Time is counted in epochs as a float: t = 0 at the start of epoch 1, t = e - 1 at the start of epoch e. A schedule is
 one dataclass, at once its typed configuration and the function. A subclass says what multiple of the configuration's lr
-holds at a moment (`multiple`); interval, stretch and warmup are applied here and nowhere else.
+holds at a moment (`lr_factor`); interval, stretch and warmup are applied here and nowhere else.
 """
 
 import math
@@ -17,7 +17,7 @@ from resnetlab.errors import ConfigError
 
 @dataclass(frozen=True)
 class RunLength:
-    """What a schedule must know of the run. ConfigError unless both are whole numbers of at least 1."""
+    """Length of a run in steps per epoch and epochs. ConfigError unless both are whole numbers of at least 1."""
 
     steps_per_epoch: int
     epochs: int
@@ -35,7 +35,7 @@ class RunLength:
 
 
 class SchedulePoint(NamedTuple):
-    """A point in time as a schedule's maths sees it, interval and stretch already applied."""
+    """A point in a schedule's own time, with interval and stretch already applied."""
 
     t: float  # epochs since the start, in the schedule's own time
     T: float  # epochs the schedule lasts, in its own time
@@ -57,49 +57,49 @@ class Schedule:
     warmup: float = 0.0  # epochs; factor on the lr that rises linearly to 1, step by step whatever interval says
     warmup_from: float = 0.1  # that factor at step 0
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         """The lr at that moment without warmup, as a multiple of the configuration's lr (or itself, if `absolute`)."""
-        raise NotImplementedError(f"{type(self).__name__} has no multiple")
+        raise NotImplementedError(f"{type(self).__name__} has no lr_factor")
 
     def absolute(self) -> bool:
-        """Whether `multiple` returns learning rates, not multiples of the configuration's."""
+        """Whether `lr_factor` returns learning rates, not multiples of the configuration's."""
         return False
 
     def lr(self, k: int, base: float, span: RunLength) -> float:
         """The learning rate at step k (from 0) of a run of that span; base: the configuration's lr."""
         unit = 1.0 if self.absolute() else base
-        return unit * self.multiple(self.moment(k, span)) * self.warming(k, span)
+        return unit * self.lr_factor(self.moment(k, span)) * self.warmup_factor(k, span)
 
     def momentum(self, k: int, base: float, span: RunLength) -> float:
         """SGD's momentum or Adam's beta1 at step k (from 0); base: the configuration's."""
         return base
 
-    def natural_length(self) -> float | None:
+    def designed_length(self) -> float | None:
         """Epochs the schedule was made for; None if it fits itself to any run."""
         return self.length
 
     def end(self) -> float | None:
-        """Epoch of the last change that the schedule plans, None if that depends on the run; for `shortfall`."""
-        return self.natural_length()
+        """Epoch of the last change that the schedule plans, None if that depends on the run; for `length_warning`."""
+        return self.designed_length()
 
     def time(self, k: int, span: RunLength) -> float:
         """Epochs of the schedule's own time at step k. Exact at whole epochs, where milestones lie: one division."""
-        length = self.natural_length()
+        length = self.designed_length()
         if self.stretch and length is not None:
             return k * length / span.steps
         return k / span.steps_per_epoch
 
     def moment(self, k: int, span: RunLength) -> SchedulePoint:
-        """When step k is for this schedule: with interval epoch, the first step of k's epoch."""
+        """The SchedulePoint of step k; with interval=epoch, that of the first step of k's epoch."""
         if self.interval == "epoch":
             k -= k % span.steps_per_epoch
-        length = self.natural_length()
+        length = self.designed_length()
         if length is None:
             return SchedulePoint(self.time(k, span), float(span.epochs), k, span.steps)
         steps = span.steps if self.stretch else round(length * span.steps_per_epoch)
         return SchedulePoint(self.time(k, span), length, k, steps)
 
-    def warming(self, k: int, span: RunLength) -> float:
+    def warmup_factor(self, k: int, span: RunLength) -> float:
         """Warmup's factor on the lr at step k, as torch's LinearLR (Goyal et al. 2017, arXiv 1706.02677)."""
         t = self.time(k, span)
         return 1.0 if t >= self.warmup else self.warmup_from + (1 - self.warmup_from) * t / self.warmup
@@ -114,7 +114,7 @@ class Schedule:
             require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
         require(self.length is None or self.length > 0, "length", self.length, "more than 0 epochs, or null")
         require(
-            not self.stretch or bool(self.natural_length()),
+            not self.stretch or bool(self.designed_length()),
             "stretch",
             self.stretch,
             "false unless schedule.length says how many epochs the schedule was made for",
@@ -182,6 +182,6 @@ def length_warning(schedule: Schedule, span: RunLength) -> str | None:
     last = schedule.lr(span.steps - 1, 1.0, span)
     ends = f"lr {last:.4g}" if schedule.absolute() else f"{last:.4g} x lr"
     cure = "schedule.stretch=true scales it"
-    if schedule.natural_length() is None:
+    if schedule.designed_length() is None:
         cure = "schedule.length and schedule.stretch=true scale it"
     return f"the schedule was made for {end:g} epochs, the run has {span.epochs}: it ends at {ends}; {cure}"

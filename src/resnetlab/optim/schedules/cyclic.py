@@ -8,7 +8,7 @@ from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, r
 
 @dataclass
 class _Cycle(Schedule):
-    """What both share. They begin low by themselves: no warmup."""
+    """Base of cyclic and one_cycle: momentum against lr. No warmup, because they start low by themselves."""
 
     allows_warmup = False
 
@@ -17,14 +17,14 @@ class _Cycle(Schedule):
     lowest_momentum: float = 0.85  # at the highest lr; of SGD's momentum or Adam's beta1
     highest_momentum: float = 0.95
 
-    def swing(self, at: SchedulePoint) -> float:
+    def phase(self, at: SchedulePoint) -> float:
         """Where the momentum is: 0 at highest_momentum, 1 at lowest_momentum."""
-        raise NotImplementedError(f"{type(self).__name__} has no swing")
+        raise NotImplementedError(f"{type(self).__name__} has no phase")
 
     def momentum(self, k: int, base: float, span: RunLength) -> float:
         if not self.cycle_momentum:
             return base
-        return self.highest_momentum - (self.highest_momentum - self.lowest_momentum) * self.swing(self.moment(k, span))
+        return self.highest_momentum - (self.highest_momentum - self.lowest_momentum) * self.phase(self.moment(k, span))
 
     def check(self) -> None:
         super().check()
@@ -48,7 +48,7 @@ class Cyclic(_Cycle):
     mode: str = "triangular"
     gamma: float = 1.0  # per step, for exp_range only
 
-    def swing(self, at: SchedulePoint) -> float:
+    def phase(self, at: SchedulePoint) -> float:
         down = self.up if self.down is None else self.down
         cycle, t = divmod(at.t, self.up + down)
         height = t / self.up if t <= self.up else (self.up + down - t) / down
@@ -58,8 +58,8 @@ class Cyclic(_Cycle):
             height *= self.gamma**at.k
         return height
 
-    def multiple(self, at: SchedulePoint) -> float:
-        return self.lowest + (1 - self.lowest) * self.swing(at)
+    def lr_factor(self, at: SchedulePoint) -> float:
+        return self.lowest + (1 - self.lowest) * self.phase(at)
 
     def check(self) -> None:
         super().check()
@@ -87,11 +87,11 @@ class OneCycle(_Cycle):
     final_div_factor: float = 1e4
     three_phase: bool = False
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         start = 1 / self.div_factor
         return self._between([start, 1.0, start, start / self.final_div_factor], at)
 
-    def swing(self, at: SchedulePoint) -> float:
+    def phase(self, at: SchedulePoint) -> float:
         return self._between([0.0, 1.0, 0.0, 0.0], at)
 
     def _between(self, values: list[float], at: SchedulePoint) -> float:

@@ -25,7 +25,7 @@ class Step(Schedule):
     step_size: float = 30.0  # epochs
     gamma: float = 0.1
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         return self.gamma ** floor_with_tolerance(at.t / self.step_size)
 
     def check(self) -> None:
@@ -45,7 +45,7 @@ class MultiStep(Schedule):
     milestones: list[Any] = field(default_factory=lambda: [100, 150])
     gamma: float = 0.1
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         return self.gamma ** bisect_right(self.milestones, at.t)
 
     def end(self) -> float | None:
@@ -67,7 +67,7 @@ class Exponential(Schedule):
     name: str = "exponential"
     gamma: float = 0.95
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         return float(self.gamma**at.t)
 
     def check(self) -> None:
@@ -83,7 +83,7 @@ class Polynomial(Schedule):
     power: float = 1.0
     final: float = 0.0
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         return float(self.final + (1 - self.final) * (1 - min(at.t / at.T, 1.0)) ** self.power)
 
     def check(self) -> None:
@@ -105,7 +105,7 @@ class Cosine(Schedule):
     constant: float = 0.0  # epochs
     final: float = 0.0  # fraction of lr
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         x = min(max((at.t - self.constant) / (at.T - self.constant), 0.0), 1.0)
         fall = 0.5 * (1 + math.cos(math.pi * x)) if self.shape == "half" else math.cos(math.pi / 2 * x)
         return self.final + (1 - self.final) * fall
@@ -139,7 +139,7 @@ class CosineRestarts(Schedule):
     mult: float = 2.0  # the paper's T_mult
     final: float = 0.0  # fraction of lr
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         x = at.t / self.first
         if self.mult == 1:
             x -= floor_with_tolerance(x)

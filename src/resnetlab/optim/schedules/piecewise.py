@@ -15,13 +15,13 @@ class Constant(Schedule):
 
     name: str = "constant"
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         return 1.0
 
 
 @dataclass
 class _Milestones(Schedule):
-    """What the two piecewise schedules share: a list of [epoch, value], whose last epoch is the natural length."""
+    """Base of the piecewise schedules: a list of [epoch, value]; its last epoch is the designed length."""
 
     milestones: list[Any] = field(default_factory=list)
     relative: bool = True  # values are multiples of lr | false: they are learning rates
@@ -29,7 +29,7 @@ class _Milestones(Schedule):
     def absolute(self) -> bool:
         return not self.relative
 
-    def natural_length(self) -> float | None:
+    def designed_length(self) -> float | None:
         return float(self.milestones[-1][0]) if self.length is None else self.length
 
     def check(self) -> None:
@@ -52,7 +52,7 @@ class PiecewiseConstant(_Milestones):
         default_factory=lambda: [[81, 1.0], [121, 0.1], [161, 0.01], [181, 0.001], [200, 0.0005]]
     )
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         i = bisect_right(self.milestones, at.t, key=itemgetter(0))
         return float(self.milestones[min(i, len(self.milestones) - 1)][1])
 
@@ -73,7 +73,7 @@ class PiecewiseLinear(_Milestones):
     name: str = "piecewise_linear"
     milestones: list[Any] = field(default_factory=lambda: [[20, 1.0], [40, 0.1], [50, 0.0125], [60, 0.0025]])
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         i = bisect_right(self.milestones, at.t, key=itemgetter(0))
         if i in (0, len(self.milestones)):
             return float(self.milestones[max(i - 1, 0)][1])

@@ -1,4 +1,4 @@
-"""The two schedules that are not a formula of ours: any Python function, and torch's reduce-on-plateau."""
+"""The schedules that are no formula: a Python function of the user's, and torch's reduce-on-plateau."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class Lambda(Schedule):
     name: str = "lambda"
     function: str = "???"  # dotted path such as math.cos or my_module.factor; OmegaConf refuses a missing one
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         """f(t). Raises ConfigError if f fails there, or returns a factor that is negative or not finite."""
         f = _function(self.function)
         try:
@@ -61,7 +61,7 @@ class ReduceOnPlateau(Schedule):
     threshold_mode: str = "abs"  # abs | rel
     min_lr: float = 5e-4  # fraction of lr
 
-    def multiple(self, at: SchedulePoint) -> float:
+    def lr_factor(self, at: SchedulePoint) -> float:
         return 1.0
 
     def build(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:

@@ -1,0 +1,148 @@
+"""Batch-norm lag: a section and a plot on why the validation loss fluctuates under strong weight decay.
+
+Two causes can be told apart: running batch-norm statistics that lag behind the weights (then the fluctuation is gone
+with re-estimated statistics, and with group norm, which keeps none), or the loss surface (then it stays).
+"""
+
+from collections.abc import Iterator, Sequence
+
+from resnetlab.report.collect import Collection
+from resnetlab.report.columns import Column
+from resnetlab.report.configurations import Configuration, differing_keys
+from resnetlab.report.figures import COLORS, Picture, band, by_epoch, logarithmic, means, paper, whole_epochs
+from resnetlab.report.lines import Configurations, counted, mean
+from resnetlab.report.page import Section, StudyTable
+from resnetlab.runs.summary import EPOCHS
+
+COLUMNS = (
+    Column("swing_running", "val swing, running", "swing of the validation ce, running statistics", 3),
+    Column("swing_recal", "re-estimated", "the same with batch-norm statistics re-estimated on training images", 3),
+    Column("swing_train", "train swing", "swing of the training ce", 3),
+    Column("least_val_acc", "least val acc, running", "least validation accuracy, running statistics", 3),
+    Column("least_val_acc_recal", "re-estimated", "least validation accuracy, re-estimated statistics", 3),
+    Column("weight_norm", "weight norm", "Euclidean norm of all weights, mean over these epochs", 1),
+    Column("relative_update", "relative update", "|change| / |weights| of one step, each epoch's last; mean", 5),
+)
+INTRO = (
+    "Under strong decay the series' validation loss swings wildly while its training loss is smooth; it suspects the "
+    "loss surface. The other suspect is batch norm's running averages, which lag behind weights that each step moves "
+    "far.\nThe test: the same weights with statistics re-estimated on training images (<code>recalibrate_bn=true"
+    "</code>), and group norm, which keeps none. All over epochs 10 to 36, as far as a run goes; a swing is max \u2212 "
+    "min of what is left when the straight line through these epochs is taken out, so that an even fall is none."
+)
+LEAST_RATIO = 2.0  # the validation loss fluctuates if it swings by more than so many times the training loss's swing
+SILENT = {"recalibrate_bn", "threads"}  # keys that change nothing in the training
+EXPLAINED = 0.5  # by the statistics, if less than this share of the swing is left with re-estimated ones
+
+
+def lag_section(collection: Collection) -> Section | None:
+    """Section with a table and a conclusion for each study that can tell; None where no study can."""
+    tables = [
+        StudyTable(study, found, list(findings(configurations)))
+        for study, configurations in collection.studies.items()
+        if (found := configurations_with_fluctuation(configurations))
+    ]
+    title = "The riddle of the swinging validation loss"
+    return Section("riddle", "Riddle", title, "Swings", INTRO, COLUMNS, tables) if tables else None
+
+
+def configurations_with_fluctuation(configurations: Configurations) -> list[Configuration]:
+    """Configurations with enough epochs; none if the study has neither re-estimated statistics nor another norm."""
+    if not any(c.values("swing_recal") or norm(c) != "batch" for c in configurations):
+        return []
+    return sorted((c for c in configurations if c.values("swing_running")), key=lambda c: (norm(c), decay(c)))
+
+
+def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Picture | str:
+    """Plot validation loss with running and re-estimated statistics, weight norm and relative update by epoch."""
+    drawn = configurations_with_fluctuation(configurations)[: len(COLORS)]
+    if not drawn:
+        return (
+            "The riddle of the swinging validation loss: needs recalibrate_bn=true or model.norm=group, runs of "
+            f"{EPOCHS[0] + 4} epochs or more, and a schedule that is not stretched."
+        )
+    figure, (loss, weights, update) = paper(2.8, 1.1, 1.1)
+    for color, c in zip(COLORS, drawn, strict=False):
+        band(loss, c.runs, "val/ce", color, c.label)
+        again = by_epoch(c.runs, "val/ce_recal")
+        loss.plot(list(again), means(again), "--", color=color, lw=1.1)
+        band(weights, c.runs, "weight_norm", color, None)
+        band(update, c.runs, "relative_update", color, None)
+    logarithmic(loss)
+    for axes, text in ((loss, "validation ce"), (weights, "weight norm"), (update, "relative update")):
+        axes.set_ylabel(text, fontsize=9)
+    loss.legend(fontsize=7)
+    update.set_xlabel("epoch", fontsize=9)
+    whole_epochs(update)
+    caption = (
+        "Validation cross-entropy with running (solid) and re-estimated (dashed) batch-norm statistics of the same "
+        f"weights; their norm; how far each epoch's last step moves them. {counted([drawn])}"
+    )
+    return Picture("riddle", "The riddle of the swinging validation loss", caption, figure)
+
+
+def findings(configurations: Configurations) -> Iterator[str]:
+    """One sentence for each batch-norm configuration of a study, then the conclusion."""
+    found = configurations_with_fluctuation(configurations)
+    pairs = [c for c in found if norm(c) == "batch" and c.values("swing_recal")]
+    for c in pairs:
+        yield sentence(c, control_of(c, found))
+    fluctuating = [c for c in pairs if mean(c, "swing_running") > LEAST_RATIO * mean(c, "swing_train")]
+    if not pairs:
+        yield "No run here was validated with both kinds of statistics, so the cause cannot be told."
+    elif not fluctuating:
+        yield (
+            f"No configuration swings more than {LEAST_RATIO:g} times as much as its training loss: no riddle here, "
+            "and no answer."
+        )
+    else:
+        yield conclusion(fluctuating, [(c, control) for c in fluctuating if (control := control_of(c, found))])
+
+
+def sentence(c: Configuration, control: Configuration | None) -> str:
+    text = (
+        f"{c.label} (n = {c.n}): the validation cross-entropy swings by {mean(c, 'swing_running'):.3g} with running "
+        f"statistics and by {mean(c, 'swing_recal'):.3g} with re-estimated ones, that of training by "
+        f"{mean(c, 'swing_train'):.3g}"
+    )
+    if control is not None:
+        text += f"; with {norm(control)} norm instead (n = {control.n}) by {mean(control, 'swing_running'):.3g}"
+    return f"{text}."
+
+
+def control_of(c: Configuration, found: Configurations) -> Configuration | None:
+    """The configuration that differs in its norm alone; None where there is none."""
+    return next((other for other in found if (differing_keys(c, other) or set()) - SILENT == {"model.norm"}), None)
+
+
+def conclusion(fluctuating: Configurations, controls: Sequence[tuple[Configuration, Configuration]]) -> str:
+    shares = [mean(c, "swing_recal") / mean(c, "swing_running") for c in fluctuating]
+    text = (
+        f"In {len(fluctuating)} of these the validation loss swings more than {LEAST_RATIO:g} times as much as the "
+        f"training loss; re-estimating the statistics leaves {percent(shares)} of the swing"
+    )
+    if controls:
+        kept = [mean(control, "swing_running") / mean(c, "swing_running") for c, control in controls]
+        text += f", norms without them {percent(kept)}"
+    explained = sum(share < EXPLAINED for share in shares)
+    if explained == 0:
+        verdict = "the running statistics do not explain it"
+    elif explained < len(fluctuating):
+        verdict = f"they explain most of it in {explained} of {len(fluctuating)}"
+    else:
+        verdict = "most of the swing is the running statistics', not the loss surface's"
+    alone = " One run each, though: a hint." if max(c.n for c in fluctuating) == 1 else ""
+    return f"{text}. As far as these runs go, {verdict}.{alone}"
+
+
+def percent(shares: Sequence[float]) -> str:
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return low if low == high else f"{low} to {high}"
+
+
+def norm(configuration: Configuration) -> str:
+    return str(configuration.setting("model.norm") or "batch")
+
+
+def decay(configuration: Configuration) -> float:
+    return float(configuration.setting("wd") or 0.0)

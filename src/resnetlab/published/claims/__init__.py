@@ -1,0 +1,10 @@
+"""The published claims as data, and what runs say of each: holds, does not hold, cannot tell.
+
+`claims()` lists them, `group_runs(collection)` groups runs by configuration, `judge(claims, groups)` decides.
+"""
+
+from resnetlab.published.claims.data import Claim, Part, claims
+from resnetlab.published.claims.select import RunGroup, group_runs
+from resnetlab.published.claims.verdicts import Verdict, judge
+
+__all__ = ["Claim", "Part", "RunGroup", "Verdict", "claims", "group_runs", "judge"]

@@ -1,0 +1,121 @@
+"""Metrics of one run that claims name: from its summary, or computed from its rows."""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+from resnetlab.runs.load import Run
+from resnetlab.runs.summary import EPOCHS, Row, fluctuation, loss_range, rows_within
+
+COSTS = ("seconds_per_epoch", "power_w")  # which depend on the machine and on what else a run does
+# ratios and sizes of fluctuations go over orders of magnitude: tested as logarithms, shown as they are
+LOGARITHMIC = ("amplitude", "swing_left", "jump_ratio", "calm_ratio")
+# of numbered epochs, in which a stretched schedule has other rates
+WINDOWED = (*LOGARITHMIC, "lowest_acc")
+SUMMARY = (
+    *("best_val_acc", "final_val_acc", "final_train_acc", "final_train_ce", "final_val_ce", "final_val_acc_avg"),
+    *("generalization_gap", *COSTS),
+)
+NUMBERED = re.compile(r"(best_by|gain_after|epoch_to|train_acc_at)_([\d.]+)")
+DESCRIPTIONS = {
+    "amplitude": "max - min of val ce, epochs 10-36",
+    "swing_left": "share of the swing (its even fall taken out) left with re-estimated statistics",
+    "jump_ratio": "largest jump of val ce over that of train ce, epochs 10-36",
+    "calm_ratio": "largest jump of val ce at a tenth of the lr over that in epochs 10-36",
+    "lowest_acc": "lowest val acc of epochs 10-36",
+    "onset": "first epoch with val ce over twice its running median",
+    "avg_gain": "val acc of the average minus that of the last weights",
+}
+
+
+def value_of(run: Run, metric: str) -> float | None:
+    """The metric; None where this run does not have it, or not as a finite number above 0 if it is logarithmic."""
+    if metric in SUMMARY:
+        value = run.figures.get(metric)
+    elif metric in WINDOWED and run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):
+        value = None
+    elif metric in OF_ROWS:
+        value = OF_ROWS[metric](run.rows)
+    else:
+        value = numbered(run.rows, metric)
+    usable = value is not None and math.isfinite(value) and (value > 0 or metric not in LOGARITHMIC)
+    return value if usable else None
+
+
+def is_metric(name: str) -> bool:
+    return name in SUMMARY or name in OF_ROWS or bool(NUMBERED.fullmatch(name))
+
+
+def may_be_unreached(metric: str) -> bool:
+    """Whether a run may train in full and never come to have the metric, which is then a result and no gap."""
+    return metric == "onset" or metric.startswith(("epoch_to_", "train_acc_at_"))
+
+
+def scaled(values: Sequence[float], metric: str) -> list[float]:
+    """The values as they are tested: powers of ten of a logarithmic metric."""
+    return [math.log10(value) if metric in LOGARITHMIC else value for value in values]
+
+
+def description(metric: str) -> str:
+    """For example "best val acc", with "(compared as logarithms)" behind a logarithmic one."""
+    text = DESCRIPTIONS.get(metric, metric.replace("_", " "))
+    return f"{text} (compared as logarithms)" if metric in LOGARITHMIC else text
+
+
+def numbered(rows: Sequence[Row], metric: str) -> float | None:
+    """best_by_50, the best val_acc of 50 epochs; gain_after_85, best val_acc of the run minus best_by; epoch_to_0.92;
+    train_acc_at_0.92, in the first epoch with that val_acc."""
+    match = NUMBERED.fullmatch(metric)
+    assert match is not None, metric
+    kind, number = match[1], float(match[2])
+    if kind in ("epoch_to", "train_acc_at"):
+        row = next((row for row in rows if row.get("val/acc", 0.0) >= number), None)
+        return None if row is None else row["epoch"] if kind == "epoch_to" else row.get("train/acc")
+    if len(rows) < number:
+        return None
+    accuracies = [row.get("val/acc", 0.0) for row in rows]
+    best = max(accuracies[: int(number)])
+    return best if kind == "best_by" else max(accuracies) - best
+
+
+def largest_jump(values: Sequence[float]) -> float | None:
+    """The largest change from one epoch to the next."""
+    return max((abs(b - a) for a, b in pairwise(values)), default=None)
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    return a / b if a is not None and b else None
+
+
+def calm_ratio(rows: Sequence[Row]) -> float | None:
+    """The largest jump of val/ce at a tenth of the highest rate and less, over that in epochs 10 to 36."""
+    if not all("lr" in row for row in rows):
+        return None
+    low = 0.1001 * max(row["lr"] for row in rows)
+    late = [row["val/ce"] for row in rows if row["epoch"] > EPOCHS[0] and row["lr"] <= low and "val/ce" in row]
+    return ratio(largest_jump(late), largest_jump(rows_within(rows, "val/ce")))
+
+
+def onset(rows: Sequence[Row]) -> float | None:
+    """The first epoch whose val/ce is over twice the median of the five before it."""
+    values = [row.get("val/ce", math.inf) for row in rows]
+    return next((rows[i]["epoch"] for i in range(5, len(rows)) if values[i] > 2 * sorted(values[i - 5 : i])[2]), None)
+
+
+def average_gain(rows: Sequence[Row]) -> float | None:
+    last = rows[-1]
+    return last["val/acc_avg"] - last["val/acc"] if {"val/acc_avg", "val/acc"} <= set(last) else None
+
+
+OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
+    "amplitude": fluctuation,
+    "swing_left": lambda rows: ratio(loss_range(rows, "val/ce_recal"), loss_range(rows, "val/ce")),
+    "jump_ratio": lambda rows: ratio(
+        largest_jump(rows_within(rows, "val/ce")), largest_jump(rows_within(rows, "train/ce"))
+    ),
+    "calm_ratio": calm_ratio,
+    "lowest_acc": lambda rows: min(rows_within(rows, "val/acc"), default=None),
+    "onset": onset,
+    "avg_gain": average_gain,
+}

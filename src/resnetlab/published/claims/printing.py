@@ -1,0 +1,163 @@
+"""`resnetlab published --claims`: judges the claims by the runs below folders; prints a table, CSV or JSON."""
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from resnetlab.errors import ConfigError
+from resnetlab.published.claims.data import claims
+from resnetlab.published.claims.select import RunGroup, group_runs
+from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, PartVerdict, Verdict, judge
+from resnetlab.report.collect import Collection, collect
+
+NARROWEST, WIDEST = 120, 220
+SEEDS = 5
+
+
+def print_claims(folders: Sequence[Path], form: str = "table", post: str | None = None) -> None:
+    """Judges all claims by the runs below the folders, and prints those of one post, or all.
+
+    Raises ConfigError for the form, the post, or a folder that is missing or holds no finished run.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"format (={form}) must be one of {', '.join(FORMATS)}")
+    shown = {claim.id for claim in claims(post)}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is not a folder; name one that holds runs, such as outputs")
+    collection = collect(folders)
+    if not collection.runs:
+        raise ConfigError(f"{', '.join(map(str, folders))}: no finished run below{unused(collection)}; train one first")
+    groups = group_runs(collection)
+    verdicts = judge(claims(), groups)  # all of them, so that --post does not change the correction
+    notes = [used_runs(collection, groups), correction(verdicts)]
+    FORMATS[form]([verdict for verdict in verdicts if verdict.claim.id in shown], notes)
+
+
+def unused(collection: Collection) -> str:
+    """For example " (2 diverged, 1 unreadable)"."""
+    kinds = Counter(run.kind for run in collection.unused)
+    return f" ({', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))})" if kinds else ""
+
+
+def used_runs(collection: Collection, groups: Sequence[RunGroup]) -> str:
+    kept = sum(len(group.runs) for group in groups)
+    unknown = sum(not run.manifest for run in collection.runs)
+    repeated = len(collection.runs) - kept - unknown
+    text = f"{kept} runs of {len(groups)} configurations; a seed of a configuration counts once, whatever its study"
+    text += f" ({repeated} left out)" if repeated else ""
+    text += f"; {unknown} without a manifest left out" if unknown else ""
+    return text + (f"; not used{unused(collection)}" if collection.unused else "")
+
+
+def correction(verdicts: Sequence[Verdict]) -> str:
+    tests = sum(part.adjusted is not None for verdict in verdicts for part in verdict.parts)
+    return (
+        f"{tests} tests, each at 5 %: about one in twenty false claims would look shown, so p is Holm's over all of "
+        "them, those of other posts too. n = 1 decides nothing."
+    )
+
+
+def print_table(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
+    table = Table("id", "claim", "verdict", "figures", "would decide it", show_lines=True)
+    for column, share in zip(table.columns, (0, 4, 3, 6, 5), strict=True):
+        column.ratio, column.overflow = share or None, "fold"
+    table.columns[0].no_wrap = True
+    for verdict in verdicts:
+        cells = (verdict.claim.text, str(verdict), "\n".join(lines(verdict)), "\n".join(commands(verdict)))
+        table.add_row(verdict.claim.id, *(cell.replace("[", r"\[") for cell in cells))
+    width = Console().width if Console().is_terminal else WIDEST
+    console = Console(width=max(NARROWEST, min(WIDEST, width)))
+    console.print(table)
+    for line in (*notes, counts(verdicts)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def counts(verdicts: Sequence[Verdict]) -> str:
+    """How many of each, those in full apart from those of reduced or other runs, and from those that hold in part."""
+    kinds = Counter((verdict.verdict, bool(verdict.scope)) for verdict in verdicts)
+    words = {HOLDS: "hold", FAILS: "do not hold"}
+    parts = [f"{kinds[key, False]} {word}" for key, word in words.items()]
+    parts += [f"{kinds[key, True]} {word} in runs other than the published" for key, word in words.items()]
+    return (
+        f"Of {len(verdicts)} claims: {', '.join(parts)}, {kinds[CANNOT, False]} cannot be told.\n"
+        f"{kinds[PARTLY, True]} hold in part: reduced runs show the relation, and only full runs decide the levels."
+    )
+
+
+def lines(verdict: Verdict) -> Iterator[str]:
+    """What the runs say, part by part, or why they do not decide it."""
+    claim = verdict.claim
+    heads = {"settled by": claim.settled, "looked at with:": claim.look, "left out:": claim.left_out}
+    yield from (f"{head} {text}" for head, text in heads.items() if text)
+    for part in verdict.parts:
+        yield part_line(part, alone=len(verdict.parts) == 1)
+
+
+def part_line(part: PartVerdict, alone: bool) -> str:
+    """Values, p, and the part's own verdict where a claim has several."""
+    result = part.result
+    if not result.text:
+        presets = ", ".join(result.part.presets)
+        return f"{result.part.metric}: {part.why}{f' ({presets})' if presets else ''}"
+    p = "" if part.adjusted is None else f"; p = {part.adjusted:.2g}"
+    said = "" if alone and part.verdict != CANNOT else f" -> {part.verdict}"
+    why = f": {part.why}" if part.why else ""
+    scope = f" ({result.scope})" if part.verdict == CANNOT and not result.scope.none else ""
+    return f"{result.text}{p}{said}{why}{scope}"
+
+
+def commands(verdict: Verdict) -> list[str]:
+    """The commands that would decide a claim that is not decided in full."""
+    decide = () if verdict.full else verdict.claim.decided_by
+    return [f"python train.py {arguments} seeds={SEEDS}" for arguments in decide]
+
+
+def entry(verdict: Verdict) -> dict[str, Any]:
+    claim = verdict.claim
+    head = {"id": claim.id, "post": claim.post, "claim": claim.text, "verdict": verdict.verdict}
+    parts = [
+        {
+            "verdict": part.verdict,
+            "figure": part.result.part.metric,
+            "rule": part.result.part.rule,
+            "figures": part.result.text,
+            "n": list(part.result.counts),
+            "p_two_sided": part.result.test and part.result.test.p,
+            "p_holm": part.adjusted,
+            "departures": str(part.result.scope),
+            "why": part.why,
+        }
+        for part in verdict.parts
+    ]
+    rest = {"settled_by": claim.settled, "look": claim.look, "left_out": claim.left_out}
+    return {**head, "departures": verdict.scope, "parts": parts, **rest, "would_decide": commands(verdict)}
+
+
+def print_json(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
+    print(json.dumps({"notes": list(notes), "claims": [entry(verdict) for verdict in verdicts]}, indent=2))
+
+
+def print_csv(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
+    """One line a part, with the claim's columns before it; the notes go to standard error."""
+    rows = []
+    for claim in map(entry, verdicts):
+        head = {key: value for key, value in claim.items() if not isinstance(value, list)}
+        head["would_decide"] = "; ".join(claim["would_decide"])
+        for part in claim["parts"] or [{}]:
+            own = {f"part_{key}": value for key, value in part.items()}
+            rows.append(head | own | ({"part_n": " ".join(map(str, part["n"]))} if part else {}))
+    writer = csv.DictWriter(sys.stdout, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    print(*notes, sep="\n", file=sys.stderr)
+
+
+FORMATS = {"table": print_table, "csv": print_csv, "json": print_json}

@@ -1,0 +1,177 @@
+"""From a part of a claim and groups of runs to the test of it: a contrast of two groups, or a level of one.
+
+Runs are chosen by their settings and their number, never by what came out of them.
+"""
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from resnetlab.published.claims.data import Part, Where
+from resnetlab.published.claims.hypothesis_tests import OneSidedTest, difference_test, level_test
+from resnetlab.published.claims.metrics import COSTS, description, may_be_unreached, scaled
+from resnetlab.published.claims.select import Differences, RunGroup, differences, distance, matches
+from resnetlab.report.configurations import plain
+from resnetlab.report.statistics import least_permutation_p, permutation, spread
+from resnetlab.runs.summary import EPOCHS
+
+FLUCTUATING = 0.5  # least max - min of val ce that is a fluctuation; the published ones are 0.7 and more
+NO_FLUCTUATION = "the validation loss does not fluctuate in these runs, which may be too small or too short for it"
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What the runs say of one part. test: None where none is possible, `why` says why not.
+
+    permutation_p: of a contrast, where n is large enough for it to get below 5 %. counts: runs on each side.
+    """
+
+    part: Part
+    text: str = ""
+    why: str = "no such runs"
+    test: OneSidedTest | None = None
+    scope: Differences = field(default_factory=Differences)
+    permutation_p: float | None = None
+    counts: tuple[int, ...] = ()
+
+
+def evaluate(part: Part, groups: Sequence[RunGroup]) -> PartResult:
+    """Tests the part on the runs that suit it best: as published first, then the most seeds."""
+    rule = contrast if part.rule == "contrast" else level
+    return rule(part, [group for group in groups if matches(group, part.where)])
+
+
+def contrast(part: Part, groups: Sequence[RunGroup]) -> PartResult:
+    found = pairs(part, groups)
+    if not found:
+        return PartResult(part)
+    scope, *pair = found[0]
+    texts = [side_text(group, part, keys) for group, keys in zip(pair, (part.a, part.b), strict=True)]
+    text = f"{description(part.metric)}: {'; '.join(texts)}{other_pairs(part, found)}"
+    a, b = (scaled(group.values(part.metric), part.metric) for group in pair)
+    counts = len(a), len(b)
+    if why := unreached(part, pair) or no_fluctuation(part, pair, pair[1:], scope):
+        return PartResult(part, text, why, None, scope, counts=counts)
+    why = "one run on a side" if min(counts) < 2 else "the seeds do not differ"
+    exact = part.expect != "equal" and not part.margin and least_permutation_p(*counts) < 0.05
+    test = difference_test(a, b, part.expect, part.margin)
+    return PartResult(part, text, why, test, scope, permutation(a, b) if exact else None, counts)
+
+
+Pair = tuple[Differences, RunGroup, RunGroup]
+
+
+def pairs(part: Part, groups: Sequence[RunGroup]) -> list[Pair]:
+    """Every pair that may be compared, the one to be tested first: as published, with the most seeds, the nearest."""
+    left, right = ([group for group in groups if matches(group, side)] for side in (part.a, part.b))
+    varied = {*part.a, *part.b} - {"preset"}
+    found = []
+    for a, b in ((x, y) for one in left for two in right if one is not two for x, y in same_conditions(part, one, two)):
+        n = [group.count_informative(part.metric) for group in (a, b)]
+        apart = {key for key in {*a.settings, *b.settings} if a.setting(key) != b.setting(key)} - varied
+        allowed = {key for key in apart if any(fnmatchcase(key, also) for also in part.also)}
+        if min(n) == 0 or (apart != allowed and "preset" not in part.a):
+            continue
+        free = {*varied, *allowed, *part.where, *({"schedule.milestones"} & {*part.also})}
+        scope = differences((a, b), part, free if "preset" not in part.a else {*apart, *varied})
+        if not scope.other_recipe:
+            order = (not (scope.none and min(n) > 1), ends_too_early(part, (a, b)), -min(n), len(allowed))
+            rest = (len(scope.reduced + scope.other), -sum(n), distance((a, b), part.context))
+            found.append(((*order, *rest), (scope, a, b)))
+    return [pair for _, pair in sorted(found, key=lambda item: item[0])]
+
+
+def same_conditions(part: Part, a: RunGroup, b: RunGroup) -> Iterator[tuple[RunGroup, RunGroup]]:
+    """Both groups; of costs, their runs on each machine with as many threads and validations."""
+    if part.metric not in COSTS:
+        yield a, b
+    else:
+        first, second = a.by_conditions(), b.by_conditions()
+        yield from ((first[key], second[key]) for key in sorted(first.keys() & second.keys()))
+
+
+def other_pairs(part: Part, found: Sequence[Pair]) -> str:
+    """How many of the pairs that are not tested have the difference's sign, for the reader alone."""
+    values = [(a.values(part.metric), b.values(part.metric)) for _, a, b in found]
+    signs = [statistics.fmean(a) > statistics.fmean(b) for a, b in values if a and b]
+    if not all(values[0]) or len(signs) < 2 or part.expect == "equal":
+        return ""
+    same = sum(sign == signs[0] for sign in signs[1:])
+    return f"; of {len(signs) - 1} other pairs {same} with this sign"
+
+
+def level(part: Part, groups: Sequence[RunGroup]) -> PartResult:
+    found = []
+    for group in groups:
+        n = group.count_informative(part.metric)
+        if n and (not part.presets or group.preset in part.presets):
+            scope = differences([group], part, part.where)
+            if not scope.other_recipe and (part.is_relation or scope.none):
+                published = scope.none and len(group.runs) > 1
+                order = (not published, ends_too_early(part, [group]), -n, distance([group], part.context))
+                found.append((order, group, scope))
+    if not found:
+        return PartResult(part)
+    _, group, scope = min(found, key=lambda item: item[0])
+    values, bounds = group.values(part.metric), (part.at_least, part.at_most)
+    text = f"{description(part.metric)}, {bound_text(part)}: {side_text(group, part, part.where)}"
+    counts = (len(values),)
+    if why := unreached(part, [group]) or no_fluctuation(part, [group], [group], scope):
+        return PartResult(part, text, why, None, scope, counts=counts)
+    low, high = (bound and scaled([bound], part.metric)[0] for bound in bounds)
+    why = "one run" if len(values) < 2 else "the seeds do not differ"
+    return PartResult(part, text, why, level_test(scaled(values, part.metric), low, high), scope, counts=counts)
+
+
+def no_fluctuation(part: Part, groups: Sequence[RunGroup], needing: Sequence[RunGroup], scope: Differences) -> str:
+    """Why a claim about fluctuations cannot be tested: the selected runs do not fluctuate. Empty if it can."""
+    if part.needs_fluctuation and not all(mean_amplitude(group) >= FLUCTUATING for group in needing):
+        return NO_FLUCTUATION
+    if scope.none or part.metric != "amplitude":
+        return ""
+    return NO_FLUCTUATION if max(map(mean_amplitude, groups)) < FLUCTUATING else ""
+
+
+def mean_amplitude(group: RunGroup) -> float:
+    found = group.values("amplitude")
+    return statistics.fmean(found) if found else 0.0
+
+
+def ends_too_early(part: Part, groups: Sequence[RunGroup]) -> bool:
+    """Whether runs end before a fluctuation that the part asks for does: longer ones are preferred."""
+    asked = part.needs_fluctuation or part.metric == "amplitude"
+    return asked and any(group.settings["epochs"] < EPOCHS[1] for group in groups)
+
+
+def unreached(part: Part, groups: Sequence[RunGroup]) -> str:
+    """For example "lr 0.1: 7 of 10 runs never reach it": to test the others alone would be a choice by the outcome."""
+    texts = []
+    for group, keys in zip(groups, (part.a or part.where, part.b), strict=False):
+        missing = len(group.runs) - len(group.values(part.metric))
+        if missing and may_be_unreached(part.metric):
+            texts.append(f"{describe_group(group, keys)}: {missing} of {len(group.runs)} runs never reach it")
+    return "; ".join(texts)
+
+
+def bound_text(part: Part) -> str:
+    if part.at_least is None:
+        return f"at most {part.at_most:g}"
+    return f"at least {part.at_least:g}" if part.at_most is None else f"{part.at_least:g} to {part.at_most:g}"
+
+
+def side_text(group: RunGroup, part: Part, keys: Where) -> str:
+    """For example "wd 0.2 0.9231 ± 0.0012 (n = 3)", "(n = 3 of 10)" where the others do not have the metric."""
+    found, head = spread(group.values(part.metric)), describe_group(group, keys)
+    if found is None:
+        return f"{head} none (n = 0 of {len(group.runs)})"
+    sd = "" if found.sd is None else f" ± {found.sd:.2g}"
+    of = f" of {len(group.runs)}" if found.n < len(group.runs) else ""
+    return f"{head} {found.mean:.4g}{sd} (n = {found.n}{of})"
+
+
+def describe_group(group: RunGroup, keys: Where) -> str:
+    """What distinguishes this side from the other: "wd 0.2", or the preset's name."""
+    if not keys or "preset" in keys:
+        return group.preset or "these runs"
+    return ", ".join(f"{key.split('.')[-1]} {plain(group.setting(key))}" for key in keys)
