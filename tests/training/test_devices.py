@@ -154,7 +154,7 @@ def test_a_signal_to_torchrun_ends_all(number: signal.Signals) -> None:
     wait_for(lambda: all(gone(pid) for pid in pids))
     log = Path("log").read_text()
     assert log.count("interrupted; epochs kept") == 1
-    assert 'train.py", line' not in log, "a traceback of ours"
+    assert 'train.py", line' not in log, "a traceback of train.py"
 
 
 @pytest.mark.slow

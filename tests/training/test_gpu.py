@@ -69,7 +69,7 @@ def test_a_step_reads_nothing_back_from_the_device(engine: str, optimizer: str, 
 
 
 def test_a_run_tells_its_energy_power_and_load() -> None:
-    """75 steps an epoch, some seconds in all: the card's counter moves ten times a second or so."""
+    """75 steps an epoch, some seconds in all: the GPU's counter moves ten times a second or so."""
     config = tiny("data.limit=600", "batch_size=8")
     summary = run(config)
     rows = read_rows(run_folder(config).metrics)

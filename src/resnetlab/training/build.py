@@ -28,7 +28,7 @@ from resnetlab.training.callbacks.profiler import Profile
 from resnetlab.training.callbacks.progress import ProgressDisplay
 from resnetlab.training.callbacks.recorder import Pruning, Recorder
 from resnetlab.training.callbacks.tensorboard import TensorBoardPages, hyperparameters
-from resnetlab.training.distributed import is_secondary
+from resnetlab.training.distributed import check_launch, is_secondary
 from resnetlab.training.engine import select_engine
 from resnetlab.training.module import ImageClassifier, lr_momentum_table
 from resnetlab.training.result import EpochHook
@@ -58,6 +58,7 @@ def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifie
 
 def build_session(config: Config, data: ImageData | None = None, epoch_hook: EpochHook | None = None) -> Session:
     """The same, with the callbacks. epoch_hook: may end the run after an epoch, with RunPruned."""
+    check_launch(config.trainer.devices)
     chunk = config.trainer.chunk or (GRAPH_CHUNK if choose_engine(config)[0] == "graph" else 1)
     data = data or ImageData(config.data, config.batch_size, config.shift, config.seed, chunk)
     module = build_module(config, data)

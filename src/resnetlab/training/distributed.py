@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from resnetlab.errors import ConfigError, LabError, first_line
+from resnetlab.errors import ConfigError, LabError
 
 T = TypeVar("T")
 
@@ -51,9 +51,7 @@ def process_group(devices: int) -> Iterator[None]:
     except RuntimeError as error:
         if "gloo" not in str(error):
             raise
-        raise LabError(
-            f"another process of the run has ended ({first_line(error)}); the same command goes on"
-        ) from None
+        raise LabError("another process of the run has ended or does not answer; the same command goes on") from None
     finally:
         dist.destroy_process_group()
 

@@ -45,7 +45,7 @@ class ImageClassifier(L.LightningModule):
     from the schedule's table first, so that the schedule is a function of the step's number alone. Under 16-mixed a
     step that the gradient scaler skips keeps its place in the schedule: nothing is shifted or repeated.
 
-    On several devices each sees its share of every batch. A share's gradient counts as its images do, and figures are
+    On several devices each sees its share of every batch. A share's gradient counts as its images do, and metrics are
     over all shares, so the step is that of one device; only a batch norm sees no more than its own share, and the
     running statistics are the first device's.
     """
