@@ -4,10 +4,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 DIR ?= outputs
 OUT ?= report
-BUDGET_S ?= 1500
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check train report tensorboard bench gpu-campaign clean
+.PHONY: help demo test test-slow check train report tensorboard bench clean
 
 help:  ## lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -43,10 +42,7 @@ tensorboard: $(READY)  ## TensorBoard on the runs in DIR (default: outputs)
 	$(BIN)/tensorboard --logdir $(DIR)
 
 bench: $(READY)  ## the lab against others and against the machine, 11 minutes; make bench ARGS="--names bare,lab_eager"
-	$(BIN)/resnetlab bench $(ARGS)
-
-gpu-campaign: $(READY)  ## bench, GPU tests and the published runs within BUDGET_S seconds; the same again goes on
-	$(BIN)/resnetlab campaign --budget $(BUDGET_S)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## removes .venv and caches; outputs and data stay
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

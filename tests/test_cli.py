@@ -83,9 +83,9 @@ def test_an_interrupt_before_anything_was_done_says_so(
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    for name in ("evaluation.open_checkpoint", "tools.sweep", "tools.interpolate", "bench.bench"):
-        monkeypatch.setattr(f"resnetlab.{name}", interrupted)
-    for command in ("evaluate a.ckpt", "schedule", "lr-range", "interpolate a.ckpt b.ckpt --alpha 0,1", "bench"):
+    for name in ("evaluate.open_checkpoint", "plots.jobs_of", "lr_range.jobs_of", "interpolate.interpolate"):
+        monkeypatch.setattr(f"resnetlab.training.{name}", interrupted)
+    for command in ("evaluate a.ckpt", "schedule", "lr-range", "interpolate a.ckpt b.ckpt --alpha 0,1"):
         assert main(command.split()) == 130
         assert capsys.readouterr().err == "interrupted; nothing was written\n"
     assert not any(Path().iterdir())

@@ -40,7 +40,7 @@ def test_the_readme_has_commands_to_test() -> None:
 
 def test_every_make_target_of_the_readme_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    expected = "help demo test test-slow check train report tensorboard bench gpu-campaign clean"
+    expected = "help demo test test-slow check train report tensorboard bench clean"
     assert targets == set(expected.split())
     assert {arguments[0] for arguments in commands("make")} <= targets
 
@@ -84,6 +84,8 @@ def test_a_wheel_contains_the_configuration(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     expected = {f"resnetlab/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert expected <= set(names)
-    assert {"resnetlab/data/plan.py", "resnetlab/published/published.csv"} <= set(names)
+    assert {"resnetlab/data/epoch_plan.py", "resnetlab/published/published.csv"} <= set(names)
     plugins = {f"hydra_plugins/resnetlab_{name}.py" for name in ("optuna", "processes", "ray")}
     assert plugins <= set(names)  # where Hydra looks
+    assert {name.split("/")[0] for name in names} <= {"resnetlab", "hydra_plugins", "resnetlab-0.1.0.dist-info"}
+    assert not [name for name in names if "bench" in name or "scripts" in name]

@@ -16,9 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status: 2 if the command is wrong, 1 if something else is."""
     parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_evaluate, add_schedule, add_lr_range, add_interpolate, add_status, add_report):
-        add(commands)
-    for add in (add_published, add_bench, add_campaign):
+    for add in (add_evaluate, add_schedule, add_lr_range, add_interpolate, add_status, add_report, add_published):
         add(commands)
     options, rest = parser.parse_known_args(negative_values(sys.argv[1:] if argv is None else argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
@@ -208,70 +206,5 @@ def run_published(options: argparse.Namespace) -> None:
     print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format)
 
 
-def add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("bench", help="the lab's step against others' and against the machine, in turn")
-    parser.add_argument("--names", metavar="A,B", help="of keras, torch_loop, lightning_plain, bare, lab_eager, ...")
-    parser.add_argument(
-        "--batch-sizes", metavar="N,M", help="the first has twice the time (default: 64,32,128, on a GPU 512 too)"
-    )
-    parser.add_argument(
-        "--precisions",
-        metavar="A,B",
-        help="of 32-true, 16-mixed, bf16-mixed (default: 32-true, on a GPU after 16-mixed)",
-    )
-    parser.add_argument("--model", default="resnet56v2")
-    parser.add_argument("--rounds", type=int, default=12, help="at most, at each batch size (default: 12)")
-    parser.add_argument("--seconds-per-turn", type=float, metavar="S", help="default: 5, on a GPU 2")
-    parser.add_argument("--budget", type=float, default=660.0, metavar="S", help="seconds in all (default: 660)")
-    parser.add_argument("--concurrent", metavar="N,M", help="processes of the lab at once; empty for none")
-    parser.add_argument("--keras-python", metavar="PATH", help="a Python that has keras and tensorflow")
-    parser.add_argument("--images", type=int, default=50_000, metavar="N", help="training images (default: 50000)")
-    parser.add_argument(
-        "--workers", type=int, metavar="N", help="of the others' DataLoader (default: the cores, 2 to 8)"
-    )
-    parser.add_argument("--start-up", type=int, metavar="N", help="instead: N starts in each engine, to the first row")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: results/bench/<device>/bench.json")
-    parser.set_defaults(command=run_bench)
-
-
-def run_bench(options: argparse.Namespace) -> None:
-    from resnetlab.bench import Options, bench, start_up
-    from resnetlab.bench.options import names, numbers
-    from resnetlab.sweeps.child_process import sigterm_as_exit
-
-    if options.start_up is not None:
-        with sigterm_as_exit():
-            start_up(options.model, options.start_up, options.out)
-        return
-    asked = Options(
-        model=options.model,
-        names=names(options.names),
-        batch_sizes=numbers("--batch-sizes", options.batch_sizes),
-        precisions=names(options.precisions),
-        rounds=options.rounds,
-        seconds=options.seconds_per_turn,
-        budget=options.budget,
-        concurrent=numbers("--concurrent", options.concurrent),
-        keras_python=options.keras_python,
-        images=options.images,
-        workers=options.workers,
-        out=options.out,
-    )
-    with sigterm_as_exit():
-        bench(asked)
-
-
-def add_campaign(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("campaign", help="a list of runs, worked off within a budget of time; resumes")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="when it ends; the same command goes on")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="results and report (default: results/<device>)")
-    parser.add_argument("--list", type=Path, metavar="FILE", help="what to do (default: conf/campaign.txt)")
-    parser.add_argument("--runs-per-device", type=int, default=1, metavar="N", help="at once (default: 1)")
-    parser.add_argument("--dry-run", action="store_true", help="print the list, and how long it will take")
-    parser.set_defaults(command=run_campaign)
-
-
-def run_campaign(options: argparse.Namespace) -> int:
-    from resnetlab.campaign.work import campaign
-
-    return campaign(options.list, options.budget, options.out, options.runs_per_device, options.dry_run)
+if __name__ == "__main__":
+    sys.exit(main())

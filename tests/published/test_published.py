@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from make_presets import digest_line, write_presets
 from resnetlab import Config, ConfigError, compose
 from resnetlab.cli import main
 from resnetlab.config.identity import identity
@@ -23,9 +24,7 @@ from resnetlab.config.schema import conf_dir
 from resnetlab.data import Data, ImageData
 from resnetlab.optim.averaging import SWA
 from resnetlab.optim.schedules import RunLength, schedule_table
-from resnetlab.preset_digests import line
 from resnetlab.published import Published, find, preset_of, rows
-from resnetlab.published import presets as writer
 from resnetlab.published.match import FILE, matching_preset, matching_presets, reduced_from, reduction
 from resnetlab.training.build import build_module
 
@@ -122,20 +121,15 @@ def test_every_row_has_a_preset_and_the_same_configuration_has_one() -> None:
 
 
 def test_the_presets_are_what_the_data_make(tmp_path: Path) -> None:
-    assert writer.main([str(tmp_path)]) == 0
+    write_presets(tmp_path)
     made = {path.name: path.read_bytes() for path in tmp_path.glob("*")}
     kept = {path.name: path.read_bytes() for path in EXPERIMENTS.glob("*")}
     by_hand = {name for name in kept if name.startswith("nb-")}
     by_hand |= {"demo.yaml", "post1-batch-sizes.yaml", "post1-precision.yaml"}
-    cure = "python -m resnetlab.published.presets conf/experiment"
+    cure = "python scripts/presets/make_presets.py"
     assert set(kept) - by_hand == set(made), cure
     for name, text in made.items():
         assert text == kept[name], f"{name}: {cure}"
-
-
-def test_the_writer_refuses_what_is_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    assert writer.main(["nowhere"]) == writer.main([]) == 2
-    assert "usage" in capsys.readouterr().err
 
 
 def lr_by_hand(row: Published, t: float) -> float:
@@ -174,7 +168,7 @@ def test_a_preset_is_what_its_rows_say(preset: str) -> None:
     """In one test, so that a worker composes each preset once."""
     config = composed(preset)
     assert config.study == "published"
-    assert line(preset) in FILE.read_text().splitlines(), "python -m resnetlab.preset_digests"
+    assert digest_line(preset) in FILE.read_text().splitlines(), "python scripts/presets/make_presets.py"
     for row in rows_of(preset):
         check_learning_rates(config, row)
         check_keys(config, row)

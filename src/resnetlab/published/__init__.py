@@ -1,7 +1,7 @@
 """The published results that the lab repeats: 133 rows as data, the preset of each, and what the series claims.
 
 `rows()` all of them, `find(...)` some, `preset_of(id)` the `experiment=` that trains a row's configuration.
-`python -m resnetlab.published.presets conf/experiment` writes the presets from the data.
+`python scripts/presets/make_presets.py` writes the presets from the data.
 """
 
 from resnetlab.published.configuration import preset_of

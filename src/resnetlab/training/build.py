@@ -50,7 +50,7 @@ class Session(NamedTuple):
 def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifier, ImageData, L.Trainer]:
     """The module, the data (read, split) and a trainer whose callbacks write the run's folder; nothing is written yet.
 
-    data: images of your own, instead of those that the configuration names. Raises ConfigError or DataError.
+    data: images of your own, instead of those that the configuration names; its chunk stays as it is. Raises ConfigError or DataError.
     """
     session = build_session(config, data)
     return session.module, session.data, session.trainer
@@ -59,8 +59,7 @@ def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifie
 def build_session(config: Config, data: ImageData | None = None, epoch_hook: EpochHook | None = None) -> Session:
     """The same, with the callbacks. epoch_hook: may end the run after an epoch, with RunPruned."""
     check_launch(config.trainer.devices)
-    chunk = config.trainer.chunk or (GRAPH_CHUNK if choose_engine(config)[0] == "graph" else 1)
-    data = data or ImageData(config.data, config.batch_size, config.shift, config.seed, chunk)
+    data = data or ImageData(config.data, config.batch_size, config.shift, config.seed, steps_per_chunk(config))
     module = build_module(config, data)
     folder = run_folder(config)
     energy = Energy()
@@ -139,6 +138,11 @@ def choose_engine(config: Config) -> tuple[str, str | None]:
     """(eager | compile | graph, a remark on the choice or None)."""
     trainer = config.trainer
     return select_engine(config.engine, trainer.device, trainer.devices, config.optimizer, config.schedule)
+
+
+def steps_per_chunk(config: Config) -> int:
+    """The steps in a batch of Lightning's."""
+    return config.trainer.chunk or (GRAPH_CHUNK if choose_engine(config)[0] == "graph" else 1)
 
 
 def planned_lr_momentum(config: Config) -> tuple[RunLength, NDArray[np.float64]]:

@@ -1,1 +1,0 @@
-"""The competitors of `resnetlab bench`: programs that step when they are told to, and say how long it took."""

@@ -1,0 +1,60 @@
+"""scripts/gpu_campaign.sh, with a Python that only writes down what it is asked: nothing is trained."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from resnetlab.config.overrides import compose_jobs, normalize_arguments
+from resnetlab.optim.schedules import PiecewiseLinear
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_campaign.sh"
+STANDIN = """#!/bin/sh
+case "$*" in "-c import torch"*) echo "NVIDIA H200"; exit;; esac
+printf "%s\\n" "$*" >>"$CALLS"
+case "$*" in "-m pytest"*) echo passed;; "-m benchmarks"*) echo '{"seconds": 1}' >"$OUT/bench.json";; esac
+"""
+
+
+def calls(budget: int = 600) -> list[list[str]]:
+    """What the script has the stand-in do, one list of arguments a call."""
+    python, log = Path("python").absolute(), Path("calls").absolute()
+    python.write_text(STANDIN)
+    python.chmod(0o755)
+    log.write_text("")
+    told = {"PYTHON": str(python), "CALLS": str(log), "OUT": str(Path("out").absolute()), "BUDGET_S": str(budget)}
+    subprocess.run(["bash", SCRIPT], env=os.environ | told, check=True, timeout=60)
+    return [shlex.split(line) for line in log.read_text().splitlines()]
+
+
+def test_the_campaign_is_valid_bash() -> None:
+    assert subprocess.run(["bash", "-n", SCRIPT], capture_output=True).stderr == b""
+
+
+def test_the_second_campaign_skips_what_is_done() -> None:
+    first, second = calls(), calls()
+    assert [call[:2] for call in first[:2]] == [["-m", "benchmarks"], ["-m", "pytest"]]
+    assert [call[0] for call in first[2:4]] == ["train.py", "train.py"]
+    assert first[-1][:3] == ["-m", "resnetlab.cli", "report"]
+    assert second == first[2:]
+    assert Path("out/gpu-tests.txt").read_text() == "passed\n"
+
+
+def test_without_time_there_is_the_report_alone() -> None:
+    assert [call[2] for call in calls(budget=0)] == ["report"]
+
+
+def test_the_campaigns_runs_are_of_presets_that_there_are() -> None:
+    """19 configurations with two seeds each, all with seed 0 first; composed with one, in half the time."""
+    sweeps = [normalize_arguments([a for a in call[1:] if a != "-m"]) for call in calls() if call[0] == "train.py"]
+    assert all(arguments[0] == "seed=range(0,2)" for arguments in sweeps)
+    jobs = [job for arguments in sweeps for job in compose_jobs(["seed=range(0,1)", *arguments[1:]], multirun=True)]
+    assert len({label for label, _ in jobs[:-1]}) == len(jobs) - 1 == 18
+    assert all(config.recalibrate_bn for _, config in jobs)
+    axis = [config for label, config in jobs if "table1" in label]
+    knots = [[20, 1.0], [40, 0.1], [50, 0.0125]]  # of post IV's table 1; the last one differs
+    common = [c.wd for c in axis if isinstance(c.schedule, PiecewiseLinear) and c.schedule.milestones[:-1] == knots]
+    assert common == [None, 0.0005, 0.004, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4]
+    assert len(axis) == 1 + len(common)  # 05, the other one at 0.1
+    published, ours = (vars(config) for _, config in jobs[-2:])
+    assert {key for key in ours if ours[key] != published[key]} == {"study", "model"}
