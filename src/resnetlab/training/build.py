@@ -50,7 +50,8 @@ class Session(NamedTuple):
 def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifier, ImageData, L.Trainer]:
     """The module, the data (read, split) and a trainer whose callbacks write the run's folder; nothing is written yet.
 
-    data: images of your own, instead of those that the configuration names; its chunk stays as it is. Raises ConfigError or DataError.
+    data: images of your own, instead of those that the configuration names; its chunk stays as it is. Raises
+    ConfigError or DataError.
     """
     session = build_session(config, data)
     return session.module, session.data, session.trainer
