@@ -6,7 +6,7 @@ DIR ?= outputs
 OUT ?= report
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check train report tensorboard bench clean
+.PHONY: help demo test test-slow check train report tensorboard bench docs clean
 
 help:  ## lists the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,12 @@ tensorboard: $(READY)  ## TensorBoard on the runs in DIR (default: outputs)
 bench: $(READY)  ## the lab against others and against the machine, 11 minutes; make bench ARGS="--names bare,lab_eager"
 	$(BIN)/python -m benchmarks $(ARGS)
 
+docs: $(READY)  ## the documentation as a site, in site/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	rm -rf build/docs site && mkdir -p build/docs
+	tar cf - *.md LICENSE CITATION.cff docs/*.md results/*/*.png results/*/*/*.png | tar xf - -C build/docs
+	$(BIN)/zensical build
+
 clean:  ## removes .venv and caches; outputs and data stay
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "published": "report runs console errors",
     "sweeps": "training config report runs console errors",
 }
-HYDRA = {"config/compose", "config/overrides", "config/messages", "config/schema"}  # and all of sweeps
+HYDRA = {"config/compose", "config/overrides", "config/messages"}  # and all of sweeps
 LIGHTNING = {"data/datamodule"}  # and all of training
 NO_TORCH = ("runs", "report", "published")
 

@@ -16,7 +16,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status: 2 if the command is wrong, 1 if something else is."""
     parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_evaluate, add_schedule, add_lr_range, add_interpolate, add_status, add_report, add_published):
+    for add in (
+        *(add_evaluate, add_schedule, add_lr_range, add_interpolate),
+        *(add_status, add_report, add_published, add_options),
+    ):
         add(commands)
     options, rest = parser.parse_known_args(negative_values(sys.argv[1:] if argv is None else argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
@@ -176,6 +179,18 @@ def run_report(options: argparse.Namespace) -> None:
             raise KeyboardInterrupt(f"interrupted; the report in {options.out} is not complete") from None
         for path in paths:
             print(path)
+
+
+def add_options(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser("options", help="what train.py can be told: groups, options, keys, their defaults")
+    parser.add_argument("words", nargs="*", metavar="GROUP | GROUP=OPTION | KEY", help="such as schedule=cosine")
+    parser.set_defaults(command=run_options)
+
+
+def run_options(options: argparse.Namespace) -> None:
+    from resnetlab.config.help import options_text
+
+    print(options_text(options.words))
 
 
 def add_published(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

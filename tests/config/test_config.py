@@ -1,15 +1,19 @@
 """Composition, the rules, and the identity of a configuration."""
 
+import shutil
+from dataclasses import replace
+from typing import get_type_hints
+
 import pytest
 import torch
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from resnetlab import ConfigError, compose
+from resnetlab import Config, ConfigError, compose
 from resnetlab.config.compose import from_plain, to_plain, to_yaml
-from resnetlab.config.identity import configuration_name, identity, run_folder
 from resnetlab.config.messages import error_message
-from resnetlab.config.schema import conf_dir
+from resnetlab.config.option_files import conf_dir
+from resnetlab.config.schema import GROUPS
 
 
 def test_the_defaults_are_the_main_experiment() -> None:
@@ -141,14 +145,10 @@ def test_what_cannot_go_together_is_refused(overrides: list[str], wanted: str) -
 
 
 def test_a_misspelt_key_in_an_experiment_or_group_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    import shutil
-
-    from resnetlab.config import schema as config
-
     shutil.copytree(conf_dir(), tmp_path / "conf")
     (tmp_path / "conf/experiment/wrong.yaml").write_text("# @package _global_\nschedule: {mileston: 3}\n")
     (tmp_path / "conf/optimizer/wrong.yaml").write_text("defaults: [/schema/optimizer/adamw@_here_]\nepsilon: 1\n")
-    monkeypatch.setattr(config, "conf_dir", lambda: tmp_path / "conf")
+    monkeypatch.setattr("resnetlab.config.compose.conf_dir", lambda: tmp_path / "conf")
     for override, key in (("experiment=wrong", "mileston"), ("optimizer=wrong", "epsilon")):
         with pytest.raises((HydraException, OmegaConfBaseException)) as caught:
             compose(override)
@@ -162,8 +162,8 @@ def test_plain_data_is_a_round_trip() -> None:
 
 
 def test_a_default_that_is_spelt_out_is_the_same_run() -> None:
-    assert configuration_name(compose()) == configuration_name(compose("wd=0.2", "momentum=0.9", "model.depth=56"))
-    assert identity(compose()) == {
+    assert compose().name == compose("wd=0.2", "momentum=0.9", "model.depth=56").name
+    assert compose().identity == {
         "model": "resnet56v2",
         "data": "cifar10",
         "optimizer": "adamw",
@@ -174,16 +174,14 @@ def test_a_default_that_is_spelt_out_is_the_same_run() -> None:
 
 def test_the_name_is_readable_and_pinned() -> None:
     """The literal hash: old run folders must be found again by later versions."""
-    assert (
-        configuration_name(compose("trainer=cpu")) == "resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-1053f847"
-    )
-    assert "-wd0.1-" in configuration_name(compose("wd=0.1"))
-    assert "-depth20-" in configuration_name(compose("model.depth=20"))
+    assert compose("trainer=cpu").name == "resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-1053f847"
+    assert "-wd0.1-" in compose("wd=0.1").name
+    assert "-depth20-" in compose("model.depth=20").name
 
 
 @pytest.mark.parametrize("override", ["wd=0.1", "epochs=61", "optimizer=sgd", "data.limit=100", "threads=1", "lr=1e-3"])
 def test_what_changes_the_result_changes_the_folder(override: str) -> None:
-    assert configuration_name(compose(override)) != configuration_name(compose())
+    assert compose(override).name != compose().name
 
 
 @pytest.mark.parametrize(
@@ -200,19 +198,42 @@ def test_what_changes_the_result_changes_the_folder(override: str) -> None:
     ],
 )
 def test_what_does_not_change_the_result_leaves_the_name_alone(override: str) -> None:
-    assert configuration_name(compose(override)) == configuration_name(compose())
+    assert compose(override).name == compose().name
 
 
 def test_precision_is_part_of_what_a_run_is_whether_chosen_or_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = configuration_name(compose())
-    assert configuration_name(compose("trainer=cpu", "trainer.precision=32-true")) == plain
-    assert configuration_name(compose("trainer.precision=bf16-mixed")) != plain
+    plain = compose().name
+    assert compose("trainer=cpu", "trainer.precision=32-true").name == plain
+    assert compose("trainer.precision=bf16-mixed").name != plain
     config = compose()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert identity(config)["precision"] == "16-mixed"
+    assert config.identity["precision"] == "16-mixed"
 
 
 def test_study_and_seed_are_in_the_path() -> None:
-    path = run_folder(compose("study=s", "seed=7")).path
+    path = compose("study=s", "seed=7").folder.path
     assert path.parts[:2] == ("outputs", "s")
     assert path.name == "seed=7"
+
+
+def test_identity_name_and_folder_are_computed_once_and_anew_for_a_changed_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, digests = compose("trainer=cpu"), []
+    monkeypatch.setattr("resnetlab.config.schema.digest", lambda content: digests.append(content) or "0" * 8)
+    assert config.folder is config.folder
+    assert config.folder.path.parent.name == config.name
+    assert len(digests) == 1
+    changed = replace(config, wd=0.1)
+    assert changed.identity == config.identity | {"wd": 0.1}
+    assert "-wd0.1-" in changed.name
+    assert changed.folder.path != config.folder.path
+    assert len(digests) == 2
+    assert config == replace(config)  # what is computed is no part of the values
+
+
+def test_every_option_of_a_group_is_an_instance_with_its_defaults() -> None:
+    for group, base in get_type_hints(Config).items():
+        for name, option in GROUPS.get(group, {}).items():
+            assert isinstance(option, base)
+            assert option.name == name

@@ -1,20 +1,44 @@
 """Composition by Hydra, and a configuration as YAML or plain data."""
 
+from contextlib import AbstractContextManager
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from resnetlab.config.schema import GROUPS, Config, conf_dir
-from resnetlab.config.validate import check, cycles_momentum, refuse_unknown
+from resnetlab.config.messages import unknown_key_message
+from resnetlab.config.option_files import conf_dir
+from resnetlab.config.schema import GROUPS, Config
+from resnetlab.config.validate import check, cycles_momentum
+from resnetlab.errors import ConfigError
 from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.regularization import resolve
 
 
+def register() -> None:
+    """Stores the schemas under schema/, where they do not show up among a group's options."""
+    store = ConfigStore.instance().store
+    store(name="lab_schema", node=Config)
+    for group, options in GROUPS.items():
+        for name, option in options.items():
+            store(group=f"schema/{group}", name=name, node=option)
+
+
+register()
+
+
+def hydra_context() -> AbstractContextManager[None]:
+    """Inside, hydra.compose reads the lab's conf/."""
+    context: AbstractContextManager[None] = hydra.initialize_config_dir(str(conf_dir()), version_base="1.3")
+    return context
+
+
 def compose(*overrides: str) -> Config:
     """The configuration of `python train.py OVERRIDES`, checked. Raises ConfigError or one of Hydra's errors."""
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with hydra_context():
         return parse(hydra.compose("config", overrides=list(overrides)))
 
 
@@ -23,15 +47,28 @@ def parse(node: DictConfig) -> Config:
     node = node.copy()
     OmegaConf.set_struct(node, False)
     node.pop("hydra", None)
-    refuse_unknown(node)
+    check_keys(node)
     config = OmegaConf.to_object(node)
     assert isinstance(config, Config)
     check(config)
-    config.wd, config.l2 = resolve(config.regularization, config.wd, config.l2)
-    config.ema_momentum = resolve_momentum(config.averaging, config.ema_momentum)
-    if config.momentum is None and not cycles_momentum(config):
-        config.momentum = config.optimizer.default_momentum
-    return config
+    wd, l2 = resolve(config.regularization, config.wd, config.l2)
+    momentum = config.momentum
+    if momentum is None and not cycles_momentum(config):
+        momentum = config.optimizer.default_momentum
+    ema_momentum = resolve_momentum(config.averaging, config.ema_momentum)
+    return replace(config, wd=wd, l2=l2, momentum=momentum, ema_momentum=ema_momentum)
+
+
+def check_keys(node: DictConfig, path: str = "") -> None:
+    """Raises ConfigError for a key that `+key=value` put past the schema. path: of the node, "" or "schedule."."""
+    schema = OmegaConf.get_type(node)
+    if schema is not None and is_dataclass(schema):
+        valid = [field.name for field in fields(schema)]
+        if extra := sorted(str(key) for key in node if key not in valid):
+            raise ConfigError(unknown_key_message(extra[0], path, valid))
+    for key in node:
+        if not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            check_keys(node[key], f"{path}{key!s}.")
 
 
 def to_yaml(config: Config) -> str:

@@ -1,79 +1,95 @@
-"""What is wrong, in one line and an exit status."""
+"""Error messages in one line, and exit statuses; the only place that reads the texts of Hydra's and OmegaConf's errors.
 
-import re
+Hydra 1.3.8 and OmegaConf 2.3.1: their messages have several lines, with types and advice that does not apply here.
+"""
+
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from resnetlab.config.schema import GROUPS, conf_dir
+from resnetlab.config.option_files import conf_dir, options
+from resnetlab.config.schema import GROUPS
 
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as are some of Hydra's
-NOISE = ("full_key", "reference_type", "object_type", "provider", "Config search", "set HYDRA_FULL_ERROR", "To append")
+USAGE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as some of Hydra's
+REFUSALS = USAGE_ERRORS
+
+# beginnings of the lines that are left out: types, search paths and advice of Hydra and OmegaConf
+LEFT_OUT = (
+    *("full_key", "reference_type", "object_type", "provider"),
+    *("Config search", "set HYDRA_FULL_ERROR", "To append", "See https://hydra.cc"),
+)
 
 
 def print_error(error: Exception) -> int:
-    """One line on stderr, and exit status 2 for what is wrong with the command, 1 for what is wrong with the world."""
+    """Prints one line on stderr. Returns the exit status: 2 for a usage error, 1 for any other."""
     print(f"error: {error_message(error)}", file=sys.stderr, flush=True)
-    return 2 if isinstance(error, REFUSALS) else 1
+    return 2 if isinstance(error, USAGE_ERRORS) else 1
 
 
 def interrupted(stop: KeyboardInterrupt) -> int:
-    """One line on stderr: the interrupt's own about what is kept, if it has one; and the shell's status for it."""
+    """Prints one line on stderr, the interrupt's own if it has one. Returns the shell's status for Ctrl-C, 130."""
     print(str(stop) or "interrupted; nothing was written", file=sys.stderr, flush=True)
     return 130
 
 
 def error_message(error: BaseException) -> str:
-    """What is wrong, in one line, with the valid names where OmegaConf knows them, or those that may be meant."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith(NOISE))
-    if missing := re.search(r"Could not find 'experiment/([^']*)'", text):
-        folder = conf_dir() / "experiment"
-        near = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-        return preset_hint(missing[1], (path.stem for path in folder.glob("*.yaml")), str(near))
-    chain = [error]
-    while (following := cause_of(chain[-1])) is not None and following not in chain:
-        chain.append(following)
-    causes = [str(link).splitlines()[0] for link in reversed(chain) if str(link)]
-    if causes and causes[0] not in text:
-        text += f": {causes[0]}"
+    """One line: the error and its first cause, or the valid names of a key, option or preset that is not there."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        if group == "experiment":
+            return missing_preset_message(option)
+        return f"{group} (={option}) must be one of {', '.join(sorted(error.options))}"
+    chain = list(causes(error))
     for link in chain:
-        parent = getattr(link, "parent_node", None)
-        if isinstance(parent, DictConfig) and "not in" in str(link):
-            key = str(getattr(link, "full_key", ""))  # with a dot, if it is below a group
-            if hint := group_hint(key, GROUPS):
-                return f"unknown key {key}; {hint}"
-            return f"{text} (valid: {', '.join(map(str, parent))})"
-    return text
+        if isinstance(link, ConfigKeyError | ConfigAttributeError) and isinstance(link.parent_node, DictConfig):
+            path, dot, key = str(link.full_key).rpartition(".")
+            return unknown_key_message(key, path + dot, [str(valid) for valid in link.parent_node])
+    lines = [line.strip() for line in str(error).splitlines()]
+    text = " ".join(line for line in lines if line and not line.startswith(LEFT_OUT))
+    first = next((str(link).splitlines()[0] for link in reversed(chain) if str(link)), "")
+    return text if first in text else f"{text}: {first}"
 
 
-def cause_of(error: BaseException) -> BaseException | None:
-    """What led to the error, unless it was raised `from None`."""
-    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what led to it, what led to that, and so on; not past a `raise ... from None`."""
+    seen: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in seen:
+        seen.append(link)
+        yield link
+        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
 
 
-def group_hint(key: str, groups: Mapping[str, Mapping[str, Any]]) -> str:
-    """ "did you mean trainer.patience?" for a top-level key that is one of a group's; "" for any other.
+def unknown_key_message(key: str, path: str, valid: Sequence[str]) -> str:
+    """One line about a key that is not there. path: of its group, "schedule.", or "" at the top level."""
+    if not path and (hint := group_hint(key)):
+        return f"unknown key {key}; {hint}"
+    settable = [name for name in valid if name not in ("name", "hydra")]
+    close = get_close_matches(key, settable, n=1)
+    hint = f"did you mean {path}{close[0]}? " if close else ""
+    return f"unknown key {path}{key}; {hint}valid: {', '.join(settable)}"
 
-    groups: {group: {option: dataclass or instance of one}}.
-    """
+
+def group_hint(key: str) -> str:
+    """ "did you mean trainer.patience?" for a top-level key that is one of a group's; "" for any other."""
     owners = [
         f"{group}.{key}"
-        for group, options in groups.items()
-        if any(key == field.name != "name" for option in options.values() for field in fields(option))
+        for group, choices in GROUPS.items()
+        if any(key == field.name != "name" for option in choices.values() for field in fields(option))
     ]
     return f"did you mean {' or '.join(owners)}?" if owners else ""
 
 
-def preset_hint(name: str, names: Iterable[str], folder: str) -> str:
-    """One line about a preset that is not in `names`: the closest few of them, and where all of them are."""
-    close = get_close_matches(name, sorted(names), n=4)
+def missing_preset_message(name: str) -> str:
+    """One line about a preset that is not there: the closest few names, and where all of them are."""
+    close = get_close_matches(name, [preset.name for preset in options("experiment")], n=4)
     meant = f"did you mean {', '.join(close)}? " if close else ""
-    return f"experiment (={name}) is not there; {meant}`ls {folder}` or `resnetlab published` lists them"
+    folder = conf_dir() / "experiment"
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return f"experiment (={name}) is not there; {meant}`ls {shown}` or `resnetlab published` lists them"

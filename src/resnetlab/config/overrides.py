@@ -1,21 +1,21 @@
-"""The command line of train.py: what Hydra takes and what it does not, and the configurations of all its jobs."""
+"""The command line of train.py as configurations: which overrides are allowed, and the jobs that they make."""
 
 import re
 from collections.abc import Mapping, Sequence, Set
+from itertools import product
 
 import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import MissingConfigException
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from resnetlab.config.compose import parse
-from resnetlab.config.schema import GROUPS, Config, conf_dir
+from resnetlab.config.compose import hydra_context, parse
+from resnetlab.config.option_files import conf_dir
+from resnetlab.config.schema import GROUPS, Config
 from resnetlab.errors import ConfigError
-from resnetlab.sweeps.launchers import check_installed, check_launcher, launcher_of
 
 SEARCH = "hydra/sweeper=optuna"
-HYDRAS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")  # the keys of Hydra's own to set
+HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")  # Hydra's own that may be set
 
 
 def normalize_arguments(arguments: Sequence[str]) -> list[str]:
@@ -23,24 +23,17 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
 
     A search is a sweep, with or without -m.
 
-    >>> expand_arguments(["lr=0.1", "-m", "wd=0.1,0.2", "seeds=3"])
+    >>> normalize_arguments(["lr=0.1", "-m", "wd=0.1,0.2", "seeds=3"])
     ['-m', 'lr=0.1', 'wd=0.1,0.2', 'seed=range(0,3)']
     """
     overrides, flags = [], []
     for argument in arguments:
         check_argument(argument)
-        if argument in ("-m", "--multirun"):
+        if argument in ("-m", "--multirun", SEARCH) or argument.startswith("seeds="):
             flags = ["-m"]
-        elif argument.startswith("seeds="):
-            count = argument.removeprefix("seeds=")
-            if not re.fullmatch(r"[1-9]\d{0,5}", count):
-                raise ConfigError(f"seeds (={count}) must be a number of seeds, such as 5 for seed=0..4")
-            flags = ["-m"]
-            overrides.append(f"seed=range(0,{count})")
-        elif argument == SEARCH:
-            flags = ["-m"]
-            overrides.append(argument)
-        elif argument != "experiment=null":  # what conf/config.yaml says, which Hydra does not take back
+        if argument.startswith("seeds="):
+            overrides.append(seed_range(argument.removeprefix("seeds=")))
+        elif argument not in ("-m", "--multirun", "experiment=null"):  # null: conf/config.yaml's, which Hydra refuses
             overrides.append(argument)
     twice = [override for override in overrides if override.lstrip("+").startswith("seed=")]
     if len(twice) > 1:
@@ -48,11 +41,18 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
     return [*flags, *overrides]
 
 
+def seed_range(count: str) -> str:
+    """ "seed=range(0,5)" for "5". Raises ConfigError."""
+    if not re.fullmatch(r"[1-9]\d{0,5}", count):
+        raise ConfigError(f"seeds (={count}) must be a number of seeds, such as 5 for seed=0..4")
+    return f"seed=range(0,{count})"
+
+
 def check_argument(argument: str) -> None:
-    """Raises ConfigError for what Hydra takes and we do not."""
+    """Raises ConfigError for what Hydra allows and the lab does not."""
     key, _, value = argument.partition("=")
-    if key.lstrip("+~").startswith("hydra") and not key.startswith(HYDRAS):
-        raise ConfigError(f"{key} is not supported; of Hydra's own keys these are: {', '.join(HYDRAS)}")
+    if key.lstrip("+~").startswith("hydra") and not key.startswith(HYDRA_KEYS):
+        raise ConfigError(f"{key} is not supported; of Hydra's own keys these are: {', '.join(HYDRA_KEYS)}")
     if key in ("hydra/launcher", "hydra/sweeper") and value in ("", "null"):
         raise ConfigError(f"{key} (={value}) must name one; leave it out for Hydra's own")
     if key in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
@@ -67,58 +67,81 @@ def check_argument(argument: str) -> None:
         raise ConfigError(f"{key} (=null) must be one of {', '.join(GROUPS[key])}")
 
 
+def jobs_of(arguments: Sequence[str]) -> list[tuple[str, Config]]:
+    """(label, configuration) of each job of train.py's command line; a comma makes a sweep, with or without -m."""
+    overrides = [argument for argument in normalize_arguments(arguments) if argument != "-m"]
+    found = compose_jobs(overrides, multirun=True)
+    if not found:
+        raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
+    if len({label for label, _ in found}) < len(found):
+        raise ConfigError("two jobs of the sweep are the same; name each value once")
+    return found
+
+
 def configurations_of(overrides: Sequence[str], multirun: bool) -> list[Config]:
-    """The configurations that the command line means, in the sweep's order; raises for the first that is wrong."""
+    """The configurations of the command line, in the sweep's order. Raises for the first that is wrong."""
     return [config for _, config in compose_jobs(overrides, multirun)]
 
 
 def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Config]]:
-    """The same with what tells each job from the others: "wd=0.1, seed=0", or "" for one job alone."""
-    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        batches: list[list[str]] = [list(overrides)]
+    """The same, each with its label: the overrides that differ, "wd=0.1, seed=0", or "" for one job alone."""
+    with hydra_context():
+        parsed = parse_overrides(overrides)
         sweeps = preset_sweep(hydra_settings(overrides))
         if multirun:
-            for override in parsed:
-                if override.is_sweep_override() and str(override.key_or_group).startswith("hydra"):
-                    raise ConfigError(f"{override.input_line} is not supported: a sweep is over the lab's own keys")
-                if override.is_sweep_override() and not override.is_discrete_sweep():
-                    raise ConfigError(f"{override.input_line} is no list of values; {SEARCH} searches an interval")
-            spelt = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in sweeps.items()])
-            batches = [job for batch in BasicSweeper.split_arguments([*spelt, *parsed], None) for job in batch]
+            batches = split_sweep([*parse_overrides([f"{key}={values}" for key, values in sweeps.items()]), *parsed])
         else:
             require_multirun_flag(sweeps, {override.get_key_element() for override in parsed})
+            batches = [list(overrides)]
         nodes = [hydra.compose("config", overrides=batch, return_hydra_config=True) for batch in batches]
-        for node, batch in zip(nodes, batches, strict=True):
+        for node in nodes if len(nodes) > 1 else ():
             if preset_sweep(node.hydra) != sweeps:
-                chosen = next(override for override in batch if override.startswith("experiment="))
+                chosen = f"experiment={node.hydra.runtime.choices.experiment}"
                 raise ConfigError(f"{chosen} is a sweep of its own and cannot be one value of another; give it alone")
         configs = [parse(node) for node in nodes]
     return list(zip(job_labels(batches), configs, strict=True))
 
 
-def hydra_settings(overrides: Sequence[str]) -> DictConfig:
-    """Hydra's own part of the configuration, as the sweeper and the launcher find it, with a launcher that can start.
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Within hydra_context."""
+    parsed: list[Override] = OverridesParser.create().parse_overrides(list(overrides))
+    return parsed
 
-    Within hydra.initialize_config_dir. Raises ConfigError, or one of Hydra's errors.
+
+def split_sweep(overrides: Sequence[Override]) -> list[list[str]]:
+    """The overrides of each job: the product of all lists of values, the last one fastest. A later key wins.
+
+    As Hydra's own sweeper makes them. Raises ConfigError.
+    """
+    values: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values[key] = [f"{key}={override.get_value_element_as_str()}"]
+        else:
+            if str(override.key_or_group).startswith("hydra"):
+                raise ConfigError(f"{override.input_line} is not supported: a sweep is over the lab's own keys")
+            if not override.is_discrete_sweep():
+                raise ConfigError(f"{override.input_line} is no list of values; {SEARCH} searches an interval")
+            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+    return [list(job) for job in product(*values.values())]
+
+
+def hydra_settings(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's own part of the configuration, as its sweeper and launcher find it. Within hydra_context.
+
+    Raises one of Hydra's errors.
     """
     chosen = [
         str(override.input_line)
-        for override in OverridesParser.create().parse_overrides(list(overrides))
+        for override in parse_overrides(overrides)
         if str(override.key_or_group).startswith(("experiment", "hydra")) and not override.is_sweep_override()
     ]
-    try:
-        settings = hydra.compose("config", overrides=chosen, return_hydra_config=True).hydra
-    except MissingConfigException as error:
-        check_installed(str(error.missing_cfg_file).removeprefix("hydra/launcher/"))
-        raise
-    check_installed(launcher_of(settings))
-    check_launcher(dict(settings.launcher))
-    return settings
+    return hydra.compose("config", overrides=chosen, return_hydra_config=True).hydra
 
 
 def preset_sweep(settings: DictConfig) -> dict[str, str]:
-    """The sweep that a preset brings along, {"batch_size": "32,64,128"}, over which the command line wins."""
+    """The sweep of a preset, {"batch_size": "32,64,128"}; the command line wins over it."""
     return dict(settings.sweeper.get("params") or {})
 
 
@@ -132,17 +155,6 @@ def require_multirun_flag(sweeps: Mapping[str, str], given: Set[str]) -> None:
 
 
 def job_labels(batches: Sequence[Sequence[str]]) -> list[str]:
-    """What tells the jobs' overrides apart: "wd=0.1, seed=0", or "" for one job alone."""
+    """The overrides of each job that not all jobs share: "wd=0.1, seed=0", or "" for one job alone."""
     shared = set(batches[0]).intersection(*batches) if batches else set()
     return [", ".join(o for o in batch if o not in shared) for batch in batches]
-
-
-def jobs_of(arguments: Sequence[str]) -> list[tuple[str, Config]]:
-    """(label, configuration) of each job of train.py's command line; a comma makes a sweep, with or without -m."""
-    overrides = [argument for argument in normalize_arguments(arguments) if argument != "-m"]
-    found = compose_jobs(overrides, multirun=True)
-    if not found:
-        raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
-    if len({label for label, _ in found}) < len(found):
-        raise ConfigError("two jobs of the sweep are the same; name each value once")
-    return found

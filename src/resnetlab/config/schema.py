@@ -1,12 +1,11 @@
-"""The schema: one dataclass a group, its fields the keys of the command line."""
+"""The typed configuration of a run: one dataclass, its fields the keys of the command line; and a run's identity."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
-
+from resnetlab.config.option_files import conf_dir as conf_dir
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
 from resnetlab.data import SOURCES, Data
 from resnetlab.models.options import MODELS, Model
@@ -14,64 +13,131 @@ from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
 from resnetlab.optim.regularization import REGULARIZATIONS, Regularization
 from resnetlab.optim.schedules import SCHEDULES, Schedule
+from resnetlab.runs.files import digest
+from resnetlab.runs.layout import OUTPUTS, RunFolder
 
 OBJECTIVES = ("final_val_acc", "best_val_acc", "final_val_acc_avg", "final_test_acc")
 
 
 @dataclass
 class Config:
-    """One run. Null for wd, l2, momentum and ema_momentum means the default of the option that uses them."""
+    """One run. Null for wd, l2, momentum and ema_momentum means the default of the option that uses them.
 
-    model: Model = MISSING
-    data: Data = MISSING
-    optimizer: Optimizer = MISSING
-    schedule: Schedule = MISSING
-    regularization: Regularization = MISSING
-    averaging: Averaging = MISSING
-    trainer: TrainerOptions = MISSING
-    study: str = "default"
-    seed: int = 0
-    epochs: int = 60
-    batch_size: int = 64
-    lr: float = 8e-4
-    wd: float | None = None
-    l2: float | None = None
-    momentum: float | None = None
-    ema_momentum: float | None = None
-    shift: float = 0.07
+    Treat it as immutable: identity, name and folder are computed at first use; dataclasses.replace makes another.
+    """
+
+    model: Model
+    data: Data
+    optimizer: Optimizer
+    schedule: Schedule
+    regularization: Regularization
+    averaging: Averaging
+    trainer: TrainerOptions
+    study: str = "default"  # name of the folder below outputs/ that the run belongs to
+    seed: int = 0  # of the weights, the order of the images and the augmentation
+    epochs: int = 60  # length of the run
+    batch_size: int = 64  # training images per step
+    lr: float = 8e-4  # learning rate, which the schedule multiplies by its factor
+    wd: float | None = None  # weight decay, where the regularization has one; null: the regularization's default
+    l2: float | None = None  # factor of the L2 penalty, where the regularization has one; null: its default
+    momentum: float | None = None  # SGD's momentum or Adam's beta1, in [0, 1); null: the optimizer's
+    ema_momentum: float | None = None  # of averaging=ema, in [0, 1); null: 0.99
+    shift: float = 0.07  # largest random shift of the images, a fraction of their side in [0, 0.5]
+    # validation accuracies in (0, 1); the first epoch that reaches each is reported: epoch_to_0.92
     thresholds: list[float] = field(default_factory=lambda: [0.92, 0.93])
+    # what a search maximizes: final_val_acc | best_val_acc | final_val_acc_avg | final_test_acc
     objective: str = "final_val_acc"
-    threads: int | None = None
-    engine: str = "auto"  # how the step is run: eager | compile | graph; auto: graph on a CUDA device, where it can be
+    threads: int | None = None  # CPU threads of torch, 1 to 1024; null: torch's default
+    engine: str = "auto"  # how a step runs: eager | compile | graph | auto: graph on a CUDA device where it can be
+    # evaluate also with batch-norm statistics re-estimated on training images: val/acc_recal
     recalibrate_bn: bool = False
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
-    force: bool = False
+    force: bool = False  # train again although the run is finished
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Choices of the groups, and every other value that differs from its default and changes the result.
+
+        A key that is added later leaves the identity of old runs alone, because they have its default; so does a group,
+        whose default is its option "none".
+        """
+        values = {key: value for group in GROUPS for key, value in _group_identity(group, getattr(self, group)).items()}
+        defaults = {
+            "wd": self.regularization.default_wd,
+            "l2": self.regularization.default_l2,
+            "momentum": self.optimizer.default_momentum,
+            "ema_momentum": self.averaging.default_momentum,
+        }
+        for key in fields(self):
+            value = getattr(self, key.name)
+            if key.name not in GROUPS and value is not None and value != defaults.get(key.name, key.default):
+                values[key.name] = value
+        if self.trainer.resolved_precision != "32-true":
+            values["precision"] = self.trainer.resolved_precision  # auto means another one on another device
+        return {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+
+    @cached_property
+    def name(self) -> str:
+        """For example resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-wd0.1-3f9a2c71."""
+        parts = [self.model.name, self.data.name, self.optimizer.name, self.schedule.name, self.regularization.name]
+        parts += [] if self.averaging.name == "none" else [self.averaging.name]
+        parts += [f"{short}{self.identity[key]:g}" for key, short in READABLE.items() if key in self.identity]
+        return "-".join([*parts, digest(self.identity)])
+
+    @cached_property
+    def folder(self) -> RunFolder:
+        """outputs/<study>/<name>/seed=<n>, below the current folder."""
+        return RunFolder(OUTPUTS / self.study / self.name / f"seed={self.seed}")
 
 
-GROUPS: dict[str, dict[str, Any]] = {
-    "model": MODELS,
+def _instances(options: Mapping[str, type]) -> dict[str, Any]:
+    return {name: option() for name, option in options.items()}
+
+
+GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
+    "model": dict(MODELS),
     "data": {name: Data(name=name) for name in SOURCES},
-    "optimizer": OPTIMIZERS,
-    "schedule": SCHEDULES,
-    "regularization": REGULARIZATIONS,
-    "averaging": AVERAGINGS,
-    "trainer": TRAINERS,
+    "optimizer": _instances(OPTIMIZERS),
+    "schedule": _instances(SCHEDULES),
+    "regularization": _instances(REGULARIZATIONS),
+    "averaging": _instances(AVERAGINGS),
+    "trainer": dict(TRAINERS),
+}
+
+# keys that do not change a run's metrics: where things are, what is shown, what is computed from the rows afterwards
+NOT_IDENTITY = {
+    *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
+    *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
+}
+
+# keys that stand in the folder's name when they are not at their defaults
+READABLE = {
+    "epochs": "e",
+    "batch_size": "b",
+    "lr": "lr",
+    "wd": "wd",
+    "l2": "l2",
+    "momentum": "m",
+    "ema_momentum": "ema",
+    "shift": "shift",
+    "data.limit": "limit",
+    "model.depth": "depth",
+    "trainer.devices": "devices",
 }
 
 
-def register() -> None:
-    """Stores the schemas under schema/, where they do not show up among a group's options."""
-    store = ConfigStore.instance().store
-    store(name="lab_schema", node=Config)
-    for group, options in GROUPS.items():
-        for name, node in options.items():
-            store(group=f"schema/{group}", name=name, node=node)
+def _group_identity(group: str, chosen: Any) -> dict[str, Any]:
+    """{"schedule": "cosine", "schedule.final": 0.1}: the option's name, and its values that are not its defaults."""
+    default = GROUPS[group][chosen.name]
+    named = {} if (group, chosen.name) == ("averaging", "none") else {group: chosen.name}
+    values = {key.name: getattr(chosen, key.name) for key in fields(chosen)}
+    return named | {
+        f"{group}.{key}": as_floats(value) for key, value in values.items() if value != getattr(default, key)
+    }
 
 
-register()
-
-
-def conf_dir() -> Path:
-    """The folder of the configuration files: inside an installed wheel, or beside src/ in a clone."""
-    inside = Path(__file__).parents[1] / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
+def as_floats(value: Any) -> Any:
+    """A list with its integers as floats, at any depth: [[20, 1]] and [[20, 1.0]] are one schedule."""
+    if isinstance(value, list):
+        return [float(x) if isinstance(x, int) and not isinstance(x, bool) else as_floats(x) for x in value]
+    return value

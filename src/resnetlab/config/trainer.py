@@ -16,17 +16,17 @@ class TrainerOptions:
     """Where and how a run computes; none of it belongs to the recipe."""
 
     name: str = "auto"
-    accelerator: str = "auto"  # auto: cuda where there is one, else cpu
-    devices: int = 1  # of one machine, a process each; batch_size stays the batch of all together
-    precision: str = "auto"  # auto: 16-mixed on cuda (Keras' mixed_float16), 32-true on the cpu
-    channels_last: bool = True
-    chunk: int | None = (
-        None  # steps in a batch of Lightning's, which pays its cost once; null: 1, or 50 of engine=graph
-    )
-    profile: int | None = None  # steps of the first epoch to record: profile/trace.json.gz; null = off
-    patience: int | None = None  # early stopping: epochs without a new best val/acc; null = off
-    recalibration_images: int = 6400  # training images for recalibrate_bn and for averages
-    progress: str = "auto"  # auto: a bar on a terminal, lines elsewhere
+    accelerator: str = "auto"  # cpu | cuda | auto: cuda where there is one
+    devices: int = 1  # devices of one machine, a process each; batch_size is the batch of all together
+    # 32-true | 16-mixed | bf16-mixed | auto: 16-mixed on cuda (Keras' mixed_float16), 32-true on the cpu
+    precision: str = "auto"
+    channels_last: bool = True  # weights and images in memory as N H W C, which is faster
+    # steps per batch of Lightning's, whose cost is paid once a batch; null: 1, or 50 with engine=graph
+    chunk: int | None = None
+    profile: int | None = None  # steps of the first epoch to record in profile/trace.json.gz; null: off
+    patience: int | None = None  # early stopping: epochs without a new best val/acc; null: off
+    recalibration_images: int = 6400  # training images for the batch norm of recalibrate_bn and of averages
+    progress: str = "auto"  # bar | lines | off | auto: a bar on a terminal, lines elsewhere
 
     def check(self) -> None:
         """Raises ConfigError, naming the key, the value and what it may be."""

@@ -16,20 +16,22 @@ class Data:
     """Config of the group `data`: the data set, its split, normalization and augmentation."""
 
     name: str = "cifar10"
-    root: str = "${oc.env:CIFAR_ROOT,data}"
-    labels: str = "fine"  # coarse: the 20 superclasses of cifar100
+    root: str = "${oc.env:CIFAR_ROOT,data}"  # folder of the data sets; default: $CIFAR_ROOT, or data
+    labels: str = "fine"  # fine | coarse: the 20 superclasses of cifar100
+    # validate on official: the test images | stratified: a part of `pool` | tail, holdout: of the training images
     split: str = "official"
-    pool: str = "all"  # split=stratified: all 60,000 images, or the official "train"ing images
-    val_size: float | None = None  # a fraction below 1 or a number of images; null = the split's default
-    split_seed: int = 0
-    normalize: str = "mean_image"
-    augment: bool = True
-    flip: bool = True
+    pool: str = "all"  # of split=stratified. all: all 60,000 images | train: the official training images
+    # validation images as a number or a fraction below 1; null: stratified 1/6, tail 0.14, holdout 0.1
+    val_size: float | None = None
+    split_seed: int = 0  # of stratified and holdout, apart from the run's seed
+    normalize: str = "mean_image"  # mean_image: less the mean image | channel: mean 0, sd 1 per channel | none
+    augment: bool = True  # false: no flips and no translations
+    flip: bool = True  # mirror half of the training images, left to right
     translate: str = "shift"  # shift: subpixel, by the top-level key shift | pad_crop: whole pixels, by padding | none
-    padding: int = 4
-    limit: int | None = None  # the first N training and N/5 validation images, for quick looks
-    resolution: int | None = None  # pixels a side, as means over squares, for quick looks; null = as they are
-    eval_batch_size: int | None = None  # null: 500 on a CPU, 5,000 elsewhere, where a batch of 500 is mostly waiting
+    padding: int = 4  # of translate=pad_crop, pixels on each side, 1 to 8
+    limit: int | None = None  # use the first N training and N/5 validation images, for quick looks; null: all
+    resolution: int | None = None  # pixels per side, 8 or 16, by means over squares, for quick looks; null: all
+    eval_batch_size: int | None = None  # images per batch of validation; null: 500 on a CPU, 5,000 on a GPU
 
     def check(self) -> None:
         """Raises ConfigError, naming the key, the value and what it may be."""

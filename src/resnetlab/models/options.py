@@ -19,8 +19,8 @@ class Model:
     """Base config of the group `model`: the keys that every network has."""
 
     name: str = "?"
-    bn_momentum: float = 0.1  # PyTorch's: the weight of the new batch
-    bn_eps: float = 1e-5
+    bn_momentum: float = 0.1  # weight of the new batch in batch norm's running statistics, in (0, 1]
+    bn_eps: float = 1e-5  # added to the variance by batch norm and group norm
     norm: str = "batch"  # batch | group | group_ws: group norm with standardized weights
 
     @property
@@ -52,11 +52,11 @@ class ResNetV2Model(Model):
     """Atienza's ResNet v2, with Keras' constants; data=digits takes PyTorch's bn_momentum 0.1."""
 
     name: str = "resnet56v2"
-    depth: int = 56
+    depth: int = 56  # layers, 9n + 2
     bn_momentum: float = 0.01
     bn_eps: float = 1e-3
-    shortcut_kernel: int = 1
-    activation: str = "relu"
+    shortcut_kernel: int = 1  # side of the convolutions in the shortcuts, in pixels; odd
+    activation: str = "relu"  # relu | leaky_relu | elu | gelu | silu | mish
 
     def _check(self) -> None:
         check_v2(self.depth, self.shortcut_kernel, self.activation)
@@ -79,10 +79,10 @@ class ResNetV1Model(Model):
     """The ResNet v1 for CIFAR of He et al. 2015; head "concat", with its dropout, as in the fastai notebook."""
 
     name: str = "resnet56v1"
-    depth: int = 56
-    activation: str = "relu"
-    head: str = "average"
-    dropout: float = 0.5  # of head=concat: before the logits, half of it before the 128 units
+    depth: int = 56  # layers, 6n + 2
+    activation: str = "relu"  # relu | leaky_relu | elu | gelu | silu | mish
+    head: str = "average"  # average: global average pooling | concat: average and maximum, two dense layers, dropout
+    dropout: float = 0.5  # of head=concat, in [0, 1): before the logits; half of it before the 128 units
 
     @property
     def min_batch_size(self) -> int:
@@ -113,8 +113,8 @@ class TorchvisionModel(Model):
     """torchvision's ResNet-18, or the ResNet-9 with one block a stage of "Experiments with CIFAR10"."""
 
     name: str = "resnet18"
-    stem: str = "cifar"  # cifar | imagenet
-    zero_init_residual: bool = True
+    stem: str = "cifar"  # cifar: one 3x3 convolution of stride 1 | imagenet: 7x7 of stride 2, and a max pooling
+    zero_init_residual: bool = True  # the last batch norm of each block starts at 0, the block as the identity
 
     @property
     def min_batch_size(self) -> int:

@@ -61,8 +61,8 @@ class EMA(Averaging):
     """
 
     name: str = "ema"
-    overwrite_frequency: int | None = None
-    warmup: bool = False
+    overwrite_frequency: int | None = None  # steps after which the weights become the average; null: never
+    warmup: bool = False  # ema_momentum is at most (1 + k) / (10 + k) at step k, so that the first weights fade soon
 
     default_momentum: ClassVar[float | None] = 0.99  # Keras'
 
@@ -112,8 +112,8 @@ class SWA(Averaging):
     """
 
     name: str = "swa"
-    start: float = 0.75
-    lr: float | None = None
+    start: float = 0.75  # epochs before the first one that is averaged: a number, or a fraction of the run below 1
+    lr: float | None = None  # constant learning rate from there on; null: the schedule's
 
     def check(self) -> None:
         if not (

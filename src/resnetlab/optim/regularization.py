@@ -37,8 +37,8 @@ class Regularization:
     """
 
     name: str = "none"
-    label_smoothing: float = 0.0
-    decay: str = "all"
+    label_smoothing: float = 0.0  # of the cross-entropy in training, in [0, 1)
+    decay: str = "all"  # tensors that wd reaches. all | kernels: those of two or more dimensions, no norms and biases
 
     default_wd: ClassVar[float | None] = None
     default_l2: ClassVar[float | None] = None

@@ -1,15 +1,32 @@
 """The command line of train.py: what Hydra takes and what it does not, and the configurations of all its jobs."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
+from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError
 from resnetlab.sweeps.resources import BOUNDS, cores
+
+
+def checked_settings(overrides: Sequence[str]) -> DictConfig:
+    """Hydra's own part of the configuration, with a launcher that can start. Within hydra_context.
+
+    Raises ConfigError, or one of Hydra's errors.
+    """
+    try:
+        settings = hydra_settings(overrides)
+    except MissingConfigException as error:
+        check_installed(str(error.missing_cfg_file).removeprefix("hydra/launcher/"))
+        raise
+    check_installed(launcher_of(settings))
+    check_launcher(dict(settings.launcher))
+    return settings
 
 
 def is_search(settings: DictConfig) -> bool:

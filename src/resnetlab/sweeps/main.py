@@ -15,14 +15,14 @@ from omegaconf import DictConfig
 
 from resnetlab.config.compose import parse
 from resnetlab.config.messages import REFUSALS, error_message, interrupted, print_error
-from resnetlab.config.overrides import compose_jobs, hydra_settings, normalize_arguments
+from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config, conf_dir
 from resnetlab.console import say
 from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.layout import OUTPUTS
 from resnetlab.runs.sweep_records import Outcome, SweepFolder, read_plan
 from resnetlab.sweeps.attempt import failure, run_job
-from resnetlab.sweeps.launchers import is_search, launcher_of, refuse_several_devices
+from resnetlab.sweeps.launchers import checked_settings, is_search, launcher_of, refuse_several_devices
 from resnetlab.sweeps.search.pruning import trial_hook
 from resnetlab.sweeps.submitit_results import tolerate_lost_jobs
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with preserve_process_state():  # schedule=lambda is called here
                 with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                    settings = hydra_settings(asked.overrides)
+                    settings = checked_settings(asked.overrides)
                 launcher = launcher_of(settings)
                 if is_search(settings):
                     search = open_search(asked.overrides)

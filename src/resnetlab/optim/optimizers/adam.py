@@ -26,8 +26,8 @@ _plain_step = inspect.unwrap(torch.optim.Adam.step)  # torch wraps step() of eve
 
 @dataclass
 class _AdamKin(Optimizer):
-    beta2: float = 0.999
-    eps: float = 1e-7
+    beta2: float = 0.999  # decay of the mean squared gradient per step, in [0, 1)
+    eps: float = 1e-7  # added to the root of the mean squared gradient
 
     def check(self) -> None:
         """Raises ConfigError unless beta2 is in [0, 1) and eps positive."""
@@ -83,7 +83,7 @@ class Adam(_AdamKin):
     """
 
     name: str = "adam"
-    fused: bool | None = None
+    fused: bool | None = None  # one kernel for all tensors: true | false; null: where torch has it for the device
 
     capturable: ClassVar[bool] = True
 
@@ -124,7 +124,7 @@ class NAdam(_AdamKin):
     """
 
     name: str = "nadam"
-    momentum_decay: float = 4e-3
+    momentum_decay: float = 4e-3  # d in beta1 = momentum * (1 - 0.96^(t*d) / 2) at step t; at least 0
 
     def check(self) -> None:
         """As Adam's; momentum_decay must not be negative."""

@@ -112,10 +112,11 @@ class Muon(Optimizer):
     """
 
     name: str = "muon"
-    nesterov: bool = True
-    ns_steps: int = 5
-    beta2: float = 0.999
-    eps: float = 1e-7
+    nesterov: bool = True  # orthogonalise the momentum looked ahead
+    ns_steps: int = 5  # Newton-Schulz steps, 1 to 99
+    beta2: float = 0.999  # decay of the mean squared gradient per step, in [0, 1), for AdamW's part
+    eps: float = 1e-7  # added to the root of the mean squared gradient, for AdamW's part
+    # AdamW's part in one kernel for all tensors: true | false; null: where torch has it for the device
     fused: bool | None = None
 
     default_momentum: ClassVar[float] = 0.95

@@ -89,8 +89,8 @@ class SGD(Optimizer):
     """SGD with momentum (0.9). nesterov: steps by g + momentum*v. fused: null = where torch supports it."""
 
     name: str = "sgd"
-    nesterov: bool = False
-    fused: bool | None = None
+    nesterov: bool = False  # step by g + momentum*v instead of v
+    fused: bool | None = None  # one kernel for all tensors: true | false; null: where torch has it for the device
 
     capturable: ClassVar[bool] = True
 

@@ -51,11 +51,11 @@ class Schedule:
     allows_warmup: ClassVar[bool] = True
 
     name: str = "?"
-    interval: str = "epoch"  # epoch: the value at an epoch's first step holds until its end (as in Keras) | step
-    length: float | None = None  # epochs it was made for; null: what its milestones say, else the run's epochs
-    stretch: bool = False  # scale the schedule's time, warmup included, so that its length fills the run
-    warmup: float = 0.0  # epochs; factor on the lr that rises linearly to 1, step by step whatever interval says
-    warmup_from: float = 0.1  # that factor at step 0
+    interval: str = "epoch"  # epoch: an epoch's first value holds until its end, as in Keras | step: each step its own
+    length: float | None = None  # epochs it was made for; null: its last milestone, else the run's epochs
+    stretch: bool = False  # scale the schedule's epochs, warmup included, so that its length fills the run
+    warmup: float = 0.0  # epochs in which a factor on the lr rises linearly to 1, step by step; 0: off
+    warmup_from: float = 0.1  # warmup's factor at step 0, in [0, 1]
 
     def lr_factor(self, at: SchedulePoint) -> float:
         """The lr at that moment without warmup, as a multiple of the configuration's lr (or itself, if `absolute`)."""

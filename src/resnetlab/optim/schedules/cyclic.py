@@ -13,9 +13,9 @@ class _Cycle(Schedule):
     allows_warmup = False
 
     interval: str = "step"
-    cycle_momentum: bool = True  # false: the momentum stays at the configuration's
-    lowest_momentum: float = 0.85  # at the highest lr; of SGD's momentum or Adam's beta1
-    highest_momentum: float = 0.95
+    cycle_momentum: bool = True  # move SGD's momentum or Adam's beta1 against the lr; false: the top-level momentum
+    lowest_momentum: float = 0.85  # at the highest lr, from 0 to highest_momentum
+    highest_momentum: float = 0.95  # at the lowest lr, in [0, 1)
 
     def phase(self, at: SchedulePoint) -> float:
         """Where the momentum is: 0 at highest_momentum, 1 at lowest_momentum."""
@@ -42,11 +42,12 @@ class Cyclic(_Cycle):
     """
 
     name: str = "cyclic"
-    lowest: float = 0.1  # lower bound, fraction of lr; lr itself is the upper bound
-    up: float = 2.0  # epochs
-    down: float | None = None  # epochs; null: as up
+    lowest: float = 0.1  # lower bound, a fraction of lr, which is the upper bound
+    up: float = 2.0  # epochs from the lower to the upper bound
+    down: float | None = None  # epochs back to the lower bound; null: as up
+    # triangular | triangular2: half the height with each cycle | exp_range: height x gamma^k at step k
     mode: str = "triangular"
-    gamma: float = 1.0  # per step, for exp_range only
+    gamma: float = 1.0  # of mode=exp_range, a factor per step, in (0, 1]
 
     def phase(self, at: SchedulePoint) -> float:
         down = self.up if self.down is None else self.down
@@ -81,11 +82,11 @@ class OneCycle(_Cycle):
     """
 
     name: str = "one_cycle"
-    pct_start: float = 0.3  # part of the steps until the peak
-    anneal: str = "cos"  # cos | linear
-    div_factor: float = 25.0
-    final_div_factor: float = 1e4
-    three_phase: bool = False
+    pct_start: float = 0.3  # part of the steps until the peak, in [0, 1]
+    anneal: str = "cos"  # form of the rise and of the fall: cos | linear
+    div_factor: float = 25.0  # the first lr is lr / div_factor
+    final_div_factor: float = 1e4  # the last lr is lr / div_factor / final_div_factor
+    three_phase: bool = False  # fall to lr / div_factor as fast as the rise, and only then to the last lr
 
     def lr_factor(self, at: SchedulePoint) -> float:
         start = 1 / self.div_factor

@@ -22,8 +22,8 @@ class Step(Schedule):
     """lr x gamma^floor(t / step_size), as torch's StepLR."""
 
     name: str = "step"
-    step_size: float = 30.0  # epochs
-    gamma: float = 0.1
+    step_size: float = 30.0  # epochs between two changes
+    gamma: float = 0.1  # factor on the lr at each change
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return self.gamma ** floor_with_tolerance(at.t / self.step_size)
@@ -42,8 +42,8 @@ class MultiStep(Schedule):
     """
 
     name: str = "multistep"
-    milestones: list[Any] = field(default_factory=lambda: [100, 150])
-    gamma: float = 0.1
+    milestones: list[Any] = field(default_factory=lambda: [100, 150])  # epochs of the changes, rising
+    gamma: float = 0.1  # factor on the lr at each change
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return self.gamma ** bisect_right(self.milestones, at.t)
@@ -65,7 +65,7 @@ class Exponential(Schedule):
     """lr x gamma^t, gamma per epoch, as torch's ExponentialLR. gamma above 1 rises."""
 
     name: str = "exponential"
-    gamma: float = 0.95
+    gamma: float = 0.95  # factor on the lr per epoch
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return float(self.gamma**at.t)
@@ -80,8 +80,8 @@ class Polynomial(Schedule):
     """From lr to final x lr along (1 - t/T)^power, as torch's PolynomialLR; constant after T = length or the run."""
 
     name: str = "polynomial"
-    power: float = 1.0
-    final: float = 0.0
+    power: float = 1.0  # of (1 - t/T); 1: linear
+    final: float = 0.0  # at the end, a fraction of lr
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return float(self.final + (1 - self.final) * (1 - min(at.t / at.T, 1.0)) ** self.power)
@@ -101,9 +101,9 @@ class Cosine(Schedule):
     """
 
     name: str = "cosine"
-    shape: str = "half"  # half | quarter
-    constant: float = 0.0  # epochs
-    final: float = 0.0  # fraction of lr
+    shape: str = "half"  # half: a half period, flat at both ends | quarter: a quarter period, steep at the end
+    constant: float = 0.0  # epochs at lr before the fall
+    final: float = 0.0  # at the end, a fraction of lr
 
     def lr_factor(self, at: SchedulePoint) -> float:
         x = min(max((at.t - self.constant) / (at.T - self.constant), 0.0), 1.0)
@@ -135,9 +135,9 @@ class CosineRestarts(Schedule):
     """
 
     name: str = "cosine_restarts"
-    first: float = 20.0  # epochs, the paper's T_0
-    mult: float = 2.0  # the paper's T_mult
-    final: float = 0.0  # fraction of lr
+    first: float = 20.0  # epochs of the first cycle, the paper's T_0
+    mult: float = 2.0  # length of a cycle over that of the one before, the paper's T_mult; at least 1
+    final: float = 0.0  # at the end of each cycle, a fraction of lr
 
     def lr_factor(self, at: SchedulePoint) -> float:
         x = at.t / self.first

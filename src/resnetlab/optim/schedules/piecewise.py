@@ -23,8 +23,8 @@ class Constant(Schedule):
 class _Milestones(Schedule):
     """Base of the piecewise schedules: a list of [epoch, value]; its last epoch is the designed length."""
 
-    milestones: list[Any] = field(default_factory=list)
-    relative: bool = True  # values are multiples of lr | false: they are learning rates
+    milestones: list[Any] = field(default_factory=list)  # [epoch, value] in the order of the epochs
+    relative: bool = True  # true: the values are multiples of lr | false: they are learning rates
 
     def absolute(self) -> bool:
         return not self.relative

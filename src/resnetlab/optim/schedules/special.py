@@ -18,7 +18,7 @@ class Lambda(Schedule):
     """lr x f(t), f being the Python function at a dotted path, t in epochs, as torch's LambdaLR."""
 
     name: str = "lambda"
-    function: str = "???"  # dotted path such as math.cos or my_module.factor; OmegaConf refuses a missing one
+    function: str = "???"  # dotted path of f, such as math.cos or my_module.factor; must be given
 
     def lr_factor(self, at: SchedulePoint) -> float:
         """f(t). Raises ConfigError if f fails there, or returns a factor that is negative or not finite."""
@@ -52,14 +52,14 @@ class ReduceOnPlateau(Schedule):
     allows_warmup = False
 
     name: str = "reduce_on_plateau"
-    monitor: str = "val/loss"  # a column of metrics.csv
-    mode: str = "auto"  # min | max | auto: max for an accuracy, as in Keras
-    factor: float = 0.31622776601683794  # sqrt(0.1), Atienza's
+    monitor: str = "val/loss"  # column of metrics.csv: val/loss, val/ce, val/acc, or the same with train
+    mode: str = "auto"  # what is better: min | max | auto: max for an accuracy, as in Keras
+    factor: float = 0.31622776601683794  # on the lr at each reduction, in (0, 1); sqrt(0.1), Atienza's
     patience: int = 5  # epochs without improvement that are tolerated
     cooldown: int = 0  # epochs after a reduction that do not count
-    threshold: float = 1e-4  # what counts as an improvement
-    threshold_mode: str = "abs"  # abs | rel
-    min_lr: float = 5e-4  # fraction of lr
+    threshold: float = 1e-4  # least improvement that counts
+    threshold_mode: str = "abs"  # abs: threshold is a difference | rel: a fraction of the best so far
+    min_lr: float = 5e-4  # lower bound, a fraction of lr
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return 1.0

@@ -16,11 +16,11 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from resnetlab.config.compose import parse
 from resnetlab.config.identity import identity
 from resnetlab.config.messages import REFUSALS, error_message
-from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config, conf_dir
 from resnetlab.errors import ConfigError
 from resnetlab.runs.files import digest
 from resnetlab.runs.layout import OUTPUTS
+from resnetlab.sweeps.launchers import checked_settings
 from resnetlab.sweeps.resources import jobs_at_once
 from resnetlab.sweeps.search.space import Space
 
@@ -119,7 +119,7 @@ def make_plan(overrides: Sequence[str]) -> SearchPlan:
     space = Space.read(ours)
     with composer():
         configs = [check(space, values) for values in space.corners()]
-        settings = hydra_settings(overrides)
+        settings = checked_settings(overrides)
     options = Options.read(dict(settings.sweeper))
     at_once = options.at_once or jobs_at_once(dict(settings.launcher), configs)
     if at_once is None:

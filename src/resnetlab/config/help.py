@@ -1,0 +1,146 @@
+"""What can be set, as text from the files of conf/: `resnetlab options`, and `python train.py --help`."""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+from resnetlab.config.option_files import Key, default_options, options, top_level
+from resnetlab.errors import ConfigError
+
+HELP = """\
+Trains one configuration, or a sweep of them.
+
+    python train.py [KEY=VALUE ...] [-m KEY=VALUE,VALUE ...]
+
+Examples:
+    python train.py experiment=demo                                a preset: two minutes on two CPU cores
+    python train.py optimizer=adamw schedule=piecewise_linear -m wd=0.1,0.2,0.3
+                                                                   the main experiment, three values of wd
+    python train.py data=digits model=resnet20v2 epochs=10 seeds=5 a sweep over seed=0,1,2,3,4
+    python train.py -m wd=0.1,0.2 hydra/launcher=processes         as many jobs at once as there are cores or GPUs
+    python train.py hydra/sweeper=optuna "wd=interval(0.05,0.4)"   a search
+    python train.py experiment=demo --cfg job                      prints the configuration and trains nothing
+
+Every job is checked before the first starts. Runs are in outputs/; the same command again skips those that are
+finished and resumes the others. Exit status: 0 when everything ran (a run that diverges is a result), 1 when something
+failed, 2 when the command is wrong, 130 after Ctrl-C.
+"""
+
+
+def help_text() -> str:
+    """The text of `python train.py --help`."""
+    lines = [HELP, "Options, the default first (resnetlab options GROUP explains them and their keys):"]
+    for group, first in default_options().items():
+        names = [first, *(option.name for option in options(group) if option.name != first)]
+        lines += _wrapped(f"    {group}=", names, 20)
+    lines += ["", "Top-level keys (resnetlab options KEY):"]
+    lines += _wrapped("", [f"{key.name}={key.default}" for key in top_level().keys], 4)
+    presets = [preset.name for preset in options("experiment")]
+    lines += [
+        "",
+        f"{len(presets)} presets (resnetlab options experiment lists them; resnetlab published has their results):",
+    ]
+    lines += [f"    experiment={text}" for text in preset_families(presets)]
+    return "\n".join(lines)
+
+
+def options_text(words: Sequence[str]) -> str:
+    """The text of `resnetlab options WORDS`: of a group, an option, a key, or all groups. Raises ConfigError."""
+    first, *rest = [word for part in words for word in part.split("=", maxsplit=1) if word] or [""]
+    if not first:
+        return "\n\n".join([*map(group_summary, default_options()), _top_level_text()])
+    if first in (*default_options(), "experiment"):
+        return option_text(first, rest[0]) if rest else group_text(first)
+    return key_text(first)
+
+
+def group_summary(group: str) -> str:
+    """A line for each option of a group."""
+    default, found = default_options().get(group), options(group)
+    width = max(len(option.name) for option in found)
+    return "\n".join(
+        f"{group}={option.name:{width}}  {option.summary}{' (default)' if option.name == default else ''}"
+        for option in found
+    )
+
+
+def group_text(group: str) -> str:
+    """A line for each option, the keys that all of them have, and those of each that are its own."""
+    found = [option for option in options(group) if option.keys]
+    shared = [key for key in found[0].keys if all(key in option.keys for option in found)] if found else []
+    parts = [group_summary(group)]
+    parts += [f"Keys of all:\n{_key_lines(shared)}"] if shared else []
+    for option in found:
+        if own := [key for key in option.keys if key not in shared]:
+            parts.append(f"Keys of {group}={option.name}:\n{_key_lines(own)}")
+    return "\n\n".join(parts)
+
+
+def option_text(group: str, name: str) -> str:
+    """What the option is, and its keys; of a preset, its file."""
+    found = {option.name: option for option in options(group)}
+    if name not in found:
+        close = get_close_matches(name, found, n=4)
+        hint = f"did you mean {', '.join(close)}?" if close else f"resnetlab options {group} lists them"
+        raise ConfigError(f"{group} (={name}) is not there; {hint}")
+    if group == "experiment":
+        return found[name].text.rstrip()
+    return "\n".join([f"{group}={name}", *found[name].description, *filter(None, [_key_lines(found[name].keys)])])
+
+
+def key_text(name: str) -> str:
+    """The line of a top-level key, or of a group's key with or without its group, for each meaning that it has."""
+    owners = key_owners()
+    lines = []
+    for key, names in owners.items():
+        if name in (key.name, key.name.partition(".")[2]):
+            lines += [_key_lines([key]), *(_wrapped("    of ", names, 7) if names else [])]
+    if not lines:
+        known = {word for key in owners for word in (key.name, key.name.rpartition(".")[2])} | set(default_options())
+        close = get_close_matches(name, sorted(known), n=4)
+        hint = f"did you mean {', '.join(close)}?" if close else "resnetlab options lists the groups"
+        raise ConfigError(f"{name} is no group and no key; {hint}")
+    return "\n".join(lines)
+
+
+def key_owners() -> dict[Key, list[str]]:
+    """{key: the options that have it with this default and meaning, or none for a top-level key}."""
+    owners: dict[Key, list[str]] = {key: [] for key in top_level().keys}
+    for group in default_options():
+        for option in options(group):
+            for key in option.keys:
+                own = [f"{group}={option.name}"] if key.name.startswith(f"{group}.") else []
+                owners.setdefault(key, []).extend(own)
+    return owners
+
+
+def preset_families(names: Iterable[str]) -> list[str]:
+    """ "post4-table1-...  14: 00, 01, ..." for presets with a beginning in common, and the others by themselves."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        beginning = re.match(r"post\d-(?:table|trial)\w+-|\w+?-", name)
+        families.setdefault(beginning[0] if beginning else name, []).append(name)
+    lines = []
+    for family, members in families.items():
+        ends = ", ".join(name.removeprefix(family) for name in members)
+        shown = ends if len(ends) <= 60 else f"{ends[:60].rpartition(',')[0]}, ..."
+        lines.append(members[0] if len(members) == 1 else f"{family + '...':18} {len(members):2}: {shown}")
+    return lines
+
+
+def _top_level_text() -> str:
+    return f"Top-level keys:\n{_key_lines(top_level().keys)}\n\nresnetlab options GROUP, GROUP=OPTION or KEY says more."
+
+
+def _key_lines(keys: Iterable[Key]) -> str:
+    return "\n".join(f"    {f'{key.name}={key.default}':34} {key.meaning}" for key in keys)
+
+
+def _wrapped(start: str, words: Iterable[str], indent: int, width: int = 110) -> list[str]:
+    """`start`, then the words, all lines from column `indent` on."""
+    lines = [start.ljust(indent)]
+    for word in words:
+        if len(lines[-1]) + len(word) >= width:
+            lines.append(" " * indent)
+        lines[-1] += f"{word} "
+    return [line.rstrip() for line in lines]

@@ -1,0 +1,67 @@
+"""The folder conf/, read without torch and Hydra: its groups, options and presets, and the keys in their comments."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+# line after which scripts/write_option_files.py writes the keys of an option, with their defaults and meanings
+MARKER = "# Keys, written by scripts/write_option_files.py:"
+KEY = re.compile(r"^#   (?P<name>[\w.]+)=(?P<default>\S*) +(?P<meaning>.*)$", re.MULTILINE)
+
+
+def conf_dir() -> Path:
+    """The folder of the configuration files: inside an installed wheel, or beside src/ in a clone."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
+
+
+class Key(NamedTuple):
+    """A key that a user can set: its full name, its default as one writes it on the command line, and its meaning."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+class OptionFile:
+    """One file of conf/: an option of a group, a preset (group "experiment"), or config.yaml, the top-level keys."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.stem
+
+    @property
+    def text(self) -> str:
+        return self.path.read_text()
+
+    @property
+    def description(self) -> list[str]:
+        """What the option is: the comments above the keys."""
+        lines = self.text.partition(MARKER)[0].splitlines()
+        comments = [line for line in lines if line.startswith("#") and not line.startswith("# @package")]
+        return [line.removeprefix("#").removeprefix(" ") for line in comments]
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the description."""
+        first = "\n".join(self.description).strip().partition("\n\n")[0]
+        text = " ".join(first.split())
+        return re.split(r"\. (?=[A-Z]|python)", text, maxsplit=1)[0].removesuffix(".")
+
+    @property
+    def keys(self) -> list[Key]:
+        return [Key(**match.groupdict()) for match in KEY.finditer(self.text.partition(MARKER)[2])]
+
+
+def default_options() -> dict[str, str]:
+    """{group: its default option}, in the order of conf/config.yaml."""
+    return dict(re.findall(r"^  - (\w+): (?!null)(\w+)", top_level().text, flags=re.MULTILINE))
+
+
+def options(group: str) -> list[OptionFile]:
+    """The options of a group, or the presets if it is "experiment", by name."""
+    return [OptionFile(path) for path in sorted((conf_dir() / group).glob("*.yaml"))]
+
+
+def top_level() -> OptionFile:
+    """conf/config.yaml."""
+    return OptionFile(conf_dir() / "config.yaml")
