@@ -11,7 +11,10 @@ TRAIN = Path(__file__).parents[1] / "train.py"
 
 
 def command(*overrides: str) -> list[str]:
-    return [sys.executable, str(TRAIN), *overrides]
+    """train.py, under torchrun if there is a trainer.devices."""
+    devices = [override.split("=")[1] for override in overrides if override.startswith("trainer.devices=")]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={devices[-1]}"] if devices else []
+    return [sys.executable, *launcher, str(TRAIN), *overrides]
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -37,16 +37,18 @@ class Rig:
         self.lab = build_module(config, self.data).to(self.device)
         scaler = None if scale is None else torch.amp.GradScaler(device, init_scale=scale)
         self.scaled = ScaledOptimizer(self.lab.build_optimizer(), scaler)
-        self.step = TrainStep(DeviceBatches(self.data, self.device), self.lab.look, self.scaled.backward, self.scaled)
+        self.step = TrainStep(
+            DeviceBatches(self.data, self.device), self.lab.batch_loss, self.scaled.backward, self.scaled
+        )
         self.choose(engine)
         self.k = 0
 
     def choose(self, engine: str) -> None:
         self.engine: EagerRunner | CudaGraphRunner
         if engine in ("graph", "timed"):
-            self.engine = graph = CudaGraphRunner(self.step, self.lab.model, self.scaled, self.lab.timetable)
+            self.engine = graph = CudaGraphRunner(self.step, self.lab.model, self.scaled, self.lab.lr_momentum_table)
             self.run: Callable[[int, float, float], None] = (
-                graph if engine == "graph" else lambda images, lr, momentum: graph.timed_step(images)
+                graph if engine == "graph" else lambda images, lr, momentum: graph.step_at_global_step(images)
             )
         else:
             self.run = self.engine = EagerRunner(self.step, self.scaled.optimizer, compiled=engine == "compile")
@@ -58,16 +60,16 @@ class Rig:
     def next(self) -> float:
         """One step, and the loss of it."""
         self.advance()
-        return self.step.tally.compute()["loss"]
+        return self.step.metrics.compute()["loss"]
 
     def advance(self) -> None:
         """One step, with nothing read back."""
         epoch, index = divmod(self.k, self.data.steps_per_epoch)
         if index == 0:
             torch.manual_seed(epoch)
-            self.step.begin(epoch + 1, self.k)
+            self.step.start_epoch(epoch + 1, self.k)
         with self.autocast():
-            self.run(self.data.batch_images(index), *map(float, self.lab.timetable[self.k]))
+            self.run(self.data.batch_images(index), *map(float, self.lab.lr_momentum_table[self.k]))
         if self.lab.average is not None:
             self.lab.averaging.update(self.lab.average, self.lab.model, self.k, self.lab.span, self.lab.ema_momentum)
         self.k += 1
@@ -84,8 +86,9 @@ class Rig:
         if self.scaled.scaler is not None:
             values = self.scaled.scaler.state_dict()
             found |= {f"scaler/{key}": torch.tensor(values[key]) for key in ("scale", "_growth_tracker")}
-        found |= {"place": self.step.feed.place, "clock": self.step.clock, "first_bad": self.step.first_bad}
-        return {key: value.detach().cpu().clone() for key, value in (found | {"sums": self.step.tally.sums}).items()}
+        found |= {"position": self.step.batches.position, "global_step": self.step.global_step}
+        found |= {"first_nonfinite_step": self.step.first_nonfinite_step}
+        return {key: value.detach().cpu().clone() for key, value in (found | {"sums": self.step.metrics.sums}).items()}
 
     def checkpoint(self) -> dict[str, Any]:
         """As at the end of an epoch."""

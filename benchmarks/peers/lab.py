@@ -16,7 +16,7 @@ from benchmarks.peers.torch_parts import AMP_TYPES, config_of, parameter_count, 
 from resnetlab.config.schema import Config
 from resnetlab.data import Chunk, ImageData, Images
 from resnetlab.data.normalize import Normalizer
-from resnetlab.training.build import build, build_module, engine_of, silence_lightning
+from resnetlab.training.build import build, build_module, choose_engine, silence_lightning, steps_per_chunk
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.module import ImageClassifier
 
@@ -25,7 +25,7 @@ BARE_FIRST = 2  # steps of the bare loop before the lab is built, to see what me
 
 def lab_data(spec: PeerSpec, config: Config) -> ImageData:
     """Whole batches to train on, few where spec.epoch_steps is to show a slow machine's epochs; ten to validate on."""
-    data = ImageData(config.data, config.batch_size, config.shift, config.seed)
+    data = ImageData(config.data, config.batch_size, config.shift, config.seed, steps_per_chunk(config))
     pixels, labels = (torch.from_numpy(part) for part in spec.training_images())
     everything = Images(pixels.permute(0, 3, 1, 2).contiguous(), labels)
     images = min(spec.whole, spec.batch_size * (spec.epoch_steps or spec.whole))
@@ -60,7 +60,7 @@ def bare_step(spec: PeerSpec, config: Config, data: ImageData) -> tuple[Callable
 
 def epoch_loss(module: ImageClassifier) -> float:
     """The mean over the epoch so far, which is left to go on."""
-    loss, _, images, _ = module.step.tally.sums.tolist()
+    loss, _, images, _ = module.step.metrics.sums.tolist()
     return loss / images
 
 
@@ -108,7 +108,7 @@ def main() -> None:
         peaks["bare"], held = peak_mib(device), release_peak(data, device)
     module, data, trainer = build(config, data)
     losses[lab] = partial(epoch_loss, module)
-    chosen, why = engine_of(config)
+    chosen, why = choose_engine(config)
     if chosen != lab.removeprefix("lab_"):
         raise SystemExit(why)
 

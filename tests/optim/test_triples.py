@@ -34,7 +34,7 @@ def take_one_step(config: Config, data: ImageData) -> tuple[float, float]:
     x, y = next(data.batches(1, torch.device("cpu")))
     losses = []
     for _ in range(2):
-        set_lr_momentum(optimizer, *map(float, module.timetable[0]))
+        set_lr_momentum(optimizer, *map(float, module.lr_momentum_table[0]))
         loss, ce = module.losses(module.model(x), y)
         assert (loss > ce) == bool(config.l2)
         optimizer.zero_grad()

@@ -20,22 +20,24 @@ from resnetlab.errors import ConfigError
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.sweeps.launchers import refuse_several_devices
-from resnetlab.training.callbacks.energy import over_cards
+from resnetlab.sweeps.main import main
+from resnetlab.training.callbacks.energy import combine_gpus
 from resnetlab.training.evaluate import evaluate_checkpoint
+from resnetlab.training.run import run_lock
 
 # 60 images in batches of 25, 25 and 10: shares of 13 and 12, so a plain mean over the ranks would be wrong
 UNEVEN = ("batch_size=25", "epochs=2", "optimizer=sgd", "schedule=cosine", "lr=0.01", "model.norm=group")
 
-# sitecustomize: writes down every file below outputs that any process opens for writing, and its rank
-WITNESS = """
+# sitecustomize: logs every file below outputs that any process opens for writing, and the process's rank
+AUDIT = """
 import os, sys
-def hear(event, arguments):
+def audit(event, arguments):
     if event == "open" and isinstance(arguments[0], (str, bytes, os.PathLike)):
         path, flags = os.fsdecode(arguments[0]), arguments[2]
         if "outputs" in path and flags & (os.O_WRONLY | os.O_RDWR):
-            os.write(heard, f"{os.environ.get('LOCAL_RANK', '-')} {path}\\n".encode())
-heard = os.open("heard", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-sys.addaudithook(hear)
+            os.write(log, f"{os.environ.get('RANK', '-')} {path}\\n".encode())
+log = os.open("opened", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+sys.addaudithook(audit)
 """
 
 
@@ -43,7 +45,7 @@ def folder_of(*overrides: str) -> RunFolder:
     return run_folder(tiny(*UNEVEN, *overrides))
 
 
-def figures(folder: RunFolder) -> list[dict[str, float]]:
+def metrics(folder: RunFolder) -> list[dict[str, float]]:
     """The rows without the times."""
     return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read_rows(folder.metrics)]
 
@@ -76,17 +78,17 @@ def test_the_validation_images_are_shared_out_once() -> None:
 
 
 def test_two_devices_equal_one_and_only_the_first_writes() -> None:
-    Path("sitecustomize.py").write_text(WITNESS)
+    Path("sitecustomize.py").write_text(AUDIT)
     path = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
     succeed(*UNEVEN, "trainer.devices=2", PYTHONPATH=path)
     run(tiny(*UNEVEN))
-    ours, alone = figures(folder_of("trainer.devices=2")), figures(folder_of())
+    ours, alone = metrics(folder_of("trainer.devices=2")), metrics(folder_of())
     assert len(ours) == len(alone) == 2
     for a, b in zip(ours, alone, strict=True):
         assert a == pytest.approx(b, rel=1e-6, abs=1e-6)
-    heard = Path("heard").read_text().splitlines()
-    assert {line.split()[0] for line in heard} <= {"-", "0"}, "a second writer"
-    assert any("metrics.csv" in line for line in heard), "the witness is deaf"
+    opened = Path("opened").read_text().splitlines()
+    assert {line.split()[0] for line in opened} == {"0"}, "a second writer"
+    assert any("metrics.csv" in line for line in opened)
 
 
 @pytest.mark.slow
@@ -96,7 +98,7 @@ def test_a_batch_norm_is_validated_with_the_statistics_that_are_saved() -> None:
     folder = run_folder(tiny(*overrides))
     again = evaluate_checkpoint(folder.last)
     # the same images and weights in other batches: rounding of float32
-    assert figures(folder)[-1]["val/ce"] == pytest.approx(again["ce"], rel=1e-6)
+    assert metrics(folder)[-1]["val/ce"] == pytest.approx(again["ce"], rel=1e-6)
 
 
 @pytest.mark.slow
@@ -108,56 +110,80 @@ def test_divergence_is_the_same_result() -> None:
     assert {key: ours[key] for key in keys} == {key: alone[key] for key in keys}
 
 
+LONG = ("data.limit=640", "batch_size=16", "epochs=3", "schedule=one_cycle", "trainer.devices=2")
+
+
+def workers(torchrun: int) -> list[int]:
+    """The training processes below torchrun, in the order of their ranks."""
+
+    def rank(pid: int) -> int:
+        values = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        return next(int(value[5:]) for value in values if value.startswith("RANK="))
+
+    return sorted(children_of(torchrun), key=rank)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["first", "second"])
-def test_a_killed_process_costs_nothing(victim: str, empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = ("data.limit=640", "batch_size=16", "epochs=3", "schedule=one_cycle", "trainer.devices=2")
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_and_costs_nothing(
+    victim: int, empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = []
     for name in ("undisturbed", "killed"):
         (empty_folder / name).mkdir()
         monkeypatch.chdir(empty_folder / name)
         if name == "killed":
-            process = start_and_wait(1, overrides)
-            followers = list(children_of(process.pid))
-            os.kill(process.pid if victim == "first" else followers[0], signal.SIGKILL)
+            process = start_and_wait(1, LONG)
+            pids = workers(process.pid)
+            os.kill(pids[victim], signal.SIGKILL)
             assert process.wait(60) != 0
-            log = Path("log").read_text()
-            assert "Traceback" not in log
-            if victim == "second":
-                assert log.splitlines()[-1] == "error: the process of device 1 has died; the same command goes on"
-            wait_for(lambda pids=followers: all(gone(pid) for pid in pids))
-        succeed(*overrides)
-        rows.append(figures(run_folder(tiny(*overrides))))
+            assert all(gone(pid) for pid in pids)
+            assert victim == 0 or "error: another process of the run has ended" in Path("log").read_text()
+        succeed(*LONG)
+        rows.append(metrics(run_folder(tiny(*LONG))))
     assert rows[0] == rows[1]
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_both_and_the_status_tells() -> None:
-    process = start_and_wait(1, ("data.limit=640", "batch_size=16", "epochs=3", "trainer.devices=2"))
-    followers = list(children_of(process.pid))
-    os.kill(process.pid, signal.SIGINT)  # the others are in sessions of their own, which a terminal does not reach
-    assert process.wait(60) == 130
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_torchrun_ends_all(number: signal.Signals) -> None:
+    process = start_and_wait(1, LONG)
+    pids = workers(process.pid)
+    os.kill(process.pid, number)
+    assert process.wait(60) != 0
+    wait_for(lambda: all(gone(pid) for pid in pids))
     log = Path("log").read_text()
-    assert "the same command goes on from there" in log
-    assert "Traceback" not in log
-    assert not any(Path(f"/proc/{pid}").exists() for pid in followers)
+    assert log.count("interrupted; epochs kept") == 1
+    assert 'train.py", line' not in log, "a traceback of train.py"
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_before_it_has_joined_is_noticed() -> None:
-    """The first one then waits for it in torch, where nothing can be raised: it ends with a line of its own."""
-    Path("sitecustomize.py").write_text("import os\nif 'RESNETLAB_FOLLOWER' in os.environ: os._exit(3)\n")
-    done = train(*UNEVEN, "trainer.devices=2", PYTHONPATH=str(Path.cwd()))
+def test_what_the_first_process_cannot_begin_ends_both_with_one_line() -> None:
+    with run_lock(folder_of("trainer.devices=2")):
+        done = train(*UNEVEN, "trainer.devices=2")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: the process of device 1 has died; the same command goes on"
+    assert [line for line in done.stderr.splitlines() if "error: " in line] == [
+        f"error: {folder_of('trainer.devices=2').path} is being trained by another process; wait for it or stop it"
+    ]
 
 
-@pytest.mark.slow
-def test_runs_one_after_the_other_from_python() -> None:
-    """What Lightning's own way of starting processes, which runs the script again, makes hang."""
-    rows = [run(tiny(*UNEVEN, f"seed={seed}", "trainer.devices=2"))["final_train_ce"] for seed in (0, 1)]
-    assert rows[0] != rows[1]
-    assert "LOCAL_RANK" not in os.environ
+def test_without_torchrun_its_command_is_said() -> None:
+    command = "torchrun --standalone --nproc-per-node=2 train.py ... trainer.devices=2"
+    with pytest.raises(ConfigError, match=rf"trainer.devices \(=2\) needs a process for each device: {command}"):
+        run(tiny(*UNEVEN, "trainer.devices=2"))
+
+
+def test_torchruns_processes_are_as_many_as_the_devices(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And all but the first are silent."""
+    for key, value in {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "3", "RANK": "1"}.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(ConfigError, match=r"trainer.devices \(=2\) must be 3, the processes that torchrun has started"):
+        run(tiny(*UNEVEN, "trainer.devices=2"))
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    assert main([*TINY, "trainer.devices=2"]) == 2
+    assert capsys.readouterr() == ("", "")
 
 
 def test_more_devices_than_validation_images_are_refused() -> None:
@@ -175,11 +201,11 @@ def test_a_last_batch_too_small_for_all_devices_is_refused() -> None:
         tiny("data.limit=61", "batch_size=20", "trainer.devices=2")
 
 
-def test_energy_of_several_cards_is_summed() -> None:
-    cards = [{"power/joules": 3.0, "power/gpu_load": 50.0}, {"power/joules": 4.0, "power/gpu_load": 70.0}]
-    assert over_cards(cards) == {"power/joules": 7.0, "power/gpu_load": 60.0}
-    assert over_cards([cards[0], {"power/gpu_load": 70.0}]) == {"power/gpu_load": 60.0}
-    assert over_cards([{}]) == {}
+def test_energy_of_several_gpus_is_summed() -> None:
+    gpus = [{"power/joules": 3.0, "power/gpu_load": 50.0}, {"power/joules": 4.0, "power/gpu_load": 70.0}]
+    assert combine_gpus(gpus) == {"power/joules": 7.0, "power/gpu_load": 60.0}
+    assert combine_gpus([gpus[0], {"power/gpu_load": 70.0}]) == {"power/gpu_load": 60.0}
+    assert combine_gpus([{}]) == {}
 
 
 def test_ranks_draw_their_own_dropout() -> None:

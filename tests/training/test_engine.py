@@ -28,7 +28,7 @@ def losses(config: Config, engine: str) -> list[float]:
     """Of every step of a run, without Lightning. engine: as of Rig."""
     rig = Rig(config, "cpu", engine)
     found = rig.train(rig.lab.span.steps)
-    assert int(rig.step.first_bad) == NO_STEP
+    assert int(rig.step.first_nonfinite_step) == NO_STEP
     return found
 
 
@@ -63,7 +63,7 @@ def test_a_step_that_reads_its_own_time_equals_the_plain_one(optimizer: str) -> 
 
 def test_a_graph_reads_the_lr_and_momentum_of_the_table() -> None:
     rig = Rig(tiny(*HUNDRED, *CYCLING), "cpu", "timed")
-    assert read_values(rig, 24) == pytest.approx(rig.lab.timetable[:24], rel=1e-6)  # float32
+    assert read_values(rig, 24) == pytest.approx(rig.lab.lr_momentum_table[:24], rel=1e-6)  # float32
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -94,13 +94,15 @@ def test_a_compiled_step_equals_the_plain_one() -> None:
 def test_the_state_is_as_it_was_after_the_warm_up() -> None:
     rig = Rig(tiny(*HUNDRED, *CYCLING), "cpu", "timed", scale=1024.0)
     assert isinstance(rig.engine, CudaGraphRunner)
-    rig.step.begin(1, 0)
+    rig.step.start_epoch(1, 0)
     before = rig.state()
     restore = snapshot(rig.engine.state())
-    rig.engine.timed_step(8)
+    rig.engine.step_at_global_step(8)
     after = rig.state()
     changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
-    assert changed >= {key for key in before if key.startswith(("model.", "optimizer/", "place", "clock", "sums"))}
+    assert changed >= {
+        key for key in before if key.startswith(("model.", "optimizer/", "position", "global_step", "sums"))
+    }
     restore()
     left = {key for key, value in rig.state().items() if not torch.equal(value, before[key])}
     assert left == {"scaler/_growth_tracker"}  # which has a state_dict of its own

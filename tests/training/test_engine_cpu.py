@@ -49,6 +49,14 @@ def test_the_state_of_a_rig_is_all_of_it() -> None:
     before = rig.state()
     rig.advance()
     changed = {key for key, value in rig.state().items() if not torch.equal(value, before[key])}
-    for part in ("model.", "average.module.", "optimizer/", "scaler/_growth_tracker", "place", "clock", "sums"):
+    for part in (
+        "model.",
+        "average.module.",
+        "optimizer/",
+        "scaler/_growth_tracker",
+        "position",
+        "global_step",
+        "sums",
+    ):
         assert any(key.startswith(part) for key in changed), part
     assert any("running_mean" in key for key in changed)

@@ -68,7 +68,7 @@ def test_graph_equals_eager_over_a_hundred_steps(optimizer: str, recipe: tuple[s
 
 def test_the_lr_and_momentum_of_every_replay_are_the_tables() -> None:
     rig = Rig(tiny(*HUNDRED, *CYCLING), "cuda", "graph")
-    assert read_values(rig, 24) == pytest.approx(rig.lab.timetable[:24], rel=1e-6)  # float32
+    assert read_values(rig, 24) == pytest.approx(rig.lab.lr_momentum_table[:24], rel=1e-6)  # float32
 
 
 def test_graph_skips_the_steps_that_eager_skips() -> None:

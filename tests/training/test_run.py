@@ -2,21 +2,25 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import tiny
 from resnetlab import LabError, build, run
+from resnetlab.config.compose import from_plain
 from resnetlab.config.identity import run_folder
+from resnetlab.errors import RunLocked
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint, resume_point
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.result import objective
-from resnetlab.training.run import run_lock
+from resnetlab.training.run import run_lock, train
 
 CONTRACT = {
     "status", "study", "seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "shift", "epoch_to_0.92",
@@ -47,6 +51,7 @@ def test_a_run_writes_the_files_of_the_contract() -> None:
         "epoch", "lr", "momentum", "train/loss", "train/ce", "train/acc", "val/loss", "val/ce", "val/acc"
     ]  # fmt: skip
     manifest = json.loads(folder.manifest.read_text())
+    assert from_plain(manifest["config"]) == config
     assert manifest["precision"] == "32-true"
     assert manifest["threads"] == 1
     assert sum(group["parameters"] for group in manifest["optimizer_groups"]) == summary["parameters"]
@@ -128,6 +133,21 @@ def test_a_run_that_another_process_trains_is_refused_and_left_alone() -> None:
             run(config)
         assert [path.name for path in folder.path.iterdir()] == [".lock"]
     assert run(config)["status"] == "finished"
+
+
+def test_a_lock_that_is_let_go_in_time_is_waited_for_and_what_was_finished_meanwhile_is_taken() -> None:
+    config = tiny("epochs=1")
+    first, folder = run(config), run_folder(config)
+    stamp = folder.manifest.stat().st_mtime_ns
+    lock = FileLock(folder.lock, thread_local=False)
+    lock.acquire()
+    threading.Timer(0.3, lock.release).start()
+    assert train(config) == first
+    assert folder.manifest.stat().st_mtime_ns == stamp
+    lock.acquire()
+    with pytest.raises(RunLocked, match="another process"):
+        train(config, lock_timeout=0)
+    lock.release()
 
 
 def test_thresholds_are_read_off_a_finished_run_without_training() -> None:
@@ -334,11 +354,11 @@ def test_the_result_is_said_with_where_everything_is(capsys: pytest.CaptureFixtu
 def test_evaluate_reproduces_the_runs_own_figures() -> None:
     config = tiny()
     summary = run(config)
-    figures = evaluate_checkpoint(run_folder(config).last)
-    assert figures["epoch"] == 3
-    assert figures["acc"] == summary["final_val_acc"]
+    metrics = evaluate_checkpoint(run_folder(config).last)
+    assert metrics["epoch"] == 3
+    assert metrics["acc"] == summary["final_val_acc"]
     # the same batches through the same network: equal up to the rounding of another accumulation
-    assert figures["ce"] == pytest.approx(summary["final_val_ce"], rel=1e-6)
+    assert metrics["ce"] == pytest.approx(summary["final_val_ce"], rel=1e-6)
     best = evaluate_checkpoint(run_folder(config).best)
     assert (best["epoch"], best["acc"]) == (summary["best_epoch"], summary["best_val_acc"])
 

@@ -23,6 +23,7 @@ from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.attempt import SweepTask
 from resnetlab.sweeps.launchers import checked_settings, find_launcher, is_search, launcher_of, refuse_several_devices
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
+from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+@silence_secondary()
 def run_command(arguments: Sequence[str]) -> int:
     """Runs what the arguments of train.py ask for; returns the exit status."""
     try:

@@ -1,23 +1,85 @@
-"""One run on several devices of a machine, a process each: who is who, and what they do together.
-
-The first process starts the others (`resnetlab.training.follower`), with the run's config.yaml. Lightning would start
-its own command again, which a script with two runs, or a notebook, does not survive; and it kills the first process
-without a word when another one dies.
-"""
+"""One run on several devices of a machine, a process of torchrun's for each: checks and collectives. No Lightning."""
 
 import os
-from collections.abc import Iterable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
-FOLLOWER = "RESNETLAB_FOLLOWER"  # in the environment of all processes of a run but the first
+from resnetlab.errors import ConfigError, LabError
+
+T = TypeVar("T")
+
+
+def launched_processes() -> int:
+    """The number of processes that torchrun has started; 1 without torchrun."""
+    return int(os.environ["WORLD_SIZE"]) if dist.is_available() and dist.is_torchelastic_launched() else 1
 
 
 def is_secondary() -> bool:
-    """Whether this is not the first process of a run on several devices: it trains, and writes nothing."""
-    return FOLLOWER in os.environ
+    """Whether this is any but the first of torchrun's processes: it trains, prints nothing and writes nothing."""
+    return launched_processes() > 1 and os.environ["RANK"] != "0"
+
+
+def check_launch(devices: int) -> None:
+    """Raises ConfigError unless there is a process for each device."""
+    if (processes := launched_processes()) == devices:
+        return
+    if processes == 1:
+        command = f"torchrun --standalone --nproc-per-node={devices} train.py ... trainer.devices={devices}"
+        raise ConfigError(f"trainer.devices (={devices}) needs a process for each device: {command}")
+    raise ConfigError(f"trainer.devices (={devices}) must be {processes}, the processes that torchrun has started")
+
+
+@contextmanager
+def process_group(devices: int) -> Iterator[None]:
+    """Connects the processes of a run on several devices; does nothing for one device.
+
+    Raises ConfigError if torchrun has not started one process for each device, LabError when another process ends.
+    """
+    check_launch(devices)
+    if devices == 1:
+        yield
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    except RuntimeError as error:
+        if "gloo" not in str(error):
+            raise
+        raise LabError("another process of the run has ended or does not answer; the same command goes on") from None
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def silence_secondary() -> Iterator[None]:
+    """Discards what a process other than the first prints; the traceback of an unexpected error is still shown."""
+    if not is_secondary():
+        yield
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises the error instead of printing it
+    with open(os.devnull, "w") as nothing, redirect_stdout(nothing), redirect_stderr(nothing):
+        yield
+
+
+def decide_once(decide: Callable[[], T]) -> T:
+    """The first process's answer, in every process. If `decide` raises there, the others exit with status 1."""
+    if world_size() == 1:
+        return decide()
+    answers: list[T | None] = [None]
+    try:
+        if rank() == 0:
+            answers = [decide()]
+    finally:
+        dist.broadcast_object_list(answers, 0)
+    if answers[0] is None:
+        sys.exit(1)
+    return answers[0]
 
 
 def rank() -> int:
@@ -31,14 +93,14 @@ def world_size() -> int:
 
 
 def all_reduce_min(value: Tensor) -> Tensor:
-    """The least of all processes' values."""
+    """The minimum over all processes, in place."""
     if world_size() > 1:
         dist.all_reduce(value, dist.ReduceOp.MIN)
     return value
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """The sum of all processes' values; the value itself stays as it is."""
+    """The sum over all processes, in a new tensor."""
     if world_size() > 1:
         value = value.clone()
         dist.all_reduce(value)
@@ -52,24 +114,8 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def gather(value: Any) -> list[Any]:
-    """Every process's value, in their order."""
+    """Every process's value, in the order of their ranks."""
     values = [value] * world_size()
     if len(values) > 1:
         dist.all_gather_object(values, value)
     return values
-
-
-def strategy(devices: int) -> dict[str, Any]:
-    """What Lightning's Trainer is told of the devices."""
-    if devices == 1:
-        return {"devices": 1}
-    from lightning.pytorch.strategies import DDPStrategy
-
-    return {"devices": devices, "strategy": DDPStrategy()}
-
-
-def local_environment() -> Any:
-    """Lightning's plugin for it, whatever a cluster's environment says: it would refuse an allocation of two tasks."""
-    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-
-    return LightningEnvironment()

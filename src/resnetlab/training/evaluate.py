@@ -25,29 +25,29 @@ def evaluate(
 ) -> tuple[dict[str, float], Tensor]:
     """({loss, ce, acc, acc5}, counts (classes, classes) with the true class as row), computed in float32.
 
-    averaged: of the average's weights instead of the raw ones; its batch-norm statistics are the caller's business.
+    averaged: evaluate the averaged weights; the caller re-estimates their batch-norm statistics first.
     """
     module.to(device)
     network = module.average.module if averaged and module.average is not None else module.model
     mode, classes = module.training, len(data.class_names)
-    meter = EvalMetrics(classes, top5=True).to(device)
+    metrics = EvalMetrics(classes, top5=True).to(device)
     confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
     module.eval()
     countdown = Countdown("evaluated batch", -(-len(images) // data.config.eval_batch(device.type)))
     with torch.inference_mode():
         for x, y in data.eval_batches(images, device):
             logits = network(x)
-            meter.update(*module.losses(logits, y, averaged), logits, y)
+            metrics.update(*module.losses(logits, y, averaged), logits, y)
             confusion.update(logits, y)
             countdown.tick()
     module.train(mode)
-    return meter.compute(), confusion.compute().cpu()
+    return metrics.compute(), confusion.compute().cpu()
 
 
 def evaluate_average(
     module: ImageClassifier, data: ImageData, images: Images, device: torch.device, epoch: int
 ) -> tuple[dict[str, float], Tensor]:
-    """The same of the average, its batch-norm statistics re-estimated on training images as after `epoch` (from 1)."""
+    """Evaluates the averaged weights, their batch-norm statistics re-estimated on the images of `epoch`, from 1."""
     assert module.average is not None
     inputs = data.recalibration_inputs(module.recalibration_images, epoch, device)
     with reestimated_statistics(module.average.module.to(device), inputs):
@@ -57,7 +57,7 @@ def evaluate_average(
 def evaluate_checkpoint(
     path: Path, part: str = "val", root: str | None = None, averaged: bool = False
 ) -> dict[str, Any]:
-    """What a checkpoint of ours achieves on the train, val or test part of its own data.
+    """Evaluates a checkpoint on the train, val or test part of its own data.
 
     root: where the data set is now, if it has moved. averaged: the averaged weights, not the raw ones. Raises
     ConfigError for a part or an average that is not there, DataError for a checkpoint that cannot be used.
@@ -70,10 +70,10 @@ def evaluate_checkpoint(
         raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
     device = TrainerOptions().device
     how = {"weights": "averaged"} if averaged else {}
-    figures, _ = (
+    metrics, _ = (
         evaluate_average(module, data, images, device, epoch) if averaged else evaluate(module, data, images, device)
     )
-    return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **figures}
+    return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **metrics}
 
 
 class LoadedCheckpoint(NamedTuple):
@@ -86,7 +86,7 @@ class LoadedCheckpoint(NamedTuple):
 
 
 def open_checkpoint(path: Path, root: str | None = None) -> LoadedCheckpoint:
-    """What is in a checkpoint of ours.
+    """Opens a checkpoint.
 
     root: where the data set is now, if it has moved. Raises DataError in one line.
     """

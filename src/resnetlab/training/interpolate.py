@@ -30,7 +30,7 @@ from resnetlab.training.plots import draw_interpolation, write_even_if_interrupt
 State = dict[str, Tensor]
 
 
-def line(a: State, b: State, alpha: float) -> State:
+def between(a: State, b: State, alpha: float) -> State:
     """alpha * a + (1 - alpha) * b of every floating-point tensor, a and b themselves at 1 and 0; others are a's."""
     if alpha in (0, 1):
         return a if alpha else b
@@ -50,7 +50,7 @@ def interpolate(
     """A row for each alpha: train/* and val/* loss, ce, acc with statistics on the line, and *_recal re-estimated.
 
     limit: only the first N training and N/5 validation images. Training images are not augmented here; a penalty in the
-    loss is A's. Where a variance on the line is negative its figures are nan, and negative_variances counts them.
+    loss is A's. Where a variance on the line is negative its metrics are nan, and negative_variances counts them.
     Statistics are re-estimated on the batches of the nearer end's epoch, so that at 0 and 1 they are those of the
     checkpoints' own val/*_recal. Raises DataError and ConfigError.
     """
@@ -67,14 +67,14 @@ def interpolate(
     module.to(device)
     countdown = Countdown("alpha", len(alphas))
     for alpha in alphas:
-        module.model.load_state_dict(line(states[0], states[1], alpha))
-        row: Row = {"alpha": alpha, **figures(module, data, parts, device)}
+        module.model.load_state_dict(between(states[0], states[1], alpha))
+        row: Row = {"alpha": alpha, **evaluate_parts(module, data, parts, device)}
         if batch_norms(module.model):
             row["negative_variances"] = negative_variances(module.model)
             epoch = a.epoch if alpha >= 0.5 else b.epoch
             inputs = data.recalibration_inputs(module.recalibration_images, epoch, device)
             with reestimated_statistics(module.model, inputs):
-                row |= {f"{key}_recal": value for key, value in figures(module, data, parts, device).items()}
+                row |= {f"{key}_recal": value for key, value in evaluate_parts(module, data, parts, device).items()}
         yield row
         countdown.tick()
 
@@ -96,13 +96,13 @@ def first_images(images: Images, count: int | None) -> Images:
     return images if count is None else replace(images, pixels=images.pixels[:count], labels=images.labels[:count])
 
 
-def figures(module: ImageClassifier, data: ImageData, parts: dict[str, Images], device: torch.device) -> Row:
+def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Images], device: torch.device) -> Row:
     """{part/name: value}; an accuracy is nan where the loss is, because it would be that of guessing class 0."""
     row: Row = {}
     for part, images in parts.items():
-        found, _ = evaluate(module, data, images, device)
-        bad = found["ce"] != found["ce"]
-        row |= {f"{part}/{name}": float("nan") if bad else found[name] for name in ("loss", "ce", "acc")}
+        metrics, _ = evaluate(module, data, images, device)
+        bad = math.isnan(metrics["ce"])
+        row |= {f"{part}/{name}": math.nan if bad else metrics[name] for name in ("loss", "ce", "acc")}
     return row
 
 
@@ -135,9 +135,9 @@ def write_interpolation(folder: Path, rows: Sequence[Row], first: str, second: s
             f"least validation cross-entropy {best[f'val/ce{kind}']:.4f} at alpha {best['alpha']:g}"
             f"{' with re-estimated batch-norm statistics' if kind else ''}; {first} is at 1, {second} at 0"
         )
-    if broken := sum(row.get("negative_variances", 0) > 0 for row in rows):
-        say(f"at {broken} of {len(rows)} alphas running variances on the line are negative, and there is no loss there")
-    say(f"picture, figures: {folder / 'interpolation.png'}, {folder / 'interpolation.csv'}")
+    if negative := sum(row.get("negative_variances", 0) > 0 for row in rows):
+        say(f"at {negative} of {len(rows)} alphas running variances on the line are negative, with no loss there")
+    say(f"picture, metrics: {folder / 'interpolation.png'}, {folder / 'interpolation.csv'}")
 
 
 def alphas(text: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a run may change of its process, and what the next run in the same process may not notice."""
+"""Restores process-wide state after a run: generators, threads, precision flags, warnings, loggers, signals."""
 
 import logging
 import random
@@ -30,11 +30,11 @@ FLAGS = (  # (module, name): plain attributes that change what torch computes
 
 @contextmanager
 def preserve_process_state(threads: int | None = None) -> Iterator[None]:
-    """Whatever happens inside, the process computes, warns and logs afterwards as it did before.
+    """Restores on exit what a run may change, so that the next run in the process is as if it were alone.
 
-    threads: torch's CPU threads inside; None leaves them alone. Contained are the generators of torch (those of every
+    threads: torch's CPU threads inside; None leaves them alone. Restored are the generators of torch (those of every
     GPU too), numpy and Python, torch's threads, precision flags, default type and grad mode, the warnings' filters,
-    the loggers' levels and handlers, and what SIGINT and SIGTERM do.
+    the loggers' levels and handlers, and the handlers of SIGINT and SIGTERM.
     """
     states = random.getstate(), np.random.get_state()
     restore = [*torch_settings(), *logger_settings(), *signal_settings()]
@@ -53,7 +53,7 @@ def preserve_process_state(threads: int | None = None) -> Iterator[None]:
 def torch_settings() -> Iterator[tuple[Any, ...]]:
     """Calls that bring back torch's settings as they are now."""
     yield torch.set_num_threads, torch.get_num_threads()
-    with suppress(RuntimeError):  # torch's refusal where the user has set a flag below: then they say it all
+    with suppress(RuntimeError):  # torch refuses where a flag below was set; then the flags are enough
         yield torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
     for module, name in FLAGS:
         yield setattr, module, name, getattr(module, name)
@@ -74,7 +74,7 @@ def logger_settings() -> Iterator[tuple[Any, ...]]:
 
 
 def signal_settings() -> Iterator[tuple[Any, ...]]:
-    """Calls that bring back what the two signals do that end a run; only the main thread may set it."""
+    """Calls that bring back the handlers of SIGINT and SIGTERM; only the main thread may set them."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             if (handler := signal.getsignal(number)) is not None:

@@ -1,4 +1,4 @@
-"""Leslie Smith's learning-rate range test: raise the rate from nothing, step by step, until the loss explodes.
+"""Leslie Smith's learning-rate range test: raise the rate from almost 0, step by step, until the loss explodes.
 
 Smith 2017, Cyclical Learning Rates (arXiv 1506.01186), section 3.3, and 2018 (arXiv 1803.09820) for several weight
 decays or momenta in one picture; the exponential ramp and the smoothed loss are fastai's.
@@ -76,9 +76,9 @@ def range_test(module: ImageClassifier, data: ImageData, ramp: Ramp, device: tor
     mean, least, countdown = 0.0, math.inf, Countdown("step", ramp.steps)
     with restored_afterwards(module, device):
         optimizer = module.build_optimizer()
-        for k, (x, y) in enumerate(islice(endless(data, device), ramp.steps)):
+        for k, (x, y) in enumerate(islice(endless_batches(data, device), ramp.steps)):
             set_lr_momentum(optimizer, ramp.lr(k), module.momentum)
-            loss, acc = step(module, optimizer, x, y)
+            loss, acc = train_on_batch(module, optimizer, x, y)
             mean = ramp.smoothing * mean + (1 - ramp.smoothing) * loss
             smoothed = mean / (1 - ramp.smoothing ** (k + 1))
             yield {"step": k, "lr": ramp.lr(k), "loss": loss, "acc": acc, "smoothed": smoothed}
@@ -105,13 +105,13 @@ def suggestions(rows: Sequence[Row]) -> dict[str, float | None]:
     usable = usable[: 1 + min(range(len(usable)), key=lambda i: usable[i]["smoothed"], default=0)]
     losses, logs = [row["smoothed"] for row in usable], [math.log(row["lr"]) for row in usable]
     return {
-        "steepest": rate(usable, steepest(losses, logs)),
-        "valley": rate(usable, valley(losses)),
+        "steepest": lr_at(usable, steepest(losses, logs)),
+        "valley": lr_at(usable, valley(losses)),
         "minimum/10": usable[-1]["lr"] / 10 if len(usable) > 1 else None,  # at the first step nothing was learned
     }
 
 
-def rate(rows: Sequence[Row], index: int | None) -> float | None:
+def lr_at(rows: Sequence[Row], index: int | None) -> float | None:
     return None if index is None else rows[index]["lr"]
 
 
@@ -145,7 +145,9 @@ def longest_decrease(values: Sequence[float]) -> tuple[int, int]:
     return end, len(ends)
 
 
-def step(module: ImageClassifier, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> tuple[float, float]:
+def train_on_batch(
+    module: ImageClassifier, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
+) -> tuple[float, float]:
     """One training step; loss and accuracy of the batch before it."""
     optimizer.zero_grad()
     logits = module.model(x)
@@ -155,14 +157,14 @@ def step(module: ImageClassifier, optimizer: torch.optim.Optimizer, x: Tensor, y
     return float(loss.detach()), float((logits.argmax(1) == y).float().mean())
 
 
-def endless(data: ImageData, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+def endless_batches(data: ImageData, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """The training batches of epoch 1, 2, 3 ..."""
     return chain.from_iterable(data.batches(epoch, device) for epoch in count(1))
 
 
 @contextmanager
 def restored_afterwards(module: ImageClassifier, device: torch.device) -> Iterator[None]:
-    """Inside the network may be trained, with dropout as its seed says; outside it is what it was, and where it was."""
+    """Restores the network's weights, device and mode; inside it may be trained, with dropout from its seed."""
     model, mode, home = module.model, module.model.training, module.device
     saved = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     with torch.random.fork_rng():
@@ -239,4 +241,4 @@ def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], con
         for label, rows in found.items()
     ]
     write_json(folder / "lr-range.json", {"ramp": vars(ramp), "runs": runs})
-    say(f"picture, figures: {folder / 'lr-range.png'}, {folder / 'lr-range.csv'}, {folder / 'lr-range.json'}")
+    say(f"picture, metrics: {folder / 'lr-range.png'}, {folder / 'lr-range.csv'}, {folder / 'lr-range.json'}")

@@ -1,4 +1,4 @@
-"""manifest.json: what a run was made with."""
+"""manifest.json: what a run was made with: code, configuration, machine, counts."""
 
 import os
 import platform
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from resnetlab.config.compose import to_plain
 from resnetlab.config.identity import configuration_name, identity
 from resnetlab.config.schema import Config
 from resnetlab.optim.optimizers import group_counts
@@ -25,6 +26,7 @@ def make_manifest(config: Config, model: nn.Module, optimizer: torch.optim.Optim
     return {
         "configuration": configuration_name(config),
         "differs_from_defaults": identity(config),
+        "config": to_plain(config),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "git": git_state(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -41,7 +43,7 @@ def make_manifest(config: Config, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def changed_conditions(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What of the conditions that decide about rounding is another: "threads 1 -> 2", or "" """
+    """The conditions that decide about rounding and differ: "threads 1 -> 2", or "" """
     keys = ("device", "threads", "precision", "engine", "versions", "git")
     known = [key for key in keys if key in before]  # older manifests have no engine
     return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in known if before[key] != now[key])
@@ -59,20 +61,20 @@ def model_counts(model: nn.Module) -> dict[str, int]:
 def git_state() -> dict[str, Any]:
     """The commit of the source tree and whether it has uncommitted changes; nulls outside a git checkout."""
     try:
-        sha, status = _git("rev-parse", "HEAD"), _git("status", "--porcelain")
+        sha, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
     except (OSError, subprocess.CalledProcessError):
         return {"sha": None, "dirty": None}
     return {"sha": sha, "dirty": bool(status)}
 
 
-def _git(*arguments: str) -> str:
+def git(*arguments: str) -> str:
     folder = str(Path(__file__).parents[1])
     done = subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 
 def processor() -> str:
-    """The processor's name where Linux tells it."""
+    """The processor's name, from Linux' /proc/cpuinfo where there is one."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The statistics of an epoch of training, kept on the device until they are asked for."""
+"""Metrics of an epoch, of training and of validation, kept on the device until the epoch ends."""
 
 from typing import cast
 
@@ -31,7 +31,7 @@ class TrainMetrics:
 class EvalMetrics(nn.Module):
     """Means over images: loss (with penalty), ce (cross-entropy), acc (top-1), acc5 (top-5, above five classes).
 
-    update() reads nothing back from the device; compute() does, once for all figures.
+    update() reads nothing back from the device; compute() does, once for all of them.
     """
 
     def __init__(self, classes: int, top5: bool = False) -> None:
@@ -64,9 +64,9 @@ class EvalMetrics(nn.Module):
         values = torch.stack([metric.compute().double() for metric in metrics.values()]).tolist()
         for metric in metrics.values():
             metric.reset()
-        figures = dict(zip(metrics, values, strict=True))
-        images = round(figures.pop("images"))
-        for name in figures:  # accuracies: from float32 back to the exact share, so that 9,200 of 10,000 reach 0.92
-            whole = figures[name] if name in self.sums else round(figures[name] * images)
-            figures[name] = whole / images
-        return {f"{prefix}{name}{suffix}": value for name, value in figures.items()}
+        means = dict(zip(metrics, values, strict=True))
+        images = round(means.pop("images"))
+        for name in means:  # accuracies: from float32 back to the exact share, so that 9,200 of 10,000 reach 0.92
+            total = means[name] if name in self.sums else round(means[name] * images)
+            means[name] = total / images
+        return {f"{prefix}{name}{suffix}": value for name, value in means.items()}

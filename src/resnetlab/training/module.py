@@ -1,5 +1,7 @@
 """The LightningModule: where network, loss, optimizer and schedule meet."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -18,6 +20,7 @@ from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, Schedule, sche
 from resnetlab.runs.summary import Row
 from resnetlab.training.distributed import all_reduce_min, broadcast, rank, world_size
 from resnetlab.training.engine import NO_STEP, CudaGraphRunner, DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep
+from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
 from resnetlab.training.metrics import EvalMetrics
 
 
@@ -36,13 +39,13 @@ class ImageClassifier(L.LightningModule):
     model: (N, C, H, W) -> (N, classes) logits. lr, momentum: the schedule's base values. wd, l2: None where the
     regularization does not use them. ema_momentum: for averaging=ema. recalibrate: validate once more with re-estimated
     batch-norm statistics. recalibration_images: training images that re-estimate them, there and for the average.
-    engine: eager | compile | graph, how the step is run, as `engine.choose` has found that it can be.
+    engine: eager | compile | graph, as `select_engine` has chosen.
 
     Lightning owns epochs, validation, checkpoints and devices. Optimization is manual: the step sets lr and momentum
     from the schedule's table first, so that the schedule is a function of the step's number alone. Under 16-mixed a
     step that the gradient scaler skips keeps its place in the schedule: nothing is shifted or repeated.
 
-    On several devices each sees its share of every batch. A share's gradient counts as its images do, and figures are
+    On several devices each sees its share of every batch. A share's gradient counts as its images do, and metrics are
     over all shares, so the step is that of one device; only a batch norm sees no more than its own share, and the
     running statistics are the first device's.
     """
@@ -74,15 +77,16 @@ class ImageClassifier(L.LightningModule):
         self.lr, self.momentum, self.wd, self.l2 = lr, momentum, wd, l2
         self.ema_momentum, self.seed, self.span = ema_momentum, seed, span
         self.recalibrate, self.recalibration_images = recalibrate, recalibration_images
-        self.timetable = lr_momentum_table(schedule, averaging, lr, momentum, span)
+        self.lr_momentum_table = lr_momentum_table(schedule, averaging, lr, momentum, span)
         self.engine_name = engine
         self.averaging, self.average = averaging, averaging.create(model)
         self.kernels = conv_kernels(model) if l2 else []
         self.averaged_kernels = conv_kernels(self.average.module) if l2 and self.average is not None else []
         if self.average is not None:
             self.average.requires_grad_(False)
-        self.val_meter = EvalMetrics(classes, top5=True)
-        self.row: Row = {}  # the epoch's figures, complete when validation has ended
+        self.val_metrics = EvalMetrics(classes, top5=True)
+        self.epoch_metrics: Row = {}  # complete when validation has ended
+        self.step_hooks: list[Callable[[], None]] = []  # called after every training step
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
         self.relative_update: Tensor
 
@@ -111,56 +115,61 @@ class ImageClassifier(L.LightningModule):
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) if smoothing else ce
         return (loss + penalty(kernels, self.l2) if self.l2 else loss), ce
 
-    def look(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def batch_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A training batch's (loss, ce, number of correct answers)."""
         logits = self.model(x)
         return *self.losses(logits, y), (logits.argmax(1) == y).sum()
 
     def on_train_start(self) -> None:
+        if world_size() > 1:
+            exit_at_sigterm()
         self.data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
         optimizer: Any = self.optimizers()
         self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
-        feed = DeviceBatches(self.data, self.device, (rank(), world_size()))
-        self.engine: EagerRunner | CudaGraphRunner
+        batches = DeviceBatches(self.data, self.device, (rank(), world_size()))
+        self.runner: EagerRunner | CudaGraphRunner
         if self.engine_name == "graph":
-            scaled = ScaledOptimizer(self.raw_optimizer, getattr(self.trainer.precision_plugin, "scaler", None))
-            self.step = TrainStep(feed, self.look, scaled.backward, scaled)
-            self.engine = CudaGraphRunner(self.step, self.model, scaled, self.timetable)
+            scaled = ScaledOptimizer(self.raw_optimizer, gradient_scaler(self.trainer))
+            self.step = TrainStep(batches, self.batch_loss, scaled.backward, scaled)
+            self.runner = CudaGraphRunner(self.step, self.model, scaled, self.lr_momentum_table)
         else:
-            self.step = TrainStep(feed, self.look, self.manual_backward, optimizer)
-            self.engine = EagerRunner(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
+            self.step = TrainStep(batches, self.batch_loss, self.manual_backward, optimizer)
+            self.runner = EagerRunner(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(derive_seed(self.seed, self.current_epoch + 1, rank()))
-        self.step.begin(self.current_epoch + 1, self.current_epoch * self.span.steps_per_epoch)
+        self.step.start_epoch(self.current_epoch + 1, self.current_epoch * self.span.steps_per_epoch)
 
     def training_step(self, chunk: Chunk, _: int) -> None:
         """Some steps one after the other: Lightning's batch, so that its own cost is paid once for them all."""
         for index in range(chunk.first, chunk.first + chunk.steps):
             self.one_step(index)
-        if self.engine.name == "graph":
+        if self.engine_name == "graph":
             advance_global_step(self.trainer, chunk.steps)
 
     def one_step(self, index: int) -> None:
         """Step `index` of the epoch, from 0."""
         step, last = self.current_epoch * self.span.steps_per_epoch + index, index == self.span.steps_per_epoch - 1
         before = [p.detach().clone() for p in self.model.parameters()] if last else []
-        self.engine(self.data.batch_images(index), *self.lr_momentum(step))
+        with self.step.mark("resnetlab.step"):
+            self.runner(self.data.batch_images(index), *self.lr_momentum(step))
+        for hook in self.step_hooks:
+            hook()
         if last:
             self.relative_update.copy_(relative_change(before, list(self.model.parameters())))
         if self.average is not None:
             self.averaging.update(self.average, self.model, step, self.span, self.ema_momentum)
         if last or (self.device.type == "cpu" and world_size() == 1):
-            self.watch()
+            self.check_finite()
 
     def lr_momentum(self, step: int) -> tuple[float, float]:
         """lr and momentum of `step` (from 0, over the whole run)."""
-        lr, momentum = map(float, self.timetable[step])
+        lr, momentum = map(float, self.lr_momentum_table[step])
         return (float(self.raw_optimizer.param_groups[0]["lr"]) if self.schedule.stateful else lr), momentum
 
-    def watch(self) -> None:
+    def check_finite(self) -> None:
         """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""
-        if (bad := int(all_reduce_min(self.step.first_bad))) < NO_STEP:
+        if (bad := int(all_reduce_min(self.step.first_nonfinite_step))) < NO_STEP:
             raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def on_validation_start(self) -> None:
@@ -174,56 +183,51 @@ class ImageClassifier(L.LightningModule):
         with torch.autocast(x.device.type, enabled=False):
             logits = network(x)
         loss, ce = self.losses(logits, y, averaged=network is not self.model)
-        self.val_meter.update(loss, ce, logits, y)
+        self.val_metrics.update(loss, ce, logits, y)
 
     def on_validation_epoch_end(self) -> None:
-        first_step = self.current_epoch * self.span.steps_per_epoch
-        lr, momentum = self.lr_momentum(first_step)
-        self.row = {
-            "epoch": self.current_epoch + 1,
-            "lr": lr,
-            "momentum": momentum,
-            **self.step.tally.compute("train/"),
-            **self.val_meter.compute("val/"),
-            **(self.validate_again(self.model, "_recal") if self.recalibrate else {}),
-            **(self.validate_again(self.average.module, "_avg") if self.average is not None and self.averaged else {}),
-            "weight_norm": self.weight_norm(),
-            "relative_update": float(self.relative_update),
-        }
-        # for callbacks of the user's own that monitor a figure
-        self.log_dict(
-            {k: v for k, v in self.row.items() if k.startswith("val/")}, logger=False, batch_size=1, sync_dist=True
-        )
-        if not torch.isfinite(torch.tensor(self.row["val/loss"])):
-            raise Diverged("val/loss", self.current_epoch + 1, first_step + self.span.steps_per_epoch - 1)
+        last_step = (self.current_epoch + 1) * self.span.steps_per_epoch - 1
+        self.epoch_metrics = metrics = self.compute_metrics()
+        # for callbacks of the user's own that monitor a metric
+        validation = {key: value for key, value in metrics.items() if key.startswith("val/")}
+        self.log_dict(validation, logger=False, batch_size=1, sync_dist=True)
+        if not math.isfinite(metrics["val/loss"]):
+            raise Diverged("val/loss", self.current_epoch + 1, last_step)
         if self.schedule.stateful:
-            self.lr_schedulers().step(self.row[self.schedule.monitor])  # type: ignore
+            self.lr_schedulers().step(metrics[self.schedule.monitor])  # type: ignore
+
+    def compute_metrics(self) -> Row:
+        """The epoch's metrics, over all devices: the columns of metrics.csv but for time/* and power/*."""
+        lr, momentum = self.lr_momentum(self.current_epoch * self.span.steps_per_epoch)
+        metrics: Row = {"epoch": self.current_epoch + 1, "lr": lr, "momentum": momentum}
+        metrics |= self.step.metrics.compute("train/") | self.val_metrics.compute("val/")
+        if self.recalibrate:
+            metrics |= self.validate_with_fresh_statistics(self.model, "_recal")
+        if self.average is not None and self.averaged:
+            metrics |= self.validate_with_fresh_statistics(self.average.module, "_avg")
+        return metrics | {"weight_norm": self.weight_norm(), "relative_update": float(self.relative_update)}
+
+    def metrics(self) -> Row:
+        """The metrics of the last epoch that was validated."""
+        return dict(self.epoch_metrics)
 
     @property
     def averaged(self) -> bool:
         """Whether there is an average, and weights in it."""
         return self.average is not None and int(self.average.n_averaged) > 0
 
-    def validate_again(self, network: nn.Module, suffix: str) -> Row:
+    def validate_with_fresh_statistics(self, network: nn.Module, suffix: str) -> Row:
         """The validation of `network` with re-estimated batch-norm statistics; the network's own stay."""
         data = self.data
         inputs = data.recalibration_inputs(self.recalibration_images, self.current_epoch + 1, self.device)
         with torch.no_grad(), reestimated_statistics(network, inputs):
             for x, y in data.eval_batches(data.val, self.device, (rank(), world_size())):
                 self.validate_batch(network, x, y)
-        return self.val_meter.compute("val/", suffix)
+        return self.val_metrics.compute("val/", suffix)
 
     def weight_norm(self) -> float:
         """The Euclidean norm of all trainable tensors together."""
         return float(norm([p.detach() for p in self.model.parameters()]))
-
-
-def advance_global_step(trainer: L.Trainer, steps: int) -> None:
-    """Tells Lightning of optimizer steps that it did not see: its global_step, and whether anything was trained."""
-    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-    for tracker in (progress.total, progress.current):
-        tracker.ready += steps
-        tracker.completed += steps
 
 
 def norm(tensors: list[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The pictures of the tools: planned schedules, range tests, interpolations. From rows alone."""
+"""Plots of schedules, learning-rate range tests and interpolations, from rows; the command `resnetlab schedule`."""
 
 import csv
 import io
@@ -144,7 +144,7 @@ DRAWN_POINTS = 2000  # of a schedule, at most
 
 
 def schedule_command(arguments: Sequence[str], out: Path) -> None:
-    """Draws lr and momentum of every job of the command line, before anything is trained, and says the main values."""
+    """Draws lr and momentum of every job of the command line, without training, and prints the main values."""
     if out.is_dir():
         raise ConfigError(f"--out (={out}) is a folder; name a picture, such as {out / 'schedule.png'}")
     if out.suffix.lower() not in PICTURES:
@@ -163,7 +163,7 @@ def schedule_command(arguments: Sequence[str], out: Path) -> None:
             f"{table[:, 1].min():.3g} to {table[:, 1].max():.3g}"
         )
         if config.schedule.stateful:
-            say(f"note: {config.schedule.name} changes the lr by the validation figures; drawn is what it begins with")
+            say(f"note: {config.schedule.name} changes the lr by the validation metrics; drawn is what it begins with")
         if remark := length_warning(config.schedule, span):
             say(f"note: {remark}")
     draw_schedules(plans, out)

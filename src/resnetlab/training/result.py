@@ -1,5 +1,6 @@
-"""Whether a run has come to its end, what came out, and how that is said: from its files, without what trains it."""
+"""The result of a run: whether it has come to its end, its objective, its lines. From its files, without Lightning."""
 
+import os
 from collections.abc import Callable, Sequence
 
 from resnetlab.config.identity import run_folder
@@ -9,14 +10,20 @@ from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import METRICS, SUMMARY, RunFolder
 from resnetlab.runs.load import UnusableRun, read_summary
 from resnetlab.runs.summary import Row, Summary, threshold_columns
+from resnetlab.training.distributed import is_secondary
 
-EpochHook = Callable[[Sequence[Row]], bool]  # is told a run's rows after every epoch; True ends it
+EpochHook = Callable[[Sequence[Row]], bool]  # called with a run's rows after every epoch; True ends it
 
 
 def completed(config: Config) -> Summary | None:
-    """The summary of a run that need not be trained, and says so; None if there is something to do."""
+    """The summary of a run that need not be trained, which is said; None if there is something to do."""
+    if config.force:
+        return None
     folder = run_folder(config)
-    if config.force or (done := finished(folder, config)) is None:
+    done = finished(folder, config)
+    if done is None:
+        if os.path.exists(folder.summary):
+            print_line(config, f"{folder.path}: {SUMMARY} or {METRICS} is damaged; made again from the last checkpoint")
         return None
     print_line(config, f"already {done['status']}: {folder.path} (force=true starts over)")
     say_missing_snapshots(config, folder, done["epochs_trained"])
@@ -31,21 +38,15 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
     try:
         summary = read_summary(folder.path)
         rows = read_rows(folder.metrics)
-        if summary["epochs_trained"] == len(rows):
-            return {**summary, **threshold_columns(rows, config.thresholds)}
-    except FileNotFoundError:
+    except (OSError, UnusableRun, ValueError, KeyError, TypeError):
         return None
-    except UnusableRun as error:
-        if error.kind == "unfinished":
-            return None
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    print_line(config, f"{folder.path}: {SUMMARY} or {METRICS} is damaged; made again from the last checkpoint")
-    return None
+    if summary["epochs_trained"] != len(rows):
+        return None
+    return {**summary, **threshold_columns(rows, config.thresholds)}
 
 
 def objective(config: Config, summary: Summary) -> float:
-    """The one number for a sweeper, to be maximised; 0 for a run that diverged or has no such figure."""
+    """The one number for a sweeper, to be maximised; 0 for a run that diverged or has no such metric."""
     value = None if summary["status"] == "diverged" else summary[config.objective]
     return 0.0 if value is None else float(value)  # stopped early, before there was an average
 
@@ -55,13 +56,13 @@ def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
     shown = {key: value for key, value in summary.items() if key.startswith("epoch_to_")}
     shown |= {key: summary[key] for key in ("best_epoch", "best_val_acc", "final_val_acc", "final_test_acc")}
     shown |= {key: summary[key] for key in ("final_val_acc_avg", "fit_sign", "seconds_per_epoch", "energy_wh")}
-    figures = [
+    metrics = [
         f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {'never' if value is None else value}"
         for key, value in shown.items()
         if value is not None or key.startswith("epoch_to_")
     ]
     return [
-        f"{summary['status']}: " + "  ".join(figures),
+        f"{summary['status']}: " + "  ".join(metrics),
         *([f"curves: {folder.curves}", f"checkpoints: {folder.best}, {folder.last}"] if folder.last.exists() else []),
         *(
             [f"profile: {folder.trace} (open it at ui.perfetto.dev), {folder.operations}"]
@@ -81,5 +82,6 @@ def say_missing_snapshots(config: Config, folder: RunFolder, epochs: int) -> Non
 
 
 def print_line(config: Config, line: str) -> None:
-    if config.trainer.progress != "off":
+    """Prints it, in the first process alone, unless trainer.progress=off."""
+    if config.trainer.progress != "off" and not is_secondary():
         say(line)

@@ -3,17 +3,17 @@
 Muon (Keller Jordan, https://kellerjordan.github.io/posts/muon/) replaces the momentum of a matrix by the nearest
 orthogonal matrix, by five Newton-Schulz steps in bfloat16. A kernel (out, in, h, w) is taken as the matrix (out,
 in*h*w). The step is scaled by 0.2*sqrt(max(out, in*h*w)) (Moonshot, arXiv:2502.16982, "match_rms_adamw"), so that lr
-and wd found for AdamW can be used again. torch.optim.Muon takes 2-D tensors only; the mathematics here is its own,
-called on 2-D views.
+and wd found for AdamW can be used again. torch.optim.Muon takes 2-D parameters only; here are its formulas, in its
+order of operations (equal to torch 2.15 to the bit), on 2-D views.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim._muon import muon
 from torch.optim.adamw import adamw
 
 from resnetlab.optim.optimizers.base import Groups, Optimizer, check_range, fused_or_default
@@ -32,6 +32,22 @@ def as_matrix(t: Tensor, like: Tensor) -> Tensor:
     if not like.is_contiguous():
         t = t.permute(0, *sorted(range(1, t.ndim), key=like.stride, reverse=True))
     return t.reshape(t.shape[0], -1)
+
+
+def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
+    """The nearest orthogonal matrix to `matrix` (rows, columns), roughly: in bfloat16, by Newton-Schulz steps.
+
+    Its singular values lie between 0.5 and 1.5, which is near enough (Keller Jordan's post).
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.to(torch.bfloat16, copy=True)
+    x = x.T if tall else x
+    x.div_(x.norm().clamp(min=NORM_EPS))  # the largest singular value is at most 1
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -56,20 +72,13 @@ class MuonAdamW(torch.optim.Optimizer):
         for p in weights:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
-        muon(
-            [as_matrix(p, p) for p in weights],
-            [as_matrix(p.grad, p) for p in weights if p.grad is not None],
-            [as_matrix(self.state[p]["momentum_buffer"], p) for p in weights],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            momentum=group["momentum"],
-            nesterov=group["nesterov"],
-            ns_coefficients=NEWTON_SCHULZ,
-            ns_steps=group["ns_steps"],
-            eps=NORM_EPS,
-            adjust_lr_fn="match_rms_adamw",
-            has_complex=False,
-        )
+            assert p.grad is not None
+            lr, momentum = group["lr"], group["momentum"]
+            weight, grad, buffer = (as_matrix(t, p) for t in (p, p.grad, self.state[p]["momentum_buffer"]))
+            buffer.lerp_(grad, 1 - momentum)
+            update = orthogonalize(grad.lerp(buffer, momentum) if group["nesterov"] else buffer, group["ns_steps"])
+            weight.mul_(1 - lr * group["weight_decay"])
+            weight.add_(update, alpha=-lr * (0.2 * math.sqrt(max(weight.shape))))
 
     def _adamw(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         for p in weights:
@@ -99,7 +108,7 @@ class Muon(Optimizer):
     """Muon on the convolution kernels, AdamW on the rest; momentum (0.95) is Muon's and the AdamW part's beta1.
 
     nesterov: orthogonalise the momentum looked ahead. ns_steps: Newton-Schulz steps. beta2, eps, fused: AdamW's.
-    A CUDA graph cannot capture it: torch's muon reads the lr on the host.
+    A CUDA graph cannot capture it: the update reads the lr on the host.
     """
 
     name: str = "muon"

@@ -1,4 +1,4 @@
-"""best.ckpt, last.ckpt and last.prev.ckpt: each written whole or not at all, of plain data only."""
+"""best.ckpt, last.ckpt and last.prev.ckpt: written atomically, of plain data; and the one to resume from."""
 
 import os
 import shutil
@@ -23,9 +23,9 @@ from resnetlab.training.callbacks.recorder import Recorder
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and renames: Lightning's own way goes through the temp folder, and is a copy from there.
+    """Writes beside the target and renames it: Lightning (2.6.6) copies from the temp folder, which is not atomic.
 
-    The checkpoint that is replaced stays as <name>.prev.ckpt, if there is to be one (`keep_previous`).
+    keep_previous: the paths whose replaced checkpoint stays as <name>.prev.ckpt.
     """
 
     def __init__(self, keep_previous: set[Path]) -> None:
@@ -58,7 +58,7 @@ class Checkpoints(Checkpoint):
     """Saves `last` after every epoch, `best` after every epoch with a new best val_acc, and the snapshots asked for.
 
     Lightning's ModelCheckpoint (2.6.6) writes `last` only when `best` is written too, and forgets the best score when
-    the folder is moved; this one has no state, because the recorder's rows tell.
+    the folder is moved; this one has no state, because the recorder's rows are enough.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def describe_damage(path: Path, error: Exception) -> str:
-    """In a few words what is wrong with a checkpoint that could not be read."""
+    """Why a checkpoint could not be read, in a few words."""
     try:
         if path.stat().st_size == 0:
             return "it is empty"
@@ -97,7 +97,7 @@ def describe_damage(path: Path, error: Exception) -> str:
 
 
 def epochs_done(checkpoint: dict[str, Any], config: Config) -> int:
-    """The finished epochs in it. Raises if it is no checkpoint of ours, or another run's."""
+    """The finished epochs in it. Raises if it is not a checkpoint of this run."""
     saved = from_plain(checkpoint["config"])
     if (identity(saved), saved.seed) != (identity(config), config.seed):
         raise DataError(f"it belongs to another run, {configuration_name(saved)}, seed {saved.seed}")
@@ -105,7 +105,7 @@ def epochs_done(checkpoint: dict[str, Any], config: Config) -> int:
 
 
 def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint of this run that can be used, or None to start anew, and what has to be said about it."""
+    """The newest checkpoint of this run that can be used, or None to start anew; and remarks."""
     remarks = []
     for path in (folder.last, folder.previous):
         if not path.exists():

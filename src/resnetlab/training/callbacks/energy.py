@@ -1,66 +1,51 @@
-"""Energy of a run: reads the GPU's counters through NVML in a thread of its own."""
+"""Energy and load of the GPU during each epoch, read from NVML's counters."""
 
 import statistics
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import pynvml
 import torch
 
 from resnetlab.training.distributed import gather
-from resnetlab.training.module import ImageClassifier
+
+Metrics = dict[str, float]
 
 
 class NoGpuSensor(Exception):
-    """There is nothing that could tell the energy; the message says why."""
+    """No energy can be measured; the message says why."""
 
 
 class GpuSensor:
-    """A card that tells its energy. Every figure is None while NVML does not answer.
-
-    source: "counter" where the card counts its energy (Volta and newer), "sampled" where it tells its power alone.
-    """
+    """NVML's counters of one GPU (Volta, 2017, or newer). Raises NoGpuSensor for one that does not count its energy."""
 
     def __init__(self, handle: Any) -> None:
         self.handle = handle
-        if self.joules() is not None:
-            self.source = "counter"
-        elif self.watts() is not None:
-            self.source = "sampled"
-        else:
-            raise NoGpuSensor("the card tells neither its energy nor its power")
+        if self.joules() is None:
+            raise NoGpuSensor("the GPU does not count its energy (Volta and newer do)")
 
     def joules(self) -> float | None:
-        """Since the driver was loaded; a difference of two of them means something."""
-        return self.ask(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1000)  # from mJ
-
-    def watts(self) -> float | None:
-        """At the moment, or over the last second: that depends on the card."""
-        return self.ask(lambda: pynvml.nvmlDeviceGetPowerUsage(self.handle) / 1000)  # from mW
+        """Since the driver was loaded, so that only differences mean something; None while NVML does not answer."""
+        return self.read(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1000)  # from mJ
 
     def load(self) -> float | None:
-        """The percentage of the last moments (a sixth of a second to a second) in which a kernel ran."""
-        return self.ask(lambda: float(pynvml.nvmlDeviceGetUtilizationRates(self.handle).gpu))
+        """The percentage of the last moments (a sixth of a second to a second) in which a kernel ran, or None."""
+        return self.read(lambda: float(pynvml.nvmlDeviceGetUtilizationRates(self.handle).gpu))
 
     @staticmethod
-    def ask(figure: Callable[[], float]) -> float | None:
+    def read(query: Callable[[], float]) -> float | None:
         try:
-            return figure()
+            return query()
         except pynvml.NVMLError:
             return None
 
-    def close(self) -> None:
-        """The card answers no more."""
-        shutdown()
-
 
 def open_sensor(device: torch.device) -> GpuSensor:
-    """The card that torch computes on, to be closed by the caller. Raises NoCard."""
+    """The sensor of the GPU that torch computes on; shutdown() closes it. Raises NoGpuSensor."""
     if device.type != "cuda":
         raise NoGpuSensor(f"no CUDA device: {device.type}")
     try:
@@ -75,7 +60,7 @@ def open_sensor(device: torch.device) -> GpuSensor:
 
 
 def shutdown() -> None:
-    """NVML counts who has asked for it, and is unloaded by the last."""
+    """Closes NVML, which counts its users and is unloaded by the last."""
     with suppress(pynvml.NVMLError):
         pynvml.nvmlShutdown()
 
@@ -83,8 +68,8 @@ def shutdown() -> None:
 def find_handle(properties: Any) -> Any:
     """NVML's handle of the device with these properties.
 
-    By its identifier, never by its number: CUDA_VISIBLE_DEVICES renumbers torch's devices and not NVML's. A part of a
-    card (MIG) has an identifier of its own, and leads to the whole card by its place on the bus.
+    By its UUID, never by its number: CUDA_VISIBLE_DEVICES renumbers torch's devices and not NVML's. A part of a GPU
+    (MIG) has a UUID of its own; its address on the bus leads to the whole GPU.
     """
     try:
         return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
@@ -94,110 +79,76 @@ def find_handle(properties: Any) -> Any:
 
 
 def energy_source(device: torch.device) -> dict[str, str | None]:
-    """For the manifest: energy_source counter | sampled | None, and the reason where there is none."""
+    """For the manifest: energy_source is "counter", or None with the reason."""
     try:
-        card = open_sensor(device)
+        open_sensor(device)
     except NoGpuSensor as error:
         return {"energy_source": None, "energy_reason": str(error)}
-    card.close()
-    return {"energy_source": card.source, "energy_reason": None}
-
-
-class Sample(NamedTuple):
-    """time: s. watts: only of a card that does not count its energy. load: %."""
-
-    time: float
-    watts: float | None
-    load: float | None
+    shutdown()
+    return {"energy_source": "counter", "energy_reason": None}
 
 
 class EnergyMeter:
-    """Measures the stretch between start() and stop(). A thread of its own asks the card, so that no step waits."""
+    """Measures from start() to stop(). A thread of its own samples the load, so that no step waits for NVML."""
 
-    def __init__(self, card: GpuSensor, interval: float = 1.0) -> None:
-        self.card, self.interval = card, interval
-        self.samples: list[Sample] = []
-        self.counted: float | None = None
+    def __init__(self, sensor: GpuSensor, interval: float = 1.0) -> None:
+        self.sensor, self.interval = sensor, interval
+        self.loads: list[float | None] = []
+        self.joules: float | None = None
+        self.started = 0.0
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._watch, name="resnetlab-energy", daemon=True)
+        self.thread = threading.Thread(target=self._sample, name="resnetlab-energy", daemon=True)
         self.thread.start()
 
     def start(self) -> None:
-        self.counted = self.card.joules()
-        self.samples = [self.sample()]
+        self.joules, self.started, self.loads = self.sensor.joules(), time.perf_counter(), []
 
-    def stop(self) -> dict[str, float]:
-        """power/joules, power/watts and power/gpu_load since start(); without what the card did not tell."""
-        samples = sorted([*self.samples, self.sample()], key=lambda sample: sample.time)
-        joules = self.counter_difference() if self.card.source == "counter" else integral(samples)
-        figures = {}
-        if joules is not None and joules > 0:  # no card runs on nothing
-            figures = {"power/joules": joules, "power/watts": joules / (samples[-1].time - samples[0].time)}
-        loads = [
-            sample.load for sample in samples[1:] if sample.load is not None
-        ]  # the first looks back before start()
-        return figures | ({"power/gpu_load": statistics.fmean(loads)} if loads else {})
-
-    def counter_difference(self) -> float | None:
-        now = self.card.joules()
-        return None if now is None or self.counted is None else now - self.counted
-
-    def sample(self) -> Sample:
-        watts = self.card.watts() if self.card.source == "sampled" else None
-        load = self.card.load()
-        return Sample(time.perf_counter(), watts, load)
+    def stop(self) -> Metrics:
+        """power/joules, power/watts and power/gpu_load since start(); without those that NVML did not answer."""
+        now, seconds = self.sensor.joules(), time.perf_counter() - self.started
+        metrics: Metrics = {}
+        if now is not None and self.joules is not None and now > self.joules:  # a counter that stands still is broken
+            metrics = {"power/joules": now - self.joules, "power/watts": (now - self.joules) / seconds}
+        loads = [load for load in (*self.loads, self.sensor.load()) if load is not None]
+        return metrics | ({"power/gpu_load": statistics.fmean(loads)} if loads else {})
 
     def close(self) -> None:
         """Ends the thread."""
         self.ended.set()
         self.thread.join(timeout=5)
-        self.card.close()
+        shutdown()
 
-    def _watch(self) -> None:
+    def _sample(self) -> None:
         while not self.ended.wait(self.interval):
-            samples = self.samples  # a start() in between begins another list, which this sample is not part of
-            samples.append(self.sample())
+            loads = self.loads  # a start() in between begins another list, which this sample is not part of
+            loads.append(self.sensor.load())
 
 
-def integral(samples: list[Sample]) -> float | None:
-    """Joules, by trapezoids; None if the card once did not tell its power."""
-    total = 0.0
-    for a, b in pairwise(samples):
-        if a.watts is None or b.watts is None:
-            return None
-        total += (a.watts + b.watts) / 2 * (b.time - a.time)
-    return total
-
-
-def over_cards(cards: list[dict[str, float]]) -> dict[str, float]:
-    """The figures of a run on several cards: energy and power are summed, the load is the mean; what all cards told."""
-    told = set(cards[0]).intersection(*cards)
-    means = {"power/gpu_load"}
-    return {
-        key: sum(card[key] for card in cards) / (len(cards) if key in means else 1) for key in cards[0] if key in told
-    }
+def combine_gpus(gpus: list[Metrics]) -> Metrics:
+    """The metrics of a run on several GPUs: sums, of the load the mean; only what every GPU has measured."""
+    common = [key for key in gpus[0] if all(key in gpu for gpu in gpus)]
+    return {key: (statistics.fmean if key == "power/gpu_load" else sum)([gpu[key] for gpu in gpus]) for key in common}
 
 
 class Energy(L.Callback):
-    """Adds the power/* columns to the epoch's row; stands before the Recorder, which writes it."""
+    """Measures every training epoch, its validation included."""
 
     def __init__(self) -> None:
-        self.gauge: EnergyMeter | None = None
+        self.meter: EnergyMeter | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         try:
-            self.gauge = EnergyMeter(open_sensor(pl_module.device))
+            self.meter = EnergyMeter(open_sensor(pl_module.device))
         except NoGpuSensor:
-            self.gauge = None
+            self.meter = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.gauge is not None:
-            self.gauge.start()
+        if self.meter is not None:
+            self.meter.start()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ImageClassifier)
-        figures = {} if self.gauge is None else self.gauge.stop()
-        pl_module.row |= over_cards(gather(figures))  # or the others would wait for a card that tells nothing
+    def metrics(self) -> Metrics:
+        """The power/* columns of the epoch that ends now, over all devices; every process has to call it."""
+        return combine_gpus(gather({} if self.meter is None else self.meter.stop()))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._close()
@@ -206,6 +157,6 @@ class Energy(L.Callback):
         self._close()
 
     def _close(self) -> None:
-        if self.gauge is not None:
-            self.gauge.close()
-            self.gauge = None
+        if self.meter is not None:
+            self.meter.close()
+            self.meter = None

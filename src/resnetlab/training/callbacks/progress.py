@@ -1,10 +1,9 @@
-"""What a run shows while it trains: a bar with the time left on a terminal, lines in a log file."""
+"""Progress of training: a bar with the time left on a terminal, lines in a log file."""
 
 import time
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -13,6 +12,7 @@ from resnetlab.data import Chunk
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import improvements
 from resnetlab.training.callbacks.recorder import Recorder
+from resnetlab.training.lightning_internals import INTERRUPTIONS
 from resnetlab.training.module import ImageClassifier
 
 HEARTBEAT_SECONDS = 60  # in a log file, within an epoch
@@ -29,7 +29,7 @@ class ProgressDisplay(L.Callback):
         self.recorder, self.folder = recorder, folder
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar: Progress | None = None
-        self.start = self.beat = 0.0
+        self.start = self.last_line = 0.0
         self.first_step = self.step = self.total = self.per_epoch = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -38,7 +38,7 @@ class ProgressDisplay(L.Callback):
         self.per_epoch = per_epoch = pl_module.span.steps_per_epoch
         self.total = trainer.max_epochs * per_epoch
         self.first_step = self.step = trainer.current_epoch * per_epoch
-        self.start = self.beat = time.monotonic()
+        self.start = self.last_line = time.monotonic()
         if self.style == "bar":
             self.bar = Progress(
                 TextColumn("{task.description}"),
@@ -59,14 +59,14 @@ class ProgressDisplay(L.Callback):
         epoch = trainer.current_epoch + 1
         if self.bar is not None:
             self._update(f"epoch {epoch}/{trainer.max_epochs}")
-        elif self.style == "lines" and time.monotonic() - self.beat > HEARTBEAT_SECONDS:
-            self.beat = time.monotonic()
+        elif self.style == "lines" and time.monotonic() - self.last_line > HEARTBEAT_SECONDS:
+            self.last_line = time.monotonic()
             within = self.step - trainer.current_epoch * self.per_epoch
             self.say(f"epoch {epoch}/{trainer.max_epochs}  step {within}/{self.per_epoch}  left {self.left()}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         row, history = self.recorder.rows[-1], improvements(self.recorder.rows)
-        self.beat = time.monotonic()
+        self.last_line = time.monotonic()
         self.say(
             f"epoch {row['epoch']}/{trainer.max_epochs}  {row['time/epoch']:.1f} s  lr {row['lr']:.2e}  "
             f"loss {row['train/loss']:.4f}  acc {row['train/acc']:.4f}  val_loss {row['val/loss']:.4f}  "
@@ -86,11 +86,11 @@ class ProgressDisplay(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self._stop()
-        if isinstance(exception, KeyboardInterrupt | SIGTERMException):
+        if isinstance(exception, INTERRUPTIONS):
             self.say(f"interrupted; epochs kept: {len(self.recorder.rows)}; the same command goes on from there")
 
     def left(self) -> str:
-        """The time left at the pace so far, validation included."""
+        """The time left at the speed so far, validation included."""
         done = self.step - self.first_step
         if not done:
             return "?"

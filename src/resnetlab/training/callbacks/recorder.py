@@ -1,4 +1,4 @@
-"""One row an epoch in metrics.csv, and early stopping, which is a rule about those rows."""
+"""One row an epoch in metrics.csv; early stopping and pruning, which are rules about those rows."""
 
 import time
 from typing import Any
@@ -9,6 +9,7 @@ from resnetlab.errors import RunPruned
 from resnetlab.runs.files import write_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import Row, out_of_patience
+from resnetlab.training.callbacks.energy import Energy
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.result import EpochHook
 
@@ -16,14 +17,14 @@ from resnetlab.training.result import EpochHook
 class Recorder(L.Callback):
     """Collects the epochs' rows, and keeps metrics.csv equal to them.
 
-    The rows are part of every checkpoint: a resumed run rewrites metrics.csv from the rows of the checkpoint, so that
-    nothing of a half-finished epoch is left in it.
+    patience: epochs without a new best val_acc after which training stops; None for never. The rows are part of every
+    checkpoint: a resumed run rewrites metrics.csv from them, so that nothing of a half-finished epoch is left in it.
     """
 
-    def __init__(self, folder: RunFolder, patience: int | None = None) -> None:
-        self.folder, self.patience = folder, patience
+    def __init__(self, folder: RunFolder, energy: Energy, patience: int | None = None) -> None:
+        self.folder, self.energy, self.patience = folder, energy, patience
         self.rows: list[Row] = []
-        self.started = self.trained = 0.0
+        self.epoch_start = self.training_end = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -32,21 +33,18 @@ class Recorder(L.Callback):
         self.rows = list(state_dict["rows"])
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.started = time.perf_counter()
+        self.epoch_start = time.perf_counter()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.trained = time.perf_counter()
+        self.training_end = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ImageClassifier)
-        now, train_seconds = time.perf_counter(), self.trained - self.started
-        images = len(trainer.datamodule.train)  # type: ignore[attr-defined]
-        times = {
-            "time/epoch": now - self.started,
-            "time/train": train_seconds,
-            "time/images_per_second": images / train_seconds,
-        }
-        self.rows.append({**pl_module.row, **times})
+        now, training = time.perf_counter(), self.training_end - self.epoch_start
+        images_per_second = len(pl_module.data.train) / training
+        times = {"time/epoch": now - self.epoch_start, "time/train": training}
+        times["time/images_per_second"] = images_per_second
+        self.rows.append({**pl_module.metrics(), **self.energy.metrics(), **times})
         if trainer.is_global_zero:
             write_rows(self.folder.metrics, self.rows)
         for logger in trainer.loggers:
@@ -56,29 +54,30 @@ class Recorder(L.Callback):
 
 
 class Pruning(L.Callback):
-    """Shows the rows to `watch` after every epoch, and ends the training with Pruned if that says so.
+    """Calls the hook with the rows after every epoch, and ends the training with RunPruned if it returns True.
 
     Not before the epoch's checkpoints are written, which Lightning does after all other callbacks.
     """
 
-    def __init__(self, recorder: Recorder, watch: EpochHook) -> None:
-        self.recorder, self.watch = recorder, watch
-        self.stops = False
+    def __init__(self, recorder: Recorder, hook: EpochHook) -> None:
+        self.recorder, self.hook = recorder, hook
+        self.pruned = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.recorder.rows and self.stop(trainer):  # resumed: the same answer as before the interruption
+        if self.recorder.rows and self.ask(trainer):  # resumed: the same answer as before the interruption
             self.on_train_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.stop(trainer):
+        if self.ask(trainer):
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.stops:
+        if self.pruned:
             raise RunPruned(f"after epoch {len(self.recorder.rows)} of {trainer.max_epochs}")
 
-    def stop(self, trainer: L.Trainer) -> bool:
-        wanted = self.watch(self.recorder.rows)  # asked in the last epoch too: it keeps the books
-        left = trainer.max_epochs is not None and len(self.recorder.rows) < trainer.max_epochs
-        self.stops = wanted and left and not trainer.should_stop
-        return self.stops
+    def ask(self, trainer: L.Trainer) -> bool:
+        """Whether the run ends here: also asked after the last epoch, whose rows the hook reports, but not obeyed."""
+        stop = self.hook(self.recorder.rows)
+        epochs_left = trainer.max_epochs is not None and len(self.recorder.rows) < trainer.max_epochs
+        self.pruned = stop and epochs_left and not trainer.should_stop
+        return self.pruned

@@ -10,13 +10,21 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from torchvision.utils import make_grid
 
+from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
 
 GRID_IMAGES, MAGNIFY = 64, 2
 
 
+def hyperparameters(config: Config) -> dict[str, Any]:
+    """The options chosen and the top-level values, for the hparams tab."""
+    keys = ("seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
+    groups = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
+    return {group: getattr(config, group).name for group in groups} | {key: getattr(config, key) for key in keys}
+
+
 class TensorBoardPages(L.Callback):
-    """hyperparameters: the keys that the hparams tab shows beside the run's final metrics."""
+    """Writes what TensorBoard shows beside the scalars. hyperparameters: shown beside the run's final metrics."""
 
     def __init__(self, hyperparameters: Mapping[str, Any]) -> None:
         self.hyperparameters = {

@@ -1,7 +1,7 @@
 """The step captured as a CUDA graph, and replayed: one launch for a step's thousand kernels.
 
 A graph repeats what was recorded, at the addresses that were recorded. So all that changes from step to step is a
-tensor that the step itself reads: the place in the plan, lr and momentum (a row of the run's table). It is recorded
+tensor that the step itself reads: the position in the plan, lr and momentum (a row of the run's table). It is recorded
 after a checkpoint was restored, never before, because restoring puts other tensors into the optimizer.
 """
 
@@ -23,8 +23,8 @@ WARM_UP = 3  # steps before the recording: kernels are chosen and workspaces all
 class CudaGraphRunner:
     """Runs the step as a graph, one for each size of a batch (the last of an epoch is smaller).
 
-    step: its backward and its optimizer are `scaled`. timetable: (steps, 2), lr and momentum of every step of the run.
-    Raises LabError for a step that cannot be captured.
+    step: its backward and its optimizer are `scaled`. lr_momentum_table: (steps, 2), over the
+    whole run. Raises LabError for a step that cannot be captured.
     """
 
     name = "graph"
@@ -34,14 +34,14 @@ class CudaGraphRunner:
         step: TrainStep,
         module: nn.Module,
         scaled: ScaledOptimizer,
-        timetable: npt.NDArray[np.float64],
+        lr_momentum_table: npt.NDArray[np.float64],
     ) -> None:
         self.step, self.module = step, module
         self.optimizer, self.scaler = scaled.optimizer, scaled.scaler
-        device = step.clock.device
-        self.timetable = torch.from_numpy(timetable).to(device, torch.float32)
-        set_lr_momentum(self.optimizer, *map(float, timetable[0]))  # a momentum that stays is the table's
-        make_capturable(self.optimizer, device, cycles_momentum=len(np.unique(timetable[:, 1])) > 1)
+        device = step.global_step.device
+        self.lr_momentum_table = torch.from_numpy(lr_momentum_table).to(device, torch.float32)
+        set_lr_momentum(self.optimizer, *map(float, lr_momentum_table[0]))  # a momentum that stays is the table's
+        make_capturable(self.optimizer, device, cycles_momentum=len(np.unique(lr_momentum_table[:, 1])) > 1)
         if self.scaler is not None:
             self.scaler.scale(torch.zeros((), device=device))  # makes the scaler's tensors, which a recording may not
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
@@ -52,9 +52,9 @@ class CudaGraphRunner:
             self.graphs[images] = self.record(images)
         self.graphs[images].replay()
 
-    def timed_step(self, images: int) -> None:
-        """The step with the values of its own time, all read on the device."""
-        lr, momentum = self.timetable.index_select(0, self.step.clock.view(1))[0]
+    def step_at_global_step(self, images: int) -> None:
+        """The step with its own lr and momentum, read from the table on the device."""
+        lr, momentum = self.lr_momentum_table.index_select(0, self.step.global_step.view(1))[0]
         set_lr_momentum(self.optimizer, lr, momentum)
         self.step(images)
 
@@ -62,15 +62,15 @@ class CudaGraphRunner:
         """The graph of a step on a batch of `images`; the run's state is afterwards as it was."""
         restore = snapshot(self.state())
         scale = None if self.scaler is None else self.scaler.state_dict()
-        random = torch.cuda.get_rng_state(self.step.clock.device)
+        random = torch.cuda.get_rng_state(self.step.global_step.device)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP):
-                self.timed_step(images)
+                self.step_at_global_step(images)
                 restore()
         torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.set_rng_state(random, self.step.clock.device)
+        torch.cuda.set_rng_state(random, self.step.global_step.device)
         if self.scaler is not None:
             self.scaler.load_state_dict(scale)
         self.optimizer.zero_grad(set_to_none=True)  # the recording makes gradients of its own, in the graph's memory
@@ -79,7 +79,7 @@ class CudaGraphRunner:
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
         try:
             with torch.cuda.graph(graph, pool=pool):
-                self.timed_step(images)
+                self.step_at_global_step(images)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of the end of the recording; what has spoilt it is its context
@@ -92,11 +92,12 @@ class CudaGraphRunner:
         yield from self.module.state_dict(keep_vars=True).values()
         for values in self.optimizer.state.values():
             yield from (value for value in values.values() if isinstance(value, Tensor))
-        yield from (self.step.feed.place, self.step.clock, self.step.first_bad, self.step.tally.sums)
+        step = self.step
+        yield from (step.batches.position, step.global_step, step.first_nonfinite_step, step.metrics.sums)
 
 
 def snapshot(tensors: Iterable[Tensor]) -> Callable[[], None]:
-    """What puts the tensors' present values back in place."""
+    """A function that puts the tensors' present values back in place."""
     held = list(tensors)
     values = [tensor.detach().clone() for tensor in held]
 

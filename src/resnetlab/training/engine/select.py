@@ -1,4 +1,4 @@
-"""Which engine a run can have."""
+"""Selects the engine of a run."""
 
 import torch
 
@@ -9,7 +9,7 @@ from resnetlab.optim.schedules import Schedule
 def select_engine(
     engine: str, device: torch.device, devices: int, optimizer: Optimizer, schedule: Schedule
 ) -> tuple[str, str | None]:
-    """(eager | compile | graph, what has to be said about it). auto: graph where it can be, else eager."""
+    """(eager | compile | graph, a remark or None). auto: graph where it can be captured, else eager."""
     if engine not in ("auto", "graph"):
         return engine, None
     reason = why_no_graph(device, devices, optimizer, schedule)
@@ -20,7 +20,7 @@ def select_engine(
 
 
 def why_no_graph(device: torch.device, devices: int, optimizer: Optimizer, schedule: Schedule) -> str | None:
-    """What keeps a step from being captured."""
+    """Why a step cannot be captured; None if it can."""
     if device.type != "cuda":
         return f"a CUDA graph needs a CUDA device, and this is a {device.type}"
     if devices > 1:

@@ -1,6 +1,7 @@
 """One training step, and the plain way to run it."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,46 +17,48 @@ NO_STEP = 2**62  # the number of a step that there is not
 class TrainStep:
     """gather -> augment -> forward -> loss -> backward -> optimizer -> statistics, all on the device.
 
-    look: batch -> (loss, ce, correct answers), scalars. backward: what Lightning or torch does with the loss.
-    optimizer: steps, and forgets gradients. No step reads anything back.
+    batch_loss: batch -> (loss, ce, correct answers), scalars. backward: Lightning's or torch's, of the loss. optimizer:
+    has step and zero_grad. mark: a context with a name around each part, for a profiler. No step reads anything back.
     """
 
     def __init__(
         self,
-        feed: DeviceBatches,
-        look: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
+        batches: DeviceBatches,
+        batch_loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
         backward: Callable[[Tensor], None],
         optimizer: Any,
     ) -> None:
-        self.feed, self.look, self.backward, self.optimizer = feed, look, backward, optimizer
-        self.tally = TrainMetrics(feed.place.device)
-        self.clock = torch.zeros_like(feed.place)  # the step's number, over the whole run
-        self.first_bad = torch.full_like(feed.place, NO_STEP)  # the first step whose loss was not finite
+        self.batches, self.batch_loss, self.backward, self.optimizer = batches, batch_loss, backward, optimizer
+        self.mark: Callable[[str], AbstractContextManager[Any]] = nullcontext
+        self.metrics = TrainMetrics(batches.position.device)
+        self.global_step = torch.zeros_like(batches.position)  # over the whole run, from 0
+        self.first_nonfinite_step = torch.full_like(batches.position, NO_STEP)  # of this epoch
 
-    def begin(self, epoch: int, step: int) -> None:
+    def start_epoch(self, epoch: int, step: int) -> None:
         """Goes to the first batch of `epoch` (from 1), which is step `step` of the run."""
-        self.feed.begin(epoch)
-        self.clock.fill_(step)
-        self.first_bad.fill_(NO_STEP)
+        self.batches.start_epoch(epoch)
+        self.global_step.fill_(step)
+        self.first_nonfinite_step.fill_(NO_STEP)
 
     def forward(self, images: int) -> tuple[Tensor, Tensor, Tensor]:
         """(loss, ce, correct answers) of this device's share of the next batch, of `images` in all."""
-        return self.look(*self.feed.batch(images))
+        return self.batch_loss(*self.batches.batch(images))
 
     def __call__(self, images: int) -> None:
         """Trains on the next batch, of `images` over all devices."""
-        rank, devices = self.feed.share
-        mine = len(range(rank, images, devices))
-        loss, ce, correct = self.forward(images)
+        mine, devices = self.batches.share_of(images), self.batches.shard[1]
+        with self.mark("resnetlab.forward"):
+            loss, ce, correct = self.forward(images)
         self.optimizer.zero_grad()
-        # the mean over the devices of their shares' gradients is to be that of the whole batch
-        self.backward(loss * (mine * devices / images) if devices > 1 else loss)
+        with self.mark("resnetlab.backward"):
+            # the mean over the devices of their shares' gradients is to be that of the whole batch
+            self.backward(loss * (mine * devices / images) if devices > 1 else loss)
         self.optimizer.step()
-        self.tally.add(loss.detach(), ce.detach(), correct, mine)
-        seen = torch.where(torch.isfinite(loss.detach()), self.first_bad, torch.minimum(self.first_bad, self.clock))
-        self.first_bad.copy_(seen)
-        self.feed.place.add_(images)
-        self.clock.add_(1)
+        self.metrics.add(loss.detach(), ce.detach(), correct, mine)
+        earliest = torch.minimum(self.first_nonfinite_step, self.global_step)
+        self.first_nonfinite_step.copy_(torch.where(torch.isfinite(loss.detach()), self.first_nonfinite_step, earliest))
+        self.batches.position.add_(images)
+        self.global_step.add_(1)
 
 
 class ScaledOptimizer:

@@ -178,7 +178,7 @@ def test_an_interrupted_range_test_keeps_what_was_measured(
 ) -> None:
     import resnetlab.training.lr_range
 
-    original, calls = resnetlab.training.lr_range.step, []
+    original, calls = resnetlab.training.lr_range.train_on_batch, []
 
     def step(*args: Any) -> Any:
         calls.append(1)
@@ -186,7 +186,7 @@ def test_an_interrupted_range_test_keeps_what_was_measured(
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(resnetlab.training.lr_range, "step", step)
+    monkeypatch.setattr(resnetlab.training.lr_range, "train_on_batch", step)
     arguments = ["lr-range", *TINY, "wd=0,0.1,0.2", "--steps", "10", "--out", "found"]
     assert main(arguments) == 130
     with Path("found/lr-range.csv").open() as file:

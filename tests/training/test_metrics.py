@@ -49,9 +49,9 @@ def test_top_1_and_top_5_are_those_found_by_sorting() -> None:
         for row, label in zip(logits.tolist(), y.tolist(), strict=True):
             place = sorted(range(10), key=lambda c, row=row: -row[c]).index(label)
             first, fifth, images = first + (place < 1), fifth + (place < 5), images + 1
-    figures = meter.compute()
+    metrics = meter.compute()
     assert 0 < first < fifth < images  # the draw tells the two apart
-    assert (figures["acc"], figures["acc5"]) == (first / images, fifth / images)
+    assert (metrics["acc"], metrics["acc5"]) == (first / images, fifth / images)
 
 
 @pytest.mark.parametrize(("classes", "top5", "names"), [(10, True, True), (6, True, True), (5, True, False)])
@@ -89,9 +89,9 @@ def test_a_loss_that_is_not_finite_shows_in_the_mean(bad: float) -> None:
     update(meter, [1, 2], [1, 2], loss=1.0, ce=1.0)
     update(meter, [1], [1], loss=bad, ce=1.0)
     update(meter, [1, 2], [1, 3], loss=1.0, ce=1.0)
-    figures = meter.compute()
-    assert not math.isfinite(figures["loss"])
-    assert (figures["ce"], figures["acc"]) == (1.0, 0.8)
+    metrics = meter.compute()
+    assert not math.isfinite(metrics["loss"])
+    assert (metrics["ce"], metrics["acc"]) == (1.0, 0.8)
     update(meter, [1], [1], loss=3.0, ce=2.0)
     assert meter.compute()["loss"] == 3.0  # and is gone with its pass
 

@@ -20,25 +20,20 @@ from resnetlab.training.callbacks.profiler import recorded_steps, steps_warning
 
 # 8 steps an epoch; dropout, an average and a penalty, so that a number drawn or a tensor touched would show
 BUSY = (
-    "batch_size=8",
-    "epochs=2",
-    "schedule=one_cycle",
-    "averaging=ema",
-    "regularization=l2_weight_decay",
-    "model=resnet56v1_concat",
-    "model.depth=8",
+    *("batch_size=8", "epochs=2", "schedule=one_cycle", "averaging=ema", "regularization=l2_weight_decay"),
+    *("model=resnet56v1_concat", "model.depth=8"),
 )
 
 
 def events(config: Config) -> list[dict[str, Any]]:
+    """The trace's complete events."""
     with gzip.open(run_folder(config).trace, "rt") as file:
-        found: list[dict[str, Any]] = json.load(file)["traceEvents"]
-    return found
+        return [e for e in json.load(file)["traceEvents"] if e["ph"] == "X" and e["cat"] != "overhead"]
 
 
 def count(config: Config) -> Counter[str]:
-    """Complete events of each name."""
-    return Counter(event["name"] for event in events(config) if event["ph"] == "X" and event["cat"] != "overhead")
+    """Events of each name."""
+    return Counter(event["name"] for event in events(config))
 
 
 def result(config: Config) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
@@ -64,7 +59,7 @@ def test_a_profiled_run_is_the_same_run_and_leaves_a_trace(
     assert found["aten::convolution"] == 3 * convolutions
     assert found["aten::convolution_backward"] == 3 * convolutions
     assert [name for name in found if name.startswith("Optimizer.step#")]
-    marks = [event for event in events(profiled) if event["ph"] == "X" and event["name"] == "resnetlab.step"]
+    marks = [event for event in events(profiled) if event["name"] == "resnetlab.step"]
     for event in events(profiled):
         if event["name"] == "aten::convolution":
             assert sum(mark["ts"] <= event["ts"] <= mark["ts"] + mark["dur"] for mark in marks) == 1
@@ -76,7 +71,7 @@ def test_a_profiled_run_is_the_same_run_and_leaves_a_trace(
     assert not run_folder(plain).trace.parent.exists()
 
 
-def test_it_is_not_part_of_what_a_run_is() -> None:
+def test_it_is_not_part_of_a_runs_identity() -> None:
     assert run_folder(tiny("trainer.profile=7")).path == run_folder(tiny()).path
 
 

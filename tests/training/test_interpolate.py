@@ -1,4 +1,4 @@
-"""Interpolation against the closed form of a linear model, and against the figures of the checkpoints at its ends."""
+"""Interpolation against the closed form of a linear model, and against the metrics of the checkpoints at its ends."""
 
 import csv
 from math import isnan
@@ -16,7 +16,7 @@ from resnetlab.cli import main
 from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.runs.files import read_rows
-from resnetlab.training.interpolate import alphas, figures, interpolate, line, negative_variances
+from resnetlab.training.interpolate import alphas, between, evaluate_parts, interpolate, negative_variances
 
 
 def two_epochs(*overrides: str) -> tuple[Config, Path, Path]:
@@ -34,7 +34,7 @@ def test_a_linear_models_losses_are_the_closed_form() -> None:
     a, b = models[0].state_dict(), models[1].state_dict()
     errors = [(model(x) - y).detach().double().numpy().ravel() for model in models[:2]]
     for alpha in (-0.5, 0.0, 0.3, 1.0, 1.5):
-        models[2].load_state_dict(line(a, b, alpha))
+        models[2].load_state_dict(between(a, b, alpha))
         loss = ((models[2](x) - y) ** 2).mean().item()
         mixed = alpha * errors[0] + (1 - alpha) * errors[1]  # of a linear model the errors lie on the line as well
         assert loss == pytest.approx(np.mean(mixed**2), rel=1e-5)  # float32
@@ -43,9 +43,9 @@ def test_a_linear_models_losses_are_the_closed_form() -> None:
 def test_the_ends_are_the_states_themselves_and_counters_are_not_mixed() -> None:
     a = {"w": torch.tensor([0.1, 0.7]), "n": torch.tensor(7)}
     b = {"w": torch.tensor([0.3, -9.0]), "n": torch.tensor(9)}
-    assert line(a, b, 1.0) is a
-    assert line(a, b, 0.0) is b
-    assert line(a, b, 0.25)["n"] == 7
+    assert between(a, b, 1.0) is a
+    assert between(a, b, 0.0) is b
+    assert between(a, b, 0.25)["n"] == 7
 
 
 def test_alpha_0_and_1_reproduce_the_snapshots_own_metrics() -> None:
@@ -94,7 +94,7 @@ def test_different_networks_are_refused() -> None:
         list(interpolate(first, other, [0.5]))
 
 
-def test_the_command_writes_a_picture_and_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_a_picture_and_its_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     _, first, last = two_epochs()
     assert main(["interpolate", str(last), str(first), "--alpha", "-0.5:1.5:3", "--limit", "30"]) == 0
     folder = first.parent.parent / "interpolation-epoch=3-epoch=1"
@@ -114,9 +114,9 @@ def test_an_interrupted_interpolation_keeps_its_rows(
         calls.append(1)
         if len(calls) == 6:  # two for each alpha
             raise KeyboardInterrupt
-        return figures(*args)
+        return evaluate_parts(*args)
 
-    monkeypatch.setattr("resnetlab.training.interpolate.figures", interrupted)
+    monkeypatch.setattr("resnetlab.training.interpolate.evaluate_parts", interrupted)
     assert main(["interpolate", str(last), str(first), "--out", "found"]) == 130
     with Path("found/interpolation.csv").open() as file:
         assert [float(row["alpha"]) for row in csv.DictReader(file)] == [-0.5, -0.45]
@@ -151,11 +151,11 @@ def test_a_missing_checkpoint_is_said(capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().err == "error: a.ckpt is not there; a run's are in its checkpoints/ folder\n"
 
 
-def test_figures_name_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_name_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(module: Any, data: Any, images: str, device: Any) -> tuple[dict[str, float], None]:
         return {"loss": 2.0, "ce": float("nan") if images == "bad" else 1.0, "acc": 0.5}, None
 
     monkeypatch.setattr("resnetlab.training.interpolate.evaluate", fake)
-    row = figures(None, None, {"train": "bad", "val": "good"}, torch.device("cpu"))  # type: ignore[arg-type, dict-item]
+    row = evaluate_parts(None, None, {"train": "bad", "val": "good"}, torch.device("cpu"))  # type: ignore[arg-type, dict-item]
     assert isnan(row["train/acc"])
     assert row["val/acc"] == 0.5

@@ -1,0 +1,77 @@
+"""The end of a run: evaluates the final weights, draws the curves, writes and prints the summary."""
+
+from typing import Any
+
+from resnetlab.config.identity import run_folder
+from resnetlab.config.schema import Config
+from resnetlab.data import Images
+from resnetlab.runs.curves import draw_curves
+from resnetlab.runs.files import write_json, write_rows
+from resnetlab.runs.summary import Row, Summary, summarize
+from resnetlab.training.build import Session
+from resnetlab.training.callbacks.checkpoints import read_checkpoint
+from resnetlab.training.distributed import is_secondary
+from resnetlab.training.evaluate import evaluate, evaluate_average
+from resnetlab.training.manifest import model_counts
+from resnetlab.training.module import ImageClassifier
+from resnetlab.training.result import print_line, result_lines, say_missing_snapshots
+
+
+def conclude(config: Config, session: Session, status: str, extra: dict[str, Any]) -> Summary:
+    """The summary of a run that has come to its end; written by the first process, which alone evaluates test images.
+
+    status: finished | diverged. extra: further keys of the summary.
+    """
+    rows, module, folder = session.recorder.rows, session.module, run_folder(config)
+    parameters = model_counts(module.model)["trainable_parameters"]
+    if is_secondary():
+        return summarize(config, rows, status=status, parameters=parameters) | extra
+    if status == "finished" and len(rows) < config.epochs:
+        patience = config.trainer.patience
+        print_line(config, f"stopped early after epoch {len(rows)}: no new best val_acc for {patience}")
+    say_missing_snapshots(config, folder, len(rows))
+    write_rows(folder.metrics, rows)
+    if status == "finished" and session.data.test_images is not None:
+        extra = extra | test_accuracies(config, session, session.data.test_images)
+    summary = summarize(config, rows, status=status, parameters=parameters) | extra
+    if rows:
+        draw(config, module, rows, summary)
+    if status == "finished":
+        _, confusion = evaluate(module, session.data, session.data.val, config.trainer.device)
+        session.tensorboard.finish(session.trainer, summary, confusion, session.data.class_names)
+    write_json(folder.summary, summary)
+    for line in result_lines(folder, summary):
+        print_line(config, line)
+    return summary
+
+
+def draw(config: Config, module: ImageClassifier, rows: list[Row], summary: Summary) -> None:
+    """Draws curves.png."""
+    folder = run_folder(config)
+    title = f"{folder.path.parent.name}, seed {config.seed}"
+    sign, since = summary["fit_sign"], summary["overfitting_since"]
+    draw_curves(rows, config.thresholds, title, folder.curves, planned_lr(module, len(rows)), sign, since)
+
+
+def planned_lr(module: ImageClassifier, epochs: int) -> list[tuple[float, float]]:
+    """(epochs done, lr) at up to a thousand steps of the first `epochs`; nothing where lr depends on the metrics."""
+    if module.schedule.stateful:
+        return []
+    per_epoch = module.span.steps_per_epoch
+    steps = range(0, epochs * per_epoch, max(1, epochs * per_epoch // 1000))
+    return [(k / per_epoch, float(module.lr_momentum_table[k, 0])) for k in steps]
+
+
+def test_accuracies(config: Config, session: Session, images: Images) -> dict[str, float]:
+    """Accuracy on the untouched test images, once: of the weights best on validation, the final and the average."""
+    module, data, device = session.module, session.data, config.trainer.device
+    accuracies = {}
+    final = {key: value.clone() for key, value in module.state_dict().items()}
+    best = read_checkpoint(run_folder(config).best)["state_dict"]
+    for name, weights in (("best", best), ("final", final)):
+        module.load_state_dict(weights)
+        accuracies[f"{name}_test_acc"] = evaluate(module, data, images, device)[0]["acc"]
+    if module.averaged:
+        epoch = int(session.recorder.rows[-1]["epoch"])
+        accuracies["averaged_test_acc"] = evaluate_average(module, data, images, device, epoch)[0]["acc"]
+    return accuracies
