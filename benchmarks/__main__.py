@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from benchmarks.bench import bench
 from benchmarks.options import Options
-from resnetlab.config.messages import REFUSALS, interrupted, print_error
+from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
 from resnetlab.errors import LabError
 from resnetlab.sweeps.child_process import sigterm_as_exit
 
@@ -15,7 +15,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with sigterm_as_exit():
             bench(Options.from_command_line(argv))
-    except (LabError, OSError, *REFUSALS) as error:
+    except (LabError, OSError, *USAGE_ERRORS) as error:
         return print_error(error)
     except KeyboardInterrupt as stop:
         return interrupted(stop)

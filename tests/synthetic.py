@@ -14,7 +14,6 @@ from typing import Any
 
 from resnetlab import Config, compose
 from resnetlab.config.compose import to_plain, to_yaml
-from resnetlab.config.identity import identity, run_folder
 from resnetlab.runs.files import write_json, write_rows, write_text
 from resnetlab.runs.layout import RunFolder, run_key
 from resnetlab.runs.summary import summarize
@@ -100,11 +99,11 @@ def ten_epochs() -> Config:
 def begin_run(done: int, ended: str = "", **settings: Any) -> RunFolder:
     """Write a run's folder as the lab leaves it after `done` of 10 epochs of half a minute each."""
     config = replace(ten_epochs(), **settings)
-    folder = run_folder(config)
+    folder = config.folder
     rows = synthetic_rows(config.epochs, 0.9, config.seed)[:done]
     rows = [{**row, "time/epoch": 30.0} for row in rows]
     write_text(folder.config, to_yaml(config))
-    write_json(folder.manifest, {"differs_from_defaults": identity(config), "config": to_plain(config)})
+    write_json(folder.manifest, {"differs_from_defaults": config.identity, "config": to_plain(config)})
     folder.lock.touch()
     if rows:
         write_rows(folder.metrics, rows)
@@ -130,4 +129,4 @@ def trained(folder: RunFolder) -> Iterator["subprocess.Popen[str]"]:
 
 
 def key_of(config: Config) -> str:
-    return run_key(run_folder(config).path)
+    return run_key(config.folder.path)

@@ -11,7 +11,6 @@ from conftest import tiny
 from resnetlab import run
 from resnetlab.cli import main
 from resnetlab.config.compose import to_plain
-from resnetlab.config.identity import run_folder
 from resnetlab.report.groups import collect
 from resnetlab.report.table import mean_sd
 
@@ -32,7 +31,7 @@ def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.Capt
         (4, '{"status": "diverged", "study": "s", "diverged_epoch": 5}'),
         (5, "[]"),
     ):
-        folder = run_folder(tiny(f"seed={seed}", "epochs=1"))
+        folder = tiny(f"seed={seed}", "epochs=1").folder
         folder.path.mkdir()
         folder.config.write_text("")
         if text is not None:
@@ -105,7 +104,7 @@ def test_an_interrupted_report_is_not_said_to_be_nothing(
 
 def test_evaluate_prints_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     summary = run(tiny("epochs=1"))
-    best = str(run_folder(tiny("epochs=1")).best)
+    best = str(tiny("epochs=1").folder.best)
     assert main(["evaluate", best]) == 0
     assert f"acc  {summary['best_val_acc']:.5f}" in capsys.readouterr().out
     for wrong, wanted in (

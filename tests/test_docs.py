@@ -19,8 +19,9 @@ import yaml
 import resnetlab
 import resnetlab.models
 from resnetlab.cli import main
+from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import SEARCH, configurations_of, normalize_arguments
-from resnetlab.config.schema import GROUPS, conf_dir
+from resnetlab.config.schema import GROUPS
 from resnetlab.sweeps.search.plan import make_plan
 
 ROOT = Path(__file__).parents[1]

@@ -17,7 +17,6 @@ from test_sweeps import table_of
 from conftest import TINY
 from fixtures.make_frozen import FROZEN, conditions, values, weights
 from resnetlab import cli, compose, run
-from resnetlab.config.identity import configuration_name, run_folder
 from resnetlab.runs.files import read_rows
 from resnetlab.sweeps.main import main
 
@@ -81,15 +80,15 @@ def test_a_finished_run_is_skipped_and_nothing_of_it_is_touched(capsys: pytest.C
     config = compose(*COMMANDS["finished"])
     before = stamps(Path("outputs"))
     assert main(COMMANDS["finished"]) == 0
-    assert f"already finished: {run_folder(config).path}" in capsys.readouterr().out
-    assert run(config) == json.loads(run_folder(config).summary.read_text())
+    assert f"already finished: {config.folder.path}" in capsys.readouterr().out
+    assert run(config) == json.loads(config.folder.summary.read_text())
     assert stamps(Path("outputs")) == before
 
 
 def test_the_checkpoint_of_a_finished_run_has_the_accuracy_of_its_summary(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = run_folder(compose(*COMMANDS["finished"]))
+    folder = compose(*COMMANDS["finished"]).folder
     summary = json.loads(folder.summary.read_text())
     for path, name in ((folder.best, "best_val_acc"), (folder.last, "final_val_acc")):
         assert cli.main(["evaluate", str(path)]) == 0
@@ -105,7 +104,7 @@ def test_an_interrupted_run_ends_as_the_undisturbed_one_did(epoch: int, capsys: 
     the epochs in the checkpoint are compared to the bit, the others to what rounding can do in so few steps.
     """
     expected = kept("interrupted.json")
-    folder = run_folder(compose(*COMMANDS["interrupted"]))
+    folder = compose(*COMMANDS["interrupted"]).folder
     shutil.copy(folder.previous, folder.best)  # left out of the fixtures, being the same
     if epoch == 1:
         folder.last.unlink()
@@ -113,12 +112,12 @@ def test_an_interrupted_run_ends_as_the_undisturbed_one_did(epoch: int, capsys: 
     assert f"resuming after epoch {epoch} from" in capsys.readouterr().out
     again = compose(*COMMANDS["interrupted"], "study=undisturbed")
     run(again)
-    rows, undisturbed = (columns(path, expected["rows"]) for path in (folder.metrics, run_folder(again).metrics))
+    rows, undisturbed = (columns(path, expected["rows"]) for path in (folder.metrics, again.folder.metrics))
     old = deterministic(expected["rows"])
     assert rows[:epoch] == old[:epoch]
     if conditions() == expected["conditions"]:
         assert rows == undisturbed == old
-        assert weights(folder.last) == weights(run_folder(again).last) == expected["weights"]
+        assert weights(folder.last) == weights(again.folder.last) == expected["weights"]
     for row in (*zip(rows, old, strict=True), *zip(undisturbed, old, strict=True)):
         assert_close(*row)
 
@@ -154,7 +153,7 @@ def without_age(text: str) -> list[list[str]]:
 
 
 def test_of_a_sweep_only_what_failed_is_trained_again(sweep: Sweep) -> None:
-    blocked = run_folder(compose(*TINY, *COMMANDS["sweep"][:-2], "wd=0.1", "seed=1")).path
+    blocked = compose(*TINY, *COMMANDS["sweep"][:-2], "wd=0.1", "seed=1").folder.path
     assert blocked.read_text() == "in the way\n"
     blocked.unlink()
     before = stamps(Path("outputs/sweep"))
@@ -195,7 +194,7 @@ def test_run_folders_have_the_names_they_had_and_options_their_values() -> None:
     assert len(names) >= 60
     for words, name in names:
         config = compose(*words.split())
-        assert configuration_name(config) == name, words
+        assert config.name == name, words
         choice, *others = words.split()
         if choice in defaults and not any(word.startswith(choice.partition("=")[0] + ".") for word in others):
             assert_kept(values(choice, config), defaults.pop(choice), choice)

@@ -10,7 +10,6 @@ from typing import Any
 
 from header import header
 from resnetlab.config.compose import compose
-from resnetlab.config.identity import identity
 from resnetlab.published.configuration import GROUPS, configuration, preset_of
 from resnetlab.published.match import FILE, digests
 from resnetlab.published.results import Published, rows
@@ -41,7 +40,7 @@ def write_digests(path: Path) -> None:
 def digest_line(preset: str) -> str:
     """A line such as "post4-table1-05,0a1b2c3d,4e5f6a7b,resnet56v2,60"."""
     config = compose(f"experiment={preset}")
-    return ",".join([preset, *digests(identity(config)), config.model.name, str(config.epochs)])
+    return ",".join([preset, *digests(config.identity), config.model.name, str(config.epochs)])
 
 
 def preset(row: Published) -> str:

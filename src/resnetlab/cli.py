@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, LabError) and error.__cause__ is None and error.__context__ is None:
             print(f"error: {error}", file=sys.stderr, flush=True)  # without torch, which takes seconds
             return 2 if isinstance(error, ConfigError) else 1
-        from resnetlab.config.messages import REFUSALS, print_error
+        from resnetlab.config.messages import USAGE_ERRORS, print_error
 
-        if not isinstance(error, (LabError, OSError, *REFUSALS)):
+        if not isinstance(error, (LabError, OSError, *USAGE_ERRORS)):
             raise
         return print_error(error)
     except KeyboardInterrupt as stop:

@@ -12,7 +12,6 @@ from torch.optim.swa_utils import update_bn
 
 from conftest import tiny
 from resnetlab import Config, ConfigError, run
-from resnetlab.config.identity import run_folder
 from resnetlab.models import ResNetV2
 from resnetlab.optim.averaging import EMA, SWA, Averaging, reestimated_statistics
 from resnetlab.optim.schedules import RunLength
@@ -247,7 +246,7 @@ def test_swa_has_a_learning_rate_of_its_own_from_start_on() -> None:
 
 
 def rows_of(config: Config) -> list[dict[str, float]]:
-    rows = read_rows(run_folder(config).metrics)
+    rows = read_rows(config.folder.metrics)
     return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
 
 
@@ -278,10 +277,10 @@ def test_a_resumed_average_equals_an_undisturbed_one(averaging: str, monkeypatch
     if averaging == "swa":
         config.averaging = SWA(start=1)
     run(config)
-    expected, weights = rows_of(config), read_checkpoint(run_folder(config).last)["state_dict"]
+    expected, weights = rows_of(config), read_checkpoint(config.folder.last)["state_dict"]
     run_interrupted(config, monkeypatch)
     assert rows_of(config) == expected
-    resumed = read_checkpoint(run_folder(config).last)["state_dict"]
+    resumed = read_checkpoint(config.folder.last)["state_dict"]
     assert [key for key in weights if not torch.equal(resumed[key], weights[key])] == []
     assert any(key.startswith("average.module.") for key in weights)
 
@@ -293,7 +292,7 @@ def run_interrupted(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(Recorder, "on_train_epoch_end", interrupted_after(2))
         with pytest.raises(KeyboardInterrupt):
             run(config)
-    assert not run_folder(config).summary.exists()
+    assert not config.folder.summary.exists()
     config.force = False
     run(config)
 
@@ -313,16 +312,16 @@ def interrupted_after(epochs: int) -> Any:
 def test_evaluating_the_average_of_a_checkpoint_gives_the_rows_figure() -> None:
     config = tiny("averaging=ema")
     summary = run(config)
-    figures = evaluate_checkpoint(run_folder(config).last, averaged=True)
+    figures = evaluate_checkpoint(config.folder.last, averaged=True)
     assert (figures["acc"], figures["ce"]) == (summary["final_val_acc_avg"], summary["final_val_ce_avg"])
-    assert figures["ce"] != evaluate_checkpoint(run_folder(config).last)["ce"]
+    assert figures["ce"] != evaluate_checkpoint(config.folder.last)["ce"]
 
 
 def test_the_averages_test_figure_is_that_of_the_last_epoch_trained() -> None:
     config = tiny("averaging=ema", "data.split=holdout", "trainer.patience=1", "lr=1e-9", "epochs=6")
     summary = run(config)
     assert summary["epochs_trained"] < 6
-    figures = evaluate_checkpoint(run_folder(config).last, "test", averaged=True)
+    figures = evaluate_checkpoint(config.folder.last, "test", averaged=True)
     assert figures["acc"] == summary["averaged_test_acc"]
 
 

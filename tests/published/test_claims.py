@@ -18,9 +18,9 @@ from scipy import stats
 import synthetic
 from resnetlab import compose
 from resnetlab.cli import main
-from resnetlab.config.identity import identity
+from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import configurations_of, normalize_arguments
-from resnetlab.config.schema import Config, conf_dir
+from resnetlab.config.schema import Config
 from resnetlab.published.claims import Claim, Part, Verdict, claims, group_runs, judge
 from resnetlab.published.claims.data import contexts
 from resnetlab.published.claims.hypothesis_tests import difference_test, level_test
@@ -163,7 +163,7 @@ def test_a_context_is_its_preset(context: str) -> None:
     top = ("epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
     used = {key: getattr(preset, key) for key in top}
     groups = {key: getattr(preset, key).name for key in ("model", "data", "optimizer", "schedule", "regularization")}
-    expected = settings(used | groups, identity(preset))
+    expected = settings(used | groups, preset.identity)
     found = settings(contexts()[context], contexts()[context])
     assert found.pop("preset") == contexts()[context]["preset"]
     assert found == expected
@@ -185,7 +185,7 @@ def as_run(config: Config, seed: int, best: float = 0.935) -> Run:
     for row in rows:
         row |= {"val/acc_avg": row["val/acc"] + 0.001}
     summary = json.loads(json.dumps(summarize(config, rows, status="finished")))
-    differing = identity(config)
+    differing = config.identity
     if "precision" in differing:
         differing["precision"] = "16-mixed"  # which needs a GPU, and stands here as bf16-mixed
     numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)} | {"power_w": 70.0}

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from resnetlab import compose
-from resnetlab.config.identity import configuration_name
-from resnetlab.config.schema import Config, conf_dir
+from resnetlab.config.option_files import conf_dir
+from resnetlab.config.schema import Config
 from resnetlab.optim.schedules import RunLength, schedule_table
 
 FILES = {path.stem: path for path in (conf_dir() / "experiment").glob("nb-*.yaml") if path.stem != "nb-base"}
@@ -142,8 +142,8 @@ def test_what_the_notebook_says_differs_from_what_it_did_in_the_momentum_alone(n
 
 def test_two_published_rows_are_one_experiment() -> None:
     # 0.2391 and 0.2321: the notebook's own run-to-run noise (claim NB-02)
-    assert configuration_name(preset("nb-lr-1e-2")) == configuration_name(preset("nb-moms-0.95-0.85"))
-    others = [configuration_name(preset(name)) for name in ALL if name != "nb-lr-1e-2"]
+    assert preset("nb-lr-1e-2").name == preset("nb-moms-0.95-0.85").name
+    others = [preset(name).name for name in ALL if name != "nb-lr-1e-2"]
     assert len(set(others)) == len(others) == 19
 
 

@@ -19,8 +19,7 @@ import torch
 from make_presets import digest_line, write_presets
 from resnetlab import Config, ConfigError, compose
 from resnetlab.cli import main
-from resnetlab.config.identity import identity
-from resnetlab.config.schema import conf_dir
+from resnetlab.config.option_files import conf_dir
 from resnetlab.data import Data, ImageData
 from resnetlab.optim.averaging import SWA
 from resnetlab.optim.schedules import RunLength, schedule_table
@@ -214,20 +213,20 @@ NINE = "experiment=post4-table1-09"
 def test_a_run_is_known_as_a_repetition_or_a_reduction(
     overrides: str, repeats: str | None, reduces: str | None
 ) -> None:
-    found = json.loads(json.dumps(identity(compose(NINE, *overrides.split()))))  # as the manifest keeps it
+    found = json.loads(json.dumps(compose(NINE, *overrides.split()).identity))  # as the manifest keeps it
     assert (matching_preset(found), reduced_from(found)) == (repeats, reduces)
     assert bool(reduction(found)) == bool(reduces)
 
 
 def test_runs_that_differ_in_what_keras_ignores_are_all_found() -> None:
-    found = identity(compose("experiment=post2-trial3b-05"))
+    found = compose("experiment=post2-trial3b-05").identity
     assert matching_presets(found) == ["post2-trial3b-05", "post2-trial3b-06", "post2-trial3b-07"]
 
 
 def test_a_reduction_names_what_is_reduced_and_nothing_else() -> None:
-    found = identity(compose("experiment=post1-bs64", "data.limit=500", "epochs=60"))  # 60 is the lab's default
+    found = compose("experiment=post1-bs64", "data.limit=500", "epochs=60").identity  # 60 is the lab's default
     assert reduction(found) == "data.limit 500, epochs 60"
-    assert reduction(identity(compose(NINE, "model=resnet20v2"))) == "model resnet20v2"
+    assert reduction(compose(NINE, "model=resnet20v2").identity) == "model resnet20v2"
 
 
 def check_learning_rates(config: Config, row: Published) -> None:

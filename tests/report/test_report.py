@@ -12,7 +12,6 @@ import pytest
 
 from resnetlab import compose
 from resnetlab.cli import main
-from resnetlab.config.identity import identity
 from resnetlab.published.beside import values_of
 from resnetlab.published.series_plots import SERIES_PLOTS
 from resnetlab.report.columns import ReferenceValues
@@ -145,7 +144,7 @@ def test_repetitions_of_a_preset_meet_its_printed_figures() -> None:
     manifests = [write_run(RUNS, seed=seed, epochs=60, wd=0.25) / "manifest.json" for seed in (0, 1)]
     for path in manifests:
         content = json.loads(path.read_text())
-        content["differs_from_defaults"] = identity(compose("experiment=post4-table1-09")) | {"precision": "16-mixed"}
+        content["differs_from_defaults"] = compose("experiment=post4-table1-09").identity | {"precision": "16-mixed"}
         path.write_text(json.dumps(content))
     assert main(["report", "runs", "--out", "out"]) == 0
     (row,) = table()
@@ -188,7 +187,7 @@ def test_a_reduction_is_said_to_be_one_and_has_no_printed_figures_beside_it() ->
     path = write_run(RUNS, epochs=15, wd=0.25) / "manifest.json"
     content = json.loads(path.read_text())
     overrides = ("experiment=post4-table1-09", "epochs=15", "data.limit=5000", "schedule.stretch=true")
-    path.write_text(json.dumps(content | {"differs_from_defaults": identity(compose(*overrides))}))
+    path.write_text(json.dumps(content | {"differs_from_defaults": compose(*overrides).identity}))
     assert main(["report", "runs", "--out", "out"]) == 0
     page = Path("out/report.html").read_text()
     assert "a reduction of post4-table1-09" in page

@@ -21,7 +21,6 @@ from rich.console import Console
 from test_resume import heed_interrupts
 
 from resnetlab.cli import main
-from resnetlab.config.identity import run_folder
 from resnetlab.report.status import fit_to_terminal, label_runs, render
 from resnetlab.runs.layout import RUN_FILES
 from resnetlab.runs.state import StateReader
@@ -49,11 +48,11 @@ def test_the_table_says_of_every_run_what_it_is(capsys: pytest.CaptureFixture[st
     running = begin_run(6, wd=0.2, seed=2)
     sweep = SweepFolder.open("some")
     sweep.record(3, Outcome("failed", reason="CUDA out of memory\nSecond line", folder=str(failed.path)))
-    sweep.record(4, Outcome("failed", reason="of long ago", folder=str(run_folder(replace(ten_epochs(), wd=0.2)).path)))
+    sweep.record(4, Outcome("failed", reason="of long ago", folder=str(replace(ten_epochs(), wd=0.2).folder.path)))
     os.utime(sweep.path / "job-4.json", (1, 1))
     jobs = [replace(ten_epochs(), wd=0.6), replace(ten_epochs(), wd=0.6, seed=1), replace(ten_epochs(), wd=0.1)]
     sweep.write_plan((key_of(config), f"job {n}", config.epochs) for n, config in enumerate(jobs))
-    sweep.record(0, Outcome("failed", reason="file in the way", folder=str(run_folder(jobs[0]).path)))
+    sweep.record(0, Outcome("failed", reason="file in the way", folder=str(jobs[0].folder.path)))
     with trained(running):
         assert main(["status"]) == 0
     printed = capsys.readouterr().out

@@ -10,7 +10,6 @@ import pytest
 
 from resnetlab import Config, compose
 from resnetlab.config.compose import to_plain
-from resnetlab.config.identity import run_folder
 from resnetlab.runs import state as state_module
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.state import RunState, RunStates, StateReader, is_locked, seconds_left, settings_of
@@ -37,7 +36,7 @@ def test_a_plan_of_a_machine_without_the_gpu_of_those_that_train_becomes_theirs(
     sweep.write_plan([entry(config, f"seed={config.seed}") for config in planned])
     for seed in range(3):
         folder = begin_run(10, "finished", seed=seed, trainer=there)
-        assert folder.path.parent != run_folder(planned[seed]).path.parent
+        assert folder.path.parent != planned[seed].folder.path.parent
         sweep.record(seed, Outcome("finished", folder=str(folder.path)))
     running = begin_run(2, seed=3, trainer=there)
     reader = StateReader([OUTPUTS])

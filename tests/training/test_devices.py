@@ -13,7 +13,6 @@ from test_sweeps_killed import children_of, gone, wait_for
 from conftest import TINY, tiny
 from processes import train
 from resnetlab import build, run
-from resnetlab.config.identity import run_folder
 from resnetlab.config.overrides import configurations_of
 from resnetlab.data import derive_seed
 from resnetlab.errors import ConfigError
@@ -42,7 +41,7 @@ sys.addaudithook(audit)
 
 
 def folder_of(*overrides: str) -> RunFolder:
-    return run_folder(tiny(*UNEVEN, *overrides))
+    return tiny(*UNEVEN, *overrides).folder
 
 
 def metrics(folder: RunFolder) -> list[dict[str, float]]:
@@ -95,7 +94,7 @@ def test_two_devices_equal_one_and_only_the_first_writes() -> None:
 def test_a_batch_norm_is_validated_with_the_statistics_that_are_saved() -> None:
     overrides = (*UNEVEN, "model.norm=batch", "model.bn_momentum=0.5", "trainer.devices=2")
     succeed(*overrides)
-    folder = run_folder(tiny(*overrides))
+    folder = tiny(*overrides).folder
     again = evaluate_checkpoint(folder.last)
     # the same images and weights in other batches: rounding of float32
     assert metrics(folder)[-1]["val/ce"] == pytest.approx(again["ce"], rel=1e-6)
@@ -104,7 +103,7 @@ def test_a_batch_norm_is_validated_with_the_statistics_that_are_saved() -> None:
 @pytest.mark.slow
 def test_divergence_is_the_same_result() -> None:
     succeed(*UNEVEN, "lr=1e30", "trainer.devices=2")
-    ours = json.loads(run_folder(tiny(*UNEVEN, "lr=1e30", "trainer.devices=2")).summary.read_text())
+    ours = json.loads(tiny(*UNEVEN, "lr=1e30", "trainer.devices=2").folder.summary.read_text())
     alone = run(tiny(*UNEVEN, "lr=1e30"))
     keys = ("status", "diverged_quantity", "diverged_epoch", "diverged_step", "epochs_trained")
     assert {key: ours[key] for key in keys} == {key: alone[key] for key in keys}
@@ -140,7 +139,7 @@ def test_a_killed_process_ends_the_others_and_costs_nothing(
             assert all(gone(pid) for pid in pids)
             assert victim == 0 or "error: another process of the run has ended" in Path("log").read_text()
         succeed(*LONG)
-        rows.append(metrics(run_folder(tiny(*LONG))))
+        rows.append(metrics(tiny(*LONG).folder))
     assert rows[0] == rows[1]
 
 

@@ -17,7 +17,6 @@ from test_run import stop_after
 
 from conftest import tiny
 from resnetlab import run
-from resnetlab.config.identity import run_folder
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.summary import summarize
 from resnetlab.training.callbacks.energy import (
@@ -158,10 +157,10 @@ def test_on_a_cpu_there_are_no_columns_and_no_thread(monkeypatch: pytest.MonkeyP
     config, seen = tiny("epochs=1", "trainer.accelerator=cpu"), []
     monkeypatch.setattr(Energy, "on_train_epoch_start", lambda *_: seen.append(len(meter_threads())))
     summary = run(config)
-    (row,) = read_rows(run_folder(config).metrics)
+    (row,) = read_rows(config.folder.metrics)
     assert not [key for key in row if key.startswith("power/")]
     assert (summary["energy_wh"], summary["power_w"], summary["gpu_load"]) == (None, None, None)
-    manifest = json.loads(run_folder(config).manifest.read_text())
+    manifest = json.loads(config.folder.manifest.read_text())
     assert (manifest["energy_source"], manifest["energy_reason"]) == (None, "no CUDA device: cpu")
     assert seen == [0]
 
@@ -171,9 +170,9 @@ def test_a_resumed_run_keeps_what_the_epochs_before_used(monkeypatch: pytest.Mon
     config = tiny()
     stop_after(config, epochs=2)
     assert not meter_threads()  # an exception ends the thread
-    before = read_rows(run_folder(config).metrics)
+    before = read_rows(config.folder.metrics)
     summary = run(config)
-    rows = read_rows(run_folder(config).metrics)
+    rows = read_rows(config.folder.metrics)
     assert not meter_threads()
     assert rows[:2] == before
     assert all(row.keys() >= POWER_COLUMNS for row in rows)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from conftest import TINY, tiny
 from resnetlab import Config, compose, run
-from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config as AnyConfig
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers import OPTIMIZERS, make_capturable, make_eager, set_lr_momentum
@@ -38,13 +37,13 @@ def test_steps_in_chunks_are_the_same_steps(chunk: int) -> None:
     more = ("batch_size=8", "epochs=5", *CYCLING, "model=resnet56v1_concat", "model.depth=8")
     one, many = tiny(*more, "study=one"), tiny(*more, "study=many", f"trainer.chunk={chunk}")
     assert run(one)["status"] == run(many)["status"] == "finished"
-    rows = [deterministic(read_rows(run_folder(config).metrics)) for config in (one, many)]
+    rows = [deterministic(read_rows(config.folder.metrics)) for config in (one, many)]
     assert len(rows[0]) == 5
     assert rows[0] == rows[1]
 
 
 def test_the_chunk_and_the_engine_are_not_part_of_what_a_run_is() -> None:
-    assert run_folder(tiny("trainer.chunk=7", "engine=compile")).path == run_folder(tiny()).path
+    assert tiny("trainer.chunk=7", "engine=compile").folder.path == tiny().folder.path
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

@@ -8,7 +8,6 @@ from test_run import deterministic, stop_after
 
 from conftest import tiny
 from resnetlab import run
-from resnetlab.config.identity import run_folder
 from resnetlab.runs.files import read_rows
 from rig import Rig
 
@@ -36,7 +35,7 @@ def test_a_float32_run_on_the_gpu_is_close_to_the_cpu() -> None:
     for accelerator in ("cpu", "cuda"):
         config = tiny(f"study={accelerator}", f"trainer.accelerator={accelerator}", "trainer.precision=32-true")
         run(config)
-        rows.append(read_rows(run_folder(config).metrics)[0])
+        rows.append(read_rows(config.folder.metrics)[0])
     assert rows[1]["train/ce"] == pytest.approx(rows[0]["train/ce"], rel=1e-2)
 
 
@@ -45,7 +44,7 @@ def test_a_resumed_run_starts_from_the_same_weights_and_data() -> None:
     run(whole)
     stop_after(broken, epochs=2)
     run(broken)
-    ends = [deterministic(read_rows(run_folder(config).metrics))[-1] for config in (whole, broken)]
+    ends = [deterministic(read_rows(config.folder.metrics))[-1] for config in (whole, broken)]
     assert ends[0]["lr"] == ends[1]["lr"]
     # cuDNN may round differently from run to run: the loss of the resumed epoch agrees, but not to the bit
     assert ends[1]["train/ce"] == pytest.approx(ends[0]["train/ce"], rel=2e-2)
@@ -72,8 +71,8 @@ def test_a_run_tells_its_energy_power_and_load() -> None:
     """75 steps an epoch, some seconds in all: the GPU's counter moves ten times a second or so."""
     config = tiny("data.limit=600", "batch_size=8")
     summary = run(config)
-    rows = read_rows(run_folder(config).metrics)
-    assert json.loads(run_folder(config).manifest.read_text())["energy_source"] == "counter"
+    rows = read_rows(config.folder.metrics)
+    assert json.loads(config.folder.manifest.read_text())["energy_source"] == "counter"
     assert all(row["power/joules"] > 0 for row in rows)
     assert all(0 <= row["power/gpu_load"] <= 100 for row in rows)
     assert summary["energy_wh"] == pytest.approx(sum(row["power/joules"] for row in rows) / 3600)

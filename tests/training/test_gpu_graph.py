@@ -16,7 +16,6 @@ from test_run import stop_after
 
 from conftest import tiny
 from resnetlab import Config, run
-from resnetlab.config.identity import run_folder
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.runs.files import read_rows
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
@@ -156,7 +155,7 @@ def test_validation_between_replays_changes_nothing() -> None:
 @pytest.mark.parametrize("engine", ["eager", "graph"])
 def test_a_trace_has_the_kernels_of_the_gpu(engine: str) -> None:
     config, _ = trained(f"engine={engine}", "trainer.profile=2")
-    with gzip.open(run_folder(config).trace, "rt") as file:
+    with gzip.open(config.folder.trace, "rt") as file:
         assert any(event.get("cat") == "kernel" for event in json.load(file)["traceEvents"])
 
 
@@ -166,7 +165,7 @@ def test_a_trace_has_the_kernels_of_the_gpu(engine: str) -> None:
 def trained(*overrides: str) -> tuple[Config, list[dict[str, float]]]:
     config = tiny("batch_size=8", "epochs=4", "lr=1e-3", *overrides)
     assert run(config)["status"] == "finished"
-    return config, read_rows(run_folder(config).metrics)
+    return config, read_rows(config.folder.metrics)
 
 
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "32-true"])
@@ -184,7 +183,7 @@ def test_a_run_of_either_engine_has_the_same_curve(precision: str) -> None:
 def test_lightning_counts_the_steps_of_a_graph(chunk: int) -> None:
     config, rows = trained("engine=graph", f"trainer.chunk={chunk}")
     assert len(rows) == 4
-    assert read_checkpoint(run_folder(config).last)["global_step"] == 4 * 8
+    assert read_checkpoint(config.folder.last)["global_step"] == 4 * 8
 
 
 @pytest.mark.parametrize("engines", [("graph", "graph"), ("graph", "eager"), ("eager", "graph")], ids="-".join)
@@ -195,7 +194,7 @@ def test_a_stopped_run_goes_on_on_either_engine(engines: tuple[str, str]) -> Non
     stop_after(tiny(*more, "study=broken", f"engine={engines[0]}"), epochs=2)
     broken = tiny(*more, "study=broken", f"engine={engines[1]}")
     run(broken)
-    rows = [read_rows(run_folder(config).metrics) for config in (whole, broken)]
+    rows = [read_rows(config.folder.metrics) for config in (whole, broken)]
     assert len(rows[1]) == 4
     assert [row["train/ce"] for row in rows[1]] == pytest.approx([row["train/ce"] for row in rows[0]], rel=0.2)
 

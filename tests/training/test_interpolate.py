@@ -13,7 +13,6 @@ from torch import nn
 from conftest import tiny
 from resnetlab import DataError, run
 from resnetlab.cli import main
-from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.runs.files import read_rows
 from resnetlab.training.interpolate import alphas, between, evaluate_parts, interpolate, negative_variances
@@ -23,7 +22,7 @@ def two_epochs(*overrides: str) -> tuple[Config, Path, Path]:
     """A finished run of three epochs, and its snapshots after the first and the third."""
     config = tiny("snapshots=[1,3]", "model.bn_momentum=0.5", "lr=3e-3", *overrides)
     run(config)
-    folder = run_folder(config)
+    folder = config.folder
     return config, folder.snapshot(1), folder.snapshot(3)
 
 
@@ -50,7 +49,7 @@ def test_the_ends_are_the_states_themselves_and_counters_are_not_mixed() -> None
 
 def test_alpha_0_and_1_reproduce_the_snapshots_own_metrics() -> None:
     config, first, last = two_epochs("recalibrate_bn=true")
-    metrics = read_rows(run_folder(config).metrics)
+    metrics = read_rows(config.folder.metrics)
     rows = list(interpolate(last, first, [0.0, 0.5, 1.0]))
     for name in ("loss", "ce", "acc"):
         assert rows[0][f"val/{name}"] == metrics[0][f"val/{name}"]

@@ -12,7 +12,6 @@ from test_run import deterministic, stop_after
 
 from conftest import tiny
 from resnetlab import Config, run
-from resnetlab.config.identity import run_folder
 from resnetlab.errors import ConfigError
 from resnetlab.runs.files import read_rows
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
@@ -27,7 +26,7 @@ BUSY = (
 
 def events(config: Config) -> list[dict[str, Any]]:
     """The trace's complete events."""
-    with gzip.open(run_folder(config).trace, "rt") as file:
+    with gzip.open(config.folder.trace, "rt") as file:
         return [e for e in json.load(file)["traceEvents"] if e["ph"] == "X" and e["cat"] != "overhead"]
 
 
@@ -37,7 +36,7 @@ def count(config: Config) -> Counter[str]:
 
 
 def result(config: Config) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
-    folder = run_folder(config)
+    folder = config.folder
     return deterministic(read_rows(folder.metrics)), read_checkpoint(folder.last)["state_dict"]
 
 
@@ -63,16 +62,16 @@ def test_a_profiled_run_is_the_same_run_and_leaves_a_trace(
     for event in events(profiled):
         if event["name"] == "aten::convolution":
             assert sum(mark["ts"] <= event["ts"] <= mark["ts"] + mark["dur"] for mark in marks) == 1
-    folder = run_folder(profiled)
+    folder = profiled.folder
     table = folder.operations.read_text()
     assert "3 steps" in table
     assert "conv" in table
     assert f"profile: {folder.trace}" in capsys.readouterr().out
-    assert not run_folder(plain).trace.parent.exists()
+    assert not plain.folder.trace.parent.exists()
 
 
 def test_it_is_not_part_of_a_runs_identity() -> None:
-    assert run_folder(tiny("trainer.profile=7")).path == run_folder(tiny()).path
+    assert tiny("trainer.profile=7").folder.path == tiny().folder.path
 
 
 @pytest.mark.slow
@@ -80,7 +79,7 @@ def test_a_resumed_run_records_the_first_epoch_that_it_trains() -> None:
     whole, broken = tiny(*BUSY, "study=whole"), tiny(*BUSY, "study=broken", "trainer.profile=2")
     run(whole)
     stop_after(broken, epochs=1)
-    run_folder(broken).trace.unlink()
+    broken.folder.trace.unlink()
     run(broken)
     assert result(whole)[0] == result(broken)[0]
     assert count(broken)["resnetlab.step"] == 2
@@ -91,7 +90,7 @@ def test_a_run_that_ends_while_it_is_recorded_leaves_no_recording() -> None:
     config = tiny("batch_size=8", "wd=1e30", "trainer.profile=7")  # from the second step on, whose loss is infinite
     summary = run(config)
     assert (summary["status"], summary["diverged_step"]) == ("diverged", 1)
-    assert not run_folder(config).trace.exists()
+    assert not config.folder.trace.exists()
     following = tiny(*BUSY, "trainer.profile=2")
     run(following)
     assert count(following)["resnetlab.step"] == 2
@@ -134,4 +133,4 @@ def test_a_compiled_step_is_recorded() -> None:
     config = tiny(*BUSY, "engine=compile", "trainer.profile=2")
     run(config)
     assert count(config)["resnetlab.step"] == 2
-    assert Path(run_folder(config).operations).stat().st_size > 1000
+    assert Path(config.folder.operations).stat().st_size > 1000

@@ -13,7 +13,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import tiny
 from resnetlab import LabError, build, run
 from resnetlab.config.compose import from_plain
-from resnetlab.config.identity import run_folder
 from resnetlab.errors import RunLocked
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
@@ -38,7 +37,7 @@ def deterministic(rows: list[dict[str, float]]) -> list[dict[str, float]]:
 def test_a_run_writes_the_files_of_the_contract() -> None:
     config = tiny()
     summary = run(config)
-    folder = run_folder(config)
+    folder = config.folder
     names = {path.name for path in folder.path.iterdir()}
     assert {"config.yaml", "metrics.csv", "summary.json", "manifest.json", "curves.png", "checkpoints"} <= names
     assert {path.name for path in folder.checkpoints.iterdir()} == {"best.ckpt", "last.ckpt", "last.prev.ckpt"}
@@ -61,7 +60,7 @@ def test_the_lr_column_is_the_plan() -> None:
     """Main experiment stretched from 60 epochs to three: the lr of epochs 1, 2, 3 is f(0), f(20), f(40)."""
     config = tiny("schedule.stretch=true")
     run(config)
-    rows = read_rows(run_folder(config).metrics)
+    rows = read_rows(config.folder.metrics)
     assert [row["lr"] for row in rows] == pytest.approx([8e-4, 8e-4, 8e-5], rel=1e-12)
 
 
@@ -100,7 +99,7 @@ def test_what_is_applied_at_every_step_is_the_table(monkeypatch: pytest.MonkeyPa
 def test_the_same_seed_is_the_same_run_and_another_seed_is_another() -> None:
     def rows(*overrides: str) -> list[dict[str, float]]:
         run(tiny(*overrides))
-        return deterministic(read_rows(run_folder(tiny(*overrides)).metrics))
+        return deterministic(read_rows(tiny(*overrides).folder.metrics))
 
     assert rows("study=a") == rows("study=b")
     assert rows("study=a") != rows("study=a", "seed=1")
@@ -117,17 +116,17 @@ def test_a_run_leaves_the_global_generator_and_threads_alone() -> None:
 
 def test_what_is_finished_is_not_trained_again_unless_forced(capsys: pytest.CaptureFixture[str]) -> None:
     first = run(tiny())
-    stamp = run_folder(tiny()).metrics.stat().st_mtime_ns
+    stamp = tiny().folder.metrics.stat().st_mtime_ns
     assert run(tiny("trainer.progress=lines")) == first
     assert "already finished" in capsys.readouterr().out
-    assert run_folder(tiny()).metrics.stat().st_mtime_ns == stamp
+    assert tiny().folder.metrics.stat().st_mtime_ns == stamp
     run(tiny("force=true"))
-    assert run_folder(tiny()).metrics.stat().st_mtime_ns > stamp
+    assert tiny().folder.metrics.stat().st_mtime_ns > stamp
 
 
 def test_a_run_that_another_process_trains_is_refused_and_left_alone() -> None:
     config = tiny("epochs=1")
-    folder = run_folder(config)
+    folder = config.folder
     with run_lock(folder):
         with pytest.raises(LabError, match="another process"):
             run(config)
@@ -137,7 +136,7 @@ def test_a_run_that_another_process_trains_is_refused_and_left_alone() -> None:
 
 def test_a_lock_that_is_let_go_in_time_is_waited_for_and_what_was_finished_meanwhile_is_taken() -> None:
     config = tiny("epochs=1")
-    first, folder = run(config), run_folder(config)
+    first, folder = run(config), config.folder
     stamp = folder.manifest.stat().st_mtime_ns
     lock = FileLock(folder.lock, thread_local=False)
     lock.acquire()
@@ -152,7 +151,7 @@ def test_a_lock_that_is_let_go_in_time_is_waited_for_and_what_was_finished_meanw
 
 def test_thresholds_are_read_off_a_finished_run_without_training() -> None:
     run(tiny())
-    rows = read_rows(run_folder(tiny()).metrics)
+    rows = read_rows(tiny().folder.metrics)
     summary = run(tiny("thresholds=[0.0001,0.999]"))
     assert summary["epoch_to_0.0001"] == next((r["epoch"] for r in rows if r["val/acc"] >= 0.0001), None)
     assert summary["epoch_to_0.999"] is None
@@ -187,10 +186,10 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(overrides: tuple[str, .
     whole, broken = tiny("study=whole", *overrides), tiny("study=broken", *overrides)
     run(whole)
     stop_after(broken, epochs=2)
-    assert not run_folder(broken).summary.exists()
+    assert not broken.folder.summary.exists()
     run(broken)
-    assert deterministic(read_rows(run_folder(whole).metrics)) == deterministic(read_rows(run_folder(broken).metrics))
-    weights = [read_checkpoint(run_folder(config).last)["state_dict"] for config in (whole, broken)]
+    assert deterministic(read_rows(whole.folder.metrics)) == deterministic(read_rows(broken.folder.metrics))
+    weights = [read_checkpoint(config.folder.last)["state_dict"] for config in (whole, broken)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
@@ -198,7 +197,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(capsys: pytest
     whole, broken = tiny("study=whole"), tiny("study=broken", "trainer.progress=lines")
     run(whole)
     stop_after(broken, epochs=2)
-    folder = run_folder(broken)
+    folder = broken.folder
     folder.last.write_bytes(folder.last.read_bytes()[:1000])
     leftover = folder.last.with_name("last.ckptx1y2.part")  # of a kill in the middle of writing
     leftover.write_bytes(b"half a checkpoint")
@@ -209,7 +208,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(capsys: pytest
     assert "last.ckpt cannot be used" in said
     assert "resuming after epoch 1 from" in said
     assert read_checkpoint(folder.previous)["epoch"] == 1  # a good one again, not the damaged one
-    assert deterministic(read_rows(run_folder(whole).metrics)) == deterministic(read_rows(folder.metrics))
+    assert deterministic(read_rows(whole.folder.metrics)) == deterministic(read_rows(folder.metrics))
 
 
 def test_a_run_resumed_under_other_conditions_says_so_and_keeps_the_earlier_manifest(
@@ -217,7 +216,7 @@ def test_a_run_resumed_under_other_conditions_says_so_and_keeps_the_earlier_mani
 ) -> None:
     config = tiny("trainer.progress=lines")
     run(config)
-    folder = run_folder(config)
+    folder = config.folder
     folder.summary.unlink()
     manifest = json.loads(folder.manifest.read_text())
     folder.manifest.write_text(json.dumps({**manifest, "threads": 7}))
@@ -242,7 +241,7 @@ def test_a_checkpoint_of_another_run_is_not_continued(capsys: pytest.CaptureFixt
     expected = run(tiny("study=whole"))
     stop_after(mine, epochs=2)
     run(other)
-    run_folder(mine).last.write_bytes(run_folder(other).last.read_bytes())
+    mine.folder.last.write_bytes(other.folder.last.read_bytes())
     summary = run(mine)
     assert "belongs to another run" in capsys.readouterr().out
     assert summary["final_val_ce"] == expected["final_val_ce"]
@@ -251,7 +250,7 @@ def test_a_checkpoint_of_another_run_is_not_continued(capsys: pytest.CaptureFixt
 def test_a_damaged_file_of_a_finished_run_is_made_again(capsys: pytest.CaptureFixture[str]) -> None:
     config = tiny("epochs=1", "trainer.progress=lines")
     run(config)
-    folder = run_folder(config)
+    folder = config.folder
     before = {path: path.read_text() for path in (folder.summary, folder.metrics)}
     for path, text in [
         (folder.summary, "[]"),
@@ -269,7 +268,7 @@ def test_killed_between_the_last_epoch_and_the_summary() -> None:
     whole, broken = tiny("study=whole"), tiny("study=broken")
     first = run(whole)
     run(broken)
-    run_folder(broken).summary.unlink()
+    broken.folder.summary.unlink()
     second = run(broken)
     assert first.keys() == second.keys()
     assert {key for key in first if first[key] != second[key]} <= {"study", "seconds_per_epoch", "images_per_second"}
@@ -286,7 +285,7 @@ def test_a_run_that_diverges_ends_in_order_and_keeps_its_rows() -> None:
     assert summary["diverged_quantity"] in ("train/loss", "val/loss")
     assert summary["diverged_epoch"] == 2
     assert summary["diverged_step"] in (2, 3)
-    assert [row["epoch"] for row in read_rows(run_folder(config).metrics)] == [1]
+    assert [row["epoch"] for row in read_rows(config.folder.metrics)] == [1]
     assert objective(config, summary) == 0.0
     assert run(config) == summary
 
@@ -296,9 +295,9 @@ def test_a_run_that_diverges_at_once_is_finished_too() -> None:
     config = tiny("optimizer=sgd", "schedule=constant", "lr=1e30", "regularization=none")
     summary = run(config)
     assert (summary["status"], summary["diverged_epoch"], summary["epochs_trained"]) == ("diverged", 1, 0)
-    stamp = run_folder(config).manifest.stat().st_mtime_ns
+    stamp = config.folder.manifest.stat().st_mtime_ns
     assert run(config) == summary
-    assert run_folder(config).manifest.stat().st_mtime_ns == stamp
+    assert config.folder.manifest.stat().st_mtime_ns == stamp
 
 
 def test_early_stopping_is_a_rule_about_the_rows() -> None:
@@ -306,7 +305,7 @@ def test_early_stopping_is_a_rule_about_the_rows() -> None:
     config = tiny("epochs=9", "lr=1e-12", "trainer.patience=1", "model.norm=group")
     summary = run(config)
     assert summary["epochs_trained"] == summary["best_epoch"] + 1 < 9
-    run_folder(config).summary.unlink()
+    config.folder.summary.unlink()
     assert run(config)["epochs_trained"] == summary["epochs_trained"]
 
 
@@ -314,7 +313,7 @@ def test_recalibration_leaves_the_run_as_it_is() -> None:
     plain, twice = tiny("study=plain"), tiny("study=twice", "recalibrate_bn=true", "trainer.recalibration_images=32")
     run(plain)
     run(twice)
-    rows = [deterministic(read_rows(run_folder(config).metrics)) for config in (plain, twice)]
+    rows = [deterministic(read_rows(config.folder.metrics)) for config in (plain, twice)]
     assert all({"val/acc_recal", "val/loss_recal", "val/ce_recal"} <= set(row) for row in rows[1])
     assert [{k: row[k] for k in rows[0][0]} for row in rows[1]] == rows[0]
     assert any(row["val/loss_recal"] != row["val/loss"] for row in rows[1])
@@ -324,7 +323,7 @@ def test_reported_loss_is_cross_entropy_and_penalty() -> None:
     """Keras' loss and val_loss include the penalty: with lr ~ 0 it is 1e-2 * sum(w^2) over kernels."""
     config = tiny("regularization=l2", "l2=1e-2", "epochs=1", "lr=1e-12")
     run(config)
-    (row,) = read_rows(run_folder(config).metrics)
+    (row,) = read_rows(config.folder.metrics)
     module, _, _ = build(config)
     penalty = 1e-2 * sum(
         float((p.detach().double() ** 2).sum()) for n, p in module.model.named_parameters() if p.ndim == 4
@@ -346,7 +345,7 @@ def test_the_result_is_said_with_where_everything_is(capsys: pytest.CaptureFixtu
     summary = run(config)
     said = capsys.readouterr().out
     assert f"final_val_acc {summary['final_val_acc']:.4g}" in said
-    for path in (run_folder(config).curves, run_folder(config).best):
+    for path in (config.folder.curves, config.folder.best):
         assert str(path) in said
         assert path.exists()
 
@@ -354,19 +353,19 @@ def test_the_result_is_said_with_where_everything_is(capsys: pytest.CaptureFixtu
 def test_evaluate_reproduces_the_runs_own_figures() -> None:
     config = tiny()
     summary = run(config)
-    metrics = evaluate_checkpoint(run_folder(config).last)
+    metrics = evaluate_checkpoint(config.folder.last)
     assert metrics["epoch"] == 3
     assert metrics["acc"] == summary["final_val_acc"]
     # the same batches through the same network: equal up to the rounding of another accumulation
     assert metrics["ce"] == pytest.approx(summary["final_val_ce"], rel=1e-6)
-    best = evaluate_checkpoint(run_folder(config).best)
+    best = evaluate_checkpoint(config.folder.best)
     assert (best["epoch"], best["acc"]) == (summary["best_epoch"], summary["best_val_acc"])
 
 
 def test_tensorboard_has_scalars_over_epochs_pictures_and_hparams() -> None:
     config = tiny()
     summary = run(config)
-    events = EventAccumulator(str(run_folder(config).path)).Reload()
+    events = EventAccumulator(str(config.folder.path)).Reload()
     scalars = events.Scalars("val/acc")
     assert [point.step for point in scalars] == [1, 2, 3]
     assert scalars[-1].value == pytest.approx(summary["final_val_acc"])
@@ -378,7 +377,7 @@ def test_tensorboard_has_scalars_over_epochs_pictures_and_hparams() -> None:
 def test_checkpoints_are_plain_data_and_hold_the_history() -> None:
     config = tiny()
     run(config)
-    checkpoint = torch.load(run_folder(config).last, weights_only=True)
+    checkpoint = torch.load(config.folder.last, weights_only=True)
     rows = checkpoint["callbacks"]["Recorder"]["rows"]
     assert len(rows) == 3
     assert checkpoint["config"]["optimizer"]["name"] == "adamw"
@@ -392,7 +391,7 @@ def test_weight_norm_and_relative_update_are_those_of_the_checkpoints_weights(ba
     config = tiny(f"batch_size={batch_size}", "epochs=1", "schedule=constant", "optimizer=sgd", "momentum=0", "lr=0.1")
     first = [p.detach().clone() for p in build(config)[0].model.parameters()]
     run(config)
-    folder = run_folder(config)
+    folder = config.folder
     row = read_rows(folder.metrics)[0]
     content = read_checkpoint(folder.last)["state_dict"]
     names = [f"model.{name}" for name, _ in build(config)[0].model.named_parameters()]

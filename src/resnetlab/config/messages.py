@@ -17,7 +17,6 @@ from resnetlab.config.option_files import conf_dir, options
 from resnetlab.config.schema import GROUPS
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as some of Hydra's
-REFUSALS = USAGE_ERRORS
 
 # beginnings of the lines that are left out: types, search paths and advice of Hydra and OmegaConf
 LEFT_OUT = (

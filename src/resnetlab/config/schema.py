@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
-from resnetlab.config.option_files import conf_dir as conf_dir
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
 from resnetlab.data import SOURCES, Data
 from resnetlab.models.options import MODELS, Model

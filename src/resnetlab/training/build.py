@@ -17,7 +17,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 
 from resnetlab.config.compose import to_plain
-from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.data import ImageData, derive_seed
 from resnetlab.optim.schedules import RunLength
@@ -62,7 +61,7 @@ def build_session(config: Config, data: ImageData | None = None, epoch_hook: Epo
     check_launch(config.trainer.devices)
     data = data or ImageData(config.data, config.batch_size, config.shift, config.seed, steps_per_chunk(config))
     module = build_module(config, data)
-    folder = run_folder(config)
+    folder = config.folder
     energy = Energy()
     recorder = Recorder(folder, energy, config.trainer.patience)
     tensorboard = TensorBoardPages(hyperparameters(config))

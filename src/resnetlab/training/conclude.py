@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.data import Images
 from resnetlab.runs.curves import draw_curves
@@ -22,7 +21,7 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
 
     status: finished | diverged. extra: further keys of the summary.
     """
-    rows, module, folder = session.recorder.rows, session.module, run_folder(config)
+    rows, module, folder = session.recorder.rows, session.module, config.folder
     parameters = model_counts(module.model)["trainable_parameters"]
     if is_secondary():
         return summarize(config, rows, status=status, parameters=parameters) | extra
@@ -47,7 +46,7 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
 
 def draw(config: Config, module: ImageClassifier, rows: list[Row], summary: Summary) -> None:
     """Draws curves.png."""
-    folder = run_folder(config)
+    folder = config.folder
     title = f"{folder.path.parent.name}, seed {config.seed}"
     sign, since = summary["fit_sign"], summary["overfitting_since"]
     draw_curves(rows, config.thresholds, title, folder.curves, planned_lr(module, len(rows)), sign, since)
@@ -67,7 +66,7 @@ def test_accuracies(config: Config, session: Session, images: Images) -> dict[st
     module, data, device = session.module, session.data, config.trainer.device
     accuracies = {}
     final = {key: value.clone() for key, value in module.state_dict().items()}
-    best = read_checkpoint(run_folder(config).best)["state_dict"]
+    best = read_checkpoint(config.folder.best)["state_dict"]
     for name, weights in (("best", best), ("final", final)):
         module.load_state_dict(weights)
         accuracies[f"{name}_test_acc"] = evaluate(module, data, images, device)[0]["acc"]

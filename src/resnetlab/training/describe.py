@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from resnetlab.config.compose import to_yaml
-from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.optim.schedules import length_warning
 from resnetlab.runs.files import write_json, write_text
@@ -17,7 +16,7 @@ from resnetlab.training.result import print_line
 
 def describe(config: Config, session: Session, resumed: bool) -> None:
     """Writes config.yaml and manifest.json, and prints what is going to be trained."""
-    folder, module = run_folder(config), session.module
+    folder, module = config.folder, session.module
     manifest = make_manifest(config, module.model, module.build_optimizer()) | {"engine": module.engine_name}
     if resumed and (earlier := read_manifest(folder.path)):
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
@@ -49,7 +48,7 @@ def data_lines(config: Config, session: Session) -> Iterator[str]:
     """The images, the folder, and what may surprise."""
     data, span = session.data, session.module.span
     images = f"{len(data.train):,} training and {len(data.val):,} validation images"
-    yield f"{images}; run folder {run_folder(config).path}"
+    yield f"{images}; run folder {config.folder.path}"
     notes = [choose_engine(config)[1], data.subset_warning(), length_warning(config.schedule, span)]
     for note in (*notes, steps_warning(config.trainer.profile, span.steps_per_epoch)):
         if note:

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from resnetlab.config.identity import configuration_name, identity
 from resnetlab.config.overrides import jobs_of
 from resnetlab.config.schema import Config
 from resnetlab.console import Countdown, say
@@ -182,9 +181,9 @@ def restored_afterwards(module: ImageClassifier, device: torch.device) -> Iterat
 def lr_range_command(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:
     """The range test of every job of the command line; writes lr-range.png, .csv, .json and returns their folder."""
     ramp.check()
-    found = [(label or configuration_name(config), config) for label, config in jobs_of(arguments)]
-    content = [vars(ramp), *(identity(config) | {"seed": config.seed} for _, config in found)]
-    folder = out or OUTPUTS / found[0][1].study / "lr-range" / f"{configuration_name(found[0][1])}-{digest(content)}"
+    found = [(label or config.name, config) for label, config in jobs_of(arguments)]
+    content = [vars(ramp), *(config.identity | {"seed": config.seed} for _, config in found)]
+    folder = out or OUTPUTS / found[0][1].study / "lr-range" / f"{found[0][1].name}-{digest(content)}"
     make_folder(folder)
     curves: dict[str, list[Row]] = {}
     with write_even_if_interrupted(lambda: write_range_test(folder, ramp, curves, dict(found)), curves.values()):
@@ -231,8 +230,8 @@ def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], con
     runs = [
         {
             "label": label,
-            "configuration": configuration_name(configs[label]),
-            "differs_from_defaults": identity(configs[label]),
+            "configuration": configs[label].name,
+            "differs_from_defaults": configs[label].identity,
             "seed": configs[label].seed,
             "steps": len(rows),
             "diverged_at": diverged_at(rows, ramp),

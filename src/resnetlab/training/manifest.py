@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from resnetlab.config.compose import to_plain
-from resnetlab.config.identity import configuration_name, identity
 from resnetlab.config.schema import Config
 from resnetlab.optim.optimizers import group_counts
 from resnetlab.training.callbacks.energy import energy_source
@@ -24,8 +23,8 @@ def make_manifest(config: Config, model: nn.Module, optimizer: torch.optim.Optim
     """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
     device = config.trainer.device
     return {
-        "configuration": configuration_name(config),
-        "differs_from_defaults": identity(config),
+        "configuration": config.name,
+        "differs_from_defaults": config.identity,
         "config": to_plain(config),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "git": git_state(),

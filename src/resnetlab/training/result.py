@@ -4,7 +4,6 @@ import csv
 import os
 from collections.abc import Callable, Sequence
 
-from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.files import read_rows
@@ -20,7 +19,7 @@ def completed(config: Config) -> Summary | None:
     """The summary of a run that need not be trained, which is said; None if there is something to do."""
     if config.force:
         return None
-    folder = run_folder(config)
+    folder = config.folder
     done = finished(folder, config)
     if done is None:
         if os.path.exists(folder.summary):

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from resnetlab.config.identity import run_folder
 from resnetlab.config.schema import Config
 from resnetlab.errors import Diverged, RunLocked, RunPruned
 from resnetlab.runs.layout import RunFolder
@@ -47,7 +46,7 @@ def train(config: Config, lock_timeout: float = LOCK_TIMEOUT, epoch_hook: EpochH
             session = build_session(config, epoch_hook=epoch_hook)
 
             def prepare() -> Start:
-                lock.enter_context(run_lock(run_folder(config), lock_timeout))
+                lock.enter_context(run_lock(config.folder, lock_timeout))
                 return prepare_run(config, session)
 
             start = decide_once(prepare)
@@ -66,7 +65,7 @@ class Start(NamedTuple):
 
 def prepare_run(config: Config, session: Session) -> Start:
     """Cleans the run's folder, finds the checkpoint to resume from, and describes the run. The lock is held."""
-    folder = run_folder(config)
+    folder = config.folder
     folder.remove_leftovers()
     if config.force:
         start_over(folder)

@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from resnetlab.config.compose import from_plain
-from resnetlab.config.identity import configuration_name, identity
 from resnetlab.config.schema import Config
 from resnetlab.errors import DataError, first_line
 from resnetlab.runs.files import write_atomically
@@ -99,8 +98,8 @@ def describe_damage(path: Path, error: Exception) -> str:
 def epochs_done(checkpoint: dict[str, Any], config: Config) -> int:
     """The finished epochs in it. Raises if it is not a checkpoint of this run."""
     saved = from_plain(checkpoint["config"])
-    if (identity(saved), saved.seed) != (identity(config), config.seed):
-        raise DataError(f"it belongs to another run, {configuration_name(saved)}, seed {saved.seed}")
+    if (saved.identity, saved.seed) != (config.identity, config.seed):
+        raise DataError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
     return len(checkpoint["callbacks"][Recorder.__name__]["rows"])
 
 
