@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -74,13 +73,6 @@ def check_keys(node: DictConfig, path: str = "") -> None:
 def to_yaml(config: Config) -> str:
     """The whole configuration, as it stands in a run's folder."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def read_yaml(path: Path) -> Config:
-    """The inverse of to_yaml. Raises OSError, ConfigError or one of OmegaConf's errors."""
-    plain = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(plain, dict)
-    return from_plain({str(key): value for key, value in plain.items()})
 
 
 def to_plain(config: Config) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.optim.optimizers.base import Groups, Optimizer, check_range, fused_or_default
-from resnetlab.optim.optimizers.capturable import adam_update, gradients
+from resnetlab.optim.optimizers.capturable import adam_update
 
 _plain_step = inspect.unwrap(torch.optim.Adam.step)  # torch wraps step() of every class to run its hooks, once
 
@@ -56,22 +56,8 @@ class TensorAdam(torch.optim.Adam):
         assert closure is None
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
-            if not weights:
-                continue
-            grads, step_taken = gradients(self, weights)
-            states = [self.state[p] for p in weights]
-            adam_update(
-                weights,
-                grads,
-                *([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step")),
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                eps=group["eps"],
-                wd=group["weight_decay"],
-                decoupled=group["decoupled_weight_decay"],
-                step_taken=step_taken,
-            )
+            if weights:
+                adam_update(self, group, weights)
         return None
 
 
