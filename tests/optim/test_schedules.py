@@ -308,34 +308,18 @@ def test_relative_schedules_scale_with_lr_and_are_pure(
 
 # --- shortfall
 
+STRETCH = "schedule.stretch=true scales it"
+LENGTH = "schedule.length and schedule.stretch=true scale it"
+ABSOLUTE = PiecewiseLinear(milestones=[[1, 8e-4], [12.5, 4e-4]], relative=False)
+
 
 @pytest.mark.parametrize(
     ("schedule", "epochs", "expected"),
     [
-        (
-            PiecewiseLinear(),
-            30,
-            "the schedule was made for 60 epochs, the run has 30: it ends at 0.595 x lr; "
-            "schedule.stretch=true scales it",
-        ),
-        (
-            PiecewiseLinear(milestones=[[1, 8e-4], [12.5, 4e-4]], relative=False),
-            2,
-            "the schedule was made for 12.5 epochs, the run has 2: it ends at lr 0.0008; "
-            "schedule.stretch=true scales it",
-        ),
-        (
-            Cosine(length=20),
-            10,
-            "the schedule was made for 20 epochs, the run has 10: it ends at 0.5782 x lr; "
-            "schedule.stretch=true scales it",
-        ),
-        (
-            MultiStep(),
-            60,
-            "the schedule was made for 150 epochs, the run has 60: it ends at 1 x lr; "
-            "schedule.length and schedule.stretch=true scale it",
-        ),
+        (PiecewiseLinear(), 30, f"60 epochs, the run has 30: it ends at 0.595 x lr; {STRETCH}"),
+        (ABSOLUTE, 2, f"12.5 epochs, the run has 2: it ends at lr 0.0008; {STRETCH}"),
+        (Cosine(length=20), 10, f"20 epochs, the run has 10: it ends at 0.5782 x lr; {STRETCH}"),
+        (MultiStep(), 60, f"150 epochs, the run has 60: it ends at 1 x lr; {LENGTH}"),
         (PiecewiseLinear(), 60, None),
         (PiecewiseLinear(), 61, None),
         (PiecewiseLinear(stretch=True), 6, None),
@@ -346,7 +330,8 @@ def test_relative_schedules_scale_with_lr_and_are_pure(
     ],
 )
 def test_shortfall(schedule: Schedule, epochs: int, expected: str | None) -> None:
-    assert length_warning(schedule, RunLength(4, epochs)) == expected
+    stated = expected and f"the schedule was made for {expected}"
+    assert length_warning(schedule, RunLength(4, epochs)) == stated
 
 
 # --- refusals

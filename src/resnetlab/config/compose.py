@@ -77,9 +77,7 @@ def to_yaml(config: Config) -> str:
 
 def to_plain(config: Config) -> dict[str, Any]:
     """The same as plain data, for a checkpoint."""
-    plain = OmegaConf.to_container(OmegaConf.structured(config))
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return dict(OmegaConf.to_container(OmegaConf.structured(config)))  # type: ignore[arg-type]
 
 
 def from_plain(plain: dict[str, Any]) -> Config:

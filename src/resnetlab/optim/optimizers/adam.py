@@ -13,7 +13,7 @@ six steps, with the corrected one by 9e-5.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,11 @@ class _AdamKin(Optimizer):
         """Raises ConfigError unless beta2 is in [0, 1) and eps positive."""
         check_range("optimizer.beta2", self.beta2, least=0.0, below=1.0)
         check_range("optimizer.eps", self.eps, above=0.0)
+
+    def keywords(self, lr: float, momentum: float, decoupled: bool) -> dict[str, Any]:
+        """Arguments of torch's constructors that all of them have."""
+        betas = (momentum, self.beta2)
+        return {"lr": lr, "betas": betas, "eps": self.eps, "decoupled_weight_decay": decoupled}
 
 
 class TensorAdam(torch.optim.Adam):
@@ -74,14 +79,8 @@ class Adam(_AdamKin):
     capturable: ClassVar[bool] = True
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
-        return TensorAdam(
-            groups,
-            lr=lr,
-            betas=(momentum, self.beta2),
-            eps=self.eps,
-            fused=fused_or_default(self.fused, groups),
-            decoupled_weight_decay=decoupled,
-        )
+        fused = fused_or_default(self.fused, groups)
+        return TensorAdam(groups, fused=fused, **self.keywords(lr, momentum, decoupled))
 
 
 @dataclass
@@ -98,8 +97,7 @@ class RAdam(_AdamKin):
     name: str = "radam"
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
-        betas = (momentum, self.beta2)
-        return torch.optim.RAdam(groups, lr=lr, betas=betas, eps=self.eps, decoupled_weight_decay=decoupled)
+        return torch.optim.RAdam(groups, **self.keywords(lr, momentum, decoupled))
 
 
 @dataclass
@@ -118,11 +116,5 @@ class NAdam(_AdamKin):
         check_range("optimizer.momentum_decay", self.momentum_decay, least=0.0)
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
-        return torch.optim.NAdam(
-            groups,
-            lr=lr,
-            betas=(momentum, self.beta2),
-            eps=self.eps,
-            momentum_decay=self.momentum_decay,
-            decoupled_weight_decay=decoupled,
-        )
+        keywords = self.keywords(lr, momentum, decoupled)
+        return torch.optim.NAdam(groups, momentum_decay=self.momentum_decay, **keywords)
