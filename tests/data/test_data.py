@@ -522,7 +522,7 @@ def test_sizes_and_steps_are_known_before_the_images_are(keys: dict[str, Any], b
         assert some.config.sizes() == (len(some.train), len(some.val))
 
 
-# --- refusals
+# --- values that make no sense
 
 
 @pytest.mark.parametrize(

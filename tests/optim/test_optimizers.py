@@ -243,28 +243,23 @@ def test_muons_first_step_is_the_orthogonal_factor_of_the_gradient() -> None:
 def test_channels_last_makes_no_difference(name: str) -> None:
     plain, last = net(), net().to(memory_format=torch.channels_last)
     assert not last[0].weight.is_contiguous()
-    a, b = (build(name, m, "weight_decay", lr=0.01) for m in (plain, last))
+    unaligned = copy.deepcopy(last)
+    a, b, c = (build(name, m, "weight_decay", lr=0.01) for m in (plain, last, unaligned))
     before = weights(plain)
     for grads in grads_for(plain):
         step(plain, a, grads)
         aligned = [torch.empty_like(p).copy_(g) for p, g in zip(last.parameters(), grads, strict=True)]
         step(last, b, aligned)  # autograd gives gradients in the layout of their weights
+        if name == "muon":
+            step(unaligned, c, grads)
     assert not last[0].weight.is_contiguous()
+    if name == "muon":  # takes gradients in another memory format
+        check_equal(last, unaligned)
     for p, q, w in zip(weights(plain), weights(last), before, strict=True):
         # Muon: other order of the columns in bfloat16 products (0.004 of the step of 0.01*0.2*sqrt(27) = 0.01, 8 steps)
         atol = 1e-3 if name == "muon" and p.ndim == 4 else 1e-6
         assert (p - w).abs().max() > 10 * atol
         torch.testing.assert_close(p, q, rtol=0.0, atol=atol)
-
-
-def test_muon_takes_gradients_in_another_memory_format() -> None:
-    last, same = (net().to(memory_format=torch.channels_last) for _ in range(2))
-    a, b = build("muon", last), build("muon", same)
-    for grads in grads_for(last, 3):
-        contiguous = [g.contiguous() for g in grads]
-        step(last, a, contiguous)
-        step(same, b, [torch.empty_like(p).copy_(g) for p, g in zip(same.parameters(), contiguous, strict=True)])
-    assert torch.equal(last[0].weight, same[0].weight)
 
 
 def test_as_matrix_is_a_view_in_both_memory_formats() -> None:
@@ -377,15 +372,9 @@ def test_set_lr_momentum_in_sgd_by_hand() -> None:
     set_lr_momentum(optimizer, 0.5, 0.25)
     step(model, optimizer, [torch.tensor([1.0], dtype=torch.float64)])  # v = 0.25*2 + 1, w = 0.8 - 0.75
     assert w.item() == pytest.approx(0.05, abs=1e-15)
-
-
-def test_set_lr_momentum_fills_tensors_in_place() -> None:
-    model = net()
-    optimizer = build("adamw", model)
-    lr = torch.tensor(0.1)
-    optimizer.param_groups[0]["lr"] = lr
+    lr = optimizer.param_groups[0]["lr"] = torch.tensor(0.1)
     set_lr_momentum(optimizer, 0.25, 0.8)
-    assert optimizer.param_groups[0]["lr"] is lr
+    assert optimizer.param_groups[0]["lr"] is lr  # a tensor is filled in place
     assert lr.item() == 0.25
 
 
@@ -447,15 +436,6 @@ def test_decoupled_sgd_runs_hooks_once_also_if_torchs_was_used_before_its_import
     optimizer.register_step_post_hook(lambda *_: hooks.append(1.0))
     optimizer.step()
     assert hooks == [1.0]
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_schedulers_of_torch_work(name: str) -> None:
-    optimizer = build(name, net())
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
-    for loss in (1.0, 2.0):
-        scheduler.step(loss)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.01] * len(optimizer.param_groups))
 
 
 def test_registry_and_defaults() -> None:

@@ -1,4 +1,4 @@
-"""Regularization: penalty, groups, defaults and refusals, against sums and numbers made by hand."""
+"""Regularization: penalty, groups, defaults and errors, against sums and numbers made by hand."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Schedules against hand-written values: milestones, interval, stretch, shortfall, and every refusal."""
+"""Schedules against hand-written values: milestones, interval, stretch, shortfall, and every error."""
 
 import math
 import re
@@ -321,7 +321,7 @@ def test_shortfall(schedule: Schedule, epochs: int, expected: str | None) -> Non
     assert length_warning(schedule, RunLength(4, epochs)) == stated
 
 
-# --- refusals
+# --- values that make no sense
 
 
 def negative(t: float) -> float:
@@ -417,10 +417,10 @@ FALLING = [[20, 1.0], [10, 0.1]]
 )
 def test_check_refuses_with_key_and_value_in_one_line(name: str, keys: dict[str, Any], message: str) -> None:
     schedule = make(name, **keys)
-    with raises(message) as refusal:
+    with raises(message) as caught:
         schedule.check()
-    assert str(refusal.value).startswith("schedule.")
-    assert "\n" not in str(refusal.value)
+    assert str(caught.value).startswith("schedule.")
+    assert "\n" not in str(caught.value)
     with raises(message):
         schedule_table(schedule, LR, 0.9, RunLength(2, 2))
 

@@ -42,9 +42,9 @@ def help_text() -> str:
     return "\n".join(lines)
 
 
-def options_text(words: Sequence[str]) -> str:
-    """The text of `resnetlab options WORDS`: of a group, an option, a key, or all groups. Raises ConfigError."""
-    first, *rest = [word for part in words for word in part.split("=", maxsplit=1) if word] or [""]
+def options_text(names: Sequence[str]) -> str:
+    """The text of `resnetlab options NAMES`: of a group, an option, a key, or all groups. Raises ConfigError."""
+    first, *rest = [name for part in names for name in part.split("=", maxsplit=1) if name] or [""]
     if not first:
         keys = f"Top-level keys:\n{_key_lines(top_level().keys)}"
         more = "resnetlab options GROUP, GROUP=OPTION or KEY says more."
@@ -78,8 +78,8 @@ def option_text(group: str, name: str) -> str:
     """What the option is, and its keys; of a preset, its file."""
     found = {option.name: option for option in options(group)}
     if name not in found:
-        hint = _hint(name, found, f"resnetlab options {group} lists them")
-        raise ConfigError(f"{group} (={name}) is not there; {hint}")
+        meant = _suggestion(name, found, f"resnetlab options {group} lists them")
+        raise ConfigError(f"{group} (={name}) is not there; {meant}")
     if group == "experiment":
         return found[name].text.rstrip()
     return "\n".join([f"{group}={name}", *found[name].description, *filter(None, [_key_lines(found[name].keys)])])
@@ -94,8 +94,8 @@ def key_text(name: str) -> str:
             lines += [_key_lines([key]), *(_wrapped("    of ", names, 7) if names else [])]
     if not lines:
         known = {word for key in owners for word in (key.name, key.name.rpartition(".")[2])} | set(default_options())
-        hint = _hint(name, sorted(known), "resnetlab options lists the groups")
-        raise ConfigError(f"{name} is no group and no key; {hint}")
+        meant = _suggestion(name, sorted(known), "resnetlab options lists the groups")
+        raise ConfigError(f"{name} is no group and no key; {meant}")
     return "\n".join(lines)
 
 
@@ -124,7 +124,7 @@ def preset_families(names: Iterable[str]) -> list[str]:
     return lines
 
 
-def _hint(name: str, known: Iterable[str], otherwise: str) -> str:
+def _suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
     close = get_close_matches(name, known, n=4)
     return f"did you mean {', '.join(close)}?" if close else otherwise
 

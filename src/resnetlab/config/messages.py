@@ -73,8 +73,8 @@ def unknown_key_message(key: str, path: str, valid: Sequence[str]) -> str:
         return f"unknown key {key}; did you mean {' or '.join(owners)}?"
     settable = [name for name in valid if name not in ("name", "hydra")]
     close = get_close_matches(key, settable, n=1)
-    hint = f"did you mean {path}{close[0]}? " if close else ""
-    return f"unknown key {path}{key}; {hint}valid: {', '.join(settable)}"
+    meant = f"did you mean {path}{close[0]}? " if close else ""
+    return f"unknown key {path}{key}; {meant}valid: {', '.join(settable)}"
 
 
 def missing_preset_message(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The trainer group: device, precision and what Lightning is told; resolved once, recorded in the manifest."""
+"""The trainer group: device, precision and Lightning's settings; resolved once, recorded in the manifest."""
 
 from dataclasses import dataclass
 
