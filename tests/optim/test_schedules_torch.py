@@ -173,14 +173,6 @@ def test_warmup_is_torchs_linear_factor_times_the_schedule_step_by_step(warmup: 
     np.testing.assert_allclose(schedule_table(schedule, LR, MOMENTUM, SPAN)[:, 0], LR * linear * decay, rtol=1e-12)
 
 
-def test_warmup_equals_torchs_chained_schedulers() -> None:
-    def chained(o: torch.optim.Optimizer) -> theirs.LRScheduler:
-        warm = theirs.LinearLR(o, start_factor=0.1, total_iters=4 * N)
-        return theirs.ChainedScheduler([warm, theirs.MultiStepLR(o, [2 * N, 9 * N], gamma=0.1)])
-
-    assert_equal(ours.MultiStep(milestones=[2, 9], interval="step", warmup=4), chained)
-
-
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_reduce_on_plateau_is_torchs_own_and_its_floor_a_fraction_of_lr(optimizer: str) -> None:
     opt = OPTIMIZERS[optimizer]([torch.nn.Parameter(torch.zeros(1))])
