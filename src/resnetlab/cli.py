@@ -182,15 +182,15 @@ def run_report(options: argparse.Namespace) -> None:
 
 
 def add_options(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("options", help="what train.py can be told: groups, options, keys, their defaults")
-    parser.add_argument("words", nargs="*", metavar="GROUP | GROUP=OPTION | KEY", help="such as schedule=cosine")
+    parser = commands.add_parser("options", help="the settings of train.py: groups, options, keys, their defaults")
+    parser.add_argument("names", nargs="*", metavar="GROUP | GROUP=OPTION | KEY", help="such as schedule=cosine")
     parser.set_defaults(command=run_options)
 
 
 def run_options(options: argparse.Namespace) -> None:
     from resnetlab.config.help import options_text
 
-    print(options_text(options.words))
+    print(options_text(options.names))
 
 
 def add_published(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
