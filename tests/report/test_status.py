@@ -47,7 +47,6 @@ def test_the_table_says_of_every_run_what_it_is(capsys: pytest.CaptureFixture[st
     failed = begin_run(3, wd=0.4)
     running = begin_run(6, wd=0.2, seed=2)
     sweep = SweepFolder.open("some")
-    os.environ.pop(SweepFolder.VARIABLE)
     sweep.record(3, Outcome("failed", reason="CUDA out of memory\nSecond line", folder=str(failed.path)))
     sweep.record(4, Outcome("failed", reason="of long ago", folder=str(replace(ten_epochs(), wd=0.2).folder.path)))
     os.utime(sweep.path / "job-4.json", (1, 1))

@@ -1,6 +1,5 @@
 """The state of runs, told by their files, their locks and the records of sweeps."""
 
-import os
 import shutil
 import signal
 from dataclasses import replace
@@ -21,12 +20,6 @@ from synthetic import begin_run, key_of, ten_epochs, trained
 OUTPUTS = Path("outputs")
 
 
-def open_sweep() -> SweepFolder:
-    sweep = SweepFolder.open("some")
-    os.environ.pop(SweepFolder.VARIABLE)
-    return sweep
-
-
 def entry(config: Config, label: str = "") -> tuple[str, str, int]:
     return key_of(config), label, config.epochs
 
@@ -39,7 +32,7 @@ def test_a_plan_of_a_machine_without_the_gpu_of_those_that_train_becomes_theirs(
     """The login node plans five seeds in 32-true; the jobs run as another configuration, three have come to an end."""
     planned = [replace(ten_epochs(), seed=seed) for seed in range(5)]
     there = replace(ten_epochs().trainer, precision="16-mixed")
-    sweep = open_sweep()
+    sweep = SweepFolder.open("some")
     sweep.write_plan([entry(config, f"seed={config.seed}") for config in planned])
     for seed in range(3):
         folder = begin_run(10, "finished", seed=seed, trainer=there)
@@ -120,7 +113,7 @@ def test_time_left_by_hand() -> None:
     running = replace(one, state="running", left=180.0)
     two = [running, replace(other, state="running", seconds=10.0, left=60.0)]
     configs = [replace(ten_epochs(), wd=wd) for wd in (0.1, 0.2, 0.3, 0.4)]
-    open_sweep().write_plan(map(entry, configs))
+    SweepFolder.open("some").write_plan(map(entry, configs))
     waiting = states().waiting
     assert [job.run for job in waiting] == [key_of(config) for config in configs[2:]]
     assert RunStates(two).left() == 180.0  # the longer one

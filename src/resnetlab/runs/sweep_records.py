@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -96,21 +96,14 @@ def sweep_folders(study: Path) -> list[Path]:
 
 def read_plan(sweep: Path) -> list[PlannedJob]:
     """All jobs of the sweep; none where it has left no list, as a search does, whose jobs are made up on the way."""
-    try:
-        content = json.loads((sweep / SWEEP_PLAN).read_text())
-    except (OSError, ValueError, RecursionError):
-        return []
-    jobs = content.get("jobs") if isinstance(content, dict) else None
-    return list(valid_jobs(jobs)) if isinstance(jobs, list) else []
-
-
-def valid_jobs(jobs: Iterable[Any]) -> Iterator[PlannedJob]:
-    for number, job in enumerate(jobs):
-        if not isinstance(job, Mapping):
-            continue
-        run, label, epochs = (job.get(key) for key in ("run", "label", "epochs"))
-        if isinstance(run, str) and RUN.fullmatch(run) and isinstance(label, str) and isinstance(epochs, int):
-            yield PlannedJob(run, label, epochs, number)
+    found = []
+    with suppress(OSError, ValueError, RecursionError, KeyError, TypeError):
+        for number, job in enumerate(json.loads((sweep / SWEEP_PLAN).read_text())["jobs"]):
+            with suppress(KeyError, TypeError):
+                run, label, epochs = job["run"], job["label"], job["epochs"]
+                if RUN.fullmatch(run) and isinstance(label, str) and isinstance(epochs, int):
+                    found.append(PlannedJob(run, label, epochs, number))
+    return found
 
 
 def read_end(path: Path) -> JobEnd | None:
