@@ -41,37 +41,28 @@ HINTED["post6-headline-20ep"] = HINTED["post6-headline-0.924"] = {
 }
 
 OPEN = (
-    *("epochs", "batch_size", "lr_initial", "schedule", "milestones"),
+    *("batch_size", "lr_initial", "schedule", "milestones"),
     *("wd", "shift", "augmentation", "normalization", "split"),
 )
 
 
 def fill(row: Published) -> tuple[Published, dict[str, str]]:
     """Fills in all that a run needs; returns the row, and {field: why this value} of what was filled."""
-    why: dict[str, str] = {}
-
-    def put(field: str, value: Any, reason: str) -> None:
-        nonlocal row
-        row = replace(row, **{field: value})
-        why[field] = reason
-
-    for field, (value, reason) in HINTED.get(row.id, {}).items():
-        put(field, value, reason)
+    values: dict[str, tuple[Any, str]] = dict(HINTED.get(row.id, {}))
     if row.wd is None:
-        put("wd", row.wd_candidates[0], "not printed; see the candidates")
+        values["wd"] = row.wd_candidates[0], "not printed; see the candidates"
     if row.id in LIKE:
         name, reason = LIKE[row.id]
-        for field, value in ((field, getattr(fill(one(name))[0], field)) for field in OPEN if field != "epochs"):
-            if getattr(row, field) is None and value is not None:
-                put(field, value, f"as {name}, {reason}")
+        other = fill(one(name))[0]
+        for field in OPEN:
+            if field not in values and getattr(row, field) is None and getattr(other, field) is not None:
+                values[field] = getattr(other, field), f"as {name}, {reason}"
+    row = replace(row, **{field: value for field, (value, _) in values.items()})
     if row.epochs is None:
-        put("epochs", _last_epoch(row), "the last epoch of the schedule or of what is reported")
-    return row, why
-
-
-def _last_epoch(row: Published) -> int:
-    ends = [row.milestones[-1][0] if row.milestones else 0, row.epoch_best or 0, row.epoch_at_threshold or 0]
-    return int(max(ends))
+        ends = [row.milestones[-1][0] if row.milestones else 0, row.epoch_best or 0, row.epoch_at_threshold or 0]
+        values["epochs"] = int(max(ends)), "the last epoch of the schedule or of what is reported"
+        row = replace(row, epochs=int(max(ends)))
+    return row, {field: reason for field, (_, reason) in values.items()}
 
 
 def configuration(row: Published) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import ConfigError
+from resnetlab.published.results import require_choice
 
 FILE = Path(__file__).with_name("claims.toml")
 
@@ -87,9 +87,8 @@ def _claims() -> tuple[Claim, ...]:
 
 def claims(post: str | None = None) -> list[Claim]:
     """All claims, or those of one source, in the sources' order. Raises ConfigError for a source that has none."""
-    valid = list(dict.fromkeys(claim.post for claim in _claims()))
-    if post is not None and post not in valid:
-        raise ConfigError(f"post (={post}) must be one of {', '.join(valid)}")
+    if post is not None:
+        require_choice("post", post, [claim.post for claim in _claims()])
     return [claim for claim in _claims() if post in (None, claim.post)]
 
 

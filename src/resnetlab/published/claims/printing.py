@@ -1,6 +1,5 @@
 """`resnetlab published --claims`: judges the claims by the runs below folders; prints a table, CSV or JSON."""
 
-import csv
 import json
 import sys
 from collections import Counter
@@ -15,6 +14,8 @@ from resnetlab.errors import ConfigError
 from resnetlab.published.claims.data import claims
 from resnetlab.published.claims.select import RunGroup, group_runs
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, PartVerdict, Verdict, judge
+from resnetlab.published.listing import write_csv
+from resnetlab.published.results import require_choice
 from resnetlab.report.groups import Collection, collect
 
 NARROWEST, WIDEST = 120, 220
@@ -26,8 +27,7 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
 
     Raises ConfigError for the form, the post, or a folder that is missing or holds no finished run.
     """
-    if form not in FORMATS:
-        raise ConfigError(f"format (={form}) must be one of {', '.join(FORMATS)}")
+    require_choice("format", form, FORMATS)
     shown = {claim.id for claim in claims(post)}
     for folder in folders:
         if not folder.is_dir():
@@ -154,9 +154,7 @@ def print_csv(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
         for part in claim["parts"] or [{}]:
             own = {f"part_{key}": value for key, value in part.items()}
             rows.append(head | own | ({"part_n": " ".join(map(str, part["n"]))} if part else {}))
-    writer = csv.DictWriter(sys.stdout, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    write_csv(dict.fromkeys(key for row in rows for key in row), rows)
     print(*notes, sep="\n", file=sys.stderr)
 
 
