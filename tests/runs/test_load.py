@@ -34,6 +34,14 @@ def test_a_summary_that_the_report_cannot_read_is_not_skipped_by_training(change
     assert finished(folder, ten_epochs()) is None
 
 
+@pytest.mark.parametrize("text", ["epoch,lr\n1,0.1\n", "", "epoch\n1,2,3\n", "epoch,val/acc\n1,high\n", "\0"])
+def test_a_damaged_metrics_file_is_not_skipped_by_training(text: str) -> None:
+    folder = begin_run(1, "diverged")
+    assert finished(folder, ten_epochs()) is not None
+    folder.metrics.write_text(text)
+    assert finished(folder, ten_epochs()) is None
+
+
 def test_planned_epochs_are_the_manifests_or_those_of_config_yaml() -> None:
     folder = begin_run(3)
     folder.config.write_text("epochs: 7\n")

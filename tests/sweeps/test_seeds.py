@@ -123,7 +123,7 @@ def test_a_sweep_of_its_own_over_seeds_and_the_report_know_each_other(sweep, mon
     outputs = [Path("outputs")]
     assert "| n = 1 of 2, no spread |" in table_md(collect(outputs), None)
     (configuration,) = collect(outputs).configurations
-    assert row_of_page(configuration, [], [], {})["count"] == "n = 1 of 2, no spread"
+    assert row_of_page(configuration, [], [], {}, {})["count"] == "n = 1 of 2, no spread"
     for path in folder.iterdir():
         path.write_text("{")
     assert "| n = 1, no spread |" in table_md(collect(outputs), None)

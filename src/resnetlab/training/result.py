@@ -1,5 +1,6 @@
 """The result of a run: whether it has come to its end, its objective, its lines. From its files, without Lightning."""
 
+import csv
 import os
 from collections.abc import Callable, Sequence
 
@@ -37,11 +38,10 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
     try:
         summary = read_summary(folder.path)
         rows = read_rows(folder.metrics)
-    except (OSError, UnusableRun, ValueError, KeyError, TypeError):
+        whole = {**summary, **threshold_columns(rows, config.thresholds)}
+        return whole if summary["epochs_trained"] == len(rows) else None
+    except (OSError, UnusableRun, ValueError, KeyError, TypeError, AttributeError, csv.Error):  # cut or overwritten
         return None
-    if summary["epochs_trained"] != len(rows):
-        return None
-    return {**summary, **threshold_columns(rows, config.thresholds)}
 
 
 def objective(config: Config, summary: Summary) -> float:
