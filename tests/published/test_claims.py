@@ -552,7 +552,7 @@ def test_metrics_of_the_rows(tmp_path: Path) -> None:
     steps = [abs(b["train/ce"] - a["train/ce"]) for a, b in pairwise(inside)]
     amplitude = max(row["val/ce"] for row in inside) - min(row["val/ce"] for row in inside)
     expected = [amplitude, swings[1] / swings[0], max(jumps) / max(steps), 12, 0.93 - 0.5 * math.exp(-2.5)]
-    assert of(path, "amplitude", "swing_left", "jump_ratio", "onset", "lowest_acc") == pytest.approx(expected)
+    assert of(path, "amplitude", "fluctuation_left", "jump_ratio", "onset", "lowest_acc") == pytest.approx(expected)
     assert of(path, "best_by_50", "best_by_61") == [pytest.approx(0.93 - 0.5 * math.exp(-12.5)), None]
     first = math.ceil(4 * math.log(0.5 / 0.01))
     assert of(path, "epoch_to_0.92", "epoch_to_0.94") == [first, None]

@@ -53,8 +53,8 @@ def plot_fluctuation(configurations: Configurations, thresholds: Sequence[str]) 
     panels[0].set_ylabel("max - min of val ce, epochs 10 to 36", fontsize=8)
     panels[0].set_xlabel("wd", fontsize=9)
     draw_legend(panels[0], lines)
-    caption = f"How far the validation loss swings in epochs 10 to 36 over wd. {ONE_BY_ONE} {seeds_note(lines)}"
-    return Plot("fluctuation", "Swings of the validation loss", caption, figure)
+    caption = f"How far the validation loss fluctuates in epochs 10 to 36 over wd. {ONE_BY_ONE} {seeds_note(lines)}"
+    return Plot("fluctuation", "Fluctuation of the validation loss", caption, figure)
 
 
 def plot_penalty(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:

@@ -36,15 +36,15 @@ def fluctuations(run: Run) -> dict[str, float]:
 
     None where the schedule is stretched, which takes its high rates out of these epochs.
 
-    swing_*: max - min of a cross-entropy less its regression line; least_val_acc and, with re-estimated statistics,
+    fluctuation_*: max - min of a cross-entropy less its regression line; least_val_acc and, with re-estimated statistics,
     least_val_acc_recal; weight_norm and relative_update (of one step): means.
     """
     if run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):
         return {}
     found: dict[str, float | None] = {
-        "swing_train": loss_range(run.rows, "train/ce"),
-        "swing_running": loss_range(run.rows, "val/ce"),
-        "swing_recal": loss_range(run.rows, "val/ce_recal"),
+        "fluctuation_train": loss_range(run.rows, "train/ce"),
+        "fluctuation_running": loss_range(run.rows, "val/ce"),
+        "fluctuation_recal": loss_range(run.rows, "val/ce_recal"),
     }
     for name, column in (("least_val_acc", "val/acc"), ("least_val_acc_recal", "val/acc_recal")):
         found[name] = min(rows_within(run.rows, column), default=None)

@@ -10,7 +10,7 @@ from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, loss_ra
 
 COSTS = ("seconds_per_epoch", "power_w")  # which depend on the machine and on what else a run does
 # ratios and sizes of fluctuations go over orders of magnitude: tested as logarithms, shown as they are
-LOGARITHMIC = ("amplitude", "swing_left", "jump_ratio", "calm_ratio")
+LOGARITHMIC = ("amplitude", "fluctuation_left", "jump_ratio", "calm_ratio")
 # of numbered epochs, in which a stretched schedule has other rates
 WINDOWED = (*LOGARITHMIC, "lowest_acc")
 SUMMARY = (
@@ -20,7 +20,7 @@ SUMMARY = (
 NUMBERED = re.compile(r"(best_by|gain_after|epoch_to|train_acc_at)_([\d.]+)")
 DESCRIPTIONS = {
     "amplitude": "max - min of val ce, epochs 10-36",
-    "swing_left": "share of the swing (its even fall taken out) left with re-estimated statistics",
+    "fluctuation_left": "share of the fluctuation (its even fall taken out) left with re-estimated statistics",
     "jump_ratio": "largest jump of val ce over that of train ce, epochs 10-36",
     "calm_ratio": "largest jump of val ce at a tenth of the lr over that in epochs 10-36",
     "lowest_acc": "lowest val acc of epochs 10-36",
@@ -112,7 +112,7 @@ def average_gain(rows: Sequence[Row]) -> float | None:
 
 OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
     "amplitude": fluctuation,
-    "swing_left": lambda rows: ratio(loss_range(rows, "val/ce_recal"), loss_range(rows, "val/ce")),
+    "fluctuation_left": lambda rows: ratio(loss_range(rows, "val/ce_recal"), loss_range(rows, "val/ce")),
     "jump_ratio": lambda rows: ratio(
         largest_jump(rows_within(rows, "val/ce")), largest_jump(rows_within(rows, "train/ce"))
     ),
