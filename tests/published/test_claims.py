@@ -28,15 +28,15 @@ from resnetlab.published.claims.metrics import (
     COSTS,
     DESCRIPTIONS,
     LOGARITHMIC,
+    NUMBERED,
     OF_ROWS,
     SUMMARY,
     WINDOWED,
-    is_metric,
     value_of,
 )
 from resnetlab.published.claims.printing import counts
 from resnetlab.published.claims.rules import NO_FLUCTUATION
-from resnetlab.published.claims.select import DEFAULTS, settings
+from resnetlab.published.claims.select import DEFAULTS, context_settings, settings
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY
 from resnetlab.report.groups import Collection, Configuration, collect
 from resnetlab.report.statistics import holm
@@ -138,7 +138,7 @@ def test_a_claim_is_decidable_or_says_why_not(claim: Claim) -> None:
     assert named <= {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
     for part in claim.parts:
         assert part.context in contexts()
-        assert is_metric(part.metric)
+        assert part.metric in (*SUMMARY, *OF_ROWS) or NUMBERED.fullmatch(part.metric)
         assert part.expect in {"contrast": ("higher", "lower", "equal"), "level": ("",)}[part.rule]
         assert (part.margin > 0) or part.expect != "equal"
         assert part.rule != "level" or not (part.at_least is None and part.at_most is None)
@@ -164,9 +164,7 @@ def test_a_context_is_its_preset(context: str) -> None:
     used = {key: getattr(preset, key) for key in top}
     groups = {key: getattr(preset, key).name for key in ("model", "data", "optimizer", "schedule", "regularization")}
     expected = settings(used | groups, preset.identity)
-    found = settings(contexts()[context], contexts()[context])
-    assert found.pop("preset") == contexts()[context]["preset"]
-    assert found == expected
+    assert context_settings(context) == expected
 
 
 def test_the_defaults_are_the_labs() -> None:

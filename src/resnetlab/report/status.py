@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from resnetlab.console import age, duration, on_terminal
-from resnetlab.errors import ConfigError
 from resnetlab.report.groups import group_by_configuration, with_labels
-from resnetlab.runs.load import Run
+from resnetlab.runs.load import Run, require_folders
 from resnetlab.runs.state import RunState, RunStates, StateReader
 
 REFRESH_SECONDS = 2.0
@@ -26,9 +25,7 @@ def status_command(folders: Sequence[Path], once: bool = False, everything: bool
 
     once: print it once there too. everything: all rows, printed once. Raises ConfigError for what is no folder.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"{folder} is not a folder; name one that holds runs, such as outputs")
+    require_folders(folders)
     terminal = on_terminal()
     console = Console(highlight=False, force_terminal=terminal, color_system="auto" if terminal else None)
     reader = StateReader(folders, label_runs)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resnetlab.errors import ConfigError
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import CONFIG, MANIFEST, METRICS, RUN_FILES, SEED, SUMMARY
 from resnetlab.runs.summary import Row, Summary
@@ -187,6 +188,13 @@ def is_valid_identity(identity: Any) -> bool:
     points = identity.get("schedule.milestones", [[0, 1]])
     pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
     return pairs and len(points) > 0 and all(is_number(number) for point in points for number in point)
+
+
+def require_folders(folders: Iterable[Path]) -> None:
+    """Raises ConfigError for what is no folder."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is not a folder; name one that holds runs, such as outputs")
 
 
 def run_paths(folders: Iterable[Path]) -> list[Path]:

@@ -93,6 +93,6 @@ def claims(post: str | None = None) -> list[Claim]:
 
 
 def contexts() -> dict[str, dict[str, Any]]:
-    """Settings by the context's name, and under "preset" the published configuration that they are of."""
+    """By the context's name its published configuration, under "preset", and settings that its row does not show."""
     found: dict[str, dict[str, Any]] = _file()["context"]
     return found

@@ -43,10 +43,6 @@ def value_of(run: Run, metric: str) -> float | None:
     return value if usable else None
 
 
-def is_metric(name: str) -> bool:
-    return name in SUMMARY or name in OF_ROWS or bool(NUMBERED.fullmatch(name))
-
-
 def may_be_unreached(metric: str) -> bool:
     """Whether a run may train in full and never come to have the metric, which is then a result and no gap."""
     return metric == "onset" or metric.startswith(("epoch_to_", "train_acc_at_"))
@@ -67,7 +63,7 @@ def numbered(rows: Sequence[Row], metric: str) -> float | None:
     """best_by_50, the best val_acc of 50 epochs; gain_after_85, best val_acc of the run minus best_by; epoch_to_0.92;
     train_acc_at_0.92, in the first epoch with that val_acc."""
     match = NUMBERED.fullmatch(metric)
-    assert match is not None, metric
+    assert match, metric
     kind, number = match[1], float(match[2])
     if kind in ("epoch_to", "train_acc_at"):
         row = next((row for row in rows if row.get("val/acc", 0.0) >= number), None)
@@ -93,10 +89,9 @@ def calm_ratio(rows: Sequence[Row]) -> float | None:
     if not all("lr" in row for row in rows):
         return None
     low = 0.1001 * max(row["lr"] for row in rows)
-    late = [
-        row["val/ce"] for row in rows if row["epoch"] > FLUCTUATION_EPOCHS[0] and row["lr"] <= low and "val/ce" in row
-    ]
-    return ratio(largest_jump(late), largest_jump(rows_within(rows, "val/ce")))
+    late = [row for row in rows if row["epoch"] > FLUCTUATION_EPOCHS[0] and row["lr"] <= low]
+    jump = largest_jump([row["val/ce"] for row in late if "val/ce" in row])
+    return ratio(jump, largest_jump(rows_within(rows, "val/ce")))
 
 
 def onset(rows: Sequence[Row]) -> float | None:

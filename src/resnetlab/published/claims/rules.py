@@ -52,7 +52,7 @@ def contrast(part: Part, groups: Sequence[RunGroup]) -> PartResult:
     a, b = (scaled(group.values(part.metric), part.metric) for group in pair)
     counts = len(a), len(b)
     if why := unreached(part, pair) or no_fluctuation(part, pair, pair[1:], scope):
-        return PartResult(part, text, why, None, scope, counts=counts)
+        return PartResult(part, text, why, scope=scope, counts=counts)
     why = "one run on a side" if min(counts) < 2 else "the seeds do not differ"
     exact = part.expect != "equal" and not part.margin and least_permutation_p(*counts) < 0.05
     test = difference_test(a, b, part.expect, part.margin)
@@ -118,7 +118,7 @@ def level(part: Part, groups: Sequence[RunGroup]) -> PartResult:
     text = f"{description(part.metric)}, {bound_text(part)}: {side_text(group, part, part.where)}"
     counts = (len(values),)
     if why := unreached(part, [group]) or no_fluctuation(part, [group], [group], scope):
-        return PartResult(part, text, why, None, scope, counts=counts)
+        return PartResult(part, text, why, scope=scope, counts=counts)
     low, high = (bound and scaled([bound], part.metric)[0] for bound in bounds)
     why = "one run" if len(values) < 2 else "the seeds do not differ"
     return PartResult(part, text, why, level_test(scaled(values, part.metric), low, high), scope, counts=counts)
@@ -126,16 +126,14 @@ def level(part: Part, groups: Sequence[RunGroup]) -> PartResult:
 
 def no_fluctuation(part: Part, groups: Sequence[RunGroup], needing: Sequence[RunGroup], scope: Differences) -> str:
     """Why a claim about fluctuations cannot be tested: the selected runs do not fluctuate. Empty if it can."""
-    if part.needs_fluctuation and not all(mean_amplitude(group) >= FLUCTUATING for group in needing):
-        return NO_FLUCTUATION
-    if scope.none or part.metric != "amplitude":
-        return ""
-    return NO_FLUCTUATION if max(map(mean_amplitude, groups)) < FLUCTUATING else ""
 
+    def fluctuates(group: RunGroup) -> bool:
+        found = group.values("amplitude")
+        return bool(found) and statistics.fmean(found) >= FLUCTUATING
 
-def mean_amplitude(group: RunGroup) -> float:
-    found = group.values("amplitude")
-    return statistics.fmean(found) if found else 0.0
+    lacking = part.needs_fluctuation and not all(map(fluctuates, needing))
+    reduced = part.metric == "amplitude" and not scope.none
+    return NO_FLUCTUATION if lacking or (reduced and not any(map(fluctuates, groups))) else ""
 
 
 def ends_too_early(part: Part, groups: Sequence[RunGroup]) -> bool:

@@ -1,7 +1,7 @@
 """Runs grouped by configuration, and how a group differs from the published configuration that a claim is about."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -32,6 +32,10 @@ DEFAULTS: dict[str, Any] = {
     "schedule.highest_momentum": 0.95,
     "schedule.lowest_momentum": 0.85,
     "schedule.shape": "half",
+}
+SCHEDULE_DEFAULTS = {  # which published rows name, and manifests do not
+    **{"schedule.relative": True, "schedule.milestones": [[20, 1.0], [40, 0.1], [50, 0.0125], [60, 0.0025]]},
+    **{"schedule.div_factor": 25.0, "schedule.pct_start": 0.3, "schedule.final_div_factor": 1e4},
 }
 UNSEEN = {*SILENT} - {"precision"}  # change no metric but costs; claims speak of the precision
 SMALLER = ("data", *REDUCING)
@@ -85,12 +89,12 @@ def group_runs(collection: Collection) -> list[RunGroup]:
             group = groups.setdefault(key, {})
             if run.seed not in group or len(run.rows[0]) > len(group[run.seed].rows[0]):
                 group[run.seed] = run
-    return [make_group([group[seed] for seed in sorted(group)]) for group in groups.values()]
-
-
-def make_group(runs: Sequence[Run]) -> RunGroup:
-    identity = runs[0].manifest["differs_from_defaults"]
-    return RunGroup(settings(runs[0].summary, identity), tuple(runs), matching_preset(identity))
+    found = []
+    for group in groups.values():
+        first, *_ = runs = tuple(group[seed] for seed in sorted(group))
+        identity = first.manifest["differs_from_defaults"]
+        found.append(RunGroup(settings(first.summary, identity), runs, matching_preset(identity)))
+    return found
 
 
 def settings(used: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def _matches(value: Any, asked: Any) -> bool:
 
 @dataclass(frozen=True)
 class Differences:
-    """How runs differ from the published ones, in words. reduced: smaller networks, data, images or budgets.
+    """How runs differ from the published ones, as phrases. reduced: smaller networks, data, images or budgets.
 
     other_recipe: so that they say nothing of the claim.
     """
@@ -172,9 +176,11 @@ def differences(groups: Iterable[RunGroup], part: Part, free_keys: Iterable[str]
 
 @cache
 def context_settings(context: str) -> dict[str, Any]:
-    found = settings(contexts()[context], contexts()[context])
-    found.pop("preset")
-    return found
+    """The settings of the context's preset, with the lab's momentum and shift where the published row has none."""
+    further = dict(contexts()[context])
+    keys = configuration(one(further.pop("preset"))) | further
+    keys = {"momentum": None if keys["schedule"] == "one_cycle" else 0.9, "shift": 0.07} | keys
+    return {key: value for key, value in settings(keys, keys).items() if value != SCHEDULE_DEFAULTS.get(key)}
 
 
 def is_published(group: RunGroup, part: Part) -> bool:

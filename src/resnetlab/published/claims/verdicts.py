@@ -83,10 +83,8 @@ def combine(claim: Claim, parts: Sequence[PartVerdict]) -> Verdict:
     failed = [part for part in parts if part.verdict == FAILS]
     held = [part for part in parts if part.verdict == HOLDS]
     levels = [part for part in parts if not part.result.counts and not part.result.part.is_relation]
-    if failed:
-        return Verdict(claim, FAILS, scopes(failed), parts)
-    if held and len(held) == len(parts):
-        return Verdict(claim, HOLDS, scopes(held), parts)
+    if failed or (held and len(held) == len(parts)):
+        return Verdict(claim, FAILS if failed else HOLDS, scopes(failed or held), parts)
     reduced = any(not part.result.scope.none for part in held)
     if reduced and len(held) + len(levels) == len(parts):
         return Verdict(claim, PARTLY, f"{scopes(held)}; the relation, not the levels", parts)
