@@ -160,11 +160,11 @@ def test_500_runs_are_few_rows_and_each_file_is_opened_once(
     opened: list[str] = []
     original = io.open
 
-    def listen(file, *arguments, **keywords):
+    def count(file, *arguments, **keywords):
         opened.append(os.path.basename(file))
         return original(file, *arguments, **keywords)
 
-    monkeypatch.setattr(io, "open", listen)  # what pathlib opens with
+    monkeypatch.setattr(io, "open", count)  # what pathlib opens with
     reader = StateReader([many], label_runs)
     for _ in range(2):
         found = reader.read(0.0)
