@@ -19,11 +19,8 @@ from resnetlab.runs.layout import RunFolder, run_key
 from resnetlab.runs.summary import summarize
 
 DEFAULTS: dict[str, Any] = {
-    "model": "resnet56v2",
-    "data": "cifar10",
-    "optimizer": "adamw",
-    "schedule": "piecewise_linear",
-    "regularization": "weight_decay",
+    **{"model": "resnet56v2", "data": "cifar10", "optimizer": "adamw"},
+    **{"schedule": "piecewise_linear", "regularization": "weight_decay"},
 }
 
 
@@ -45,16 +42,7 @@ def synthetic_rows(epochs: int, best: float, seed: int = 0, **settings: Any) -> 
     return rows
 
 
-def write_run(
-    root: Path,
-    *,
-    study: str = "one",
-    seed: int = 0,
-    epochs: int = 6,
-    best: float = 0.93,
-    rows: list[dict[str, float]] | None = None,
-    **settings: Any,
-) -> Path:
+def write_run(root: Path, *, study="one", seed=0, epochs=6, best=0.93, rows=None, **settings: Any) -> Path:
     """Writes one finished run, and returns its folder. settings: what differs from the defaults, as in a manifest.
 
     The files are written plainly: the lab's own way waits for the disk.
@@ -81,15 +69,9 @@ def defaults() -> Config:
 
 
 def manifest(name: str, differs: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "configuration": name,
-        "differs_from_defaults": differs,
-        "git": {"sha": "f8cd56f5b8e471dd770068ba531d38add10cbcc4", "dirty": False},
-        "versions": {"torch": "2.15.0"},
-        "device": "a processor",
-        "threads": 1,
-        "precision": "32-true",
-    }
+    git = {"sha": "f8cd56f5b8e471dd770068ba531d38add10cbcc4", "dirty": False}
+    machine = {"versions": {"torch": "2.15.0"}, "device": "a processor", "threads": 1, "precision": "32-true"}
+    return {"configuration": name, "differs_from_defaults": differs, "git": git, **machine}
 
 
 def change_summary(folder: Path, **changes: Any) -> None:
@@ -125,12 +107,10 @@ def begin_run(done: int, ended: str = "", **settings: Any) -> RunFolder:
 @contextmanager
 def trained(folder: RunFolder) -> Iterator["subprocess.Popen[str]"]:
     """Another process holds the run's lock."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder.lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    command, pipe = [sys.executable, "-c", HOLD, str(folder.lock)], subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     try:
+        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
     finally:

@@ -69,13 +69,9 @@ def digests(identity: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _no_larger(identity: Mapping[str, Any], preset: Preset) -> bool:
-    family, depth = _size(str(identity["model"]))
-    published_family, published_depth = _size(preset.model)
-    return (
-        family == published_family
-        and int(identity.get("model.depth", depth)) <= published_depth
-        and int(identity.get("epochs", EPOCHS)) <= preset.epochs
-    )
+    (family, depth), (same_family, most) = _size(str(identity["model"])), _size(preset.model)
+    shorter = int(identity.get("epochs", EPOCHS)) <= preset.epochs
+    return family == same_family and int(identity.get("model.depth", depth)) <= most and shorter
 
 
 def _size(model: str) -> tuple[str, int]:

@@ -128,7 +128,10 @@ class StateReader:
         keys = {run.key for run in found}
         planned = {job.run: job for sweep in sweeps for job in self.planned(sweep)}
         absent = [job for key, job in planned.items() if key not in keys]
-        found += [without_folder(job) for job in absent if job.run in ends and ends[job.run].status in ENDED_BADLY]
+        for job in absent:  # of which some failed before they had a folder
+            if job.run in ends and ends[job.run].status in ENDED_BADLY:
+                missing = Run(Path(job.run), *job.configuration, job.seed, {}, [], {})
+                found.append(RunState(missing, job.run, epochs=job.epochs))
         labels = self.label([run.run for run in found])
         runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.run.path]) for run in found]
         return RunStates(sorted(runs, key=rank), [job for job in absent if job.run not in ends])
@@ -245,12 +248,6 @@ def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) ->
     number = int(seed) if re.fullmatch(r"\d{1,18}", seed) else -1
     study = str(settings.get("study") or whole.parent.parent.name)
     return Run(path, study, configuration_of(whole, manifest), number, dict(settings), [], manifest)
-
-
-def without_folder(job: PlannedJob) -> RunState:
-    """A run that failed before it had a folder."""
-    study, name = job.configuration
-    return RunState(Run(Path(job.run), study, name, job.seed, {}, [], {}), job.run, epochs=job.epochs)
 
 
 def with_state(run: RunState, end: JobEnd | None, now: float) -> RunState:

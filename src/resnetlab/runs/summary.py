@@ -92,7 +92,8 @@ def fit_sign(rows: Sequence[Row]) -> Summary:
     if len(rows) < 4 or not all(math.isfinite(row["train/ce"]) for row in rows):
         return blank
     column = "val/ce_recal" if "val/ce_recal" in rows[0] else "val/ce"
-    train, val = [row["train/ce"] for row in rows], running_median([row[column] for row in rows])
+    train, ces = [row["train/ce"] for row in rows], [row[column] for row in rows]
+    val = [statistics.median(ces[max(0, i - 1) : i + 2]) for i in range(len(ces))]
     least = min(range(len(val)), key=val.__getitem__)
     gap, middle = val[-1] - train[-1], len(rows) // 2
     found: Summary = {"generalization_gap": gap, "gap_growth": gap - (val[middle] - train[middle])}
@@ -105,16 +106,9 @@ def fit_sign(rows: Sequence[Row]) -> Summary:
     return blank | found
 
 
-def running_median(values: Sequence[float]) -> list[float]:
-    """Median of each value and its neighbours, of which the first and the last have one."""
-    return [statistics.median(values[max(0, i - 1) : i + 2]) for i in range(len(values))]
-
-
 def out_of_patience(rows: Sequence[Row], patience: int | None) -> bool:
     """Whether the last `patience` epochs brought no new best val_acc: the rule of early stopping."""
-    if patience is None or not rows:
-        return False
-    return rows[-1]["epoch"] - improvements(rows)[-1][0] >= patience
+    return patience is not None and len(rows) > 0 and rows[-1]["epoch"] - improvements(rows)[-1][0] >= patience
 
 
 def power(rows: Sequence[Row]) -> Summary:

@@ -100,9 +100,8 @@ def onset(rows: Sequence[Row]) -> float | None:
     return next((rows[i]["epoch"] for i in range(5, len(rows)) if values[i] > 2 * sorted(values[i - 5 : i])[2]), None)
 
 
-def average_gain(rows: Sequence[Row]) -> float | None:
-    last = rows[-1]
-    return last["val/acc_avg"] - last["val/acc"] if {"val/acc_avg", "val/acc"} <= set(last) else None
+def difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
 OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
@@ -114,5 +113,5 @@ OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
     "calm_ratio": calm_ratio,
     "lowest_acc": lambda rows: min(rows_within(rows, "val/acc"), default=None),
     "onset": onset,
-    "avg_gain": average_gain,
+    "avg_gain": lambda rows: difference(rows[-1].get("val/acc_avg"), rows[-1].get("val/acc")),
 }

@@ -101,15 +101,14 @@ def lines(verdict: Verdict) -> Iterator[str]:
 
 def part_line(part: PartVerdict, single: bool) -> str:
     """Values, p, and the part's own verdict where a claim has several."""
-    result = part.result
+    result, cannot = part.result, part.verdict == CANNOT
     if not result.text:
-        presets = ", ".join(result.part.presets)
-        return f"{result.part.metric}: {part.why}{f' ({presets})' if presets else ''}"
-    p = "" if part.adjusted is None else f"; p = {part.adjusted:.2g}"
-    verdict = "" if single and part.verdict != CANNOT else f" -> {part.verdict}"
-    why = f": {part.why}" if part.why else ""
-    scope = f" ({result.scope})" if part.verdict == CANNOT and not result.scope.none else ""
-    return f"{result.text}{p}{verdict}{why}{scope}"
+        presets = f" ({', '.join(result.part.presets)})" if result.part.presets else ""
+        return f"{result.part.metric}: {part.why}{presets}"
+    text = result.text if part.adjusted is None else f"{result.text}; p = {part.adjusted:.2g}"
+    text += f" -> {part.verdict}" if cannot or not single else ""
+    text += f": {part.why}" if part.why else ""
+    return f"{text} ({result.scope})" if cannot and not result.scope.none else text
 
 
 def commands(verdict: Verdict) -> list[str]:

@@ -4,7 +4,7 @@ Runs are chosen by their settings and their number, never by what came out of th
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -82,13 +82,12 @@ def pairs(part: Part, groups: Sequence[RunGroup]) -> list[Pair]:
     return [pair for _, pair in sorted(found, key=lambda item: item[0])]
 
 
-def same_conditions(part: Part, a: RunGroup, b: RunGroup) -> Iterator[tuple[RunGroup, RunGroup]]:
+def same_conditions(part: Part, a: RunGroup, b: RunGroup) -> list[tuple[RunGroup, RunGroup]]:
     """Both groups; of costs, their runs on each machine with as many threads and validations."""
     if part.metric not in COSTS:
-        yield a, b
-    else:
-        first, second = a.by_conditions(), b.by_conditions()
-        yield from ((first[key], second[key]) for key in sorted(first.keys() & second.keys()))
+        return [(a, b)]
+    first, second = a.by_conditions(), b.by_conditions()
+    return [(first[key], second[key]) for key in sorted(first.keys() & second.keys())]
 
 
 def other_pairs(part: Part, found: Sequence[Pair]) -> str:

@@ -115,14 +115,14 @@ def settings(used: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, 
 
 def matches(group: RunGroup, where: Where) -> bool:
     """Whether its settings are as asked."""
-    return all(_matches(group.setting(key), asked) for key, asked in where.items())
-
-
-def _matches(value: Any, asked: Any) -> bool:
-    if isinstance(asked, Mapping):
-        number = isinstance(value, int | float)
-        return number and asked.get("min", value) <= value <= asked.get("max", value)
-    return value in asked if isinstance(asked, list) else value == asked
+    for key, asked in where.items():
+        value = group.setting(key)
+        if isinstance(asked, Mapping):
+            if not (isinstance(value, int | float) and asked.get("min", value) <= value <= asked.get("max", value)):
+                return False
+        elif value not in (asked if isinstance(asked, list) else [asked]):
+            return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -185,10 +185,8 @@ def context_settings(context: str) -> dict[str, Any]:
 
 def is_published(group: RunGroup, part: Part) -> bool:
     """Whether it repeats a configuration of the context's source, or one that the part names."""
-    if group.preset is None:
-        return False
     source = one(contexts()[part.context]["preset"]).post
-    return group.preset in part.named_presets or one(group.preset).post == source
+    return group.preset in part.named_presets or (group.preset is not None and one(group.preset).post == source)
 
 
 def decays(found: Mapping[str, Any]) -> str:
@@ -215,17 +213,14 @@ def is_free(key: str, free: set[str], group: RunGroup) -> bool:
 
 
 @cache
-def published_milestones() -> tuple[Any, ...]:
+def published_milestones() -> list[Any]:
     tables = (configuration(row) for row in rows() if row.post != "fastai")  # whose schedules have none
-    return tuple(keys["schedule.milestones"] for keys in tables if "schedule.milestones" in keys)
+    return [keys["schedule.milestones"] for keys in tables if "schedule.milestones" in keys]
 
 
 def describe_setting(key: str, value: Any) -> str:
     """For example "resnet20v2", "20 epochs", "data.resolution 16"."""
     if key in ("model", "data", "schedule", "optimizer"):
         return str(value)
-    if key == "epochs":
-        return f"{value} epochs"
-    if key == "schedule.milestones":
-        return "other milestones"
-    return f"{key} {'default' if value is None else format_value(value)}"
+    general = f"{key} {'default' if value is None else format_value(value)}"
+    return {"epochs": f"{value} epochs", "schedule.milestones": "other milestones"}.get(key, general)
