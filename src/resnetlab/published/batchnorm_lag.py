@@ -47,7 +47,7 @@ EXPLAINED = 0.5  # by the statistics, if less than this share of the fluctuation
 
 
 def lag_section(collection: Collection) -> Section | None:
-    """Section with a table and a conclusion for each study that can tell; None where no study can."""
+    """Section with a table and a conclusion for each study with such runs; None where there is none."""
     tables = [
         StudyTable(study, found, list(findings(configurations)))
         for study, configurations in collection.studies.items()

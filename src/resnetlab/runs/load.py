@@ -1,4 +1,4 @@
-"""Read and validate the files of finished runs, or say why a run cannot be used."""
+"""Read and validate the files of finished runs; the reason where a run cannot be used."""
 
 import csv
 import json

@@ -161,7 +161,7 @@ class StateReader:
         return found
 
     def remembered(self, path: Path, found: Stamps, read: Callable[[Path], T]) -> T:
-        """What `read` makes of the path, called again only when the stamps have changed."""
+        """Result of read(path), which is called again only when the stamps have changed."""
         if path not in self.known or self.known[path][0] != found:
             self.known[path] = found, read(path)
         value: T = self.known[path][1]
@@ -180,7 +180,7 @@ def stamps(path: Path, names: Iterable[str] = RUN_FILES) -> Stamps:
 
 
 def read_run_state(path: Path, found: Stamps) -> RunState:
-    """What the run's files say, without its lock; no content of a file raises."""
+    """Read a run's files, but not its lock; no content of a file raises."""
     summary, damage = summary_or_damage(path, found)
     rows: list[Row] = []
     try:
@@ -251,7 +251,7 @@ def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) ->
 
 
 def with_state(run: RunState, end: JobEnd | None, now: float) -> RunState:
-    """The run with what its files, its lock and the sweep that it was in say together, the strongest first."""
+    """The run with its state, from its files, its lock and its sweep's outcome, the strongest evidence first."""
     if run.state:
         return replace(run, reason="")
     locked = is_locked(RunFolder(run.run.path).lock)

@@ -50,7 +50,7 @@ class PlannedJob:
 
 
 class JobEnd(NamedTuple):
-    """What an outcome file says of a run. when: the file was written, seconds since 1970; reason: one line."""
+    """End of a run, from an outcome file. when: the file was written, seconds since 1970; reason: one line."""
 
     when: float
     status: str
@@ -60,10 +60,10 @@ class JobEnd(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """status: finished | diverged | pruned | failed | skipped | interrupted. reason: why, if it is not finished; one
-    line. log: more on it. diverged: of a run that was skipped too.
+    """Outcome of a job. status: finished | diverged | pruned | failed | skipped | interrupted.
 
-    interrupted: what a table says of a job that has left nothing because its sweep was ended.
+    reason: why, if it is not finished; one line. log: more on it. diverged: of a run that was skipped too.
+    interrupted: of a job that has left nothing because its sweep was ended; in tables only.
     """
 
     status: str
@@ -107,7 +107,7 @@ def read_plan(sweep: Path) -> list[PlannedJob]:
 
 
 def read_end(path: Path) -> JobEnd | None:
-    """What an outcome file says; None where it cannot be read or names no run."""
+    """Read an outcome file; None where it cannot be read or names no run."""
     try:
         when, outcome = path.stat().st_mtime, json.loads(path.read_text())
         folder, status, reason = (str(outcome[key]) for key in ("folder", "status", "reason"))
@@ -171,7 +171,7 @@ class SweepFolder:
             write_json(self.path / SWEEP_PLAN, {"jobs": content})
 
     def assign(self, number: int, assignment: dict[str, Any]) -> None:
-        """Write what a search says of a job that it makes up: its label, and its trial."""
+        """Write the label and the trial of a job that a search makes up."""
         write_json(self.path / assignment_file(number), assignment)
 
     def assignment(self, number: int) -> dict[str, Any] | None:

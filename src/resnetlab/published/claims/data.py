@@ -17,7 +17,7 @@ Where = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """One decidable statement. rule and what it reads:
+    """One decidable statement. rule, with the fields that it reads:
 
     contrast  metric of the runs at `a` against that at `b`, which differ in no key but those that a and b name and
               `also` allows; expect higher | lower | equal (means apart by less than margin)

@@ -60,8 +60,11 @@ def description(metric: str) -> str:
 
 
 def numbered(rows: Sequence[Row], metric: str) -> float | None:
-    """best_by_50, the best val_acc of 50 epochs; gain_after_85, best val_acc of the run minus best_by; epoch_to_0.92;
-    train_acc_at_0.92, in the first epoch with that val_acc."""
+    """A metric whose name holds a number.
+
+    best_by_50, the best val_acc of 50 epochs; gain_after_85, best val_acc of the run minus best_by; epoch_to_0.92;
+    train_acc_at_0.92, in the first epoch with that val_acc.
+    """
     match = NUMBERED.fullmatch(metric)
     assert match, metric
     kind, number = match[1], float(match[2])

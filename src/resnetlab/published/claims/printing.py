@@ -41,7 +41,7 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
 
 
 def unused(collection: Collection) -> str:
-    """For example " (2 diverged, 1 unreadable)"."""
+    """Counts of the skipped runs, for example " (2 diverged, 1 unreadable)"."""
     kinds = Counter(run.kind for run in collection.skipped)
     return f" ({', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))})" if kinds else ""
 
@@ -92,7 +92,7 @@ def counts(verdicts: Sequence[Verdict]) -> str:
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
-    """What the runs say, part by part, or why they do not decide it."""
+    """The result of each part, or why the claim is not judged by runs."""
     claim = verdict.claim
     heads = {"settled by": claim.settled, "looked at with:": claim.look, "left out:": claim.left_out}
     yield from (f"{head} {text}" for head, text in heads.items() if text)

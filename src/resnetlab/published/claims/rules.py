@@ -1,4 +1,4 @@
-"""From a part of a claim and groups of runs to the test of it: a contrast of two groups, or a level of one.
+"""Tests of the parts of claims on groups of runs: a contrast of two groups, or a level of one.
 
 Runs are chosen by their settings and their number, never by what came out of them.
 """
@@ -22,7 +22,7 @@ NO_FLUCTUATION = "the validation loss does not fluctuate in these runs, which ma
 
 @dataclass(frozen=True)
 class PartResult:
-    """What the runs say of one part. test: None where none is possible, `why` says why not.
+    """Result of one part. test: None where none is possible; why: the reason.
 
     permutation_p: of a contrast, where n is large enough for it to get below 5 %. counts: runs on each side.
     """
@@ -142,7 +142,7 @@ def ends_too_early(part: Part, groups: Sequence[RunGroup]) -> bool:
 
 
 def unreached(part: Part, groups: Sequence[RunGroup]) -> str:
-    """For example "lr 0.1: 7 of 10 runs never reach it": to test the others alone would be a choice by the outcome."""
+    """Runs that lack the metric, whose omission would be a choice by the outcome: "lr 0.1: 7 of 10 never reach it"."""
     texts = []
     for group, keys in zip(groups, (part.a or part.where, part.b), strict=False):
         missing = len(group.runs) - len(group.values(part.metric))
@@ -158,7 +158,7 @@ def bound_text(part: Part) -> str:
 
 
 def side_text(group: RunGroup, part: Part, keys: Where) -> str:
-    """For example "wd 0.2 0.9231 ± 0.0012 (n = 3)", "(n = 3 of 10)" where the others do not have the metric."""
+    """Mean and sd of one side: "wd 0.2 0.9231 ± 0.0012 (n = 3)"; "(n = 3 of 10)" where others lack the metric."""
     found, head = mean_interval(group.values(part.metric)), describe_group(group, keys)
     if found is None:
         return f"{head} none (n = 0 of {len(group.runs)})"

@@ -61,7 +61,7 @@ class RunGroup:
         return len(self.runs) if may_be_unreached(metric) else len(self.values(metric))
 
     def setting(self, key: str) -> Any:
-        """first_knot is the first epoch of a piecewise linear schedule's milestones: 0 if the rate falls at once."""
+        """The setting's value; first_knot: the first milestone of piecewise_linear, 0 if the rate falls at once."""
         if key == "preset":
             return self.preset
         if key == "first_knot":
@@ -219,7 +219,7 @@ def published_milestones() -> list[Any]:
 
 
 def describe_setting(key: str, value: Any) -> str:
-    """For example "resnet20v2", "20 epochs", "data.resolution 16"."""
+    """A setting as a phrase: "resnet20v2", "20 epochs", "data.resolution 16"."""
     if key in ("model", "data", "schedule", "optimizer"):
         return str(value)
     general = f"{key} {'default' if value is None else format_value(value)}"
