@@ -6,8 +6,8 @@ regularization=coupled is torch's Adam(weight_decay), where the decay passes thr
 
 eps: Keras' 1e-7 (torch: 1e-8). Keras adds it to sqrt(v) before the bias correction (the "epsilon hat" of Kingma & Ba,
 end of section 2), torch after it; Keras' step t is torch's with eps / sqrt(1 - beta2^t): 3.2e-6 at t = 1, 1e-7 in the
-end. Measured with a constant 1e-7 (tests/training/test_parity.py): losses of about 2 differ from Keras' by up to 3e-3 within
-six steps, with the corrected one by 9e-5.
+end. Measured with a constant 1e-7 (tests/training/test_parity.py): losses of about 2 differ from Keras' by up to 3e-3
+within six steps, with the corrected one by 9e-5.
 """
 
 import inspect
