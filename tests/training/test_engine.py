@@ -10,13 +10,13 @@ from torch import Tensor
 
 from conftest import TINY, tiny
 from resnetlab import Config, compose, run
-from resnetlab.config.schema import Config as AnyConfig
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers import OPTIMIZERS, make_capturable, make_eager, set_lr_momentum
 from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.runs.files import read_rows
-from resnetlab.training.engine import NO_STEP, CudaGraphRunner, select_engine
-from resnetlab.training.engine.cuda_graph import snapshot
+from resnetlab.training.engine.cuda_graph import CudaGraphRunner, snapshot
+from resnetlab.training.engine.select import select_engine
+from resnetlab.training.engine.step import NO_STEP
 from rig import CYCLING, HUNDRED, Rig, read_values
 
 CPU = torch.device("cpu")
@@ -205,9 +205,8 @@ def test_a_checkpoint_of_one_engine_is_taken_up_by_another() -> None:
 # --- the choice
 
 
-def chosen(*overrides: str, device: str = "cuda", devices: int = 1) -> tuple[str, str | None]:
-    config: AnyConfig = compose(*TINY, *overrides)
-    return select_engine(config.engine, torch.device(device), devices, config.optimizer, config.schedule)
+def chosen(*overrides: str, device: str = "cuda") -> tuple[str, str | None]:
+    return select_engine(compose(*TINY, *overrides), torch.device(device))
 
 
 def test_the_engine_is_the_one_that_fits() -> None:
@@ -218,20 +217,18 @@ def test_the_engine_is_the_one_that_fits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "device", "devices", "reason"),
+    ("overrides", "device", "reason"),
     [
-        (["engine=graph"], "cpu", 1, "needs a CUDA device"),
-        (["engine=graph"], "cuda", 2, "several devices"),
-        (["optimizer=muon"], "cuda", 1, "torch's muon"),
-        (["optimizer=radam"], "cuda", 1, "torch's radam"),
-        (["optimizer.fused=false"], "cuda", 1, "optimizer.fused=false"),
-        (["schedule=reduce_on_plateau"], "cuda", 1, "schedule=reduce_on_plateau"),
+        (["engine=graph"], "cpu", "needs a CUDA device"),
+        (["engine=graph", "trainer.devices=2"], "cuda", "several devices"),
+        (["optimizer=muon"], "cuda", "torch's muon"),
+        (["optimizer=radam"], "cuda", "torch's radam"),
+        (["optimizer.fused=false"], "cuda", "optimizer.fused=false"),
+        (["schedule=reduce_on_plateau"], "cuda", "schedule=reduce_on_plateau"),
     ],
 )
-def test_what_does_not_fit_is_run_eagerly_and_said(
-    overrides: list[str], device: str, devices: int, reason: str
-) -> None:
-    name, remark = chosen(*overrides, device=device, devices=devices)
+def test_what_does_not_fit_is_run_eagerly_and_said(overrides: list[str], device: str, reason: str) -> None:
+    name, remark = chosen(*overrides, device=device)
     assert name == "eager"
     assert remark is not None
     assert reason in remark

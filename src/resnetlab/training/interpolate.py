@@ -39,9 +39,8 @@ def between(a: State, b: State, alpha: float) -> State:
 
 def negative_variances(model: nn.Module) -> int:
     """The number of channels whose running variance has no root, the norm's eps added."""
-    return sum(
-        int((norm.running_var + norm.eps <= 0).sum()) for norm in batch_norms(model) if norm.running_var is not None
-    )
+    variances = [(norm.running_var, norm.eps) for norm in batch_norms(model)]
+    return sum(int((variance + eps <= 0).sum()) for variance, eps in variances if variance is not None)
 
 
 def interpolate(
@@ -55,15 +54,15 @@ def interpolate(
     checkpoints' own val/*_recal. Raises DataError and ConfigError.
     """
     a, b = open_checkpoint(first, root), open_checkpoint(second, root)
-    refuse_different(first, second, a.config, b.config)
+    refuse_different(first, second, a.module.config, b.module.config)
     if limit is not None and limit < 10:
         raise ConfigError(f"--limit (={limit}) must be at least 10 images")
     module, data, device = a.module, a.data, TrainerOptions().device
     states = [{k: v.clone() for k, v in found.module.model.state_dict().items()} for found in (a, b)]
     parts = {"train": first_images(data.train, limit), "val": first_images(data.val, limit and limit // 5)}
     counts = " and ".join(f"{len(images):,} {part}" for part, images in parts.items())
-    subset = limit is not None or data.limited
-    say(f"{len(alphas)} alphas, {counts} images each{': a subset' if subset else ''}")
+    subset = ": a subset" if limit is not None or data.limited else ""
+    say(f"{len(alphas)} alphas, {counts} images each{subset}")
     module.to(device)
     countdown = Countdown("alpha", len(alphas))
     for alpha in alphas:
@@ -71,9 +70,8 @@ def interpolate(
         row: Row = {"alpha": alpha, **evaluate_parts(module, data, parts, device)}
         if batch_norms(module.model):
             row["negative_variances"] = negative_variances(module.model)
-            epoch = a.epoch if alpha >= 0.5 else b.epoch
-            inputs = data.recalibration_inputs(module.recalibration_images, epoch, device)
-            with reestimated_statistics(module.model, inputs):
+            images, epoch = module.config.trainer.recalibration_images, a.epoch if alpha >= 0.5 else b.epoch
+            with reestimated_statistics(module.model, data.recalibration_inputs(images, epoch, device)):
                 row |= {f"{key}_recal": value for key, value in evaluate_parts(module, data, parts, device).items()}
         yield row
         countdown.tick()
@@ -85,10 +83,9 @@ def refuse_different(first: Path, second: Path, a: Config, b: Config) -> None:
         part, other = asdict(getattr(a, group)), asdict(getattr(b, group))
         for key, value in part.items():
             if (group, key) != ("data", "root") and value != other.get(key):
-                raise DataError(
-                    f"{first} and {second} differ in {group}.{key} ({value} and {other.get(key)}); interpolate between "
-                    f"two checkpoints of one network on the same data"
-                )
+                found = f"{group}.{key} ({value} and {other.get(key)})"
+                advice = "interpolate between two checkpoints of one network on the same data"
+                raise DataError(f"{first} and {second} differ in {found}; {advice}")
 
 
 def first_images(images: Images, count: int | None) -> Images:
@@ -114,10 +111,9 @@ def interpolate_command(
         raise ConfigError(f"{first} and {second} are one file; interpolate between two")
     folder = out or first.parent.parent / f"interpolation-{first.stem}-{second.stem}"
     names = (first.stem, second.stem) if first.stem != second.stem else (f"A, {first.stem}", f"B, {second.stem}")
-    points = interpolate(first, second, along, limit, root)
     rows: list[Row] = []
     with write_even_if_interrupted(lambda: write_interpolation(folder, rows, *names), rows):
-        for row in points:
+        for row in interpolate(first, second, along, limit, root):
             if not rows:
                 make_folder(folder)
             rows.append(row)
@@ -125,16 +121,16 @@ def interpolate_command(
 
 
 def write_interpolation(folder: Path, rows: Sequence[Row], first: str, second: str) -> None:
+    """Writes both files, and prints where the validation cross-entropy is least."""
     write_rows(folder / "interpolation.csv", rows)
     draw_interpolation(rows, first, second, folder / "interpolation.png")
-    kind = "_recal" if "val/ce_recal" in rows[0] else ""
-    finite = [row for row in rows if math.isfinite(row[f"val/ce{kind}"])]
-    if finite:
-        best = min(finite, key=lambda row: row[f"val/ce{kind}"])
-        say(
-            f"least validation cross-entropy {best[f'val/ce{kind}']:.4f} at alpha {best['alpha']:g}"
-            f"{' with re-estimated batch-norm statistics' if kind else ''}; {first} is at 1, {second} at 0"
-        )
+    key, how = "val/ce", ""
+    if "val/ce_recal" in rows[0]:
+        key, how = "val/ce_recal", " with re-estimated batch-norm statistics"
+    if finite := [row for row in rows if math.isfinite(row[key])]:
+        best = min(finite, key=lambda row: row[key])
+        place = f"{best[key]:.4f} at alpha {best['alpha']:g}"
+        say(f"least validation cross-entropy {place}{how}; {first} is at 1, {second} at 0")
     if negative := sum(row.get("negative_variances", 0) > 0 for row in rows):
         say(f"at {negative} of {len(rows)} alphas running variances on the line are negative, with no loss there")
     say(f"picture, metrics: {folder / 'interpolation.png'}, {folder / 'interpolation.csv'}")

@@ -24,18 +24,17 @@ from resnetlab.training.callbacks.recorder import Recorder
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames it: Lightning (2.6.6) copies from the temp folder, which is not atomic.
 
-    keep_previous: the paths whose replaced checkpoint stays as <name>.prev.ckpt.
+    keep_previous: the path whose replaced checkpoint stays as <name>.prev.ckpt.
     """
 
-    def __init__(self, keep_previous: set[Path]) -> None:
+    def __init__(self, keep_previous: Path) -> None:
         super().__init__()
         self.keep_previous = keep_previous
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        if path in self.keep_previous and path.exists():
-            previous = path.with_suffix(".prev" + path.suffix)
-            write_link(path, previous)
+        if path == self.keep_previous and path.exists():
+            write_link(path, path.with_suffix(".prev" + path.suffix))
         try:
             write_atomically(path, lambda file: torch.save(checkpoint, file))
         except RuntimeError as error:  # torch's zip writer hides the system's reason

@@ -151,12 +151,9 @@ class Energy(L.Callback):
         return combine_gpus(gather({} if self.meter is None else self.meter.stop()))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._close()
+        self.teardown(trainer, pl_module)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Any) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str = "fit") -> None:
         if self.meter is not None:
             self.meter.close()
             self.meter = None
