@@ -16,6 +16,7 @@ from resnetlab.training.build import build_module
 from resnetlab.training.engine.batches import DeviceBatches
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner
 from resnetlab.training.engine.step import EagerRunner, ScaledOptimizer, TrainStep
+from resnetlab.training.metrics import EpochMetrics
 
 # 60 images in 8 steps an epoch, the last of 4 images: 104 steps
 HUNDRED = ("batch_size=8", "epochs=13", "lr=1e-3")
@@ -43,6 +44,7 @@ class Rig:
             DeviceBatches(self.data, self.device), self.lab.batch_loss, self.scaled.backward, self.scaled
         )
         self.choose(engine)
+        self.lab.val_metrics = EpochMetrics(self.device, top5=True)
         self.k = 0
 
     def choose(self, engine: str) -> None:

@@ -43,8 +43,7 @@ def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifie
     data: images of your own, instead of those that the configuration names; its chunk stays as it is. Raises
     ConfigError or DataError.
     """
-    session = build_session(config, data)
-    return session.module, session.data, session.trainer
+    return build_session(config, data)[:3]
 
 
 def build_session(config: Config, data: ImageData | None = None, epoch_hook: EpochHook | None = None) -> Session:

@@ -16,7 +16,7 @@ from resnetlab.errors import ConfigError, DataError
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, read_checkpoint
-from resnetlab.training.metrics import EvalMetrics
+from resnetlab.training.metrics import EpochMetrics
 from resnetlab.training.module import ImageClassifier
 
 
@@ -34,7 +34,7 @@ def evaluate(
         inputs = data.recalibration_inputs(module.config.trainer.recalibration_images, average_epoch, device)
         statistics = reestimated_statistics(network, inputs)
     mode, classes = module.training, len(data.class_names)
-    metrics = EvalMetrics(classes, top5=True).to(device)
+    metrics = EpochMetrics(device, module.top5)
     confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
     module.eval()
     countdown = Countdown("evaluated batch", -(-len(images) // data.config.eval_batch(device.type)))

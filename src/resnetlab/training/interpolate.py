@@ -9,7 +9,7 @@ the square root is not a number, and neither is the loss. Re-estimated variances
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -59,7 +59,7 @@ def interpolate(
         raise ConfigError(f"--limit (={limit}) must be at least 10 images")
     module, data, device = a.module, a.data, TrainerOptions().device
     states = [{k: v.clone() for k, v in found.module.model.state_dict().items()} for found in (a, b)]
-    parts = {"train": first_images(data.train, limit), "val": first_images(data.val, limit and limit // 5)}
+    parts = {"train": data.train[:limit], "val": data.val[: limit and limit // 5]}
     counts = " and ".join(f"{len(images):,} {part}" for part, images in parts.items())
     subset = ": a subset" if limit is not None or data.limited else ""
     say(f"{len(alphas)} alphas, {counts} images each{subset}")
@@ -86,11 +86,6 @@ def refuse_different(first: Path, second: Path, a: Config, b: Config) -> None:
                 found = f"{group}.{key} ({value} and {other.get(key)})"
                 advice = "interpolate between two checkpoints of one network on the same data"
                 raise DataError(f"{first} and {second} differ in {found}; {advice}")
-
-
-def first_images(images: Images, count: int | None) -> Images:
-    """The first `count` of them; all with None."""
-    return images if count is None else replace(images, pixels=images.pixels[:count], labels=images.labels[:count])
 
 
 def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Images], device: torch.device) -> Row:
@@ -138,16 +133,16 @@ def write_interpolation(folder: Path, rows: Sequence[Row], first: str, second: s
 
 def alphas(text: str) -> list[float]:
     """ "-0.5:1.5:41" is 41 numbers from -0.5 to 1.5; "0,0.5,1" these three. Raises ConfigError."""
-    shape = "start:stop:count, such as -0.5:1.5:41, or numbers: 0,0.5,1"
     try:
-        parts = [float(part) for part in text.replace(":", ",").split(",")]
-    except ValueError:
-        raise ConfigError(f"--alpha (={text}) must be {shape}") from None
-    if ":" in text:
-        if len(parts) != 3 or "," in text or not 2 <= parts[2] <= 100_000 or parts[2] != int(parts[2]):
-            raise ConfigError(f"--alpha (={text}) must be {shape}; count is at least 2")
-        start, stop, n = parts[0], parts[1], int(parts[2])
-        parts = [start + (stop - start) * i / (n - 1) for i in range(n)]
-    if not all(abs(alpha) < 1e6 for alpha in parts):
-        raise ConfigError(f"--alpha (={text}) must be numbers below a million in size")
-    return [round(alpha, 12) for alpha in parts]  # so that the ends are 0 and 1 where they are meant
+        numbers = arithmetic_sequence(*text.split(":")) if ":" in text else [float(part) for part in text.split(",")]
+    except (ValueError, TypeError):
+        numbers = []
+    if not numbers or not all(abs(alpha) < 1e6 for alpha in numbers):
+        shape = "start:stop:count, such as -0.5:1.5:41 (count is at least 2), or numbers: 0,0.5,1"
+        raise ConfigError(f"--alpha (={text}) must be {shape}; all of them below a million in size")
+    return [round(alpha, 12) for alpha in numbers]  # so that the ends are 0 and 1 where they are meant
+
+
+def arithmetic_sequence(start: str, stop: str, count: str) -> list[float]:
+    first, last, n = float(start), float(stop), int(count)
+    return [first + (last - first) * i / (n - 1) for i in range(n)] if 2 <= n <= 100_000 else []

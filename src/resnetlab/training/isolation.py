@@ -14,17 +14,11 @@ import torch
 
 BACKENDS: Any = torch.backends
 FLAGS = (  # (module, name): plain attributes that change what torch computes
-    (BACKENDS.cudnn, "benchmark"),  # Lightning's Trainer sets it, and leaves it
-    (BACKENDS.cudnn, "deterministic"),
-    (BACKENDS.cudnn, "enabled"),
+    *((BACKENDS.cudnn, name) for name in ("benchmark", "deterministic", "enabled")),  # Lightning leaves benchmark set
     (BACKENDS, "fp32_precision"),  # the general ones first: setting them sets those below
-    (BACKENDS.cudnn, "fp32_precision"),
-    (BACKENDS.cudnn.conv, "fp32_precision"),
-    (BACKENDS.cudnn.rnn, "fp32_precision"),
-    (BACKENDS.cuda.matmul, "fp32_precision"),
-    (BACKENDS.mkldnn, "fp32_precision"),
-    (BACKENDS.mkldnn.conv, "fp32_precision"),
-    (BACKENDS.mkldnn.matmul, "fp32_precision"),
+    *((module, "fp32_precision") for module in (BACKENDS.cudnn, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn)),
+    *((module, "fp32_precision") for module in (BACKENDS.cuda.matmul, BACKENDS.mkldnn)),
+    *((module, "fp32_precision") for module in (BACKENDS.mkldnn.conv, BACKENDS.mkldnn.matmul)),
 )
 
 

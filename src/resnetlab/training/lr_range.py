@@ -6,7 +6,7 @@ decays or momenta in one picture; the exponential ramp and the smoothed loss are
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
@@ -67,14 +67,16 @@ class Ramp:
 def range_test(module: ImageClassifier, data: ImageData, ramp: Ramp, device: torch.device) -> Iterator[Row]:
     """Rows of step, lr, loss, acc (of the batch) and smoothed (bias-corrected mean loss), until it diverges.
 
-    Any optimizer; momentum, decay and penalty as the module has them; the schedule is not used. In float32. When the
-    iterator ends or is closed, the network, its statistics and torch's random numbers are what they were. Raises
+    Any optimizer; momentum, decay and penalty as the module has them; the schedule is not used. In float32. A copy of
+    the module is trained; when the iterator ends or is closed, torch's random numbers are what they were. Raises
     ConfigError.
     """
     ramp.check()
     rows: list[Row] = []
     mean, countdown = 0.0, Countdown("step", ramp.steps)
-    with restored_afterwards(module, device):
+    module = deepcopy(module).to(device).train()
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(module.config.seed, 1))  # of dropout
         optimizer = module.build_optimizer()
         batches = chain.from_iterable(data.batches(epoch, device) for epoch in count(1))
         for k, (x, y) in enumerate(islice(batches, ramp.steps)):
@@ -144,22 +146,6 @@ def train_on_batch(
     loss.backward()
     optimizer.step()
     return float(loss.detach()), int(correct) / len(y)
-
-
-@contextmanager
-def restored_afterwards(module: ImageClassifier, device: torch.device) -> Iterator[None]:
-    """Restores the network's weights, device and mode; inside it may be trained, with dropout from its seed."""
-    model, mode, home = module.model, module.model.training, module.device
-    saved = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    with torch.random.fork_rng():
-        try:
-            torch.manual_seed(derive_seed(module.config.seed, 1))
-            model.to(device).train()
-            yield
-        finally:
-            model.to(home).load_state_dict(saved)
-            model.train(mode)
-            model.zero_grad()
 
 
 def lr_range_command(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:

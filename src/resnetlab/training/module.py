@@ -18,13 +18,13 @@ from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.optim.regularization import conv_kernels, penalty
 from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, schedule_table
 from resnetlab.runs.summary import Row
-from resnetlab.training.distributed import all_reduce_min, broadcast, rank, world_size
+from resnetlab.training.distributed import all_reduce, broadcast, rank, world_size
 from resnetlab.training.engine.batches import DeviceBatches
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner
 from resnetlab.training.engine.select import select_engine
 from resnetlab.training.engine.step import NO_STEP, EagerRunner, ScaledOptimizer, TrainStep
 from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
-from resnetlab.training.metrics import EvalMetrics
+from resnetlab.training.metrics import EpochMetrics
 
 
 def base_momentum(config: Config) -> float:
@@ -64,7 +64,7 @@ class ImageClassifier(L.LightningModule):
         self.averaged_kernels = conv_kernels(self.average.module) if config.l2 and self.average is not None else []
         if self.average is not None:
             self.average.requires_grad_(False)
-        self.val_metrics = EvalMetrics(classes, top5=True)
+        self.top5 = classes > 5
         self.epoch_metrics: Row = {}  # of the last epoch that was validated
         self.step_hooks: list[Callable[[], None]] = []  # called after every training step
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
@@ -104,6 +104,7 @@ class ImageClassifier(L.LightningModule):
         if world_size() > 1:
             exit_at_sigterm()
         self.data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.val_metrics = EpochMetrics(self.device, self.top5)
         optimizer: Any = self.optimizers()
         self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
         batches = DeviceBatches(self.data, self.device, (rank(), world_size()))
@@ -149,7 +150,7 @@ class ImageClassifier(L.LightningModule):
 
     def check_finite(self) -> None:
         """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""
-        if (bad := int(all_reduce_min(self.step.first_nonfinite_step))) < NO_STEP:
+        if (bad := int(all_reduce(self.step.first_nonfinite_step, "MIN"))) < NO_STEP:
             raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def on_validation_start(self) -> None:
