@@ -39,9 +39,10 @@ def finished_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The outputs of run(tiny()), trained once for all tests; they are not to be changed."""
     from resnetlab import run  # brings Lightning
 
+    torch.set_num_threads(1)  # before the fixture below
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder := tmp_path_factory.mktemp("finished"))
-        run(tiny("threads=1"))
+        run(tiny())
     return folder / "outputs"
 
 

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from resnetlab.config.schema import Config
@@ -57,22 +56,21 @@ def interpolate(
     refuse_different(first, second, a.module.config, b.module.config)
     if limit is not None and limit < 10:
         raise ConfigError(f"--limit (={limit}) must be at least 10 images")
-    module, data, device = a.module, a.data, TrainerOptions().device
     states = [{k: v.clone() for k, v in found.module.model.state_dict().items()} for found in (a, b)]
+    module, data = a.module.to(TrainerOptions().device), a.data
     parts = {"train": data.train[:limit], "val": data.val[: limit and limit // 5]}
     counts = " and ".join(f"{len(images):,} {part}" for part, images in parts.items())
     subset = ": a subset" if limit is not None or data.limited else ""
     say(f"{len(alphas)} alphas, {counts} images each{subset}")
-    module.to(device)
     countdown = Countdown("alpha", len(alphas))
     for alpha in alphas:
         module.model.load_state_dict(between(states[0], states[1], alpha))
-        row: Row = {"alpha": alpha, **evaluate_parts(module, data, parts, device)}
+        row: Row = {"alpha": alpha, **evaluate_parts(module, data, parts)}
         if batch_norms(module.model):
             row["negative_variances"] = negative_variances(module.model)
             images, epoch = module.config.trainer.recalibration_images, a.epoch if alpha >= 0.5 else b.epoch
-            with reestimated_statistics(module.model, data.recalibration_inputs(images, epoch, device)):
-                row |= {f"{key}_recal": value for key, value in evaluate_parts(module, data, parts, device).items()}
+            with reestimated_statistics(module.model, data.recalibration_inputs(images, epoch, module.device)):
+                row |= {f"{key}_recal": value for key, value in evaluate_parts(module, data, parts).items()}
         yield row
         countdown.tick()
 
@@ -88,11 +86,11 @@ def refuse_different(first: Path, second: Path, a: Config, b: Config) -> None:
                 raise DataError(f"{first} and {second} differ in {found}; {advice}")
 
 
-def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Images], device: torch.device) -> Row:
+def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Images]) -> Row:
     """{part/name: value}; an accuracy is nan where the loss is, because it would be that of guessing class 0."""
     row: Row = {}
     for part, images in parts.items():
-        metrics, _ = evaluate(module, data, images, device)
+        metrics, _ = evaluate(module, data, images, module.device)
         bad = math.isnan(metrics["ce"])
         row |= {f"{part}/{name}": math.nan if bad else metrics[name] for name in ("loss", "ce", "acc")}
     return row

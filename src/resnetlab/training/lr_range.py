@@ -21,13 +21,13 @@ from resnetlab.console import Countdown, say
 from resnetlab.data import ImageData, derive_seed
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers import set_lr_momentum
-from resnetlab.runs.files import digest, make_folder, write_json
+from resnetlab.runs.files import digest, make_folder, write_json, write_rows
 from resnetlab.runs.layout import OUTPUTS
 from resnetlab.runs.summary import Row
 from resnetlab.training.build import build_module
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.module import ImageClassifier
-from resnetlab.training.plots import draw_range_test, write_even_if_interrupted, write_labelled_rows
+from resnetlab.training.plots import draw_range_test, write_even_if_interrupted
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], con
     ended = {label: len(rows) == ramp.steps or diverged[label] is not None for label, rows in found.items()}
     drawn = {label: (rows, suggestions(rows if ended[label] else [])) for label, rows in found.items()}
     draw_range_test(drawn, ramp.shape == "linear", folder / "lr-range.png")
-    write_labelled_rows(folder / "lr-range.csv", found)
+    write_rows(folder / "lr-range.csv", [{"run": label, **row} for label, rows in found.items() for row in rows])
     runs = [
         {
             "label": label,

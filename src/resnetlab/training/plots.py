@@ -1,7 +1,5 @@
 """Plots of schedules, learning-rate range tests and interpolations, from rows; the command `resnetlab schedule`."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +14,7 @@ from resnetlab.config.overrides import jobs_of
 from resnetlab.console import say
 from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import length_warning
-from resnetlab.runs.files import make_folder, write_atomically, write_text
+from resnetlab.runs.files import make_folder, write_atomically
 from resnetlab.runs.summary import Row
 from resnetlab.training.build import planned_lr_momentum
 
@@ -179,13 +177,3 @@ def write_even_if_interrupted(write: Callable[[], None], measured: Iterable[Any]
         write()
         raise KeyboardInterrupt("interrupted; what was measured is written") from None
     write()
-
-
-def write_labelled_rows(path: Path, curves: dict[str, list[Row]]) -> None:
-    """One CSV of several runs' rows, with the run's label in front."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["run", *next(iter(curves.values()))[0]], lineterminator="\n")
-    writer.writeheader()
-    for label, rows in curves.items():
-        writer.writerows({"run": label, **row} for row in rows)
-    write_text(path, text.getvalue())
