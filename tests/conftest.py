@@ -1,5 +1,6 @@
 """Tests run in an empty folder, on one thread, on the embedded digits and the smallest network of the family."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,25 @@ def one_thread() -> Iterator[None]:
 def tiny(*overrides: str) -> Config:
     """A configuration that trains in a second or two: 60 images in two steps an epoch, three epochs."""
     return compose(*TINY, "epochs=3", *overrides)
+
+
+@pytest.fixture(scope="session")
+def finished_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs of run(tiny()), trained once for all tests; they are not to be changed."""
+    from resnetlab import run  # brings Lightning
+
+    torch.set_num_threads(1)  # before the fixture below
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder := tmp_path_factory.mktemp("finished"))
+        run(tiny())
+    return folder / "outputs"
+
+
+@pytest.fixture
+def finished(finished_outputs: Path, empty_folder: Path) -> Config:
+    """The configuration of a finished run, whose files are copied into the test's folder."""
+    shutil.copytree(finished_outputs, empty_folder / "outputs")
+    return tiny()
 
 
 @pytest.fixture

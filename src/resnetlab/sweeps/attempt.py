@@ -22,7 +22,6 @@ from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.training.result import EpochHook, completed, objective
 
 MAX_REASON = 500  # letters: it has to fit into a pipe and into a table
-LOCK_TIMEOUT = 3.0  # seconds: a process that was killed takes a moment to end
 
 
 @dataclass
@@ -65,7 +64,7 @@ def run_job(config: Config, folder: SweepFolder, number: int) -> Outcome:
     try:
         if (done := skip_if_completed(config)) is not None:
             return done
-        summary = train(config, LOCK_TIMEOUT, trial_hook(folder, number))
+        summary = train(config, epoch_hook=trial_hook(folder, number))
         return outcome_of(config, summary, summary["status"])
     except RunLocked:
         return Outcome("skipped", reason="is being trained by another process", folder=path)
