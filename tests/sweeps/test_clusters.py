@@ -27,11 +27,10 @@ from resnetlab import ConfigError
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import SweepFolder
 from resnetlab.sweeps import launchers
-from resnetlab.sweeps import resources as machine
+from resnetlab.sweeps import parallelism as machine
 from resnetlab.sweeps.jobs import Job, run_jobs
 from resnetlab.sweeps.launchers import check_launcher
 from resnetlab.sweeps.ray_tasks import RayTasks
-from resnetlab.sweeps.worker import train_task
 
 LONG = ("epochs=30", "trainer.progress=lines")
 
@@ -121,7 +120,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch, *found: tuple[bool, float, float]) ->
 
 
 def tasks(cpus: int, gpus: float) -> RayTasks:
-    engine = RayTasks(train_task, "auto", cpus, gpus, retries=0)
+    engine = RayTasks("auto", cpus, gpus, retries=0)
     engine.remote = SimpleNamespace(options=lambda **_: pytest.fail("has put a task that no node can take"))
     return engine
 

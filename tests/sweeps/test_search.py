@@ -15,14 +15,14 @@ from test_sweeps import assert_equal, table_of
 from test_sweeps_killed import gone, started, wait_for, workers
 
 from conftest import TINY, tiny
+from hydra_plugins.resnetlab_optuna import OptunaConf
 from resnetlab import ConfigError, compose, run
 from resnetlab.config.compose import parse
 from resnetlab.config.overrides import normalize_arguments
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.sweep_records import SweepFolder
-from resnetlab.sweeps import attempt, command, hydra_launcher
-from resnetlab.sweeps.attempt import run_job
-from resnetlab.sweeps.search.plan import Options
+from resnetlab.sweeps import command, launch
+from resnetlab.sweeps.run_job import run_job
 from resnetlab.sweeps.search.pruning import TrialReporter
 from resnetlab.sweeps.search.space import Space
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
@@ -213,7 +213,7 @@ def make_pruned(path: Path) -> dict:
             trial.report(value, epoch)
         study.tell(trial, value)
     study.ask()
-    options = Options(9, None, "tpe", 0, 2, "median", 2, None)
+    options = OptunaConf(n_trials=9, startup_trials=2, warmup_epochs=2)
     return {"storage": str(path), "trial": 3, "epochs": 3, "label": "", "options": vars(options)}
 
 
@@ -245,7 +245,7 @@ def test_no_epoch_is_reported_twice_and_the_end_is_not_pruned(tmp_path: Path, mo
     assert [TrialReporter(assignment)(rows[:n]) for n in (1, 2, 3, 2, 1)] == [False, True, True, True, False]
     assert stored(tmp_path / "journal").trials[3].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
     assert (tmp_path / "journal").read_text().count('"step":2,"intermediate_value":0.2') == 1
-    monkeypatch.setattr(attempt, "trial_hook", lambda folder, number: lambda rows: True)
+    monkeypatch.setattr("resnetlab.sweeps.run_job.trial_hook", lambda folder, number: lambda rows: True)
     assert run_job(tiny("epochs=1"), SweepFolder(tmp_path), 0).status == "finished"
 
 
@@ -258,7 +258,7 @@ def test_a_job_that_a_sweeper_makes_up_and_the_lab_refuses_is_a_failed_one(sweep
         return parse(node)
 
     run(tiny("epochs=1", "wd=0.1"))
-    monkeypatch.setattr(hydra_launcher, "parse", refuse_one)
+    monkeypatch.setattr(launch, "parse", refuse_one)
     status, out, err = sweep("epochs=1", "wd=0.1,0.2", "hydra/launcher=processes", "hydra.launcher.jobs=1")
     assert (status, err) == (1, "error: wd=0.2: wd (=0.2) made up\n")
     found = table_of(out)

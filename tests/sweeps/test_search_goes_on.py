@@ -18,7 +18,7 @@ from resnetlab.config import compose, overrides
 from resnetlab.config.option_files import conf_dir
 from resnetlab.errors import RunLocked
 from resnetlab.sweeps import command, launchers
-from resnetlab.sweeps import resources as machine
+from resnetlab.sweeps import parallelism as machine
 from resnetlab.sweeps.launchers import LAUNCHERS, launcher_of
 from resnetlab.sweeps.main import main
 from resnetlab.sweeps.search import study as storage

@@ -28,14 +28,14 @@ from resnetlab.config.overrides import job_labels
 from resnetlab.runs.files import read_rows, write_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps import display, hydra_launcher
-from resnetlab.sweeps import resources as machine
-from resnetlab.sweeps.attempt import run_job
+from resnetlab.sweeps import display, launch
+from resnetlab.sweeps import parallelism as machine
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.jobs import Job, run_jobs
 from resnetlab.sweeps.launchers import check_launcher
+from resnetlab.sweeps.parallelism import JobResources, resources_per_job
 from resnetlab.sweeps.processes import ForkedJob, Processes
-from resnetlab.sweeps.resources import JobResources, resources_per_job
+from resnetlab.sweeps.run_job import run_job
 from resnetlab.sweeps.table import collect, exit_status, table_lines
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.isolation import preserve_process_state
@@ -131,12 +131,12 @@ class Others(Processes):
     act: Callable[[Connection], None]
 
     def __post_init__(self) -> None:
-        super().__init__(self.act, JobResources(1, 1), retries=0)
+        super().__init__(JobResources(1, 1), retries=0)
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         context = get_context("fork")
         ours, theirs = context.Pipe(duplex=False)
-        job.handle = ForkedJob(context.Process(target=self.train, args=(theirs,)), ours)
+        job.handle = ForkedJob(context.Process(target=self.act, args=(theirs,)), ours)
         job.handle.process.start()
         theirs.close()
 
@@ -170,7 +170,8 @@ def send_an_outcome(report: Connection) -> None:
 )
 def test_an_outcome_that_cannot_be_read_is_none(act: Callable[[Connection], None], reason: str) -> None:
     folder = SweepFolder.open("some")
-    (job,) = run_jobs([Job(0, "", [], tiny())], folder, Others(act), lambda: None)
+    job = Job(0, "", [], tiny())
+    run_jobs([job], folder, Others(act), lambda: None)
     assert job.outcome is not None
     assert job.outcome.status == "failed"
     assert job.outcome.reason.startswith(reason)
@@ -203,14 +204,14 @@ def test_the_launcher_returns_the_objectives_and_starts_nothing_for_what_is_fini
     expected = [run(tiny("epochs=1", "wd=0.1"))["final_val_acc"], 0.0]
     run(tiny("epochs=1", "wd=1e30"))
     returned: list[float] = []
-    original = hydra_launcher.launch
+    original = launch.launch
 
-    def launch(*arguments):
+    def launch_and_look(*arguments):
         returns = original(*arguments)
         returned.extend(done.return_value for done in returns)
         return returns
 
-    monkeypatch.setattr(hydra_launcher, "launch", launch)
+    monkeypatch.setattr(launch, "launch", launch_and_look)
     status, out, err = sweep("epochs=1", "wd=0.1,1e30", *PROCESSES)
     assert (status, err, returned) == (0, "", expected)
     assert [text for _, text in table_of(out).values()][1] == "0.0000         already diverged"

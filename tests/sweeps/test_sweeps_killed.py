@@ -22,7 +22,7 @@ from processes import command, environment
 from resnetlab import compose, run
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
-from resnetlab.sweeps.processes import cause_of_death
+from resnetlab.sweeps.killed_worker import cause_of_death
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
 
@@ -216,11 +216,10 @@ import os, time
 from multiprocessing import forkserver
 from pathlib import Path
 from resnetlab.sweeps.processes import fork
-from resnetlab.sweeps.worker import train_forked
 
 def seconds(number):
     start = time.monotonic()
-    job = fork(train_forked, Path(f"job-{number}.log").resolve(), ["no_such_key=1"], dict(os.environ))
+    job = fork(Path(f"job-{number}.log").resolve(), ["no_such_key=1"], dict(os.environ))
     assert "no_such_key" in job.outcome.recv()["reason"]
     job.process.join()
     return time.monotonic() - start

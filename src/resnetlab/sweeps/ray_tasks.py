@@ -2,7 +2,7 @@
 
 Not hydra-ray-launcher: 1.2.2 wants cloudpickle below 3, boto3 and Ray's dashboard, listens on every network, and gives
 the whole sweep up with the first task whose worker was killed. Nor Ray's own retries: a task that was killed because
-memory ran out is tried without end, and nobody is told.
+memory ran out is tried without end, and nobody learns of it.
 """
 
 import logging
@@ -11,22 +11,24 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import first_line
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.attempt import failure
 from resnetlab.sweeps.child_process import import_path
 from resnetlab.sweeps.jobs import Job
-from resnetlab.sweeps.resources import cores
+from resnetlab.sweeps.killed_worker import RAY_MEMORY, RAY_REASON, killed_outcome
+from resnetlab.sweeps.parallelism import cores
+from resnetlab.sweeps.run_job import failure
+from resnetlab.sweeps.worker import train_task
 
-QUIET = {
+ANY_CLUSTER = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a job without a GPU sees none
 }
-LOCAL = {
+LOCAL_CLUSTER = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: all listens on 127.0.0.1, where _node_ip_address does not
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # messages about killed workers in the middle of our display
     "RAY_worker_niceness": "0",  # Ray's 15 starves the training on a machine that does other things too
@@ -37,15 +39,12 @@ OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third o
 class RayTasks:
     """As many at once as the cluster has room for; a job whose worker is killed is started again.
 
-    train: called in the worker as train(folder, log, overrides), returns the outcome's fields. address: null for a
-    cluster of this machine alone that ends with this process, else where one is ("auto", "10.0.0.1:6379"), on whose
-    nodes this folder has to be mounted. cpus, gpus: of a job.
+    address: null for a cluster of this machine alone that ends with this process, else where one is ("auto",
+    "10.0.0.1:6379"), on whose nodes this folder has to be mounted. cpus, gpus: of a job.
     """
 
-    def __init__(
-        self, train: Callable[..., dict[str, Any]], address: str | None, cpus: int, gpus: float, retries: int
-    ) -> None:
-        self.train, self.address, self.retries = train, address, retries
+    def __init__(self, address: str | None, cpus: int, gpus: float, retries: int) -> None:
+        self.address, self.retries = address, retries
         self.needs = {"CPU": cpus, "GPU": gpus}
         self.elsewhere = address is not None
         self.remote: Any = None
@@ -90,11 +89,10 @@ class RayTasks:
         try:
             return Outcome(**ray.get(task))
         except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
-            memory = isinstance(error, OutOfMemoryError)
-            return job.killed("memory ran out" if memory else "its worker on Ray was killed", log, self.retries)
+            reason = RAY_MEMORY if isinstance(error, OutOfMemoryError) else RAY_REASON
+            return killed_outcome(job, reason, log, self.retries)
         except RayError as error:  # the node has no resnetlab, or not this folder
-            cause = getattr(error, "cause", error)
-            return failure(error, f"{type(cause).__name__}: {first_line(cause)}", log, str(job.run.path))
+            return failure(error, log, str(job.run.path), cause=getattr(error, "cause", error))
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Disconnects, at which Ray ends the tasks, and a cluster of this machine alone."""
@@ -108,7 +106,7 @@ class RayTasks:
         return []
 
     def connect(self) -> None:
-        for key, value in {**QUIET, **({} if self.elsewhere else LOCAL)}.items():
+        for key, value in {**ANY_CLUSTER, **({} if self.elsewhere else LOCAL_CLUSTER)}.items():
             os.environ.setdefault(key, value)  # before the import, which reads them
         import ray
 
@@ -126,7 +124,7 @@ class RayTasks:
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         cpus, gpus = self.needs["CPU"], self.needs["GPU"]
         # a worker for each job, as memory and threads are a process's; not tried again by Ray
-        self.remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(self.train)
+        self.remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(train_task)
 
 
 def jobs_on_node(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
