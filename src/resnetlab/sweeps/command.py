@@ -29,7 +29,7 @@ from resnetlab.training.isolation import preserve_process_state
 if TYPE_CHECKING:
     from resnetlab.sweeps.search.loop import Search
 
-Jobs = Sequence[tuple[str, Config]]  # (label, configuration), the label "" of a job alone
+Jobs = Sequence[tuple[str, Config]]  # (label, configuration), the label "" of a single run
 INTERRUPTED = Outcome("interrupted", reason="the same command goes on")
 
 
@@ -50,11 +50,19 @@ def run_command(arguments: Sequence[str]) -> int:
         return print_error(error)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
-    if search is not None:
-        return run_search(search, options.overrides, launcher_of(settings))
-    if options.multirun:
-        return run_sweep(jobs, jobs[0][1], options.overrides, launcher_of(settings))
-    return run_alone(jobs[0][1])
+    try:
+        if search is not None:
+            return run_search(search, options.overrides, launcher_of(settings))
+        if options.multirun:
+            return run_sweep(jobs, jobs[0][1], options.overrides, launcher_of(settings))
+        from resnetlab.training.run import run  # brings Lightning
+
+        run(jobs[0][1])  # without Hydra
+    except KeyboardInterrupt:
+        return 130  # the shell's number for it
+    except (LabError, OSError) as error:
+        return print_error(error)
+    return 0
 
 
 def checked_jobs(overrides: Sequence[str], multirun: bool) -> Jobs:
@@ -79,28 +87,12 @@ def open_search(overrides: Sequence[str]) -> "Search":
     return search
 
 
-def run_alone(config: Config) -> int:
-    """One run, without Hydra."""
-    from resnetlab.training.run import run  # brings Lightning
-
-    try:
-        run(config)
-    except KeyboardInterrupt:
-        return 130  # the shell's number for it
-    except (LabError, OSError) as error:
-        return print_error(error)
-    return 0
-
-
 def run_search(search: "Search", overrides: Sequence[str], launcher: str) -> int:
     """Runs what is missing of the search, and prints its result; returns the exit status."""
-    try:
-        with search.opened():
-            status = run_sweep([], search.plan.config, overrides, launcher, search) if search.unfinished else 0
-            if status <= 128:
-                search.conclude()
-    except (LabError, OSError) as error:
-        return print_error(error)
+    with search.opened():
+        status = run_sweep([], search.plan.config, overrides, launcher, search) if search.unfinished else 0
+        if status <= 128:
+            search.conclude()
     return status
 
 
@@ -111,12 +103,9 @@ def run_sweep(
 
     jobs: none for a search. config: of any of them. launcher: its name.
     """
-    try:
-        folder = SweepFolder.open(config.study)
-        if jobs:
-            folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
-    except OSError as error:
-        return print_error(error)
+    folder = SweepFolder.open(config.study)
+    if jobs:
+        folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
     task = SweepTask(folder, {number: label for number, (label, _) in enumerate(jobs)}, len(jobs), search)
     status, missing = run_task(task, overrides, launcher)
     outcomes = collect(folder, task.labels, missing)

@@ -8,34 +8,17 @@ from omegaconf import DictConfig, open_dict
 
 from resnetlab.config.compose import parse
 from resnetlab.config.messages import USAGE_ERRORS
-from resnetlab.config.schema import Config
-from resnetlab.console import say
 from resnetlab.errors import ConfigError
 from resnetlab.runs.sweep_records import NO_OBJECTIVE
 from resnetlab.sweeps.child_process import sigterm_as_exit
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.jobs import Backend, Job, run_jobs
-from resnetlab.sweeps.parallelism import gpus_per_job, resources_per_job
 from resnetlab.sweeps.processes import Processes
 from resnetlab.sweeps.ray_tasks import RayTasks
 from resnetlab.sweeps.run_job import SweepTask, failure, record
 
-
-def processes(configs: Sequence[Config], jobs: int | None, runs_per_device: int, retries: int) -> Backend:
-    resources = resources_per_job(configs, jobs, runs_per_device)
-    if configs[0].trainer.progress != "off":
-        say(f"sweep: {len(configs)} jobs, {resources.jobs} at once; the first starts in some seconds")
-    return Processes(resources, retries)
-
-
-def ray_tasks(
-    configs: Sequence[Config], address: str | None, num_cpus: int, num_gpus: float | None, retries: int
-) -> Backend:
-    return RayTasks(address, num_cpus, gpus_per_job(configs, num_gpus), retries)
-
-
 # of the configurations and the launcher's values
-BACKENDS: dict[str, Callable[..., Backend]] = {"processes": processes, "ray": ray_tasks}
+BACKENDS: dict[str, Callable[..., Backend]] = {"processes": Processes, "ray": RayTasks}
 
 
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:

@@ -19,11 +19,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from resnetlab.config.schema import Config
+from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.child_process import import_path
 from resnetlab.sweeps.jobs import POLL_SECONDS, Job
 from resnetlab.sweeps.killed_worker import cause_of_death, killed_outcome
-from resnetlab.sweeps.parallelism import JobResources
+from resnetlab.sweeps.parallelism import resources_per_job
 from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, train_forked
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
@@ -43,8 +45,10 @@ class Processes:
 
     elsewhere = False
 
-    def __init__(self, resources: JobResources, retries: int) -> None:
-        self.resources, self.retries = resources, retries
+    def __init__(self, configs: Sequence[Config], jobs: int | None, runs_per_device: int, retries: int) -> None:
+        self.resources, self.retries = resources_per_job(configs, jobs, runs_per_device), retries
+        if configs[0].trainer.progress != "off":
+            say(f"sweep: {len(configs)} jobs, {self.resources.jobs} at once; the first starts in some seconds")
 
     def has_room(self, running: Sequence[Job]) -> bool:
         return len(running) < self.resources.jobs

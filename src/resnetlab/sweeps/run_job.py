@@ -28,7 +28,7 @@ MAX_REASON = 500  # letters: it has to fit into a pipe and into a table
 class SweepTask:
     """Hydra's task function of a sweep, in which its launchers and sweepers also find what the sweep is.
 
-    labels: by job number; a search adds its own. jobs: how many, 0 if nobody knows.
+    labels: by job number; a search adds its own. jobs: how many, 0 where that is unknown.
     """
 
     folder: SweepFolder

@@ -47,7 +47,7 @@ class Search:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Opens the study, alone. Raises RunLocked, or ConfigError if the storage is damaged or another search's."""
+        """Opens the study under its lock. Raises RunLocked; ConfigError if the storage is damaged or another one's."""
         with search_lock(self.plan):
             self.study, self.storage = open_study(self.plan)
             self.study.pruner = make_pruner(self.plan.options, self.plan.epochs)  # Hyperband's changes the sampling
@@ -98,7 +98,7 @@ class Search:
         return self.study.get_trials(deepcopy=False, states=(state,))
 
     def run_batch(self, trials: Sequence[int]) -> None:
-        """Trains the trials at once, as far as there are configurations for them, and tells the study."""
+        """Trains the trials at once, as far as there are configurations for them, and reports to the study."""
         ready = []
         for trial in trials:
             overrides = self.plan.space.job(self.study.trials[trial].params)
@@ -133,7 +133,7 @@ class Search:
         return label
 
     def finish(self, trial: int, outcome: Outcome | None) -> None:
-        """Tells the study the outcome, and the epochs that a process could not report, or had no need to train."""
+        """Reports the outcome to the study, and the epochs that a process could not report, or had no need to train."""
         if outcome is None or outcome.status == "failed" or (outcome.status == "skipped" and outcome.objective is None):
             self.study.tell(trial, state=TrialState.FAIL)
             return
