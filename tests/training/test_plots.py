@@ -15,7 +15,7 @@ from resnetlab.cli import main
 from resnetlab.training.build import planned_lr_momentum
 from resnetlab.training.lightning_internals import silence_lightning
 from resnetlab.training.module import ImageClassifier
-from resnetlab.training.plots import dashes_in_turn, draw_schedules
+from resnetlab.training.plots import draw_schedules
 
 PLANS = (
     "schedule=one_cycle lr=4e-3",
@@ -77,16 +77,12 @@ def test_the_picture_is_what_its_name_says(name: str, begins: bytes) -> None:
     assert Path(name).read_bytes().startswith(begins)
 
 
-def test_equal_schedules_are_dashed_in_turn_and_all_seen() -> None:
-    """Three flat lines on each other and one apart: each colour covers a part of the picture, the three about alike."""
-    flat = [(t / 10, 0.1, 0.9) for t in range(100)]
-    plans = dict.fromkeys("abc", flat) | {"d": [(t, lr / 2, m) for t, lr, m in flat]}
-    draw_schedules(plans, Path("plan.png"))
+def test_equal_schedules_are_all_seen() -> None:
+    """Three flat lines on each other and one apart: each colour covers a part of the picture."""
+    flat = np.array([(t / 10, 0.1, 0.9) for t in range(100)])
+    draw_schedules(dict.fromkeys("abc", flat) | {"d": flat * (1, 0.5, 1)}, Path("plan.png"))
     ink = 1 - mpimg.imread("plan.png")[..., :3]  # a line thinner than a pixel is its colour in a lighter tint
     ink /= np.linalg.norm(ink, axis=-1, keepdims=True) + 1e-9
     shades = [1 - np.array(matplotlib.colors.to_rgb(f"C{i}")) for i in range(4)]
     seen = [int((ink @ (shade / np.linalg.norm(shade)) > 0.999).sum()) for shade in shades]
-    assert min(seen[:3]) > 0.5 * max(seen[:3]) > 50
-    # a solid line of its own above, and its turn of the four below
-    styles = dashes_in_turn([np.array([(t, y) for t in range(5)], dtype=float) for y in (1.0, 2.0, 1.001, 1.01)])
-    assert [style == "-" for style in styles] == [False, True, False, True]
+    assert min(seen) > 40

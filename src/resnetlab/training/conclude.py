@@ -13,7 +13,7 @@ from resnetlab.training.distributed import is_secondary
 from resnetlab.training.evaluate import evaluate
 from resnetlab.training.manifest import model_counts
 from resnetlab.training.module import ImageClassifier
-from resnetlab.training.result import print_line, result_lines, say_missing_snapshots
+from resnetlab.training.result import print_line, result_lines
 
 
 def conclude(config: Config, session: Session, status: str, extra: dict[str, Any]) -> Summary:
@@ -28,7 +28,6 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     if status == "finished" and len(rows) < config.epochs:
         patience = config.trainer.patience
         print_line(config, f"stopped early after epoch {len(rows)}: no new best val_acc for {patience}")
-    say_missing_snapshots(config, folder, len(rows))
     write_rows(folder.metrics, rows)
     if status == "finished" and session.data.test_images is not None:
         extra = extra | test_accuracies(config, session, session.data.test_images)

@@ -35,11 +35,12 @@ def describe(config: Config, session: Session, resumed: bool) -> None:
     manifest = make_manifest(config, session.module)
     if resumed and (earlier := read_manifest(folder.path)):
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
-        if changed := changed_conditions(earlier, manifest):
+        pairs = {key: (earlier[key], manifest[key]) for key in CONDITIONS if key in earlier}  # older: without engine
+        if changed := ", ".join(f"{key} {before} -> {now}" for key, (before, now) in pairs.items() if before != now):
             print_line(config, f"note: resumed under other conditions ({changed}); equality to the bit is not promised")
     write_text(folder.config, to_yaml(config))
     write_json(folder.manifest, manifest)
-    for line in (*manifest_lines(config, manifest), *data_lines(config, session)):
+    for line in description(config, session, manifest):
         print_line(config, line)
 
 
@@ -64,12 +65,6 @@ def make_manifest(config: Config, module: ImageClassifier) -> dict[str, Any]:
         "optimizer_groups": group_counts(module.build_optimizer()),
         "engine": module.engine_name,
     }
-
-
-def changed_conditions(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The conditions that differ: "threads 1 -> 2", or "" """
-    known = [key for key in CONDITIONS if key in before]  # older manifests have no engine
-    return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in known if before[key] != now[key])
 
 
 def model_counts(model: nn.Module) -> dict[str, int]:
@@ -101,8 +96,8 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def manifest_lines(config: Config, manifest: dict[str, Any]) -> Iterator[str]:
-    """The network, where it is trained, and what the optimizer does to which tensors."""
+def description(config: Config, session: Session, manifest: dict[str, Any]) -> Iterator[str]:
+    """The network, where it is trained, what the optimizer does to which tensors, the images, what may surprise."""
     counts, devices = manifest["model"], config.trainer.devices
     yield (
         f"{config.model.name}: {counts['trainable_parameters']:,} trainable parameters + {counts['statistics']:,} "
@@ -115,10 +110,6 @@ def manifest_lines(config: Config, manifest: dict[str, Any]) -> Iterator[str]:
             f"optimizer group {group['name']}: {group['tensors']} tensors, {group['parameters']:,} parameters, "
             f"wd {group['wd']:g}"
         )
-
-
-def data_lines(config: Config, session: Session) -> Iterator[str]:
-    """The images, the folder, and what may surprise."""
     data, span = session.data, session.module.span
     images = f"{len(data.train):,} training and {len(data.val):,} validation images"
     yield f"{images}; run folder {config.folder.path}"
