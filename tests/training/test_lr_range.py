@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from conftest import TINY, tiny
-from resnetlab import ConfigError, compose
+from resnetlab import compose
 from resnetlab.cli import main
 from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
@@ -165,11 +165,6 @@ def test_bad_arguments_are_refused_in_one_line(
     assert wanted in printed.err
     assert printed.err.count("\n") == 1
     assert not Path("outputs").exists()
-
-
-def test_a_ramp_is_refused_by_python_too() -> None:
-    with pytest.raises(ConfigError, match="steps"):
-        list(range_test(*parts(tiny()), Ramp(steps=1), CPU))
 
 
 def test_an_interrupted_range_test_keeps_what_was_measured(

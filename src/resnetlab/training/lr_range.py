@@ -37,7 +37,7 @@ SMOOTHING = 0.9
 class Ramp:
     """The learning rates: `steps` of them from start to end, equally far apart on a linear or a logarithmic scale.
 
-    stop: ends the test when the smoothed loss is that many times its minimum.
+    stop: ends the test when the smoothed loss is that many times its minimum. Raises ConfigError, naming the option.
     """
 
     start: float = 1e-7
@@ -46,8 +46,7 @@ class Ramp:
     shape: str = "exponential"
     stop: float = 4.0
 
-    def check(self) -> None:
-        """Raises ConfigError, naming the option and the value."""
+    def __post_init__(self) -> None:
         if not 0 < self.start < self.end < math.inf:
             raise ConfigError(f"--start (={self.start:g}) must be above 0 and below --end (={self.end:g})")
         if self.steps < 10:
@@ -67,10 +66,8 @@ def range_test(module: ImageClassifier, data: ImageData, ramp: Ramp, device: tor
     """Rows of step, lr, loss, acc (of the batch) and smoothed (bias-corrected mean loss), until it diverges.
 
     Any optimizer; momentum, decay and penalty as the module has them; the schedule is not used. In float32. A copy of
-    the module is trained; when the iterator ends or is closed, torch's random numbers are what they were. Raises
-    ConfigError.
+    the module is trained; when the iterator ends or is closed, torch's random numbers are what they were.
     """
-    ramp.check()
     rows: list[Row] = []
     mean, countdown = 0.0, Countdown("step", ramp.steps)
     module = deepcopy(module).to(device).train()
@@ -142,7 +139,6 @@ def longest_decrease(values: Sequence[float]) -> tuple[int, int]:
 
 def lr_range_command(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:
     """The range test of every job of the command line; writes lr-range.png, .csv, .json and returns their folder."""
-    ramp.check()
     configs = {label or config.name: config for label, config in jobs_of(arguments)}
     first = next(iter(configs.values()))
     content = [vars(ramp), *(config.identity | {"seed": config.seed} for config in configs.values())]

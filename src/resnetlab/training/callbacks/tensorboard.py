@@ -7,7 +7,6 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay
 from torchvision.utils import make_grid
 
 from resnetlab.config.schema import Config
@@ -58,6 +57,8 @@ def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:
 
 def confusion_figure(counts: torch.Tensor, names: tuple[str, ...]) -> Figure:
     """Rows are true classes, columns predictions; with the counts where they fit."""
+    from sklearn.metrics import ConfusionMatrixDisplay  # a second, which no start waits for
+
     figure = Figure(figsize=(10, 10), layout="constrained")
     display = ConfusionMatrixDisplay(counts.cpu().numpy(), display_labels=names)
     display.plot(ax=figure.add_subplot(), cmap="Blues", include_values=len(names) <= 20, xticks_rotation=45)
