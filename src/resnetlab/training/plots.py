@@ -52,9 +52,7 @@ def draw_range_test(
             if lr is not None:
                 height = min(rows, key=lambda row: abs(math.log(row["lr"] / lr)))["smoothed"]
                 named = f"{rule}: {lr:.2g}" if single else (rule if number == 0 else None)
-                axes.plot(
-                    [lr], [height], MARKERS[rule], color=color, markersize=8, markeredgecolor="black", label=named
-                )
+                axes.plot(lr, height, MARKERS[rule], color=color, markersize=8, markeredgecolor="black", label=named)
     axes.set(xlabel="learning rate", ylabel="training loss, smoothed", xscale="linear" if linear else "log")
     seen = [column(rows, "loss" if single else "smoothed") for rows, _ in curves.values()]
     finite = [[loss for loss in losses if math.isfinite(loss)] for losses in seen]

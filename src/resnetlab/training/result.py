@@ -31,8 +31,9 @@ def completed(config: Config) -> Summary | None:
         return None
     print_line(config, f"already {done['status']}: {folder.path} (force=true starts over)")
     if config.trainer.profile is not None:
-        nothing = "nothing is trained, so nothing is recorded"
-        print_line(config, f"note: trainer.profile={config.trainer.profile}: {nothing}")
+        print_line(
+            config, f"note: trainer.profile={config.trainer.profile}: nothing is trained, so nothing is recorded"
+        )
     return done
 
 
