@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from resnetlab import Config, compose
+from resnetlab.config.option_files import conf_dir
 from resnetlab.sweeps.main import main
 
 TINY = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "batch_size=32", "trainer.progress=off")
@@ -63,3 +64,18 @@ def sweep(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return status, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def preset(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Makes an experiment=mine of these lines, in a copy of conf/."""
+    folder: Path = tmp_path_factory.mktemp("conf") / "conf"
+    shutil.copytree(conf_dir(), folder)
+    for module in ("config.compose", "config.overrides", "sweeps.command"):
+        monkeypatch.setattr(f"resnetlab.{module}.conf_dir", lambda: folder)
+
+    def make(*lines: str) -> str:
+        (folder / "experiment" / "mine.yaml").write_text("\n".join(("# @package _global_", *lines, "")))
+        return "experiment=mine"
+
+    return make

@@ -19,16 +19,13 @@ from resnetlab.runs.layout import RunFolder, run_key
 from resnetlab.runs.summary import summarize
 
 DEFAULTS: dict[str, Any] = {
-    "model": "resnet56v2",
-    "data": "cifar10",
-    "optimizer": "adamw",
-    "schedule": "piecewise_linear",
-    "regularization": "weight_decay",
+    **{"model": "resnet56v2", "data": "cifar10", "optimizer": "adamw"},
+    **{"schedule": "piecewise_linear", "regularization": "weight_decay"},
 }
 
 
 def synthetic_rows(epochs: int, best: float, seed: int = 0, **settings: Any) -> list[dict[str, float]]:
-    """Curves that rise to about `best`; with strong decay the validation loss swings between epochs 10 and 36."""
+    """Curves that rise to about `best`; with strong decay the validation loss fluctuates in epochs 10 to 36."""
     chance = random.Random(f"{seed} {sorted(settings.items())}")
     lift, rows = chance.gauss(0, 0.0012), []
     wd, penalty = settings.get("wd") or 0.0, 1000 * (settings.get("l2") or 0.0)
@@ -36,32 +33,33 @@ def synthetic_rows(epochs: int, best: float, seed: int = 0, **settings: Any) -> 
         t = epoch / epochs
         acc = best + lift - 0.55 * math.exp(-6 * t) + chance.gauss(0, 0.02) * (1 - t)
         ce = 1.9 * math.exp(-5 * t) + 0.02
-        swing = abs(chance.gauss(0, 8 * wd)) if 10 <= epoch <= 36 else 0.0
+        extra = abs(chance.gauss(0, 8 * wd)) if 10 <= epoch <= 36 else 0.0
         train = {"train/loss": ce + penalty, "train/ce": ce, "train/acc": min(0.999, 1 - 0.5 * ce / 2)}
-        val = {"val/loss": ce + 0.25 + swing + penalty, "val/ce": ce + 0.25 + swing, "val/acc": acc - 0.02 * swing}
+        val = {"val/loss": ce + 0.25 + extra + penalty, "val/ce": ce + 0.25 + extra, "val/acc": acc - 0.02 * extra}
         times = {"time/epoch": 31.0 + seed, "time/train": 28.0, "time/images_per_second": 50_000 / 28.0}
         rate = settings.get("lr", 8e-4) * min(1.0, 2 * (1 - t) + 0.01)
         rows.append({"epoch": epoch, "lr": rate, "momentum": 0.9, **train, **val, **times})
     return rows
 
 
-def write_run(
-    root: Path, *, study: str = "one", seed: int = 0, epochs: int = 6, best: float = 0.93, **settings: Any
-) -> Path:
-    """Writes one finished run, and returns its folder. settings: keys of the summary that are not at their defaults."""
+def write_run(root: Path, *, study="one", seed=0, epochs=6, best=0.93, rows=None, **settings: Any) -> Path:
+    """Writes one finished run, and returns its folder. settings: what differs from the defaults, as in a manifest.
+
+    The files are written plainly: the lab's own way waits for the disk.
+    """
     values = {"batch_size": 64, "lr": 8e-4, "wd": 0.2, "momentum": 0.9, "shift": 0.07, **settings}
-    rows = synthetic_rows(epochs, best, seed, **values)
-    summary = (
-        summarize(defaults(), rows, status="finished") | DEFAULTS | {"epochs": epochs, "study": study, "seed": seed}
-    )
-    summary |= values
-    differs = DEFAULTS | {"epochs": epochs} | settings
+    rows = rows or synthetic_rows(epochs, best, seed, **values)
+    summary = summarize(defaults(), rows, status="finished") | {"epochs": epochs, "study": study, "seed": seed}
+    summary |= {"subset": settings.get("data.limit")} | DEFAULTS | {k: v for k, v in values.items() if "." not in k}
     name = "-".join(["resnet56v2", *(f"{key}{value}" for key, value in settings.items()), "0" * 8])
     folder = root / study / name / f"seed={seed}"
-    write_rows(folder / "metrics.csv", rows)
-    write_json(folder / "summary.json", summary)
-    write_json(folder / "manifest.json", manifest(name, differs))
-    write_text(folder / "config.yaml", f"study: {study}\nseed: {seed}\nepochs: {epochs}\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [",".join(rows[0]), *(",".join(map(repr, row.values())) for row in rows)]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    (folder / "summary.json").write_text(json.dumps(summary))
+    differs = DEFAULTS | ({} if epochs == 60 else {"epochs": epochs}) | settings
+    (folder / "manifest.json").write_text(json.dumps(manifest(name, differs)))
+    (folder / "config.yaml").write_text(f"study: {study}\nseed: {seed}\nepochs: {epochs}\n")
     return folder
 
 
@@ -71,15 +69,9 @@ def defaults() -> Config:
 
 
 def manifest(name: str, differs: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "configuration": name,
-        "differs_from_defaults": differs,
-        "git": {"sha": "f8cd56f5b8e471dd770068ba531d38add10cbcc4", "dirty": False},
-        "versions": {"torch": "2.15.0"},
-        "device": "a processor",
-        "threads": 1,
-        "precision": "32-true",
-    }
+    git = {"sha": "f8cd56f5b8e471dd770068ba531d38add10cbcc4", "dirty": False}
+    machine = {"versions": {"torch": "2.15.0"}, "device": "a processor", "threads": 1, "precision": "32-true"}
+    return {"configuration": name, "differs_from_defaults": differs, "git": git, **machine}
 
 
 def change_summary(folder: Path, **changes: Any) -> None:
@@ -115,12 +107,10 @@ def begin_run(done: int, ended: str = "", **settings: Any) -> RunFolder:
 @contextmanager
 def trained(folder: RunFolder) -> Iterator["subprocess.Popen[str]"]:
     """Another process holds the run's lock."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder.lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
+    command, pipe = [sys.executable, "-c", HOLD, str(folder.lock)], subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     try:
+        assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         yield process
     finally:

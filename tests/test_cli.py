@@ -1,4 +1,4 @@
-"""The resnetlab command: its tables and its refusals."""
+"""The resnetlab command: its tables and its errors."""
 
 import argparse
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.Capt
         (["interpolate", "half.ckpt", "text.ckpt"], "half.ckpt is damaged or no checkpoint of the lab (it is cut off"),
     ],
 )
-def test_refusals_are_one_line(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("text.ckpt").write_text("hello")
     torch.save({"config": argparse.Namespace()}, "object.ckpt")
     torch.save({"config": 1}, "number.ckpt")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from resnetlab.errors import ConfigError, DataError, LabError
+from resnetlab.errors import ConfigError, LabError
 
 __all__ = ["main"]
 
@@ -160,10 +160,9 @@ def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run_report(options: argparse.Namespace) -> None:
     from resnetlab.report.groups import collect
     from resnetlab.report.table import print_table
+    from resnetlab.runs.load import require_folders
 
-    for folder in options.folders:
-        if not folder.is_dir():
-            raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
+    require_folders(options.folders)
     if options.out is not None:
         from resnetlab.runs.files import make_folder
 
@@ -182,15 +181,15 @@ def run_report(options: argparse.Namespace) -> None:
 
 
 def add_options(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("options", help="what train.py can be told: groups, options, keys, their defaults")
-    parser.add_argument("words", nargs="*", metavar="GROUP | GROUP=OPTION | KEY", help="such as schedule=cosine")
+    parser = commands.add_parser("options", help="the settings of train.py: groups, options, keys, their defaults")
+    parser.add_argument("names", nargs="*", metavar="GROUP | GROUP=OPTION | KEY", help="such as schedule=cosine")
     parser.set_defaults(command=run_options)
 
 
 def run_options(options: argparse.Namespace) -> None:
     from resnetlab.config.help import options_text
 
-    print(options_text(options.words))
+    print(options_text(options.names))
 
 
 def add_published(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,5 +1,7 @@
 """The errors that a user may meet. Each message is one line that names the value and the cure."""
 
+from collections.abc import Iterable
+
 
 class LabError(Exception):
     """Base of all errors that resnetlab raises on purpose."""
@@ -30,6 +32,18 @@ class Diverged(LabError):
     def __init__(self, quantity: str, epoch: int, step: int) -> None:
         super().__init__(f"{quantity} is not finite in epoch {epoch}, step {step}")
         self.quantity, self.epoch, self.step = quantity, epoch, step
+
+
+def require(ok: bool, key: str, value: object, must: str) -> None:
+    """Raises ConfigError("key (=value) must ...") unless ok."""
+    if not ok:
+        raise ConfigError(f"{key} (={value}) must {must}")
+
+
+def require_one_of(key: str, value: object, choices: Iterable[str]) -> None:
+    """Raises ConfigError, with all choices, unless value is one of them."""
+    names = list(choices)
+    require(value in names, key, value, f"be one of {', '.join(names)}")
 
 
 def first_line(error: BaseException) -> str:

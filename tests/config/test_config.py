@@ -43,20 +43,15 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
 @pytest.mark.parametrize(
     ("override", "wanted"),
     [
-        ("wdd=0.1", ["wdd"]),
         ("+typo=1", ["typo", "valid", "batch_size"]),
         ("+optimizer.epsilon=1", ["optimizer.epsilon", "eps"]),
         ("optimizer.epsilon=1", ["epsilon", "eps"]),
-        ("optimizer=adamx", ["adamx", "adamw"]),
-        ("experiment=nothing", ["experiment (=nothing)", "conf/experiment", "resnetlab published"]),
         ("experiment=post4-table1-9", ["did you mean post4-table1-09,"]),
-        ("patience=1", ["unknown key patience; did you mean", "trainer.patience"]),
         ("norm=group", ["unknown key norm; did you mean model.norm?"]),
         ("+norm=group", ["unknown key norm; did you mean model.norm?"]),
         ("warmup=2", ["did you mean schedule.warmup or averaging.warmup?"]),
         ("name=x", ["name", "valid: "]),  # of every group, and of none in particular
         ("optimizer.norm=group", ["optimizer.norm", "valid: "]),
-        ("epochs=many", ["epochs", "many"]),
         ("lr=-1", ["lr (=-1.0)", "above 0"]),
         ("lr=nan", ["lr (=nan)"]),
         ("seed=-1", ["seed (=-1)"]),
@@ -69,44 +64,36 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
         ("thresholds=[0.9,0.9]", ["thresholds", "differ"]),
         ("epochs=3.5", ["epochs", "3.5", "Integer"]),
         ("epochs=99999999999999999999999", ["epochs"]),
-        ("data.padding=99", ["data.padding (=99)"]),
-        ("data.split=holdout data.split_seed=99999999999999", ["data.split_seed"]),
-        ("model.shortcut_kernel=1000000001", ["model.shortcut_kernel"]),
         (f"study={'x' * 300}", ["study"]),
         ("schedule=lambda schedule.function=sys.exit", ["sys.exit"]),
         ("objective=final_val_loss", ["objective (=final_val_loss)", "final_val_acc"]),
         ("objective=final_test_acc", ["objective", "data.split"]),
         ("threads=0", ["threads (=0)"]),
         ("momentum=1", ["momentum (=1.0)"]),
-        ("wd=-0.1", ["wd (=-0.1)"]),
-        ("l2=1e-4", ["l2 (=0.0001)", "not used", "weight_decay"]),
-        ("regularization.label_smoothing=1", ["label_smoothing (=1"]),
         ("regularization.decay=some", ["decay (=some)", "kernels"]),
         ("model.depth=57", ["model.depth (=57)", "9n + 2"]),
-        ("model.norm=layer", ["model.norm (=layer)", "group"]),
-        ("model.bn_momentum=0", ["model.bn_momentum", "Keras"]),
+        ("model=resnet56v1_concat model.dropout=1", ["model.dropout (=1.0) must be in [0, 1)"]),
+        ("model=resnet18 model.stem=large", ["model.stem (=large) must be one of cifar, imagenet"]),
         ("data.split=random", ["data.split (=random)", "stratified"]),
-        ("data.val_size=0.2", ["data.val_size", "official"]),
-        ("data.pool=train", ["data.pool", "stratified"]),
-        ("data.limit=5", ["data.limit (=5)"]),
-        ("data.normalize=std", ["data.normalize (=std)", "mean_image"]),
-        ("data.translate=rotate", ["data.translate (=rotate)", "pad_crop"]),
-        ("schedule.interval=batch", ["schedule.interval (=batch)", "epoch or step"]),
         ("schedule.milestones=[[20,1],[10,0.1]]", ["schedule.milestones"]),
-        ("schedule.milestones=[[20,fast]]", ["schedule.milestones"]),
         ("schedule.warmup=70", ["schedule.warmup (=70"]),
-        ("schedule=lambda", ["function"]),
         ("schedule=reduce_on_plateau schedule.monitor=val/los", ["schedule.monitor (=val/los)", "val/loss"]),
         ("schedule=reduce_on_plateau schedule.monitor=val/loss_recal", ["schedule.monitor"]),
         ("data.limit=65 model=resnet56v1_concat", ["batch_size (=64)", "a last batch of 1 of 65 images"]),
         ("data.split=holdout data.val_size=60000", ["data.val_size (=60000)", "50,000"]),
-        ("data.split=holdout data.val_size=5", ["data.val_size (=5)", "10 classes"]),
         ("data=digits data.limit=60 schedule=one_cycle epochs=1", ["1 step"]),
         ("schedule.name=cosine", ["schedule.name (=cosine)"]),
         ("trainer.precision=8-bit", ["trainer.precision (=8-bit)", "16-mixed"]),
         ("trainer.progress=loud", ["trainer.progress (=loud)"]),
         ("trainer.patience=0", ["trainer.patience (=0)"]),
         ("optimizer.eps=-1", ["optimizer.eps"]),
+        ("optimizer=muon regularization=coupled", ["muon"]),
+        ("schedule=one_cycle momentum=0.9", ["cycle"]),
+        ("model.norm=group recalibrate_bn=true", ["recalibrate_bn (=true) needs model.norm=batch"]),
+        ("optimizer=sgd optimizer.nesterov=true momentum=0", ["nesterov"]),
+        ("schedule=one_cycle schedule.warmup=2", ["warmup"]),
+        ("regularization=none wd=0.1", ["wd (=0.1)"]),
+        ("schedule=lambda schedule.function=math.nothing", ["math.nothing"]),
     ],
 )
 def test_bad_input_is_refused_in_one_line_with_value_and_cure(override: str, wanted: list[str]) -> None:
@@ -115,33 +102,9 @@ def test_bad_input_is_refused_in_one_line_with_value_and_cure(override: str, wan
     line = error_message(caught.value)
     assert "\n" not in line
     assert "+wdd" not in line  # Hydra's advice, which would be refused as well
+    assert line.count("post4-table") <= 5  # itself and at most four of more than a hundred
     for word in wanted:
         assert word in line
-
-
-def test_a_preset_that_is_not_there_is_refused_with_the_closest_few_names() -> None:
-    with pytest.raises(HydraException) as caught:
-        compose("experiment=post4-table1-9")
-    assert 2 <= error_message(caught.value).count("post4-table") <= 5  # itself and at most four of more than a hundred
-
-
-@pytest.mark.parametrize(
-    ("overrides", "wanted"),
-    [
-        (["optimizer=muon", "regularization=coupled"], "muon"),
-        (["schedule=one_cycle", "momentum=0.9"], "cycle"),
-        (["model.norm=group", "recalibrate_bn=true"], "recalibrate_bn"),
-        (["optimizer=sgd", "optimizer.nesterov=true", "momentum=0"], "nesterov"),
-        (["schedule=one_cycle", "schedule.warmup=2"], "warmup"),
-        (["regularization=none", "wd=0.1"], "wd (=0.1)"),
-        (["schedule=lambda", "schedule.function=math.nothing"], "math.nothing"),
-    ],
-)
-def test_what_cannot_go_together_is_refused(overrides: list[str], wanted: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        compose(*overrides)
-    assert wanted in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_misspelt_key_in_an_experiment_or_group_file_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
@@ -161,8 +124,7 @@ def test_plain_data_is_a_round_trip() -> None:
     assert "name: cosine" in to_yaml(config)
 
 
-def test_a_default_that_is_spelt_out_is_the_same_run() -> None:
-    assert compose().name == compose("wd=0.2", "momentum=0.9", "model.depth=56").name
+def test_the_identity_of_the_defaults_is_their_options() -> None:
     assert compose().identity == {
         "model": "resnet56v2",
         "data": "cifar10",
@@ -179,26 +141,17 @@ def test_the_name_is_readable_and_pinned() -> None:
     assert "-depth20-" in compose("model.depth=20").name
 
 
-@pytest.mark.parametrize("override", ["wd=0.1", "epochs=61", "optimizer=sgd", "data.limit=100", "threads=1", "lr=1e-3"])
-def test_what_changes_the_result_changes_the_folder(override: str) -> None:
-    assert compose(override).name != compose().name
-
-
 @pytest.mark.parametrize(
-    "override",
+    ("override", "changes"),
     [
-        "schedule.milestones=[[20,1],[40,0.1],[50,0.0125],[60,0.0025]]",
-        "model=resnet56v2",
-        "data.root=/elsewhere",
-        "trainer.progress=off",
-        "force=true",
-        "thresholds=[0.5]",
-        "study=x",
-        "seed=3",
+        *((o, True) for o in ("wd=0.1", "epochs=61", "optimizer=sgd", "data.limit=100", "threads=1", "lr=1e-3")),
+        ("schedule.milestones=[[20,1],[40,0.1],[50,0.0125],[60,0.0025]]", False),
+        ("wd=0.2 momentum=0.9 model.depth=56 model=resnet56v2", False),  # the defaults spelt out
+        ("data.root=/elsewhere trainer.progress=off force=true thresholds=[0.5] study=x seed=3", False),
     ],
 )
-def test_what_does_not_change_the_result_leaves_the_name_alone(override: str) -> None:
-    assert compose(override).name == compose().name
+def test_what_changes_the_result_and_nothing_else_changes_the_name(override: str, changes: bool) -> None:
+    assert (compose(*override.split()).name != compose().name) is changes
 
 
 def test_precision_is_part_of_what_a_run_is_whether_chosen_or_resolved(monkeypatch: pytest.MonkeyPatch) -> None:

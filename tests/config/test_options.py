@@ -105,7 +105,7 @@ def test_an_unknown_word_is_an_error_in_one_line(
 def test_the_commands_own_help_names_it(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert re.search(r"options +what train.py can be told", capsys.readouterr().out)
+    assert re.search(r"options +the settings of train.py", capsys.readouterr().out)
 
 
 def test_the_help_names_every_option_and_counts_every_preset() -> None:

@@ -80,63 +80,37 @@ def test_the_statistics_are_the_plain_mean_over_batches() -> None:
         assert norm.num_batches_tracked == 3
 
 
-def test_inside_the_model_is_in_evaluation() -> None:
-    model = network().train()
-    with reestimated_statistics(model, inputs()):
-        assert not any(module.training for module in model.modules())
-        x = inputs()[0]
-        with torch.no_grad():
-            # One image's logits do not depend on the others. Float32 sums in another order: 1e-5 of logits of size 1.
-            torch.testing.assert_close(model(x)[:1], model(x[:1]), rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("training", [True, False])
-def test_outside_everything_is_as_it_was(training: bool) -> None:
-    model = network().train(training)
-    before = state(model)
+def test_inside_the_model_is_in_evaluation_and_outside_everything_is_as_it_was(training: bool) -> None:
+    model: Any = network().train(training)
+    model.stem_norm.eval()  # a mode of its own, to be found again
+    before, twin, recorded = state(model), copy.deepcopy(model), []
+    handle = model.register_forward_hook(lambda module, x, logits: recorded.append(logits.requires_grad))
+    x = inputs()[0]
     with reestimated_statistics(model, inputs()), torch.no_grad():
-        model(inputs()[0])
+        assert recorded == [False, False, False]  # no graph over the inputs
+        assert not any(module.training for module in model.modules())
+        # One image's logits do not depend on the others. Float32 sums in another order: 1e-5 of logits of size 1.
+        torch.testing.assert_close(model(x)[:1], model(x[:1]), rtol=0, atol=1e-5)
     check_same(state(model), before)
+    handle.remove()
+    assert torch.equal(model(x), twin(x))  # its own training goes on as if nothing had been
+    check_same(state(model), state(twin))
 
 
-def test_a_part_that_was_frozen_in_evaluation_is_so_again() -> None:
-    model: Any = network().train()
-    model.stem_norm.eval()
-    before = state(model)
-    with reestimated_statistics(model, inputs()):
-        pass
-    check_same(state(model), before)
-
-
-def test_after_an_exception_inside_everything_is_as_it_was() -> None:
-    model = network().train()
-    before = state(model)
-    with pytest.raises(ZeroDivisionError), reestimated_statistics(model, inputs()):
-        raise ZeroDivisionError
-    check_same(state(model), before)
-
-
-def test_after_an_exception_of_the_inputs_everything_is_as_it_was() -> None:
+def test_after_an_exception_inside_or_of_the_inputs_everything_is_as_it_was() -> None:
     def broken() -> Iterator[Tensor]:
         yield inputs()[0]
         raise OSError("unplugged")
 
     model = network().train()
     before = state(model)
+    with pytest.raises(ZeroDivisionError), reestimated_statistics(model, inputs()):
+        raise ZeroDivisionError
+    check_same(state(model), before)
     with pytest.raises(OSError, match="unplugged"), reestimated_statistics(model, broken()):
         pytest.fail("the block must not run on half an estimate")
     check_same(state(model), before)
-
-
-def test_the_models_own_training_goes_on_as_if_nothing_had_been() -> None:
-    model = network().train()
-    twin = copy.deepcopy(model)
-    with reestimated_statistics(model, inputs()):
-        pass
-    x = inputs()[1]
-    with torch.no_grad():
-        assert torch.equal(model(x), twin(x))
-    check_same(state(model), state(twin))
 
 
 def test_no_random_number_is_drawn_and_dropout_stays_off() -> None:
@@ -152,15 +126,6 @@ def test_no_random_number_is_drawn_and_dropout_stays_off() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_no_graph_is_recorded_over_the_inputs() -> None:
-    model, recorded = network(), []
-    model.register_forward_hook(lambda module, x, logits: recorded.append(logits.requires_grad))
-    with reestimated_statistics(model, inputs()):
-        pass
-    assert recorded == [False, False, False]
-    assert model(inputs()[0]).requires_grad
-
-
 def test_without_running_statistics_the_model_passes_through_unchanged() -> None:
     model = network(norm="group").train()
     before = state(model)
@@ -172,23 +137,21 @@ def test_without_running_statistics_the_model_passes_through_unchanged() -> None
 # --- EMA and SWA
 
 
-def walk(
-    averaging: Averaging, momentum: float | None, steps: int, span: RunLength
-) -> tuple[list[Any], list[Any], nn.Module]:
-    """Random walk of a small network; (raw weights, averaged weights) after every step, and the network."""
+def walk(averaging: Averaging, momentum: float | None, span: RunLength) -> tuple[list[Any], list[Any]]:
+    """Random walk of a small network; (raw weights, averaged weights) after every step."""
     generator = torch.Generator().manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     average = averaging.create(model)
     assert average is not None
     raw, averaged = [], []
-    for step in range(steps):
+    for step in range(span.steps):
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(torch.randn(p.shape, generator=generator))
         raw.append([p.detach().double().clone() for p in model.parameters()])
         averaging.update(average, model, step, span, momentum)
         averaged.append([p.detach().double().clone() for p in average.module.parameters()])
-    return raw, averaged, model
+    return raw, averaged
 
 
 def check_close(ours: list[Tensor], expected: list[Tensor]) -> None:
@@ -198,7 +161,7 @@ def check_close(ours: list[Tensor], expected: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("warmup", [False, True])
 def test_ema_is_keras_use_ema_written_by_hand(warmup: bool) -> None:
-    raw, averaged, _ = walk(EMA(warmup=warmup), 0.9, 20, RunLength(20, 1))
+    raw, averaged = walk(EMA(warmup=warmup), 0.9, RunLength(20, 1))
     expected = raw[0]  # Keras: not_first_step * momentum, so the first step copies
     check_close(averaged[0], expected)
     for k in range(1, 20):
@@ -225,7 +188,7 @@ def test_ema_overwrites_the_weights_every_so_many_steps_and_goes_on_from_there()
 @pytest.mark.parametrize(("start", "before"), [(0.75, 6), (0.0, 0), (5.0, 5), (0.99, 7), (0.125, 1)])
 def test_swa_is_the_mean_of_the_weights_after_each_epoch_beyond_start(start: float, before: int) -> None:
     span = RunLength(3, 8)
-    raw, averaged, _ = walk(SWA(start=start), None, span.steps, span)
+    raw, averaged = walk(SWA(start=start), None, span)
     ends = [raw[3 * epoch - 1] for epoch in range(before + 1, 9)]
     check_close(averaged[-1], [torch.stack(parts).mean(0) for parts in zip(*ends, strict=True)])
     assert len(ends) == 8 - before
@@ -252,8 +215,7 @@ def rows_of(config: Config) -> list[dict[str, float]]:
 
 def test_an_average_leaves_the_training_alone_and_is_validated_beside_it() -> None:
     configs = [tiny(), tiny("averaging=ema", "ema_momentum=0.5"), tiny("averaging=swa", "averaging.start=1")]
-    for config in configs:
-        run(config)
+    summaries = [run(config) for config in configs]
     plain, ema, swa = map(rows_of, configs)
     names = {"val/loss_avg", "val/ce_avg", "val/acc_avg", "val/acc5_avg"}
     for rows in (ema, swa):
@@ -261,6 +223,10 @@ def test_an_average_leaves_the_training_alone_and_is_validated_beside_it() -> No
     assert [names <= set(row) for row in ema] == [True] * 3
     assert [names <= set(row) for row in swa] == [False, True, True]
     assert ema[-1]["val/ce_avg"] != plain[-1]["val/ce"]
+    last, summary = configs[1].folder.last, summaries[1]
+    evaluated = evaluate_checkpoint(last, averaged=True)
+    assert (evaluated["acc"], evaluated["ce"]) == (summary["final_val_acc_avg"], summary["final_val_ce_avg"])
+    assert evaluated["ce"] != evaluate_checkpoint(last)["ce"]
 
 
 def test_the_average_of_one_epoch_is_that_epoch_with_re_estimated_statistics() -> None:
@@ -271,11 +237,9 @@ def test_the_average_of_one_epoch_is_that_epoch_with_re_estimated_statistics() -
         assert last[f"val/{name}_avg"] == last[f"val/{name}_recal"]
 
 
-@pytest.mark.parametrize("averaging", ["ema", "swa"])
+@pytest.mark.parametrize("averaging", ["ema averaging.overwrite_frequency=3 ema_momentum=0.5", "swa averaging.start=1"])
 def test_a_resumed_average_equals_an_undisturbed_one(averaging: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny("epochs=4", f"averaging={averaging}")
-    if averaging == "swa":
-        config.averaging = SWA(start=1)
+    config = tiny(*f"epochs=4 averaging={averaging}".split())
     run(config)
     expected, weights = rows_of(config), read_checkpoint(config.folder.last)["state_dict"]
     run_interrupted(config, monkeypatch)
@@ -283,6 +247,12 @@ def test_a_resumed_average_equals_an_undisturbed_one(averaging: str, monkeypatch
     resumed = read_checkpoint(config.folder.last)["state_dict"]
     assert [key for key in weights if not torch.equal(resumed[key], weights[key])] == []
     assert any(key.startswith("average.module.") for key in weights)
+    if averaging.startswith("ema"):  # trains on the average
+        plain = tiny("epochs=4")
+        run(plain)
+        losses, others = ([row["train/ce"] for row in rows] for rows in (rows_of(plain), expected))
+        assert losses[0] == others[0]  # two steps: not overwritten yet
+        assert losses[2:] != others[2:]
 
 
 def run_interrupted(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,14 +279,6 @@ def interrupted_after(epochs: int) -> Any:
     return hook
 
 
-def test_evaluating_the_average_of_a_checkpoint_gives_the_rows_figure() -> None:
-    config = tiny("averaging=ema")
-    summary = run(config)
-    figures = evaluate_checkpoint(config.folder.last, averaged=True)
-    assert (figures["acc"], figures["ce"]) == (summary["final_val_acc_avg"], summary["final_val_ce_avg"])
-    assert figures["ce"] != evaluate_checkpoint(config.folder.last)["ce"]
-
-
 def test_the_averages_test_figure_is_that_of_the_last_epoch_trained() -> None:
     config = tiny("averaging=ema", "data.split=holdout", "trainer.patience=1", "lr=1e-9", "epochs=6")
     summary = run(config)
@@ -331,18 +293,6 @@ def test_a_run_that_stops_before_its_average_has_the_objective_zero() -> None:
     summary = run(config)
     assert summary["final_val_acc_avg"] is None
     assert objective(config, summary) == 0.0
-
-
-def test_ema_with_overwriting_trains_on_the_average_and_resumes(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny("epochs=4", "averaging=ema", "averaging.overwrite_frequency=3", "ema_momentum=0.5")
-    run(config)
-    expected, plain = rows_of(config), tiny("epochs=4")
-    run(plain)
-    losses, others = ([row["train/ce"] for row in rows] for rows in (rows_of(plain), expected))
-    assert losses[0] == others[0]  # two steps: not overwritten yet
-    assert losses[2:] != others[2:]
-    run_interrupted(config, monkeypatch)
-    assert rows_of(config) == expected
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import importlib.util
 import io
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,17 @@ from torch import Tensor, nn
 
 from resnetlab.errors import ConfigError
 from resnetlab.optim import optimizers
-from resnetlab.optim.optimizers import OPTIMIZERS, REFUSED, Optimizer, check_pair, group_counts, set_lr_momentum
+from resnetlab.optim.optimizers import OPTIMIZERS, REFUSED, check_pair, group_counts, set_lr_momentum
 from resnetlab.optim.optimizers.base import FUSED_DEVICES
-from resnetlab.optim.optimizers.muon import MuonAdamW, as_matrix
+from resnetlab.optim.optimizers.muon import as_matrix
 from resnetlab.optim.regularization import REGULARIZATIONS, conv_kernels, penalty
 
 Grads = list[list[Tensor]]
-ELEMENTWISE = [name for name in OPTIMIZERS if name != "muon"]
 FUSED = [(name, fused) for name in ("adam", "adamw", "sgd", "muon") for fused in (None, False)]
 FUSED += [("radam", None), ("nadam", None)]  # torch has no fused kernel for these: no such key
+FORMULA_CASES = [(n, {} if f is None else {"fused": f}) for n, f in FUSED if n != "muon"] + [
+    ("sgd", {"nesterov": True})
+]
 STEPS = 8  # RAdam's rectified phase begins at step 6
 LRS = [0.1, 0.05, 0.2, 0.1, 0.02, 0.1, 0.1, 0.05]
 
@@ -58,6 +61,11 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, grads: list[Tensor]
 
 def weights(model: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in model.parameters()]
+
+
+def check_equal(a: nn.Module, b: nn.Module) -> None:
+    """To the bit."""
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
 # The formulas. f(w, g, t, state) -> w after step t (from 1), before any decay; b1, b2, eps, psi as in the papers.
@@ -103,14 +111,14 @@ FORMULAS: dict[str, Callable[..., Any]] = {"sgd": sgd, "adam": adam, "adamw": ad
 
 
 @pytest.mark.parametrize("regularization", ["none", "weight_decay", "coupled"])
-@pytest.mark.parametrize(("name", "fused"), [(name, fused) for name, fused in FUSED if name != "muon"])
-def test_against_the_formula(name: str, regularization: str, fused: bool | None) -> None:
+@pytest.mark.parametrize(("name", "options"), FORMULA_CASES)
+def test_against_the_formula(name: str, options: dict[str, Any], regularization: str) -> None:
     """All eight tensors (decay reaches norms and biases too), with an lr that changes every step.
 
     torch keeps NAdam's product of momenta in float32: off by 3e-9 after these eight steps.
     """
-    options = {} if fused is None else {"fused": fused}
     wd = None if regularization == "none" else 0.3
+    formula = partial(sgd, nesterov=True) if "nesterov" in options else FORMULAS[name]
     model = net(torch.float64)
     expected = [w.numpy() for w in weights(model)]
     states: list[dict[str, Any]] = [{} for _ in expected]
@@ -124,47 +132,31 @@ def test_against_the_formula(name: str, regularization: str, fused: bool | None)
                 w = w - lr * 0.3 * w
             if regularization == "coupled":
                 g = g + 0.3 * w
-            expected[i] = FORMULAS[name](w, g, t, lr, states[i])
+            expected[i] = formula(w, g, t, lr, states[i])
     for p, w in zip(weights(model), expected, strict=True):
         torch.testing.assert_close(p, torch.from_numpy(w), rtol=1e-12, atol=1e-7 if name == "nadam" else 1e-12)
 
 
-def test_sgd_nesterov_against_the_formula() -> None:
-    model = net(torch.float64)
-    expected = [w.numpy() for w in weights(model)]
-    states: list[dict[str, Any]] = [{} for _ in expected]
-    optimizer = build("sgd", model, nesterov=True)
-    for t, grads in enumerate(grads_for(model), start=1):
-        step(model, optimizer, grads)
-        expected = [
-            sgd(w, g.numpy(), t, 0.1, s, nesterov=True) for w, g, s in zip(expected, grads, states, strict=True)
-        ]
-    for p, w in zip(weights(model), expected, strict=True):
-        torch.testing.assert_close(p, torch.from_numpy(w), rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw"])
-def test_adam_with_decay_is_torchs_adamw_to_the_bit(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "regularization", "wd", "fused"),
+    [
+        ("adam", "weight_decay", 0.2, True),
+        ("adamw", "weight_decay", 0.2, True),
+        *(("sgd", "none", None, fused) for fused in (True, False)),
+        *(("sgd", "coupled", 0.2, fused) for fused in (True, False)),
+    ],
+)
+def test_is_torchs_adamw_or_sgd_to_the_bit(name: str, regularization: str, wd: float | None, fused: bool) -> None:
     ours, theirs = net(), net()
-    a = build(name, ours, "weight_decay", wd=0.2)
-    b = torch.optim.AdamW(theirs.parameters(), lr=0.1, eps=1e-7, weight_decay=0.2, fused=True)
+    a = build(name, ours, regularization, wd=wd, fused=fused)
+    keys: dict[str, Any] = {"lr": 0.1, "weight_decay": wd or 0.0, "fused": fused}
+    b: torch.optim.Optimizer = torch.optim.SGD(theirs.parameters(), momentum=0.9, **keys)
+    if name != "sgd":
+        b = torch.optim.AdamW(theirs.parameters(), eps=1e-7, **keys)
     for grads in grads_for(ours):
         step(ours, a, grads)
         step(theirs, b, grads)
-    assert all(torch.equal(p, q) for p, q in zip(weights(ours), weights(theirs), strict=True))
-
-
-@pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("regularization", ["none", "coupled"])
-def test_sgd_without_decoupled_decay_is_torchs_sgd_to_the_bit(regularization: str, fused: bool) -> None:
-    ours, theirs = net(), net()
-    wd = 0.2 if regularization == "coupled" else 0.0
-    a = build("sgd", ours, regularization, wd=wd or None, fused=fused)
-    b = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, weight_decay=wd, fused=fused)
-    for grads in grads_for(ours):
-        step(ours, a, grads)
-        step(theirs, b, grads)
-    assert all(torch.equal(p, q) for p, q in zip(weights(ours), weights(theirs), strict=True))
+    check_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("regularization", ["weight_decay", "l2_weight_decay"])
@@ -212,45 +204,24 @@ def test_coupled_decay_is_the_l2_penalty_with_wd_twice_l2(name: str) -> None:
     assert losses[0] != losses[1]  # the penalty is in the loss, the decay is not
 
 
-def test_muon_on_matrices_is_torchs_muon_to_the_bit() -> None:
-    torch.manual_seed(0)
-    ours = [nn.Parameter(torch.randn(5, 3)), nn.Parameter(torch.randn(3, 7))]
-    theirs = [nn.Parameter(p.detach().clone()) for p in ours]
-    options: dict[str, Any] = {"weight_decay": 0.2, "momentum": 0.95, "nesterov": True, "ns_steps": 5}
-    a = MuonAdamW([{"name": "m", "algorithm": "muon", "params": ours, **options}], lr=0.1)
-    b = torch.optim.Muon(theirs, lr=0.1, adjust_lr_fn="match_rms_adamw", **options)
-    for _ in range(5):
-        for p, q in zip(ours, theirs, strict=True):
-            p.grad = torch.randn_like(p)
-            q.grad = p.grad.clone()
-        a.step()
-        b.step()
-    assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
-
-
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_muon_is_torchs_muon_on_flattened_kernels_and_adamw_on_the_rest(nesterov: bool) -> None:
     model = net()
     kernels = [nn.Parameter(p.detach().clone().flatten(1)) for p in (model[0].weight, model[2].weight)]
     rest = [nn.Parameter(p.detach().clone()) for p in model.parameters() if p.ndim != 4]
     optimizer = build("muon", model, "weight_decay", wd=0.2, momentum=0.95, nesterov=nesterov)
-    muon = torch.optim.Muon(
-        kernels, lr=0.1, weight_decay=0.2, momentum=0.95, nesterov=nesterov, adjust_lr_fn="match_rms_adamw"
-    )
+    keys: dict[str, Any] = {"momentum": 0.95, "nesterov": nesterov, "adjust_lr_fn": "match_rms_adamw"}
+    muon = torch.optim.Muon(kernels, lr=0.1, weight_decay=0.2, **keys)
     adamw = torch.optim.AdamW(rest, lr=0.1, betas=(0.95, 0.999), eps=1e-7, weight_decay=0.2, fused=True)
     for grads in grads_for(model):
         step(model, optimizer, grads)
-        for twin, gs in (
-            (kernels, [g.flatten(1) for g in grads if g.ndim == 4]),
-            (rest, [g for g in grads if g.ndim != 4]),
-        ):
-            for p, g in zip(twin, gs, strict=True):
-                p.grad = g.clone()
+        in_turn = [g.flatten(1) for g in grads if g.ndim == 4] + [g for g in grads if g.ndim != 4]
+        for p, g in zip(kernels + rest, in_turn, strict=True):
+            p.grad = g.clone()
         muon.step()
         adamw.step()
-    assert torch.equal(model[0].weight.flatten(1), kernels[0])
-    assert torch.equal(model[2].weight.flatten(1), kernels[1])
-    assert all(torch.equal(p, q) for p, q in zip((p for p in model.parameters() if p.ndim != 4), rest, strict=True))
+    ours = [model[0].weight.flatten(1), model[2].weight.flatten(1), *(p for p in model.parameters() if p.ndim != 4)]
+    assert all(torch.equal(p, q) for p, q in zip(ours, kernels + rest, strict=True))
 
 
 def test_muons_first_step_is_the_orthogonal_factor_of_the_gradient() -> None:
@@ -272,28 +243,23 @@ def test_muons_first_step_is_the_orthogonal_factor_of_the_gradient() -> None:
 def test_channels_last_makes_no_difference(name: str) -> None:
     plain, last = net(), net().to(memory_format=torch.channels_last)
     assert not last[0].weight.is_contiguous()
-    a, b = (build(name, m, "weight_decay", lr=0.01) for m in (plain, last))
+    unaligned = copy.deepcopy(last)
+    a, b, c = (build(name, m, "weight_decay", lr=0.01) for m in (plain, last, unaligned))
     before = weights(plain)
     for grads in grads_for(plain):
         step(plain, a, grads)
         aligned = [torch.empty_like(p).copy_(g) for p, g in zip(last.parameters(), grads, strict=True)]
         step(last, b, aligned)  # autograd gives gradients in the layout of their weights
+        if name == "muon":
+            step(unaligned, c, grads)
     assert not last[0].weight.is_contiguous()
+    if name == "muon":  # takes gradients in another memory format
+        check_equal(last, unaligned)
     for p, q, w in zip(weights(plain), weights(last), before, strict=True):
         # Muon: other order of the columns in bfloat16 products (0.004 of the step of 0.01*0.2*sqrt(27) = 0.01, 8 steps)
         atol = 1e-3 if name == "muon" and p.ndim == 4 else 1e-6
         assert (p - w).abs().max() > 10 * atol
         torch.testing.assert_close(p, q, rtol=0.0, atol=atol)
-
-
-def test_muon_takes_gradients_in_another_memory_format() -> None:
-    last, same = (net().to(memory_format=torch.channels_last) for _ in range(2))
-    a, b = build("muon", last), build("muon", same)
-    for grads in grads_for(last, 3):
-        contiguous = [g.contiguous() for g in grads]
-        step(last, a, contiguous)
-        step(same, b, [torch.empty_like(p).copy_(g) for p, g in zip(same.parameters(), contiguous, strict=True)])
-    assert torch.equal(last[0].weight, same[0].weight)
 
 
 def test_as_matrix_is_a_view_in_both_memory_formats() -> None:
@@ -308,6 +274,9 @@ def test_as_matrix_is_a_view_in_both_memory_formats() -> None:
             assert torch.equal(matrix.sort().values, w.flatten(1).sort().values)  # the same rows, reordered
 
 
+MUON_KERNELS = [("muon-kernels", 2, 132, 0.2), ("adamw-kernels", 1, 12, 0.2), ("adamw-rest", 5, 20, 0.0)]
+
+
 @pytest.mark.parametrize(
     ("name", "regularization", "decay", "expected"),
     [
@@ -318,12 +287,7 @@ def test_as_matrix_is_a_view_in_both_memory_formats() -> None:
         ("sgd", "coupled", "kernels", [("kernels", 3, 144, 5e-4), ("rest", 5, 20, 0.0)]),
         ("nadam", "l2_weight_decay", "kernels", [("kernels", 3, 144, 4e-3), ("rest", 5, 20, 0.0)]),
         ("muon", "weight_decay", "all", [("muon-all", 2, 132, 0.2), ("adamw-all", 6, 32, 0.2)]),
-        (
-            "muon",
-            "weight_decay",
-            "kernels",
-            [("muon-kernels", 2, 132, 0.2), ("adamw-kernels", 1, 12, 0.2), ("adamw-rest", 5, 20, 0.0)],
-        ),
+        ("muon", "weight_decay", "kernels", MUON_KERNELS),
     ],
 )
 def test_group_counts(name: str, regularization: str, decay: str, expected: list[tuple[Any, ...]]) -> None:
@@ -360,7 +324,7 @@ def test_resumes_to_the_bit_from_plain_data(name: str) -> None:
     b.load_state_dict(saved["optimizer"])
     for g in grads[3:6]:
         step(again, b, g)
-    assert all(torch.equal(p, q) for p, q in zip(weights(through), weights(again), strict=True))
+    check_equal(through, again)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -408,15 +372,9 @@ def test_set_lr_momentum_in_sgd_by_hand() -> None:
     set_lr_momentum(optimizer, 0.5, 0.25)
     step(model, optimizer, [torch.tensor([1.0], dtype=torch.float64)])  # v = 0.25*2 + 1, w = 0.8 - 0.75
     assert w.item() == pytest.approx(0.05, abs=1e-15)
-
-
-def test_set_lr_momentum_fills_tensors_in_place() -> None:
-    model = net()
-    optimizer = build("adamw", model)
-    lr = torch.tensor(0.1)
-    optimizer.param_groups[0]["lr"] = lr
+    lr = optimizer.param_groups[0]["lr"] = torch.tensor(0.1)
     set_lr_momentum(optimizer, 0.25, 0.8)
-    assert optimizer.param_groups[0]["lr"] is lr
+    assert optimizer.param_groups[0]["lr"] is lr  # a tensor is filled in place
     assert lr.item() == 0.25
 
 
@@ -440,7 +398,7 @@ def test_grad_scaler_skips_the_decay_with_the_step(name: str, fused: bool | None
         else:
             step(twin, other, g)
     assert scaler.get_scale() == 2.0
-    assert all(torch.equal(p, q) for p, q in zip(weights(model), weights(twin), strict=True))
+    check_equal(model, twin)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -480,39 +438,21 @@ def test_decoupled_sgd_runs_hooks_once_also_if_torchs_was_used_before_its_import
     assert hooks == [1.0]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_schedulers_of_torch_work(name: str) -> None:
-    optimizer = build(name, net())
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
-    for loss in (1.0, 2.0):
-        scheduler.step(loss)
-    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.01] * len(optimizer.param_groups))
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_is_a_structured_config(name: str) -> None:
-    node = OmegaConf.structured(OPTIMIZERS[name])
-    assert node.name == name
-    config = OmegaConf.to_object(node)
-    assert config == OPTIMIZERS[name]()
-    assert isinstance(config, Optimizer)
-    config.check()
-
-
 def test_registry_and_defaults() -> None:
-    table = {name: {k: v for k, v in vars(cls()).items() if k != "name"} for name, cls in OPTIMIZERS.items()}
-    assert table == {
-        "adam": {"beta2": 0.999, "eps": 1e-7, "fused": None},
-        "adamw": {"beta2": 0.999, "eps": 1e-7, "fused": None},
-        "sgd": {"nesterov": False, "fused": None},
-        "radam": {"beta2": 0.999, "eps": 1e-7},
-        "nadam": {"beta2": 0.999, "eps": 1e-7, "momentum_decay": 4e-3},
-        "muon": {"nesterov": True, "ns_steps": 5, "beta2": 0.999, "eps": 1e-7, "fused": None},
+    configs = {name: OmegaConf.to_object(OmegaConf.structured(cls)) for name, cls in OPTIMIZERS.items()}
+    assert configs == {name: cls() for name, cls in OPTIMIZERS.items()}
+    assert {name: vars(config) for name, config in configs.items()} == {
+        "adam": {"name": "adam", "beta2": 0.999, "eps": 1e-7, "fused": None},
+        "adamw": {"name": "adamw", "beta2": 0.999, "eps": 1e-7, "fused": None},
+        "sgd": {"name": "sgd", "nesterov": False, "fused": None},
+        "radam": {"name": "radam", "beta2": 0.999, "eps": 1e-7},
+        "nadam": {"name": "nadam", "beta2": 0.999, "eps": 1e-7, "momentum_decay": 4e-3},
+        "muon": {"name": "muon", "nesterov": True, "ns_steps": 5, "beta2": 0.999, "eps": 1e-7, "fused": None},
     }
-    assert {name: cls.default_momentum for name, cls in OPTIMIZERS.items()} == {
-        **dict.fromkeys(ELEMENTWISE, 0.9),
-        "muon": 0.95,
-    }
+    momenta = {name: cls.default_momentum for name, cls in OPTIMIZERS.items()}
+    assert momenta == dict.fromkeys(OPTIMIZERS, 0.9) | {"muon": 0.95}
+    for cls in OPTIMIZERS.values():
+        cls().check()
     assert all(hasattr(optimizers, name) for name in optimizers.__all__)
 
 
@@ -539,16 +479,16 @@ def test_build_refuses(name: str, options: dict[str, Any], message: str) -> None
     assert "\n" not in str(error.value)
 
 
-def test_every_pair_is_built_or_refused() -> None:
-    for name in OPTIMIZERS:
-        for regularization in REGULARIZATIONS:
-            if (name, regularization) in REFUSED:
-                with pytest.raises(ConfigError, match="is refused: "):
-                    check_pair(name, regularization)
-            else:
-                check_pair(name, regularization)
-                build(name, net(), regularization)
+@pytest.mark.parametrize("regularization", REGULARIZATIONS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_pair_is_built_or_refused(name: str, regularization: str) -> None:
     assert list(REFUSED) == [("muon", "coupled")]
+    if (name, regularization) in REFUSED:
+        with pytest.raises(ConfigError, match="is refused: "):
+            check_pair(name, regularization)
+    else:
+        check_pair(name, regularization)
+        build(name, net(), regularization)
 
 
 def test_fused_devices_are_torchs() -> None:

@@ -1,4 +1,4 @@
-"""Regularization: penalty, groups, defaults and refusals, against sums and numbers made by hand."""
+"""Regularization: penalty, groups, defaults and errors, against sums and numbers made by hand."""
 
 import math
 from typing import Any
@@ -28,16 +28,12 @@ def test_registry_and_defaults() -> None:
         "coupled": (5e-4, None, "coupled"),
         "l2_weight_decay": (4e-3, 1e-4, "decoupled"),
     }
-
-
-@pytest.mark.parametrize("name", REGULARIZATIONS)
-def test_is_a_structured_config(name: str) -> None:
-    node = OmegaConf.structured(REGULARIZATIONS[name])
-    assert dict(node) == {"name": name, "label_smoothing": 0.0, "decay": "all"}
-    config = OmegaConf.to_object(node)
-    assert config == REGULARIZATIONS[name]()
-    assert isinstance(config, Regularization)
-    config.check()
+    for name, cls in REGULARIZATIONS.items():
+        node = OmegaConf.structured(cls)
+        assert dict(node) == {"name": name, "label_smoothing": 0.0, "decay": "all"}
+        assert OmegaConf.to_object(node) == cls()
+        cls(label_smoothing=0.1).check()
+    REGULARIZATIONS["coupled"](decay="kernels").check()
 
 
 @pytest.mark.parametrize(
@@ -52,9 +48,7 @@ def test_is_a_structured_config(name: str) -> None:
         ("l2_weight_decay", (0.1, None), (0.1, 1e-4)),
     ],
 )
-def test_resolve(
-    name: str, given: tuple[float | None, float | None], resolved: tuple[float | None, float | None]
-) -> None:
+def test_resolve(name: str, given: Any, resolved: Any) -> None:
     config = REGULARIZATIONS[name]()
     assert resolve(config, *given) == resolved
     assert resolve(config, *resolved) == resolved
@@ -67,7 +61,7 @@ def test_resolve(
             "l2",
             0.3,
             None,
-            r"wd (=0.3) is not used by regularization=l2; take regularization=weight_decay or leave wd out",
+            "wd (=0.3) is not used by regularization=l2; take regularization=weight_decay or leave wd out",
         ),
         ("l2", 0.3, 1e-4, "take regularization=l2_weight_decay or leave wd out"),
         ("none", 0.0, None, "wd (=0.0) is not used by regularization=none"),
@@ -103,11 +97,6 @@ def test_check_refuses(config: Regularization, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         config.check()
     assert message in str(error.value)
-
-
-def test_check_passes_what_makes_sense() -> None:
-    REGULARIZATIONS["none"](label_smoothing=0.1).check()
-    REGULARIZATIONS["coupled"](decay="kernels").check()
 
 
 def test_penalty_is_the_sum_over_convolution_kernels_and_nothing_else() -> None:

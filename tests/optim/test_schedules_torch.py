@@ -164,13 +164,6 @@ def test_one_cycle_with_torchs_defaults_equals_torch_at_any_length(steps: int) -
     assert_equal(ours.OneCycle(), lambda o: theirs.OneCycleLR(o, LR, total_steps=steps), span=RunLength(steps, 1))
 
 
-@pytest.mark.parametrize("schedule", [ours.OneCycle, ours.Cyclic])
-def test_a_cycle_held_for_epochs_has_the_value_of_each_epochs_first_step(schedule: type[Schedule]) -> None:
-    followed = schedule_table(schedule(), LR, MOMENTUM, SPAN)
-    held = schedule_table(schedule(interval="epoch"), LR, MOMENTUM, SPAN)
-    np.testing.assert_array_equal(held, np.repeat(followed[::N], N, axis=0))
-
-
 @pytest.mark.parametrize("interval", ["epoch", "step"])
 @pytest.mark.parametrize("warmup", [1, 4, 13])
 def test_warmup_is_torchs_linear_factor_times_the_schedule_step_by_step(warmup: int, interval: str) -> None:
@@ -178,14 +171,6 @@ def test_warmup_is_torchs_linear_factor_times_the_schedule_step_by_step(warmup: 
     linear = run_torch(lambda o: theirs.LinearLR(o, start_factor=0.2, total_iters=warmup * N))[:, 0] / LR
     decay = 0.7 ** (np.arange(SPAN.steps) / N if interval == "step" else np.repeat(np.arange(SPAN.epochs), N))
     np.testing.assert_allclose(schedule_table(schedule, LR, MOMENTUM, SPAN)[:, 0], LR * linear * decay, rtol=1e-12)
-
-
-def test_warmup_equals_torchs_chained_schedulers() -> None:
-    def chained(o: torch.optim.Optimizer) -> theirs.LRScheduler:
-        warm = theirs.LinearLR(o, start_factor=0.1, total_iters=4 * N)
-        return theirs.ChainedScheduler([warm, theirs.MultiStepLR(o, [2 * N, 9 * N], gamma=0.1)])
-
-    assert_equal(ours.MultiStep(milestones=[2, 9], interval="step", warmup=4), chained)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

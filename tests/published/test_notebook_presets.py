@@ -64,20 +64,12 @@ def fastai_cosine(start: float, end: float, part: float) -> float:
 
 def fastai_one_cycle(row: Row, steps: int) -> Any:
     """(steps, 2): lr and momentum of each step in fastai v1, whose phases are int(30 %) of the steps and the rest."""
-    up = int(0.3 * steps)
-    low, high, end = row.max_lr / 25, row.max_lr, row.max_lr / 2.5e5
-    first, second = row.moms
-    return np.array(
-        [
-            (fastai_cosine(low, high, k / up), fastai_cosine(first, second, k / up))
-            if k <= up
-            else (
-                fastai_cosine(high, end, (k - up) / (steps - up)),
-                fastai_cosine(second, first, (k - up) / (steps - up)),
-            )
-            for k in range(steps)
-        ]
-    )
+    up, high, (first, second), found = int(0.3 * steps), row.max_lr, row.moms, []
+    for k in range(steps):
+        part = k / up if k <= up else (k - up) / (steps - up)
+        ends = (high / 25, high, first, second) if k <= up else (high, high / 2.5e5, second, first)
+        found.append((fastai_cosine(*ends[:2], part), fastai_cosine(*ends[2:], part)))
+    return np.array(found)
 
 
 def test_there_is_a_preset_for_every_row_and_for_what_seven_of_them_say() -> None:
@@ -105,27 +97,15 @@ def test_a_preset_is_its_published_row(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_what_fastai_and_the_network_decide_is_the_same_everywhere(name: str) -> None:
     config: Any = preset(name)
+    model, data, accuracy = config.model, config.data, ALL[name].accuracy
     assert (config.optimizer.beta2, config.optimizer.eps) == (0.99, 1e-8)
-    assert (config.model.depth, config.model.head, config.model.dropout, config.model.norm) == (
-        56,
-        "concat",
-        0.5,
-        "batch",
-    )
-    assert (config.model.bn_momentum, config.model.bn_eps) == (0.1, 1e-5)
-    assert (config.data.normalize, config.data.augment, config.data.flip, config.data.limit) == (
-        "channel",
-        True,
-        True,
-        None,
-    )
+    assert (model.depth, model.head, model.dropout, model.norm) == (56, "concat", 0.5, "batch")
+    assert (model.bn_momentum, model.bn_eps) == (0.1, 1e-5)
+    assert (data.normalize, data.augment, data.flip, data.limit) == ("channel", True, True, None)
     assert (config.seed, config.regularization.label_smoothing, config.averaging.name) == (0, 0.0, "none")
-
-
-def test_the_weights_kept_are_those_of_the_notebooks_epochs_5_and_7_counted_from_zero() -> None:
-    kept = {name: preset(name).snapshots for name in ALL}
-    assert kept.pop("nb-8ep-interpolation") == [5 + 1, 7 + 1]
-    assert set(map(tuple, kept.values())) == {()}
+    assert config.thresholds
+    assert accuracy is None or max(config.thresholds) < float(accuracy)
+    assert config.snapshots == ([5 + 1, 7 + 1] if name == "nb-8ep-interpolation" else [])  # counted from 0 there
 
 
 def test_the_decay_grid_is_refined_by_half_decades_around_the_best() -> None:
@@ -145,17 +125,6 @@ def test_two_published_rows_are_one_experiment() -> None:
     assert preset("nb-lr-1e-2").name == preset("nb-moms-0.95-0.85").name
     others = [preset(name).name for name in ALL if name != "nb-lr-1e-2"]
     assert len(set(others)) == len(others) == 19
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_thresholds_lie_below_the_published_accuracy(name: str) -> None:
-    accuracy = ALL[name].accuracy
-    assert preset(name).thresholds
-    if accuracy is not None:
-        assert max(preset(name).thresholds) < float(accuracy)
-
-
-# --- the schedule
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -202,20 +171,16 @@ def test_the_comparison_with_fastai_would_see_straight_lines() -> None:
     assert 0.1 < difference / row.max_lr < 0.11
 
 
-# --- the files
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_a_file_opens_with_its_command_and_its_published_figures(name: str) -> None:
     lines = FILES[name].read_text().splitlines()
     comments = [line for line in lines if line.startswith("#")]
     assert lines[: len(comments)] == comments
     assert lines[0] == "# @package _global_"
-    text = "\n".join(comments)
+    text, accuracy = "\n".join(comments), ALL[name].accuracy
     assert re.search(rf"python train.py experiment={re.escape(name)}(\s|$)", text)
     assert "n = 1" in text
     assert "Filled in" in text
-    accuracy = ALL[name].accuracy
     assert accuracy is None or f"accuracy {accuracy}" in text
 
 

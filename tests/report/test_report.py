@@ -34,6 +34,13 @@ def report(references: dict[Key, ReferenceValues] | None = None) -> str:
     return Path("out/report.html").read_text()
 
 
+def change_identity(folder: Path, **changes: object) -> None:
+    """Puts other values into a manifest's differs_from_defaults."""
+    path = folder / "manifest.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"differs_from_defaults": content["differs_from_defaults"] | changes}))
+
+
 def table() -> list[dict[str, str]]:
     return list(csv.DictReader(Path("out/table.csv").read_text().splitlines()))
 
@@ -78,7 +85,7 @@ def test_what_cannot_be_used_is_named_with_its_reason() -> None:
     assert "diverged in epoch 5" in Path("out/table.md").read_text()
 
 
-def test_nan_is_left_out_and_said() -> None:
+def test_nan_is_left_out_with_a_remark() -> None:
     folder = write_run(RUNS)
     rows = read_rows(folder / "metrics.csv")
     rows[2]["val/loss"] = float("nan")
@@ -102,10 +109,7 @@ def test_two_studies_may_hold_the_same_configuration_name() -> None:
 
 def test_two_configurations_in_one_folder_name_are_kept_apart() -> None:
     write_run(RUNS, seed=0)
-    other = write_run(RUNS, seed=1)
-    manifest = json.loads((other / "manifest.json").read_text())
-    manifest["differs_from_defaults"]["model.bn_momentum"] = 0.1
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    change_identity(write_run(RUNS, seed=1), **{"model.bn_momentum": 0.1})
     collection = collect([RUNS])
     assert [c.n for c in collection.configurations] == [1, 1]
     assert len({c.label for c in collection.configurations}) == 2
@@ -119,37 +123,27 @@ def test_a_copied_run_counts_once_and_an_overlapping_folder_not_twice(tmp_path: 
     assert [reason.split(" as in")[0] for reason in reasons(collection)] == ["repeated: study, configuration and seed"]
 
 
-def test_the_table_holds_mean_sd_n_and_interval() -> None:
-    accuracies = [0.92, 0.93, 0.94]
-    for seed, accuracy in enumerate(accuracies):
-        change_summary(write_run(RUNS, seed=seed), best_val_acc=accuracy)
-    report()
-    (row,) = table()
-    found = [float(row[f"best_val_acc_{part}"]) for part in ("mean", "sd", "n", "low_95", "high_95")]
-    assert found == pytest.approx([0.93, 0.01, 3, 0.93 - 0.024841, 0.93 + 0.024841], abs=1e-6)
-
-
-def test_the_published_value_stands_beside_with_its_distance_in_sd() -> None:
+def test_the_table_holds_mean_sd_n_interval_and_the_published_value_with_its_distance_in_sd() -> None:
     for seed, accuracy in enumerate((0.92, 0.93, 0.94)):
-        folder = write_run(RUNS, seed=seed)
-        change_summary(folder, best_val_acc=accuracy)
+        change_summary(write_run(RUNS, seed=seed), best_val_acc=accuracy)
     (configuration,) = collect([RUNS]).configurations
     page = report({configuration.key: ReferenceValues("post 4, run 7", {"best_val_acc": (0.945,)})})
     assert "published 0.9450; here -1.5 sd" in page
     assert "post 4, run 7" in page
-    assert float(table()[0]["best_val_acc_sd_from_published"]) == pytest.approx(-1.5)
+    (row,) = table()
+    parts = ("mean", "sd", "n", "low_95", "high_95", "sd_from_published")
+    found = [float(row[f"best_val_acc_{part}"]) for part in parts]
+    assert found == pytest.approx([0.93, 0.01, 3, 0.93 - 0.024841, 0.93 + 0.024841, -1.5], abs=1e-6)
 
 
 def test_repetitions_of_a_preset_meet_its_printed_figures() -> None:
-    manifests = [write_run(RUNS, seed=seed, epochs=60, wd=0.25) / "manifest.json" for seed in (0, 1)]
-    for path in manifests:
-        content = json.loads(path.read_text())
-        content["differs_from_defaults"] = compose("experiment=post4-table1-09").identity | {"precision": "16-mixed"}
-        path.write_text(json.dumps(content))
+    identity = compose("experiment=post4-table1-09").identity | {"precision": "16-mixed"}
+    for seed in (0, 1):
+        change_identity(write_run(RUNS, seed=seed, epochs=60, wd=0.25), **identity)
     assert main(["report", "runs", "--out", "out"]) == 0
     (row,) = table()
-    kept = [key for key in row if key.endswith("_published") and not key.endswith("_sd_from_published") and row[key]]
-    printed = {key.removesuffix("_published"): float(row[key]) for key in kept}
+    filled = [key for key in row if key.endswith("_published") and not key.endswith("_sd_from_published") and row[key]]
+    printed = {key.removesuffix("_published"): float(row[key]) for key in filled}
     assert printed == {  # published.csv by hand: epoch 52 0.93, best 0.9349 at 59, loss 0.0202, val_loss 0.2279
         **{"epoch_to_0.93": 52, "val_acc_at_0.93": 0.93, "best_epoch": 59, "best_val_acc": 0.9349},
         **{"final_train_loss": 0.0202, "final_val_loss": 0.2279},
@@ -159,14 +153,13 @@ def test_repetitions_of_a_preset_meet_its_printed_figures() -> None:
     assert "published 52;" in page
 
 
-def test_printed_figures_of_several_runs_are_all_kept_and_prose_gives_way() -> None:
+def test_printed_values_of_several_runs_are_all_there_and_a_tables_replace_those_in_prose() -> None:
     repeats = values_of(["post2-trial2-05"], "32-true").values
     assert repeats["epoch_to_0.92"] == (48, 48, 44)
     assert repeats["best_val_acc"] == (0.923, 0.9242, 0.9242)
     assert values_of(["cifar10p2-multistep-50"], "32-true").values["best_val_acc"] == (0.9394,)  # "about 93.7-94 %"
 
-
-def test_seconds_and_watts_are_those_of_the_same_precision() -> None:
+    # seconds and watts are those of the same precision
     both = {precision: values_of(["post1-bs64"], precision).values for precision in ("32-true", "16-mixed")}
     assert both["32-true"]["power_w"] == (97,)
     assert both["32-true"]["seconds_per_epoch"] == (22,)
@@ -184,10 +177,8 @@ def test_a_run_without_training_accuracy_where_it_reaches_a_threshold_is_still_r
 
 
 def test_a_reduction_is_said_to_be_one_and_has_no_printed_figures_beside_it() -> None:
-    path = write_run(RUNS, epochs=15, wd=0.25) / "manifest.json"
-    content = json.loads(path.read_text())
     overrides = ("experiment=post4-table1-09", "epochs=15", "data.limit=5000", "schedule.stretch=true")
-    path.write_text(json.dumps(content | {"differs_from_defaults": compose(*overrides).identity}))
+    change_identity(write_run(RUNS, epochs=15, wd=0.25), **compose(*overrides).identity)
     assert main(["report", "runs", "--out", "out"]) == 0
     page = Path("out/report.html").read_text()
     assert "a reduction of post4-table1-09" in page
@@ -285,9 +276,9 @@ def test_watts_and_joules_are_in_the_table_and_drawn_over_the_batch_size() -> No
     assert "No run has measured power" not in page
 
 
-def test_a_run_kept_outside_a_seed_folder_is_found() -> None:
-    write_run(RUNS).rename("kept")
-    assert [c.name for c in collect([Path("kept")]).configurations] == ["resnet56v2-00000000"]
+def test_a_run_outside_a_seed_folder_is_found() -> None:
+    write_run(RUNS).rename("moved")
+    assert [c.name for c in collect([Path("moved")]).configurations] == ["resnet56v2-00000000"]
 
 
 def test_the_console_table_fits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -345,9 +336,7 @@ def test_numbers_that_no_run_has_make_it_unreadable_and_spare_the_others(key: st
     ],
 )
 def test_a_manifest_that_makes_no_sense_is_as_good_as_none(odd: dict[str, object]) -> None:
-    path = write_run(RUNS) / "manifest.json"
-    content = json.loads(path.read_text())
-    path.write_text(json.dumps(content | {"differs_from_defaults": content["differs_from_defaults"] | odd}))
+    change_identity(write_run(RUNS), **odd)
     (run,) = collect([RUNS]).runs
     assert run.manifest == {}
     assert any("no manifest.json that can be read" in remark for remark in run.remarks)
@@ -366,6 +355,6 @@ def test_a_file_in_place_of_the_reports_folder_is_said_before_anything_is_read(
     write_run(RUNS)
     Path("out").write_text("a file")
     assert main(["report", "runs", "--out", "out"]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "--out (=out/figures) cannot be made: Not a directory" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "--out (=out/figures) cannot be made: Not a directory" in printed.err

@@ -21,28 +21,23 @@ A, B = [0.921, 0.925, 0.930, 0.924], [0.931, 0.935, 0.929]
 
 
 def test_spread_by_hand_and_by_scipy() -> None:
-    found = mean_interval([1.0, 2.0, 3.0])
-    assert found is not None
+    assert (found := mean_interval([1.0, 2.0, 3.0]))
     assert (found.n, found.mean, found.sd) == (3, 2.0, 1.0)
     assert found.high == pytest.approx(2 + 4.302653 / math.sqrt(3))  # t of two degrees of freedom, from tables
     by_scipy = stats.t.interval(0.95, 3, loc=sum(A) / 4, scale=stats.sem(A))
-    ours = mean_interval(A)
-    assert ours is not None
+    assert (ours := mean_interval(A))
     assert (ours.low, ours.high) == pytest.approx(by_scipy)
 
 
 def test_one_value_has_no_spread_and_none_has_nothing() -> None:
-    one = mean_interval([0.5])
-    assert one is not None
+    assert (one := mean_interval([0.5]))
     assert (one.n, one.mean, one.sd, one.low, one.high) == (1, 0.5, None, None, None)
     assert mean_interval([]) is None
 
 
 def test_welch_is_scipys() -> None:
-    assert welch(A, B) == pytest.approx(stats.ttest_ind(A, B, equal_var=False).pvalue)
-    assert welch([1.0, 2.0], [1.5, 9.0]) == pytest.approx(
-        stats.ttest_ind([1.0, 2.0], [1.5, 9.0], equal_var=False).pvalue
-    )
+    for a, b in ((A, B), ([1.0, 2.0], [1.5, 9.0])):
+        assert welch(a, b) == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
     assert welch([1.0], B) is None
     assert welch([1.0, 1.0], [2.0, 2.0]) is None  # nothing to judge by
 
@@ -104,8 +99,7 @@ def test_seeds_needed_are_cohens(effect: float, tabulated: int) -> None:
 
 @pytest.mark.parametrize(("effect", "alpha"), [(1.0, 0.05), (2.5, 0.005), (0.6, 0.01)])
 def test_seeds_needed_have_the_power(effect: float, alpha: float) -> None:
-    n = seeds_needed(effect, 1.0, alpha)
-    assert n is not None
+    assert (n := seeds_needed(effect, 1.0, alpha))
 
     def power(n: int) -> float:
         critical = stats.t.ppf(1 - alpha / 2, 2 * n - 2)

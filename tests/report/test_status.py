@@ -115,13 +115,10 @@ def test_odd_folders_are_no_traceback(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_nothing_to_show_is_one_line_and_no_torch() -> None:
     Path("empty").mkdir()
-    code = (
-        "import sys; from resnetlab.cli import main; s = main(sys.argv[1:]); print('torch' in sys.modules); sys.exit(s)"
-    )
+    code = "import sys; from resnetlab.cli import main; s = main(); print('torch' in sys.modules); sys.exit(s)"
     for folder, wanted in (("empty", (0, "no runs below empty\nFalse\n", "")), ("nowhere", (2, "False\n", "error"))):
-        done = subprocess.run(
-            [sys.executable, "-c", code, "status", folder], capture_output=True, text=True, timeout=60
-        )
+        command = [sys.executable, "-c", code, "status", folder]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stdout, done.stderr[:5]) == wanted
         assert done.stderr.count("\n") == (folder == "nowhere")
 
@@ -160,11 +157,11 @@ def test_500_runs_are_few_rows_and_each_file_is_opened_once(
     opened: list[str] = []
     original = io.open
 
-    def listen(file, *arguments, **keywords):
+    def count(file, *arguments, **keywords):
         opened.append(os.path.basename(file))
         return original(file, *arguments, **keywords)
 
-    monkeypatch.setattr(io, "open", listen)  # what pathlib opens with
+    monkeypatch.setattr(io, "open", count)  # what pathlib opens with
     reader = StateReader([many], label_runs)
     for _ in range(2):
         found = reader.read(0.0)
@@ -186,14 +183,8 @@ def test_on_a_terminal_it_follows_the_runs_until_ctrl_c() -> None:
     code = "import sys; from resnetlab.cli import main; sys.exit(main(['status']))"
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "24"}
     with trained(folder):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdout=child,
-            stdin=child,
-            stderr=child,
-            env=environment,
-            preexec_fn=heed_interrupts,
-        )
+        command, ends = [sys.executable, "-c", code], dict.fromkeys(("stdin", "stdout", "stderr"), child)
+        process = subprocess.Popen(command, env=environment, preexec_fn=heed_interrupts, **ends)
         try:
             seen = wait_for(parent, lambda text: "running" in text and "3/10" in text)
             begin_run(4, wd=0.1)

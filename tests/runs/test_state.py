@@ -1,4 +1,4 @@
-"""The state of runs, told by their files, their locks and the records of sweeps."""
+"""The state of runs, read from their files, their locks and the records of sweeps."""
 
 import shutil
 import signal
@@ -68,12 +68,11 @@ def test_a_lock_is_held_while_its_process_lives() -> None:
 
 
 def test_a_lock_that_one_may_not_write_cannot_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoAccess:
-        def __init__(self, *_: object, **__: object) -> None:
-            raise PermissionError("read-only folder")
+    def no_access(*_: object, **__: object) -> None:
+        raise PermissionError("read-only folder")
 
     begin_run(4)
-    monkeypatch.setattr(state_module, "FileLock", NoAccess)
+    monkeypatch.setattr(state_module, "FileLock", no_access)
     assert states().counts() == {"unfinished": 1}
 
 
@@ -97,9 +96,8 @@ def test_a_run_from_before_manifests_held_the_config_has_its_folders_name_and_it
 def test_time_left_by_hand() -> None:
     reader = StateReader([OUTPUTS])
     one, other = (reader.run_at(begin_run(4, wd=wd).path) for wd in (0.1, 0.2))
-    assert one is not None
-    assert other is not None
-    assert one.changed is not None
+    assert one
+    assert other
 
     def left(run: RunState, passed: float) -> float | None:
         return seconds_left(run, (run.changed or 0.0) + passed)

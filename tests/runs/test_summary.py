@@ -7,27 +7,17 @@ from resnetlab.runs.summary import fit_sign, fluctuation, improvements, out_of_p
 
 VAL_ACC = [0.50, 0.91, 0.90, 0.92, 0.92, 0.935, 0.93]
 ROWS = [
-    {
-        "epoch": e,
-        "val/acc": acc,
-        "val/ce": 10.0 - e,
-        "val/loss": 11.0 - e,
-        "train/acc": 0.1 * e,
-        "train/ce": 8.0 / e,
-        "time/epoch": float(e),
-    }
+    {"epoch": e, "val/acc": acc, "val/ce": 10.0 - e, "val/loss": 11.0 - e}
+    | {"train/acc": 0.1 * e, "train/ce": 8.0 / e, "time/epoch": float(e)}
     for e, acc in enumerate(VAL_ACC, start=1)
 ]
 
 
 def test_thresholds_count_from_the_first_epoch_that_reaches_them() -> None:
-    assert threshold_columns(ROWS, [0.92, 0.93, 0.94]) == {
-        "epoch_to_0.92": 4,
-        "val_acc_at_0.92": 0.92,
-        "epoch_to_0.93": 6,
-        "val_acc_at_0.93": 0.935,
-        "epoch_to_0.94": None,
-        "val_acc_at_0.94": None,
+    found = threshold_columns(ROWS, [0.92, 0.93, 0.94])
+    assert found == {
+        **{"epoch_to_0.92": 4, "val_acc_at_0.92": 0.92, "epoch_to_0.93": 6, "val_acc_at_0.93": 0.935},
+        **{"epoch_to_0.94": None, "val_acc_at_0.94": None},
     }
 
 
@@ -79,7 +69,7 @@ def curves(train: list[float], val: list[float], column: str = "val/ce") -> list
         ([4.0, 3.0, 2.0, 1.8], [3.0, 2.5, 1.9, 1.6], "underfitting", None),  # the notebook's final run: 1.79 > 1.66
         ([2.0, 1.0, 0.5, 0.2, 0.1], [1.9, 1.2, 1.3, 1.5, 1.7], "overfitting", 2),
         ([2.0, 1.0, 0.5, 0.2, 0.1], [1.9, 1.4, 1.2, 1.1, 1.1], "balanced", None),
-        ([2.0, 1.0, 0.5, 0.2, 0.1], [1.9, 1.4, 9.9, 1.1, 1.1], "balanced", None),  # one swing is no sign
+        ([2.0, 1.0, 0.5, 0.2, 0.1], [1.9, 1.4, 9.9, 1.1, 1.1], "balanced", None),  # one outlier is no sign
         ([2.0, 1.0, 0.5, 0.6, 0.7], [1.9, 1.4, 0.8, 1.2, 1.4], "balanced", None),  # both rise: no overfitting
         ([2.0, 1.0, 0.5], [1.9, 1.2, 1.5], None, None),  # too short to tell
     ],

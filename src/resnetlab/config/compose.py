@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import fields, is_dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -76,18 +75,9 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
-def read_yaml(path: Path) -> Config:
-    """The inverse of to_yaml. Raises OSError, ConfigError or one of OmegaConf's errors."""
-    plain = OmegaConf.to_container(OmegaConf.load(path))
-    assert isinstance(plain, dict)
-    return from_plain({str(key): value for key, value in plain.items()})
-
-
 def to_plain(config: Config) -> dict[str, Any]:
     """The same as plain data, for a checkpoint."""
-    plain = OmegaConf.to_container(OmegaConf.structured(config))
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return dict(OmegaConf.to_container(OmegaConf.structured(config)))  # type: ignore[arg-type]
 
 
 def from_plain(plain: dict[str, Any]) -> Config:

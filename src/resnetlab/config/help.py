@@ -36,19 +36,19 @@ def help_text() -> str:
     lines += ["", "Top-level keys (resnetlab options KEY):"]
     lines += _wrapped("", [f"{key.name}={key.default}" for key in top_level().keys], 4)
     presets = [preset.name for preset in options("experiment")]
-    lines += [
-        "",
-        f"{len(presets)} presets (resnetlab options experiment lists them; resnetlab published has their results):",
-    ]
+    listed = "resnetlab options experiment lists them; resnetlab published has their results"
+    lines += ["", f"{len(presets)} presets ({listed}):"]
     lines += [f"    experiment={text}" for text in preset_families(presets)]
     return "\n".join(lines)
 
 
-def options_text(words: Sequence[str]) -> str:
-    """The text of `resnetlab options WORDS`: of a group, an option, a key, or all groups. Raises ConfigError."""
-    first, *rest = [word for part in words for word in part.split("=", maxsplit=1) if word] or [""]
+def options_text(names: Sequence[str]) -> str:
+    """The text of `resnetlab options NAMES`: of a group, an option, a key, or all groups. Raises ConfigError."""
+    first, *rest = [name for part in names for name in part.split("=", maxsplit=1) if name] or [""]
     if not first:
-        return "\n\n".join([*map(group_summary, default_options()), _top_level_text()])
+        keys = f"Top-level keys:\n{_key_lines(top_level().keys)}"
+        more = "resnetlab options GROUP, GROUP=OPTION or KEY says more."
+        return "\n\n".join([*map(group_summary, default_options()), keys, more])
     if first in (*default_options(), "experiment"):
         return option_text(first, rest[0]) if rest else group_text(first)
     return key_text(first)
@@ -66,23 +66,20 @@ def group_summary(group: str) -> str:
 
 def group_text(group: str) -> str:
     """A line for each option, the keys that all of them have, and those of each that are its own."""
-    found = [option for option in options(group) if option.keys]
-    shared = [key for key in found[0].keys if all(key in option.keys for option in found)] if found else []
-    parts = [group_summary(group)]
-    parts += [f"Keys of all:\n{_key_lines(shared)}"] if shared else []
-    for option in found:
-        if own := [key for key in option.keys if key not in shared]:
-            parts.append(f"Keys of {group}={option.name}:\n{_key_lines(own)}")
-    return "\n\n".join(parts)
+    found = {option.name: option.keys for option in options(group) if option.keys}
+    shared = [key for key in next(iter(found.values()), []) if all(key in keys for keys in found.values())]
+    own = {name: [key for key in keys if key not in shared] for name, keys in found.items()}
+    blocks = {"all": shared, **{f"{group}={name}": keys for name, keys in own.items()}}
+    parts = [f"Keys of {owner}:\n{_key_lines(keys)}" for owner, keys in blocks.items() if keys]
+    return "\n\n".join([group_summary(group), *parts])
 
 
 def option_text(group: str, name: str) -> str:
     """What the option is, and its keys; of a preset, its file."""
     found = {option.name: option for option in options(group)}
     if name not in found:
-        close = get_close_matches(name, found, n=4)
-        hint = f"did you mean {', '.join(close)}?" if close else f"resnetlab options {group} lists them"
-        raise ConfigError(f"{group} (={name}) is not there; {hint}")
+        meant = _suggestion(name, found, f"resnetlab options {group} lists them")
+        raise ConfigError(f"{group} (={name}) is not there; {meant}")
     if group == "experiment":
         return found[name].text.rstrip()
     return "\n".join([f"{group}={name}", *found[name].description, *filter(None, [_key_lines(found[name].keys)])])
@@ -97,9 +94,8 @@ def key_text(name: str) -> str:
             lines += [_key_lines([key]), *(_wrapped("    of ", names, 7) if names else [])]
     if not lines:
         known = {word for key in owners for word in (key.name, key.name.rpartition(".")[2])} | set(default_options())
-        close = get_close_matches(name, sorted(known), n=4)
-        hint = f"did you mean {', '.join(close)}?" if close else "resnetlab options lists the groups"
-        raise ConfigError(f"{name} is no group and no key; {hint}")
+        meant = _suggestion(name, sorted(known), "resnetlab options lists the groups")
+        raise ConfigError(f"{name} is no group and no key; {meant}")
     return "\n".join(lines)
 
 
@@ -128,8 +124,9 @@ def preset_families(names: Iterable[str]) -> list[str]:
     return lines
 
 
-def _top_level_text() -> str:
-    return f"Top-level keys:\n{_key_lines(top_level().keys)}\n\nresnetlab options GROUP, GROUP=OPTION or KEY says more."
+def _suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
+    close = get_close_matches(name, known, n=4)
+    return f"did you mean {', '.join(close)}?" if close else otherwise
 
 
 def _key_lines(keys: Iterable[Key]) -> str:

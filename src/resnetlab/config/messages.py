@@ -67,22 +67,14 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 def unknown_key_message(key: str, path: str, valid: Sequence[str]) -> str:
     """One line about a key that is not there. path: of its group, "schedule.", or "" at the top level."""
-    if not path and (hint := group_hint(key)):
-        return f"unknown key {key}; {hint}"
+    keys_of = {group: {f.name for option in GROUPS[group].values() for f in fields(option)} for group in GROUPS}
+    owners = [f"{group}.{key}" for group, keys in keys_of.items() if key in keys - {"name"}]
+    if owners and not path:
+        return f"unknown key {key}; did you mean {' or '.join(owners)}?"
     settable = [name for name in valid if name not in ("name", "hydra")]
     close = get_close_matches(key, settable, n=1)
-    hint = f"did you mean {path}{close[0]}? " if close else ""
-    return f"unknown key {path}{key}; {hint}valid: {', '.join(settable)}"
-
-
-def group_hint(key: str) -> str:
-    """ "did you mean trainer.patience?" for a top-level key that is one of a group's; "" for any other."""
-    owners = [
-        f"{group}.{key}"
-        for group, choices in GROUPS.items()
-        if any(key == field.name != "name" for option in choices.values() for field in fields(option))
-    ]
-    return f"did you mean {' or '.join(owners)}?" if owners else ""
+    meant = f"did you mean {path}{close[0]}? " if close else ""
+    return f"unknown key {path}{key}; {meant}valid: {', '.join(settable)}"
 
 
 def missing_preset_message(name: str) -> str:

@@ -1,7 +1,7 @@
 """The command line of train.py as configurations: which overrides are allowed, and the jobs that they make."""
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence
 from itertools import product
 
 import hydra
@@ -32,20 +32,16 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
         if argument in ("-m", "--multirun", SEARCH) or argument.startswith("seeds="):
             flags = ["-m"]
         if argument.startswith("seeds="):
-            overrides.append(seed_range(argument.removeprefix("seeds=")))
+            count = argument.removeprefix("seeds=")
+            if not re.fullmatch(r"[1-9]\d{0,5}", count):
+                raise ConfigError(f"seeds (={count}) must be a number of seeds, such as 5 for seed=0..4")
+            overrides.append(f"seed=range(0,{count})")
         elif argument not in ("-m", "--multirun", "experiment=null"):  # null: conf/config.yaml's, which Hydra refuses
             overrides.append(argument)
     twice = [override for override in overrides if override.lstrip("+").startswith("seed=")]
     if len(twice) > 1:
         raise ConfigError(f"{' '.join(twice)}: seeds=N stands for seed=0..N-1; give one of seeds and seed, once")
     return [*flags, *overrides]
-
-
-def seed_range(count: str) -> str:
-    """ "seed=range(0,5)" for "5". Raises ConfigError."""
-    if not re.fullmatch(r"[1-9]\d{0,5}", count):
-        raise ConfigError(f"seeds (={count}) must be a number of seeds, such as 5 for seed=0..4")
-    return f"seed=range(0,{count})"
 
 
 def check_argument(argument: str) -> None:
@@ -91,7 +87,10 @@ def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Co
         if multirun:
             batches = split_sweep([*parse_overrides([f"{key}={values}" for key, values in sweeps.items()]), *parsed])
         else:
-            require_multirun_flag(sweeps, {override.get_key_element() for override in parsed})
+            given = {override.get_key_element() for override in parsed}
+            if left := [f"{key}={values}" for key, values in sweeps.items() if key not in given]:
+                one = left[0].split(",")[0]
+                raise ConfigError(f"this preset is a sweep over {' '.join(left)}: add -m, or one value, {one}")
             batches = [list(overrides)]
         nodes = [hydra.compose("config", overrides=batch, return_hydra_config=True) for batch in batches]
         for node in nodes if len(nodes) > 1 else ():
@@ -128,10 +127,7 @@ def split_sweep(overrides: Sequence[Override]) -> list[list[str]]:
 
 
 def hydra_settings(overrides: Sequence[str]) -> DictConfig:
-    """Hydra's own part of the configuration, as its sweeper and launcher find it. Within hydra_context.
-
-    Raises one of Hydra's errors.
-    """
+    """Hydra's own part of the configuration, as its sweeper and launcher find it. Within hydra_context."""
     chosen = [
         str(override.input_line)
         for override in parse_overrides(overrides)
@@ -143,15 +139,6 @@ def hydra_settings(overrides: Sequence[str]) -> DictConfig:
 def preset_sweep(settings: DictConfig) -> dict[str, str]:
     """The sweep of a preset, {"batch_size": "32,64,128"}; the command line wins over it."""
     return dict(settings.sweeper.get("params") or {})
-
-
-def require_multirun_flag(sweeps: Mapping[str, str], given: Set[str]) -> None:
-    """Raises ConfigError for a preset that is a sweep, without -m; not if the command line says one value of each."""
-    left = [f"{key}={values}" for key, values in sweeps.items() if key not in given]
-    if left:
-        raise ConfigError(
-            f"this preset is a sweep over {' '.join(left)}: add -m, or one value, {left[0].split(',')[0]}"
-        )
 
 
 def job_labels(batches: Sequence[Sequence[str]]) -> list[str]:

@@ -111,17 +111,8 @@ NOT_IDENTITY = {
 
 # keys that stand in the folder's name when they are not at their defaults
 READABLE = {
-    "epochs": "e",
-    "batch_size": "b",
-    "lr": "lr",
-    "wd": "wd",
-    "l2": "l2",
-    "momentum": "m",
-    "ema_momentum": "ema",
-    "shift": "shift",
-    "data.limit": "limit",
-    "model.depth": "depth",
-    "trainer.devices": "devices",
+    **{"epochs": "e", "batch_size": "b", "lr": "lr", "wd": "wd", "l2": "l2", "momentum": "m", "ema_momentum": "ema"},
+    **{"shift": "shift", "data.limit": "limit", "model.depth": "depth", "trainer.devices": "devices"},
 }
 
 

@@ -1,10 +1,10 @@
-"""The trainer group: device, precision and what Lightning is told; resolved once, recorded in the manifest."""
+"""The trainer group: device, precision and Lightning's settings; resolved once, recorded in the manifest."""
 
 from dataclasses import dataclass
 
 import torch
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require, require_one_of
 
 ACCELERATORS = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
@@ -31,29 +31,25 @@ class TrainerOptions:
     def check(self) -> None:
         """Raises ConfigError, naming the key, the value and what it may be."""
         for key, choices in (("accelerator", ACCELERATORS), ("precision", PRECISIONS), ("progress", PROGRESS)):
-            value = getattr(self, key)
-            if value not in choices:
-                raise ConfigError(f"trainer.{key} (={value}) must be one of {', '.join(choices)}")
+            require_one_of(f"trainer.{key}", getattr(self, key), choices)
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator (=cuda): torch sees no CUDA device here; take auto or cpu")
         if self.precision == "16-mixed" and self.resolved_accelerator == "cpu":
             raise ConfigError(
                 "trainer.precision (=16-mixed) needs a CUDA device; on the cpu take 32-true or bf16-mixed"
             )
-        if not 1 <= self.devices <= 64:
-            raise ConfigError(f"trainer.devices (={self.devices}) must be in 1..64")
+        require(1 <= self.devices <= 64, "trainer.devices", self.devices, "be in 1..64")
         if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
-        if self.chunk is not None and not 1 <= self.chunk <= 10_000:
-            raise ConfigError(f"trainer.chunk (={self.chunk}) must be in 1..10,000 steps, or null")
-        if (self.chunk or 1) > 1 and self.devices > 1:
-            raise ConfigError(f"trainer.chunk (={self.chunk}) must be 1 on several devices")
-        if self.profile is not None and not 1 <= self.profile <= 1000:
-            raise ConfigError(f"trainer.profile (={self.profile}) must be in 1..1,000 steps, or null for no profile")
-        if self.patience is not None and self.patience < 1:
-            raise ConfigError(f"trainer.patience (={self.patience}) must be at least 1 epoch, or null for none")
-        if self.recalibration_images < 2:
-            raise ConfigError(f"trainer.recalibration_images (={self.recalibration_images}) must be at least 2")
+        chunk, profile, patience = self.chunk, self.profile, self.patience
+        require(chunk is None or 1 <= chunk <= 10_000, "trainer.chunk", chunk, "be in 1..10,000 steps, or null")
+        require(chunk in (None, 1) or self.devices == 1, "trainer.chunk", chunk, "be 1 on several devices")
+        profile_ok = profile is None or 1 <= profile <= 1000
+        require(profile_ok, "trainer.profile", profile, "be in 1..1,000 steps, or null for no profile")
+        patience_ok = patience is None or patience >= 1
+        require(patience_ok, "trainer.patience", patience, "be at least 1 epoch, or null for none")
+        images = self.recalibration_images
+        require(images >= 2, "trainer.recalibration_images", images, "be at least 2")
 
     @property
     def resolved_accelerator(self) -> str:

@@ -6,7 +6,7 @@ import re
 from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
 from resnetlab.config.trainer import ENGINES
 from resnetlab.data import Data
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.optimizers import check_pair
 from resnetlab.optim.regularization import resolve
@@ -40,7 +40,7 @@ def check_values(config: Config) -> None:
     require(math.isfinite(config.lr) and config.lr > 0, "lr", config.lr, "be a finite number above 0")
     require(config.momentum is None or 0 <= config.momentum < 1, "momentum", config.momentum, "be in [0, 1)")
     require(0 <= config.shift <= 0.5, "shift", config.shift, "be a fraction of the image's side in [0, 0.5]")
-    require(config.engine in ENGINES, "engine", config.engine, f"be one of {', '.join(ENGINES)}")
+    require_one_of("engine", config.engine, ENGINES)
     threads_ok = config.threads is None or 1 <= config.threads <= 1024
     require(threads_ok, "threads", config.threads, "be in 1..1024, or null for torch's default")
 
@@ -52,15 +52,9 @@ def check_columns(config: Config) -> None:
     for threshold in config.thresholds:
         ok = isinstance(threshold, float) and 0 < threshold < 1
         require(ok, "thresholds", threshold, "be accuracies in (0, 1), such as 0.92")
-    require(config.objective in OBJECTIVES, "objective", config.objective, f"be one of {', '.join(OBJECTIVES)}")
+    require_one_of("objective", config.objective, OBJECTIVES)
     reached = all(1 <= epoch <= config.epochs for epoch in config.snapshots)
     require(reached, "snapshots", config.snapshots, f"be epochs of the run, in 1..{config.epochs}")
-
-
-def require(ok: bool, key: str, value: object, must: str) -> None:
-    """Raises ConfigError("key (=value) must ...") unless ok."""
-    if not ok:
-        raise ConfigError(f"{key} (={value}) must {must}")
 
 
 def check_options(config: Config) -> None:
@@ -107,8 +101,8 @@ def check_metrics(config: Config) -> None:
     if config.objective == "final_val_acc_avg" and config.averaging.name == "none":
         raise ConfigError("objective (=final_val_acc_avg) needs an average: averaging=ema or swa")
     monitor = getattr(config.schedule, "monitor", None)
-    ok = monitor is None or monitor in monitors(config)
-    require(ok, "schedule.monitor", monitor, f"be one of {', '.join(monitors(config))}")
+    if monitor is not None:
+        require_one_of("schedule.monitor", monitor, monitors(config))
 
 
 def check_length(config: Config) -> None:

@@ -1,12 +1,11 @@
 """Config of the group `data`, and the sizes that follow from it without reading an image."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from resnetlab.data.normalize import NORMALIZATIONS
 from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES
 from resnetlab.data.splits import SPLITS, split_sizes
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require, require_one_of
 
 TRANSLATIONS = ("shift", "pad_crop", "none")
 
@@ -35,38 +34,33 @@ class Data:
 
     def check(self) -> None:
         """Raises ConfigError, naming the key, the value and what it may be."""
-        _one_of("data.split", self.split, SPLITS)
-        _one_of("data.pool", self.pool, ("all", "train"))
-        _one_of("data.normalize", self.normalize, NORMALIZATIONS)
-        _one_of("data.translate", self.translate, TRANSLATIONS)
-        _one_of("data.labels", self.labels, ("fine", "coarse"))
+        require_one_of("data.split", self.split, SPLITS)
+        require_one_of("data.pool", self.pool, ("all", "train"))
+        require_one_of("data.normalize", self.normalize, NORMALIZATIONS)
+        require_one_of("data.translate", self.translate, TRANSLATIONS)
+        require_one_of("data.labels", self.labels, ("fine", "coarse"))
         if self.labels == "coarse" and self.name != "cifar100":
             raise ConfigError(f"data.labels (=coarse) is for data=cifar100; {self.name} has one kind of label")
         if self.val_size is not None and self.split == "official":
             raise ConfigError(f"data.val_size (={self.val_size:g}) is not used by data.split=official; leave it out")
-        if self.val_size is not None and not 0 < self.val_size < float("inf"):
-            raise ConfigError(f"data.val_size (={self.val_size:g}) must be a fraction below 1 or a number of images")
+        if self.val_size is not None:
+            size_ok = 0 < self.val_size < float("inf")
+            require(size_ok, "data.val_size", f"{self.val_size:g}", "be a fraction below 1 or a number of images")
         if self.pool != "all" and self.split != "stratified":
             raise ConfigError(f"data.pool (={self.pool}) is used by data.split=stratified only; leave it out")
         if self.name in SIZES:
             self.sizes()
-        if self.limit is not None and self.limit < 10:
-            raise ConfigError(f"data.limit (={self.limit}) must be at least 10 images, or null for all of them")
+        limit_ok = self.limit is None or self.limit >= 10
+        require(limit_ok, "data.limit", self.limit, "be at least 10 images, or null for all of them")
         if self.resolution is not None and self.name in SIDES:
             sides = [side for side in (8, 16) if side < SIDES[self.name]]
-            if self.resolution not in sides:
-                raise ConfigError(
-                    f"data.resolution (={self.resolution}) must be {' or '.join(map(str, sides))} pixels a side, "
-                    f"or null for the {SIDES[self.name]} of {self.name}"
-                )
-        if not 0 <= self.split_seed < 2**32:
-            raise ConfigError(f"data.split_seed (={self.split_seed}) must be in 0..{2**32 - 1}")
-        if not 1 <= self.padding <= 8:
-            raise ConfigError(
-                f"data.padding (={self.padding}) must be in 1..8 pixels; data.translate=none turns it off"
-            )
-        if self.eval_batch_size is not None and not 1 <= self.eval_batch_size <= 1_000_000:
-            raise ConfigError(f"data.eval_batch_size (={self.eval_batch_size}) must be in 1..1,000,000, or null")
+            must = f"be {' or '.join(map(str, sides))} pixels a side, or null for the {SIDES[self.name]} of {self.name}"
+            require(self.resolution in sides, "data.resolution", self.resolution, must)
+        require(0 <= self.split_seed < 2**32, "data.split_seed", self.split_seed, f"be in 0..{2**32 - 1}")
+        padding_ok = 1 <= self.padding <= 8
+        require(padding_ok, "data.padding", self.padding, "be in 1..8 pixels; data.translate=none turns it off")
+        batch_ok = self.eval_batch_size is None or 1 <= self.eval_batch_size <= 1_000_000
+        require(batch_ok, "data.eval_batch_size", self.eval_batch_size, "be in 1..1,000,000, or null")
 
     def sizes(self) -> tuple[int, int]:
         """Training and validation images after the split, before the limit. Raises ConfigError if a side is empty."""
@@ -90,8 +84,3 @@ class Data:
     def images(self) -> int:
         """Training images after the split and the limit."""
         return min(self.sizes()[0], self.limit or self.sizes()[0])
-
-
-def _one_of(key: str, value: str, choices: Iterable[str]) -> None:
-    if value not in set(choices):
-        raise ConfigError(f"{key} (={value}) must be one of {', '.join(choices)}")

@@ -1,7 +1,9 @@
 """Image sets by name, as uint8 arrays: CIFAR-10 and CIFAR-100 through torchvision, and scikit-learn's digits."""
 
 import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
@@ -57,23 +59,20 @@ def load(name: str, root: str, labels: str = "fine") -> Source:
     return coarse(folder) if labels == "coarse" else SOURCES[name](folder)
 
 
-def cifar10(root: Path) -> Source:
+def cifar(name: str, root: Path) -> Source:
+    """CIFAR-10 or CIFAR-100, by the name of torchvision's class."""
     from torchvision import datasets
 
-    return _cifar(datasets.CIFAR10, root)
-
-
-def cifar100(root: Path) -> Source:
-    from torchvision import datasets
-
-    return _cifar(datasets.CIFAR100, root)
+    cls = getattr(datasets, name)
+    train, test = (_open(cls, root, train=train) for train in (True, False))
+    return Source(_images(train), _images(test), tuple(train.classes))
 
 
 def coarse(root: Path) -> Source:
     """CIFAR-100 with its superclasses, which torchvision leaves out, from the files that it has checked."""
     from torchvision import datasets
 
-    fine, folder = cifar100(root), root / datasets.CIFAR100.base_folder
+    fine, folder = SOURCES["cifar100"](root), root / datasets.CIFAR100.base_folder
 
     def relabelled(images: Images, file: str) -> Images:
         return Images(images.pixels, torch.tensor(_unpickle(folder / file)["coarse_labels"]))
@@ -101,7 +100,11 @@ def digits(root: Path) -> Source:
     return Source(both[torch.from_numpy(train)], both[torch.from_numpy(test)], tuple(map(str, range(10))))
 
 
-SOURCES = {"cifar10": cifar10, "cifar100": cifar100, "digits": digits}
+SOURCES: dict[str, Callable[[Path], Source]] = {
+    "cifar10": partial(cifar, "CIFAR10"),
+    "cifar100": partial(cifar, "CIFAR100"),
+    "digits": digits,
+}
 
 # training images, test images, classes: known before anything is read, so that every job of a sweep can be checked
 COARSE_CLASSES = 20  # of CIFAR-100
@@ -110,14 +113,8 @@ SIDES = {"cifar10": 32, "cifar100": 32, "digits": 16}  # pixels
 
 
 def _unpickle(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        content: dict[str, Any] = pickle.load(file, encoding="latin1")
+    content: dict[str, Any] = pickle.loads(path.read_bytes(), encoding="latin1")
     return content
-
-
-def _cifar(cls: "type[datasets.CIFAR10]", root: Path) -> Source:
-    train, test = _open(cls, root, train=True), _open(cls, root, train=False)
-    return Source(_images(train), _images(test), tuple(train.classes))
 
 
 def _images(dataset: "datasets.CIFAR10") -> Images:

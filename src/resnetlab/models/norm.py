@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import require, require_one_of
 
 NORMS = ("batch", "group", "group_ws")
 
@@ -21,16 +21,13 @@ def norm_factory(norm: str, bn_momentum: float, bn_eps: float, flat: bool = Fals
     Group norm keeps no running statistics, so it behaves the same in training and evaluation. group_ws is group norm
     too; the convolutions of the network then have standardized weights, see `standardize_weights`. Raises ConfigError.
     """
-    if not 0 < bn_momentum <= 1:
-        raise ConfigError(f"model.bn_momentum (={bn_momentum}) must be in (0, 1]; Keras' 0.99 is 0.01 here")
-    if not 0 < bn_eps < 1:
-        raise ConfigError(f"model.bn_eps (={bn_eps}) must be in (0, 1)")
+    require(0 < bn_momentum <= 1, "model.bn_momentum", bn_momentum, "be in (0, 1]; Keras' 0.99 is 0.01 here")
+    require(0 < bn_eps < 1, "model.bn_eps", bn_eps, "be in (0, 1)")
+    require_one_of("model.norm", norm, NORMS)
     if norm == "batch":
         layer = nn.BatchNorm1d if flat else nn.BatchNorm2d
         return lambda channels: layer(channels, eps=bn_eps, momentum=bn_momentum)
-    if norm in ("group", "group_ws"):
-        return lambda channels: nn.GroupNorm(max(1, channels // CHANNELS_PER_GROUP), channels, eps=bn_eps)
-    raise ConfigError(f"model.norm (={norm}) must be one of {', '.join(NORMS)}")
+    return lambda channels: nn.GroupNorm(max(1, channels // CHANNELS_PER_GROUP), channels, eps=bn_eps)
 
 
 class StandardizedConv2d(nn.Conv2d):

@@ -2,16 +2,17 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import nn
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require_one_of
 from resnetlab.models.norm import norm_factory, standardize_weights
 from resnetlab.models.resnet_v1 import ResNetV1, check_v1
-from resnetlab.models.resnet_v2 import ACTIVATIONS, ResNetV2, check_activation, check_v2
-from resnetlab.models.torchvision_resnet import BLOCKS, check_stem, torchvision_resnet
+from resnetlab.models.resnet_v2 import ACTIVATIONS, ResNetV2, check_v2
+from resnetlab.models.torchvision_resnet import BLOCKS, STEMS, torchvision_resnet
 
 
 @dataclass
@@ -31,7 +32,6 @@ class Model:
     def check(self) -> None:
         """Raises ConfigError, naming the key and the value, for what no network can be built from."""
         norm_factory(self.norm, self.bn_momentum, self.bn_eps)
-        self._check()
 
     def build(self, classes: int, generator: torch.Generator | None = None) -> nn.Module:
         """The network, its weights drawn from `generator` (None: torch's global one)."""
@@ -40,8 +40,9 @@ class Model:
             standardize_weights(model)
         return model
 
-    def _check(self) -> None:
-        raise NotImplementedError(f"{type(self).__name__} has no _check")
+    def arguments(self) -> dict[str, Any]:
+        """The keys, which are the network's keyword arguments, without the name."""
+        return {key.name: getattr(self, key.name) for key in fields(self) if key.name != "name"}
 
     def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
         raise NotImplementedError(f"{type(self).__name__} has no _build")
@@ -58,20 +59,12 @@ class ResNetV2Model(Model):
     shortcut_kernel: int = 1  # side of the convolutions in the shortcuts, in pixels; odd
     activation: str = "relu"  # relu | leaky_relu | elu | gelu | silu | mish
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        super().check()
         check_v2(self.depth, self.shortcut_kernel, self.activation)
 
     def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
-        return ResNetV2(
-            self.depth,
-            classes,
-            bn_momentum=self.bn_momentum,
-            bn_eps=self.bn_eps,
-            shortcut_kernel=self.shortcut_kernel,
-            activation=self.activation,
-            norm=self.norm,
-            generator=generator,
-        )
+        return ResNetV2(classes=classes, generator=generator, **self.arguments())
 
 
 @dataclass
@@ -88,24 +81,16 @@ class ResNetV1Model(Model):
     def min_batch_size(self) -> int:
         return 2 if self.norm == "batch" and self.head == "concat" else 1
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        super().check()
         check_v1(self.depth, self.head, self.dropout)
-        check_activation(self.activation)
+        require_one_of("model.activation", self.activation, sorted(ACTIVATIONS))
         if self.head == "average" and self.dropout != type(self).dropout:
             raise ConfigError(f"model.dropout (={self.dropout:g}) is used by model.head=concat only; leave it out")
 
     def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
         with seeded_by(generator):
-            return ResNetV1(
-                self.depth,
-                classes,
-                bn_momentum=self.bn_momentum,
-                bn_eps=self.bn_eps,
-                activation=ACTIVATIONS[self.activation],
-                norm=self.norm,
-                head=self.head,
-                dropout=self.dropout,
-            )
+            return ResNetV1(classes=classes, **self.arguments() | {"activation": ACTIVATIONS[self.activation]})
 
 
 @dataclass
@@ -120,20 +105,13 @@ class TorchvisionModel(Model):
     def min_batch_size(self) -> int:
         return 2 if self.norm == "batch" and self.stem == "imagenet" else 1
 
-    def _check(self) -> None:
-        check_stem(self.stem)
+    def check(self) -> None:
+        super().check()
+        require_one_of("model.stem", self.stem, STEMS)
 
     def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
         with seeded_by(generator):
-            return torchvision_resnet(
-                BLOCKS[self.name],
-                classes,
-                stem=self.stem,
-                zero_init_residual=self.zero_init_residual,
-                bn_momentum=self.bn_momentum,
-                bn_eps=self.bn_eps,
-                norm=self.norm,
-            )
+            return torchvision_resnet(BLOCKS[self.name], classes, **self.arguments())
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import require, require_one_of
 from resnetlab.models.norm import norm_factory
 
 HEADS = ("average", "concat")
@@ -54,15 +54,8 @@ class ConcatHead(nn.Module):
     def __init__(self, channels: int, classes: int, dropout: float, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
         wide = 2 * channels
-        self.layers = nn.Sequential(
-            norm(wide),
-            nn.Dropout(dropout / 2),
-            nn.Linear(wide, 128),
-            nn.ReLU(),
-            norm(128),
-            nn.Dropout(dropout),
-            nn.Linear(128, classes),
-        )
+        units = [norm(wide), nn.Dropout(dropout / 2), nn.Linear(wide, 128), nn.ReLU()]
+        self.layers = nn.Sequential(*units, norm(128), nn.Dropout(dropout), nn.Linear(128, classes))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(torch.cat([x.amax((2, 3)), x.mean((2, 3))], 1))
@@ -123,9 +116,7 @@ class ResNetV1(nn.Module):
 
 def check_v1(depth: int, head: str, dropout: float) -> None:
     """Raises ConfigError, naming the key and the value."""
-    if not 8 <= depth <= 2000 or (depth - 2) % 6:
-        raise ConfigError(f"model.depth (={depth}) must be 6n + 2 with n >= 1: 8, 14, 20, ... 56, ... 110")
-    if head not in HEADS:
-        raise ConfigError(f"model.head (={head}) must be one of {', '.join(HEADS)}")
-    if not 0 <= dropout < 1:
-        raise ConfigError(f"model.dropout (={dropout}) must be in [0, 1)")
+    depth_ok = 8 <= depth <= 2000 and (depth - 2) % 6 == 0
+    require(depth_ok, "model.depth", depth, "be 6n + 2 with n >= 1: 8, 14, 20, ... 56, ... 110")
+    require_one_of("model.head", head, HEADS)
+    require(0 <= dropout < 1, "model.dropout", dropout, "be in [0, 1)")

@@ -8,12 +8,13 @@ statistics, 58 convolutions, 0.386 GFLOP an image forward.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import require, require_one_of
 from resnetlab.models.norm import norm_factory
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -101,23 +102,15 @@ class ResNetV2(nn.Module):
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which are replaced below
             self.stem = nn.Conv2d(3, 16, 3, padding=1)
             self.stem_norm = make_norm(16)
+            bottleneck = partial(
+                Bottleneck, shortcut_kernel=shortcut_kernel, norm=make_norm, activation=self.activation
+            )
             units, channels = [], 16
             for stage, (width, out) in enumerate([(16, 64), (64, 128), (128, 256)]):
                 for unit in range((depth - 2) // 9):
-                    first = unit == 0
-                    units.append(
-                        Bottleneck(
-                            channels,
-                            width,
-                            out,
-                            stride=2 if first and stage > 0 else 1,
-                            preactivate=not (first and stage == 0),
-                            project=first,
-                            shortcut_kernel=shortcut_kernel,
-                            norm=make_norm,
-                            activation=self.activation,
-                        )
-                    )
+                    first, stride = unit == 0, 2 if unit == 0 and stage > 0 else 1
+                    preactivate = unit > 0 or stage > 0
+                    units.append(bottleneck(channels, width, out, stride, preactivate=preactivate, project=first))
                     channels = out
             self.units = nn.Sequential(*units)
             self.norm = make_norm(channels)
@@ -139,17 +132,11 @@ class ResNetV2(nn.Module):
 
 def check_v2(depth: int, shortcut_kernel: int, activation: str) -> None:
     """Raises ConfigError, naming the key and the value, for what no network can be built from."""
-    if not 11 <= depth <= 2000 or (depth - 2) % 9:
-        raise ConfigError(f"model.depth (={depth}) must be 9n + 2 with n >= 1: 11, 20, 29, ... 56, ... 110")
-    if not 1 <= shortcut_kernel <= 7 or shortcut_kernel % 2 == 0:
-        raise ConfigError(f"model.shortcut_kernel (={shortcut_kernel}) must be odd: 1 or 3")
-    check_activation(activation)
-
-
-def check_activation(activation: str) -> None:
-    """Raises ConfigError, naming the key and the value."""
-    if activation not in ACTIVATIONS:
-        raise ConfigError(f"model.activation (={activation}) must be one of {', '.join(sorted(ACTIVATIONS))}")
+    depth_ok = 11 <= depth <= 2000 and (depth - 2) % 9 == 0
+    require(depth_ok, "model.depth", depth, "be 9n + 2 with n >= 1: 11, 20, 29, ... 56, ... 110")
+    kernel_ok = 1 <= shortcut_kernel <= 7 and shortcut_kernel % 2 == 1
+    require(kernel_ok, "model.shortcut_kernel", shortcut_kernel, "be odd: 1 or 3")
+    require_one_of("model.activation", activation, sorted(ACTIVATIONS))
 
 
 def resnet20v2(classes: int = 10, **options: object) -> ResNetV2:

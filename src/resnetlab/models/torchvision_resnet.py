@@ -4,12 +4,11 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import require_one_of
 from resnetlab.models.norm import norm_factory
 
 if TYPE_CHECKING:
     from torchvision.models import ResNet
-
 
 STEMS = ("cifar", "imagenet")
 BLOCKS = {"resnet18": [2, 2, 2, 2], "resnet9": [1, 1, 1, 1]}  # basic blocks of 64, 128, 256, 512 channels
@@ -32,7 +31,7 @@ def torchvision_resnet(
     """
     from torchvision.models.resnet import BasicBlock, ResNet  # takes seconds to import
 
-    check_stem(stem)
+    require_one_of("model.stem", stem, STEMS)
     model = ResNet(
         BasicBlock,
         blocks,
@@ -45,9 +44,3 @@ def torchvision_resnet(
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
         model.maxpool = nn.Identity()
     return model
-
-
-def check_stem(stem: str) -> None:
-    """Raises ConfigError, naming the key and the value."""
-    if stem not in STEMS:
-        raise ConfigError(f"model.stem (={stem}) must be one of {', '.join(STEMS)}")

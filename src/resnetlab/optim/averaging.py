@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require
 from resnetlab.optim.schedules import RunLength
 from resnetlab.optim.schedules.decay import floor_with_tolerance
 
@@ -67,10 +67,8 @@ class EMA(Averaging):
     default_momentum: ClassVar[float | None] = 0.99  # Keras'
 
     def check(self) -> None:
-        if self.overwrite_frequency is not None and self.overwrite_frequency < 1:
-            raise ConfigError(
-                f"averaging.overwrite_frequency (={self.overwrite_frequency}) must be at least 1 step, or null"
-            )
+        frequency_ok = self.overwrite_frequency is None or self.overwrite_frequency >= 1
+        require(frequency_ok, "averaging.overwrite_frequency", self.overwrite_frequency, "be at least 1 step, or null")
 
     def create(self, model: nn.Module) -> "PairedAverage":
         return PairedAverage(model)
@@ -116,20 +114,17 @@ class SWA(Averaging):
     lr: float | None = None  # constant learning rate from there on; null: the schedule's
 
     def check(self) -> None:
-        if not (
-            0 <= self.start < 1 or (math.isfinite(self.start) and self.start >= 1 and self.start == int(self.start))
-        ):
-            raise ConfigError(
-                f"averaging.start (={self.start:g}) must be a fraction below 1 or a whole number of epochs"
-            )
-        if self.lr is not None and not (math.isfinite(self.lr) and self.lr > 0):
-            raise ConfigError(
-                f"averaging.lr (={self.lr:g}) must be a finite number above 0, or null for the schedule's"
-            )
+        start_ok = 0 <= self.start < 1 or (self.start >= 1 and float(self.start).is_integer())
+        must = "be a fraction below 1 or a whole number of epochs"
+        require(start_ok, "averaging.start", f"{self.start:g}", must)
+        if self.lr is not None:
+            lr_ok = math.isfinite(self.lr) and self.lr > 0
+            must = "be a finite number above 0, or null for the schedule's"
+            require(lr_ok, "averaging.lr", f"{self.lr:g}", must)
 
     def check_span(self, span: RunLength) -> None:
-        if self.start >= span.epochs:
-            raise ConfigError(f"averaging.start (={self.start:g}) must be below the {span.epochs} epochs of the run")
+        must = f"be below the {span.epochs} epochs of the run"
+        require(self.start < span.epochs, "averaging.start", f"{self.start:g}", must)
 
     def epochs_before(self, span: RunLength) -> int:
         """Epochs that are trained before those whose weights are averaged."""
@@ -159,8 +154,7 @@ def resolve_momentum(averaging: Averaging, momentum: float | None) -> float | No
         return averaging.default_momentum
     if averaging.default_momentum is None:
         raise ConfigError(f"ema_momentum (={momentum:g}) is not used by averaging={averaging.name}; take averaging=ema")
-    if not 0 <= momentum < 1:
-        raise ConfigError(f"ema_momentum (={momentum:g}) must be in [0, 1)")
+    require(0 <= momentum < 1, "ema_momentum", f"{momentum:g}", "be in [0, 1)")
     return momentum
 
 

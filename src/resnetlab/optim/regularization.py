@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require
 
 
 @dataclass
@@ -46,10 +46,9 @@ class Regularization:
 
     def check(self) -> None:
         """Raises ConfigError at the first key that makes no sense."""
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"regularization.label_smoothing (={self.label_smoothing}) must be in [0, 1); 0 is off")
-        if self.decay not in ("all", "kernels"):
-            raise ConfigError(f"regularization.decay (={self.decay}) must be all or kernels")
+        smoothing = self.label_smoothing
+        require(0 <= smoothing < 1, "regularization.label_smoothing", smoothing, "be in [0, 1); 0 is off")
+        require(self.decay in ("all", "kernels"), "regularization.decay", self.decay, "be all or kernels")
         if self.decay != "all" and self.decay_kind == "none":
             raise ConfigError(
                 f"regularization.decay (={self.decay}) is not used by regularization={self.name}, which has no wd; "
@@ -101,11 +100,7 @@ class L2WeightDecay(Regularization):
 
 
 REGULARIZATIONS: dict[str, type[Regularization]] = {
-    "none": NoRegularization,
-    "l2": L2,
-    "weight_decay": WeightDecay,
-    "coupled": Coupled,
-    "l2_weight_decay": L2WeightDecay,
+    cls.name: cls for cls in (NoRegularization, L2, WeightDecay, Coupled, L2WeightDecay)
 }
 
 
@@ -128,8 +123,8 @@ def _resolve(key: str, value: float | None, default: float | None, name: str, cu
     if default is None:
         cure = f"take regularization={cure} or leave {key} out"
         raise ConfigError(f"{key} (={value}) is not used by regularization={name}; {cure}")
-    if not (math.isfinite(value) and value >= 0):
-        raise ConfigError(f"{key} (={value}) must be finite and not negative; leave it out for the default {default}")
+    must = f"be finite and not negative; leave it out for the default {default}"
+    require(math.isfinite(value) and value >= 0, key, value, must)
     return float(value)
 
 
@@ -211,6 +206,5 @@ def wd_normalized(factor: float, batch_size: int, images: int, epochs: float) ->
     to give is wd_normalized(...) / lr. Raises ConfigError unless all are positive.
     """
     for key, value in {"factor": factor, "batch_size": batch_size, "images": images, "epochs": epochs}.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ConfigError(f"{key} (={value}) must be positive and finite to normalize a decay")
+        require(math.isfinite(value) and value > 0, key, value, "be positive and finite to normalize a decay")
     return factor * math.sqrt(batch_size / (images * epochs))

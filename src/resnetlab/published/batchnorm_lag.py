@@ -24,52 +24,51 @@ from resnetlab.report.plots import (
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS
 
 COLUMNS = (
-    Column("swing_running", "val swing, running", "swing of the validation ce, running statistics", 3),
-    Column("swing_recal", "re-estimated", "the same with batch-norm statistics re-estimated on training images", 3),
-    Column("swing_train", "train swing", "swing of the training ce", 3),
+    Column("fluctuation_running", "validation, running", "fluctuation of the validation ce, running statistics", 3),
+    Column("fluctuation_recal", "re-estimated", "the same, statistics re-estimated on training images", 3),
+    Column("fluctuation_train", "training", "fluctuation of the training ce", 3),
     Column("least_val_acc", "least val acc, running", "least validation accuracy, running statistics", 3),
     Column("least_val_acc_recal", "re-estimated", "least validation accuracy, re-estimated statistics", 3),
     Column("weight_norm", "weight norm", "Euclidean norm of all weights, mean over these epochs", 1),
     Column("relative_update", "relative update", "|change| / |weights| of one step, each epoch's last; mean", 5),
 )
 INTRO = (
-    "Under strong decay the series' validation loss swings wildly while its training loss is smooth; it suspects the "
-    "loss surface. The other suspect is batch norm's running averages, which lag behind weights that each step moves "
-    "far.\nThe test: the same weights with statistics re-estimated on training images (<code>recalibrate_bn=true"
-    "</code>), and group norm, which keeps none. All over epochs 10 to 36, as far as a run goes; a swing is max \u2212 "
-    "min of what is left when the straight line through these epochs is taken out, so that an even fall is none."
+    "Under strong decay the series' validation loss fluctuates while its training loss is smooth, a riddle to the "
+    "series, which suspects the loss surface. The other suspect is batch norm's running averages, which lag behind "
+    "weights that each step moves far.\nThe test: the same weights with statistics re-estimated on training images "
+    "(<code>recalibrate_bn=true</code>), and group norm, which keeps none. All over epochs 10 to 36, as far as a run "
+    "goes; a fluctuation is max \u2212 min of what is left when the straight line through these epochs is taken out, "
+    "so that an even fall is none."
 )
-LEAST_RATIO = 2.0  # the validation loss fluctuates if it swings by more than so many times the training loss's swing
+TITLE = "Batch-norm lag and the fluctuation of the validation loss"
+LEAST_RATIO = 2.0  # the validation loss fluctuates by more than so many times what the training loss does
 SILENT = {"recalibrate_bn", "threads"}  # keys that change nothing in the training
-EXPLAINED = 0.5  # by the statistics, if less than this share of the swing is left with re-estimated ones
+EXPLAINED = 0.5  # by the statistics, if less than this share of the fluctuation is left with re-estimated ones
 
 
 def lag_section(collection: Collection) -> Section | None:
-    """Section with a table and a conclusion for each study that can tell; None where no study can."""
+    """Section with a table and a conclusion for each study with such runs; None where there is none."""
     tables = [
         StudyTable(study, found, list(findings(configurations)))
         for study, configurations in collection.studies.items()
         if (found := configurations_with_fluctuation(configurations))
     ]
-    title = "The riddle of the swinging validation loss"
-    return Section("riddle", "Riddle", title, "Swings", INTRO, COLUMNS, tables) if tables else None
+    return Section("batchnorm-lag", "Batch-norm lag", TITLE, "Fluctuations", INTRO, COLUMNS, tables) if tables else None
 
 
 def configurations_with_fluctuation(configurations: Configurations) -> list[Configuration]:
     """Configurations with enough epochs; none if the study has neither re-estimated statistics nor another norm."""
-    if not any(c.values("swing_recal") or norm(c) != "batch" for c in configurations):
+    if not any(c.values("fluctuation_recal") or norm(c) != "batch" for c in configurations):
         return []
-    return sorted((c for c in configurations if c.values("swing_running")), key=lambda c: (norm(c), decay(c)))
+    return sorted((c for c in configurations if c.values("fluctuation_running")), key=lambda c: (norm(c), decay(c)))
 
 
 def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
     """Plot validation loss with running and re-estimated statistics, weight norm and relative update by epoch."""
     drawn = configurations_with_fluctuation(configurations)[: len(COLORS)]
     if not drawn:
-        return (
-            "The riddle of the swinging validation loss: needs recalibrate_bn=true or model.norm=group, runs of "
-            f"{FLUCTUATION_EPOCHS[0] + 4} epochs or more, and a schedule that is not stretched."
-        )
+        needed = f"runs of {FLUCTUATION_EPOCHS[0] + 4} epochs or more, and a schedule that is not stretched."
+        return f"{TITLE}: needs recalibrate_bn=true or model.norm=group, {needed}"
     figure, (loss, weights, update) = make_panels(2.8, 1.1, 1.1)
     for color, c in zip(COLORS, drawn, strict=False):
         draw_band(loss, c.runs, "val/ce", color, c.label)
@@ -86,35 +85,31 @@ def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Plot 
         "Validation cross-entropy with running (solid) and re-estimated (dashed) batch-norm statistics of the same "
         f"weights; their norm; how far each epoch's last step moves them. {seeds_note([drawn])}"
     )
-    return Plot("riddle", "The riddle of the swinging validation loss", caption, figure)
+    return Plot("batchnorm-lag", TITLE, caption, figure)
 
 
 def findings(configurations: Configurations) -> Iterator[str]:
     """One sentence for each batch-norm configuration of a study, then the conclusion."""
     found = configurations_with_fluctuation(configurations)
-    pairs = [c for c in found if norm(c) == "batch" and c.values("swing_recal")]
-    for c in pairs:
-        yield sentence(c, control_of(c, found))
-    fluctuating = [c for c in pairs if c.mean("swing_running") > LEAST_RATIO * c.mean("swing_train")]
+    pairs = [c for c in found if norm(c) == "batch" and c.values("fluctuation_recal")]
+    yield from (sentence(c, control_of(c, found)) for c in pairs)
+    fluctuating = [c for c in pairs if c.mean("fluctuation_running") > LEAST_RATIO * c.mean("fluctuation_train")]
     if not pairs:
         yield "No run here was validated with both kinds of statistics, so the cause cannot be told."
     elif not fluctuating:
-        yield (
-            f"No configuration swings more than {LEAST_RATIO:g} times as much as its training loss: no riddle here, "
-            "and no answer."
-        )
+        yield f"No validation loss fluctuates over {LEAST_RATIO:g} times as much as training's: nothing to explain."
     else:
         yield conclusion(fluctuating, [(c, control) for c in fluctuating if (control := control_of(c, found))])
 
 
 def sentence(c: Configuration, control: Configuration | None) -> str:
+    running, again, train = (f"{c.mean(f'fluctuation_{kind}'):.3g}" for kind in ("running", "recal", "train"))
     text = (
-        f"{c.label} (n = {c.n}): the validation cross-entropy swings by {c.mean('swing_running'):.3g} with running "
-        f"statistics and by {c.mean('swing_recal'):.3g} with re-estimated ones, that of training by "
-        f"{c.mean('swing_train'):.3g}"
+        f"{c.label} (n = {c.n}): the validation cross-entropy fluctuates by {running} with running statistics and by "
+        f"{again} with re-estimated ones, that of training by {train}"
     )
     if control is not None:
-        text += f"; with {norm(control)} norm instead (n = {control.n}) by {control.mean('swing_running'):.3g}"
+        text += f"; with {norm(control)} norm instead (n = {control.n}) by {control.mean('fluctuation_running'):.3g}"
     return f"{text}."
 
 
@@ -124,23 +119,23 @@ def control_of(c: Configuration, found: Configurations) -> Configuration | None:
 
 
 def conclusion(fluctuating: Configurations, controls: Sequence[tuple[Configuration, Configuration]]) -> str:
-    shares = [c.mean("swing_recal") / c.mean("swing_running") for c in fluctuating]
+    shares = [c.mean("fluctuation_recal") / c.mean("fluctuation_running") for c in fluctuating]
     text = (
-        f"In {len(fluctuating)} of these the validation loss swings more than {LEAST_RATIO:g} times as much as the "
-        f"training loss; re-estimating the statistics leaves {percent(shares)} of the swing"
+        f"In {len(fluctuating)} of these the validation loss fluctuates more than {LEAST_RATIO:g} times as much as the "
+        f"training loss; re-estimating the statistics leaves {percent(shares)} of it"
     )
     if controls:
-        kept = [control.mean("swing_running") / c.mean("swing_running") for c, control in controls]
-        text += f", norms without them {percent(kept)}"
+        left = [control.mean("fluctuation_running") / c.mean("fluctuation_running") for c, control in controls]
+        text += f", norms without them {percent(left)}"
     explained = sum(share < EXPLAINED for share in shares)
     if explained == 0:
         verdict = "the running statistics do not explain it"
     elif explained < len(fluctuating):
         verdict = f"they explain most of it in {explained} of {len(fluctuating)}"
     else:
-        verdict = "most of the swing is the running statistics', not the loss surface's"
-    alone = " One run each, though: a hint." if max(c.n for c in fluctuating) == 1 else ""
-    return f"{text}. As far as these runs go, {verdict}.{alone}"
+        verdict = "most of it is the running statistics', not the loss surface's"
+    caveat = " One run each, though: a hint." if max(c.n for c in fluctuating) == 1 else ""
+    return f"{text}. As far as these runs go, {verdict}.{caveat}"
 
 
 def percent(shares: Sequence[float]) -> str:

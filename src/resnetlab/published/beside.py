@@ -1,50 +1,34 @@
 """The published values beside the runs that repeat them, and a report with all that the series adds to it."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from resnetlab.published.batchnorm_lag import lag_section
 from resnetlab.published.configuration import preset_of
-from resnetlab.published.match import matching_presets, reduced_from, reduction
+from resnetlab.published.match import matching_presets, reduction
 from resnetlab.published.results import Published, rows
 from resnetlab.published.series_plots import SERIES_PLOTS
 from resnetlab.report.columns import ReferenceValues
-from resnetlab.report.groups import Collection, Configuration, Key
+from resnetlab.report.groups import Collection
 from resnetlab.report.page import Origin
 from resnetlab.report.write import write_report
 
 
 def write_series_report(collection: Collection, out: Path) -> list[Path]:
-    """Writes the report with published values, reductions marked, and the series' section and plots."""
-    section = lag_section(collection)
-    return write_report(
-        collection,
-        out,
-        references=reference_values(collection.configurations),
-        origins=origins(collection.configurations),
-        sections=[section] if section else [],
-        plots=SERIES_PLOTS,
-    )
+    """Writes the report with published values, reductions marked, and the series' section and plots.
 
-
-def reference_values(configurations: Iterable[Configuration]) -> dict[Key, ReferenceValues]:
-    """Published values, by key, of the configurations that repeat a published one exactly, whatever their precision.
-
-    Seconds and watts are those of runs that are said to have had the same precision.
+    Values are published ones of the same configuration, whatever its precision; but seconds and watts are those of runs
+    that are said to have had the same precision.
     """
-    found = {}
-    for c in configurations:
-        presets = matching_presets(c.identity) if c.identity is not None else []
-        if presets:
-            found[c.key] = values_of(presets, str((c.identity or {}).get("precision", "32-true")))
-    return found
-
-
-def origins(configurations: Iterable[Configuration]) -> dict[Key, Origin]:
-    """The preset and the changes of each configuration that is a reduction of a published one."""
-    known = [(c.key, c.identity) for c in configurations if c.identity is not None]
-    found = ((key, reduced_from(identity), reduction(identity)) for key, identity in known)
-    return {key: Origin(preset, changes) for key, preset, changes in found if preset is not None}
+    known = [(c.key, c.identity) for c in collection.configurations if c.identity is not None]
+    references = {
+        key: values_of(presets, str(identity.get("precision", "32-true")))
+        for key, identity in known
+        if (presets := matching_presets(identity))
+    }
+    origins = {key: Origin(*found) for key, identity in known if (found := reduction(identity))}
+    section = lag_section(collection)
+    return write_report(collection, out, references, origins, [section] if section else [], SERIES_PLOTS)
 
 
 def values_of(presets: Sequence[str], precision: str) -> ReferenceValues:
@@ -77,17 +61,12 @@ def printed_values(row: Published, precision: str) -> Iterator[tuple[str, float]
     The posts' train acc stands beside the threshold's epoch. Post IV's losses are the lowest of the run, not the last.
     """
     at = f"{row.threshold:g}" if row.threshold is not None and row.reached and row.bound is None else None
-    found: dict[str, float | None] = {
-        "best_epoch": row.epoch(row.epoch_best),
-        "best_val_acc": row.val_acc_best,
-        "final_train_loss": row.final_loss,
-        "final_val_loss": row.final_val_loss,
-    }
+    found: dict[str, float | None] = {"best_epoch": row.epoch(row.epoch_best), "best_val_acc": row.val_acc_best}
+    found |= {"final_train_loss": row.final_loss, "final_val_loss": row.final_val_loss}
     if row.precision == precision:
         found |= {"seconds_per_epoch": row.seconds_per_epoch, "power_w": row.power_w}
     if at is not None:
-        found[f"epoch_to_{at}"] = row.epoch(row.epoch_at_threshold)
-        found[f"val_acc_at_{at}"] = row.val_acc_at_threshold
+        found |= {f"epoch_to_{at}": row.epoch(row.epoch_at_threshold), f"val_acc_at_{at}": row.val_acc_at_threshold}
         found[f"train_acc_at_{at}"] = row.train_acc
     elif row.epoch_at_threshold is None:
         found["final_train_acc"] = row.train_acc

@@ -1,77 +1,47 @@
 """Translates published rows to the lab's keys, and finds rows with the same configuration."""
 
 import json
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from resnetlab.published.results import Published, one, rows
 
 GROUPS = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
 
-# What a row leaves open is taken from another one: {row: (that row, why it)}
-LIKE = {
-    "post1-mixed-precision-bs64": ("post1-bs64", "the same run in 32-bit floats"),
-    "post1-mixed-precision-bs64-noaug": ("post1-bs64", "the same run in 32-bit floats, augmented"),
-    "post4-plot-adam-l2-8e-5": ("post4-table1-00", "the same without l2"),
-    "post5-headline-cosine": ("post4-table3-25", "the fastest run of the post before"),
-    "post6-headline-20ep": ("post5-headline-cosine", "the post before"),
-    "post6-headline-0.924": ("post5-headline-cosine", "the post before"),
-}
-
-# ... or from a hint in the text: {row: {field: (value, why)}}
-HINTED: dict[str, dict[str, tuple[Any, str]]] = {
-    "post2-trial1-01": {
-        "milestones": (((60, 1e-3), (83, 1e-4)), "only 1e-3 until epoch 60 is printed, and 1e-4 in epoch 64's log line")
-    },
-    "post5-headline-cosine": {
-        "milestones": (
-            ((10, 8e-4), (21, 0.0)),
-            "ends with epoch 21; 10 epochs of constant lr are a guess: post IV's fluctuations set in at 10 to 14",
-        )
-    },
-}
-HINTED["post6-headline-20ep"] = HINTED["post6-headline-0.924"] = {
-    "milestones": (((10, 8e-4), (25, 0.0)), "as post5-headline-cosine, ending with epoch 25"),
-    "options": (
-        {"model.shortcut_kernel": 3, "schedule.shape": "quarter"},
-        "'a larger kernel' is said, not its size; the network's two other changes are unknown, and missing here",
-    ),
-}
-
+FILE = Path(__file__).with_name("filled.toml")
 OPEN = (
-    *("epochs", "batch_size", "lr_initial", "schedule", "milestones"),
+    *("batch_size", "lr_initial", "schedule", "milestones"),
     *("wd", "shift", "augmentation", "normalization", "split"),
 )
 
 
 def fill(row: Published) -> tuple[Published, dict[str, str]]:
     """Fills in all that a run needs; returns the row, and {field: why this value} of what was filled."""
-    why: dict[str, str] = {}
-
-    def put(field: str, value: Any, reason: str) -> None:
-        nonlocal row
-        row = replace(row, **{field: value})
-        why[field] = reason
-
-    for field, (value, reason) in HINTED.get(row.id, {}).items():
-        put(field, value, reason)
+    known = _filled()
+    values = {field: (value, reason) for field, (value, reason) in known["hinted"].get(row.id, {}).items()}
     if row.wd is None:
-        put("wd", row.wd_candidates[0], "not printed; see the candidates")
-    if row.id in LIKE:
-        name, reason = LIKE[row.id]
-        for field, value in ((field, getattr(fill(one(name))[0], field)) for field in OPEN if field != "epochs"):
-            if getattr(row, field) is None and value is not None:
-                put(field, value, f"as {name}, {reason}")
+        values["wd"] = row.wd_candidates[0], "not printed; see the candidates"
+    if row.id in known["like"]:
+        name, reason = known["like"][row.id]
+        other = fill(one(name))[0]
+        for field in OPEN:
+            if field not in values and getattr(row, field) is None and getattr(other, field) is not None:
+                values[field] = getattr(other, field), f"as {name}, {reason}"
+    row = replace(row, **{field: value for field, (value, _) in values.items()})
     if row.epochs is None:
-        put("epochs", _last_epoch(row), "the last epoch of the schedule or of what is reported")
-    return row, why
+        ends = [row.milestones[-1][0] if row.milestones else 0, row.epoch_best or 0, row.epoch_at_threshold or 0]
+        values["epochs"] = int(max(ends)), "the last epoch of the schedule or of what is reported"
+        row = replace(row, epochs=int(max(ends)))
+    return row, {field: reason for field, (_, reason) in values.items()}
 
 
-def _last_epoch(row: Published) -> int:
-    ends = [row.milestones[-1][0] if row.milestones else 0, row.epoch_best or 0, row.epoch_at_threshold or 0]
-    return int(max(ends))
+@cache
+def _filled() -> dict[str, Any]:
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))
 
 
 def configuration(row: Published) -> dict[str, Any]:

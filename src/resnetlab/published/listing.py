@@ -3,16 +3,15 @@
 import csv
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from resnetlab.errors import ConfigError
 from resnetlab.published.configuration import preset_of
-from resnetlab.published.results import Published
+from resnetlab.published.results import Published, require_choice
 
 COLUMNS = (
     *("id", "preset", "model", "optimizer", "schedule", "lr", "wd", "l2", "batch", "epochs"),
@@ -22,8 +21,7 @@ COLUMNS = (
 
 def print_rows(rows: Sequence[Published], form: str = "table") -> None:
     """Prints the rows; CSV and JSON have every column of published.csv, and preset. Raises ConfigError for the form."""
-    if form not in FORMATS:
-        raise ConfigError(f"format (={form}) must be one of {', '.join(FORMATS)}")
+    require_choice("format", form, FORMATS)
     FORMATS[form](rows)
 
 
@@ -59,10 +57,14 @@ def _number(value: float | None) -> str:
 
 def _print_csv(rows: Sequence[Published]) -> None:
     columns = ["preset", *(field.name for field in fields(Published))]
-    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    write_csv(columns, [{key: _cell(value) for key, value in _plain(row).items()} for row in rows])
+
+
+def write_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Writes the rows to standard output."""
+    writer = csv.DictWriter(sys.stdout, list(columns), lineterminator="\n")
     writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _cell(value) for key, value in _plain(row).items()})
+    writer.writerows(rows)
 
 
 def _cell(value: Any) -> str:

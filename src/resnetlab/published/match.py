@@ -3,10 +3,9 @@
 import csv
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from resnetlab.runs.files import digest
 
@@ -22,8 +21,7 @@ REDUCING = (
 EPOCHS = 60  # the lab's default, which an identity leaves out
 
 
-@dataclass(frozen=True)
-class Preset:
+class Preset(NamedTuple):
     """A line of presets.csv. whole, core: digests of its configuration, and of what a reduction leaves alone."""
 
     name: str
@@ -34,7 +32,6 @@ class Preset:
 
 
 def matching_preset(identity: Mapping[str, Any]) -> str | None:
-    """The first of matching_presets; None where there is none."""
     return next(iter(matching_presets(identity)), None)
 
 
@@ -47,22 +44,22 @@ def matching_presets(identity: Mapping[str, Any]) -> list[str]:
     return [preset.name for preset in _presets() if preset.whole == whole]
 
 
-def reduced_from(identity: Mapping[str, Any]) -> str | None:
-    """The first preset of which this is a reduction: a smaller network of the family, fewer or smaller images, or
-    fewer epochs, and nothing larger. None for all else."""
-    preset = _origin(identity)
-    return None if preset is None else preset.name
+def reduction(identity: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The first preset of which this is a reduction, and what is reduced: "model resnet20v2, epochs 15".
 
-
-def reduction(identity: Mapping[str, Any]) -> str:
-    """What is reduced, for example "model resnet20v2, data.limit 5000, epochs 15"; nothing if it is no reduction."""
-    preset = _origin(identity)
-    if preset is None:
-        return ""
-    values = {**identity, "epochs": identity.get("epochs", EPOCHS)}
-    same = {"model": preset.model, "epochs": preset.epochs}
-    found = [(key, values[key]) for key in REDUCING if key in values and values[key] != same.get(key)]
-    return ", ".join(f"{key} {str(value).lower()}" for key, value in found)
+    A reduction has a smaller network of the family, fewer or smaller images, or fewer epochs, and nothing larger.
+    """
+    whole, core = digests(identity)
+    related = [preset for preset in _presets() if preset.core == core]
+    if any(preset.whole == whole for preset in related):
+        return None
+    for preset in related:
+        if _no_larger(identity, preset):
+            values = {**identity, "epochs": identity.get("epochs", EPOCHS)}
+            same = {"model": preset.model, "epochs": preset.epochs}
+            found = [(key, values[key]) for key in REDUCING if key in values and values[key] != same.get(key)]
+            return preset.name, ", ".join(f"{key} {str(value).lower()}" for key, value in found)
+    return None
 
 
 def digests(identity: Mapping[str, Any]) -> tuple[str, str]:
@@ -71,22 +68,10 @@ def digests(identity: Mapping[str, Any]) -> tuple[str, str]:
     return digest(whole), digest({key: value for key, value in whole.items() if key not in REDUCING})
 
 
-def _origin(identity: Mapping[str, Any]) -> Preset | None:
-    whole, core = digests(identity)
-    related = [preset for preset in _presets() if preset.core == core]
-    if any(preset.whole == whole for preset in related):
-        return None
-    return next((preset for preset in related if _no_larger(identity, preset)), None)
-
-
 def _no_larger(identity: Mapping[str, Any], preset: Preset) -> bool:
-    family, depth = _size(str(identity["model"]))
-    published_family, published_depth = _size(preset.model)
-    return (
-        family == published_family
-        and int(identity.get("model.depth", depth)) <= published_depth
-        and int(identity.get("epochs", EPOCHS)) <= preset.epochs
-    )
+    (family, depth), (same_family, most) = _size(str(identity["model"])), _size(preset.model)
+    shorter = int(identity.get("epochs", EPOCHS)) <= preset.epochs
+    return family == same_family and int(identity.get("model.depth", depth)) <= most and shorter
 
 
 def _size(model: str) -> tuple[str, int]:

@@ -6,7 +6,7 @@ in the text around it, or in the code that it links to, is named in `inferred`; 
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import cache
@@ -89,7 +89,7 @@ class Published:
 
     @property
     def reached(self) -> bool | None:
-        """Whether the threshold was reached at epoch_at_threshold; None if the row tells of no threshold's epoch."""
+        """Whether the threshold was reached at epoch_at_threshold; None if the row has no threshold's epoch."""
         if self.threshold is None or self.epoch_at_threshold is None:
             return None
         return self.val_acc_at_threshold is None or self.val_acc_at_threshold >= self.threshold
@@ -100,7 +100,8 @@ class Published:
 
 
 @cache
-def _rows() -> tuple[Published, ...]:
+def rows() -> tuple[Published, ...]:
+    """All published rows, in the order of the posts."""
     with FILE.open(newline="", encoding="utf-8") as file:
         return tuple(
             Published(**{field.name: _READ[field.type](cells[field.name]) for field in fields(Published)})
@@ -108,14 +109,9 @@ def _rows() -> tuple[Published, ...]:
         )
 
 
-def rows() -> list[Published]:
-    """All published rows, in the order of the posts."""
-    return list(_rows())
-
-
 def one(row_id: str) -> Published:
     """The row of that id. Raises ConfigError if there is none."""
-    for row in _rows():
+    for row in rows():
         if row.id == row_id:
             return row
     raise ConfigError(f"{row_id} is no published row; `resnetlab published` lists them")
@@ -128,23 +124,20 @@ def find(
 
     Raises ConfigError, naming the valid values, for one that no row has.
     """
-    for key, value in {"post": post, "optimizer": optimizer, "schedule": schedule}.items():
-        valid = list(dict.fromkeys(getattr(row, key) for row in _rows() if getattr(row, key) is not None))
-        if value is not None and value not in valid:
-            raise ConfigError(f"{key} (={value}) must be one of {', '.join(valid)}")
-    if id is not None and not any(fnmatchcase(row.id, id) for row in _rows()):
+    found = [row for row in rows() if id is None or fnmatchcase(row.id, id)]
+    if not found:
         raise ConfigError(f"id (={id}) matches no row; ids look like post4-table1-09, patterns like 'post4-*'")
-    wanted = {"post": post, "optimizer": optimizer, "schedule": schedule}
-    return [
-        row
-        for row in _rows()
-        if all(value is None or getattr(row, key) == value for key, value in wanted.items())
-        and (id is None or fnmatchcase(row.id, id))
-    ]
+    for key, value in {"post": post, "optimizer": optimizer, "schedule": schedule}.items():
+        if value is not None:
+            require_choice(key, value, [name for row in rows() if (name := getattr(row, key)) is not None])
+            found = [row for row in found if getattr(row, key) == value]
+    return found
 
 
-def _milestones(cell: str) -> Milestones | None:
-    return tuple((epoch, value) for epoch, value in json.loads(cell)) if cell else None
+def require_choice(key: str, value: str, valid: Iterable[str]) -> None:
+    """Raises ConfigError, naming the valid values, for any other."""
+    if value not in (names := dict.fromkeys(valid)):
+        raise ConfigError(f"{key} (={value}) must be one of {', '.join(names)}")
 
 
 _READ: dict[Any, Callable[[str], Any]] = {  # a field's type -> how its cell is read
@@ -154,7 +147,7 @@ _READ: dict[Any, Callable[[str], Any]] = {  # a field's type -> how its cell is 
     int | None: lambda cell: int(cell) if cell else None,
     float | None: lambda cell: float(cell) if cell else None,
     bool | None: lambda cell: cell == "true" if cell else None,
-    Milestones | None: _milestones,
+    Milestones | None: lambda cell: tuple(map(tuple, json.loads(cell))) if cell else None,
     Mapping[str, Any]: lambda cell: json.loads(cell) if cell else {},
     tuple[float, ...]: lambda cell: tuple(json.loads(cell)) if cell else (),
     tuple[str, ...]: lambda cell: tuple(cell.split()),

@@ -53,8 +53,8 @@ def plot_fluctuation(configurations: Configurations, thresholds: Sequence[str]) 
     panels[0].set_ylabel("max - min of val ce, epochs 10 to 36", fontsize=8)
     panels[0].set_xlabel("wd", fontsize=9)
     draw_legend(panels[0], lines)
-    caption = f"How far the validation loss swings in epochs 10 to 36 over wd. {ONE_BY_ONE} {seeds_note(lines)}"
-    return Plot("fluctuation", "Swings of the validation loss", caption, figure)
+    caption = f"How far the validation loss fluctuates in epochs 10 to 36 over wd. {ONE_BY_ONE} {seeds_note(lines)}"
+    return Plot("fluctuation", "Fluctuation of the validation loss", caption, figure)
 
 
 def plot_penalty(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
@@ -85,13 +85,10 @@ def plot_batch_size(configurations: Configurations, thresholds: Sequence[str]) -
     figure, panels = make_panels(2.4, *[1.2] * len(costs))
     for place, level in enumerate(LEVELS):
         for line in lines:
-            known = [
-                (c.setting("batch_size"), c.mean(f"epoch_to_{level}")) for c in line if c.values(f"epoch_to_{level}")
-            ]
+            known = [c for c in line if c.values(f"epoch_to_{level}")]
+            points = [c.setting("batch_size") for c in known], [c.mean(f"epoch_to_{level}") for c in known]
             label = f"{level:g}" if line is lines[0] else None
-            panels[0].plot(
-                *zip(*known, strict=True) if known else ([], []), "o-", ms=3, lw=1, color=COLORS[place], label=label
-            )
+            panels[0].plot(*points, "o-", ms=3, lw=1, color=COLORS[place], label=label)
     panels[0].set_ylabel("transition epoch", fontsize=9)
     low, high = panels[0].get_ylim()
     panels[0].set_ylim(low, high + 0.3 * (high - low))  # room for the draw_legend above the lines
@@ -116,9 +113,8 @@ def plot_noise_scale(configurations: Configurations, thresholds: Sequence[str]) 
     figure, panels = make_panels(2.4)
     for color, c in zip(COLORS, drawn, strict=False):
         epochs, scales = zip(*noise_scales(c.runs[0]), strict=True)
-        panels[0].plot(
-            epochs, scales, color=color, lw=1.2, label=f"{c.label}, n = {c.n}", marker="." if len(epochs) < 8 else None
-        )
+        style = {"color": color, "lw": 1.2, "marker": "." if len(epochs) < 8 else None}
+        panels[0].plot(epochs, scales, label=f"{c.label}, n = {c.n}", **style)
     log_scale(panels[0])
     panels[0].set_ylabel("g = εN / (B(1 - m))", fontsize=9)
     label_epochs(panels[0])
@@ -147,13 +143,12 @@ def plot_selection(configurations: Configurations, thresholds: Sequence[str]) ->
     name_bars(figure, panels[0], bars)
     panels[0].set_xlabel("accuracy", fontsize=9)
     figure.legend(fontsize=7, loc="upper right", ncols=2)
-    test = (
-        ""
-        if tested
-        else "No split here has an untouched test set (data.split=holdout has), so only the last epoch is free of it. "
-    )
-    caption = f"What selecting the epoch on the validation images adds. {test}Means over seeds. "
-    caption += selection_note(len(bars), configurations)
+    caption = "What selecting the epoch on the validation images adds. "
+    if not tested:
+        caption += (
+            "No split here has an untouched test set (data.split=holdout has), so only the last epoch is free of it. "
+        )
+    caption += f"Means over seeds. {selection_note(len(bars), configurations)}"
     return Plot("selection", "Selection bias", caption, figure)
 
 

@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from resnetlab.report.groups import Collection, Configuration, format_value
 from resnetlab.report.statistics import MeanInterval
@@ -116,7 +115,9 @@ def notes(
     if found.low is not None and found.high is not None:
         yield f"{number(found.low, column.digits)} to {number(found.high, column.digits)}"
     for text in published_note(column, published):
-        yield text + ("" if column.metric in COSTS else distance(found, published))
+        if found.sd and column.metric not in COSTS:
+            text += f"; here {(found.mean - statistics.fmean(published)) / found.sd:+.1f} sd"
+        yield text
 
 
 def published_note(column: Column, published: Sequence[float]) -> Iterator[str]:
@@ -125,15 +126,10 @@ def published_note(column: Column, published: Sequence[float]) -> Iterator[str]:
         yield "published " + ", ".join(number(value, column.published_digits) for value in sorted(published))
 
 
-def distance(found: MeanInterval, published: Sequence[float]) -> str:
-    """For example "; here +1.3 sd": mean minus published in standard deviations of the seeds."""
-    return f"; here {(found.mean - statistics.fmean(published)) / found.sd:+.1f} sd" if found.sd else ""
-
-
 def number(value: float, digits: int | None) -> str:
     return f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
 
 
 def setting_text(configuration: Configuration, key: str) -> str:
-    value: Any = configuration.setting(key)
+    value = configuration.setting(key)
     return NOTHING if value is None else format_value(value)

@@ -5,14 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from resnetlab.report.groups import Configuration, differing_keys, format_value
-from resnetlab.report.statistics import (
-    holm,
-    least_permutation_p,
-    permutation,
-    pooled_sd,
-    seeds_needed,
-    welch,
-)
+from resnetlab.report.statistics import holm, least_permutation_p, permutation, pooled_sd, seeds_needed, welch
 
 ALPHA = 0.05
 
@@ -78,11 +71,9 @@ def run_tests(first: Configuration, second: Configuration, key: str, metric: str
 
 def verdict_of(comparison: Comparison, alpha: float) -> str:
     """Which is higher, or that it cannot be told, and how many seeds would. alpha: of the strictest step of Holm's."""
-    first, second = comparison.sides
     n, m = comparison.counts
     if is_shown(comparison):
-        higher = first if comparison.difference > 0 else second
-        return f"{higher} is higher"
+        return f"{comparison.sides[0 if comparison.difference > 0 else 1]} is higher"
     unknown = f"cannot tell at n = {n} and {m}"
     if comparison.difference == 0:
         return f"{unknown}; the means are equal"

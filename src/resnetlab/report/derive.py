@@ -26,31 +26,27 @@ def add_derived_metrics(run: Run, thresholds: Iterable[str]) -> None:
     run.metrics |= fluctuations(run)
     if scales := noise_scales(run):
         run.metrics["noise_scale"] = scales[0][1]
-    energy = run.metrics.get("energy_wh")
-    if energy is not None:
-        run.metrics["joules_per_epoch"] = energy * 3600 / len(run.rows)
+    if "energy_wh" in run.metrics:
+        run.metrics["joules_per_epoch"] = run.metrics["energy_wh"] * 3600 / len(run.rows)
 
 
 def fluctuations(run: Run) -> dict[str, float]:
     """Metrics of the fluctuation over epochs 10 to 36; absent if unknown.
 
-    None where the schedule is stretched, which takes its high rates out of these epochs.
-
-    swing_*: max - min of a cross-entropy less its regression line; least_val_acc and, with re-estimated statistics,
-    least_val_acc_recal; weight_norm and relative_update (of one step): means.
+    None where the schedule is stretched, which takes its high rates out of these epochs. fluctuation_*: max - min of a
+    cross-entropy less its regression line; weight_norm and relative_update (of one step): means.
     """
     if run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):
         return {}
     found: dict[str, float | None] = {
-        "swing_train": loss_range(run.rows, "train/ce"),
-        "swing_running": loss_range(run.rows, "val/ce"),
-        "swing_recal": loss_range(run.rows, "val/ce_recal"),
+        "fluctuation_train": loss_range(run.rows, "train/ce"),
+        "fluctuation_running": loss_range(run.rows, "val/ce"),
+        "fluctuation_recal": loss_range(run.rows, "val/ce_recal"),
     }
     for name, column in (("least_val_acc", "val/acc"), ("least_val_acc_recal", "val/acc_recal")):
         found[name] = min(rows_within(run.rows, column), default=None)
     for column in ("weight_norm", "relative_update"):
-        values = rows_within(run.rows, column)
-        found[column] = fmean(values) if values else None
+        found[column] = fmean(values) if (values := rows_within(run.rows, column)) else None
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -103,10 +103,10 @@ class Collection:
 
 
 def by_study(configurations: Iterable[Configuration]) -> dict[str, list[Configuration]]:
-    found: dict[str, list[Configuration]] = defaultdict(list)
+    found: dict[str, list[Configuration]] = {}
     for configuration in configurations:
-        found[configuration.study].append(configuration)
-    return dict(found)
+        found.setdefault(configuration.study, []).append(configuration)
+    return found
 
 
 def collect(folders: Sequence[Path]) -> Collection:
@@ -125,15 +125,11 @@ def collect(folders: Sequence[Path]) -> Collection:
     for run in runs:
         add_derived_metrics(run, collection.thresholds)
     planned = planned_seeds(run.path for run in runs)
-    collection.configurations = [
-        with_planned(c, planned.get((c.study, c.name), set())) for c in with_labels(group_by_configuration(runs))
-    ]
+    for c in with_labels(group_by_configuration(runs)):
+        seeds = planned.get((c.study, c.name))
+        count = len(seeds | {run.seed for run in c.runs}) if seeds else 0
+        collection.configurations.append(replace(c, planned=count))
     return collection
-
-
-def with_planned(configuration: Configuration, seeds: set[int]) -> Configuration:
-    """The configuration with the number of seeds that sweeps planned or that are there."""
-    return replace(configuration, planned=len(seeds | {run.seed for run in configuration.runs}) if seeds else 0)
 
 
 def drop_duplicates(runs: Iterable[Run], skipped: list[SkippedRun]) -> Iterator[Run]:
@@ -171,12 +167,12 @@ def identity_text(run: Run) -> str:
 
 def thresholds(runs: Iterable[Run]) -> list[str]:
     """The numbers of the summaries' epoch_to_ keys, the one that most runs name first in front."""
-    votes: dict[str, int] = defaultdict(int)
+    votes = Counter[str]()
     for run in runs:
         names = [key.removeprefix("epoch_to_") for key in run.summary if key.startswith("epoch_to_")]
-        for place, name in enumerate(name for name in names if is_accuracy(name)):
+        for place, name in enumerate(filter(is_accuracy, names)):
             votes[name] += 1 if place else 1000
-    return sorted(votes, key=lambda name: -votes[name])
+    return [name for name, _ in votes.most_common()]
 
 
 def is_accuracy(name: str) -> bool:
@@ -212,14 +208,12 @@ def label_study(configurations: Sequence[Configuration]) -> list[Configuration]:
 def make_unique(named: Sequence[Configuration]) -> list[Configuration]:
     """Append the hash to labels that are empty or shared, and then a number to those that are still shared."""
     shared = Counter(c.label for c in named)
-    hashed = [
-        replace(c, label=f"{c.label} {c.name[-8:]}".strip()) if shared[c.label] > 1 or not c.label else c for c in named
-    ]
-    again, met, found = Counter(c.label for c in hashed), Counter[str](), []
-    for c in hashed:
-        met[c.label] += 1
-        found.append(replace(c, label=f"{c.label} #{met[c.label]}") if again[c.label] > 1 else c)
-    return found
+    labels = [f"{c.label} {c.name[-8:]}".strip() if shared[c.label] > 1 or not c.label else c.label for c in named]
+    for label, count in Counter(labels).items():
+        if count > 1:
+            numbers = iter(range(1, count + 1))
+            labels = [f"{label} #{next(numbers)}" if other == label else other for other in labels]
+    return [replace(c, label=label) for c, label in zip(named, labels, strict=True)]
 
 
 def describe_setting(configuration: Configuration, key: str) -> str:

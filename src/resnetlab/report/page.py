@@ -143,10 +143,11 @@ def commit(manifest: Mapping[str, Any]) -> str:
 def machine(manifest: Mapping[str, Any]) -> str:
     if not manifest.get("device"):
         return "unknown machine"
-    parts = [f"{manifest['device']}", f"{manifest.get('threads')} threads", f"{manifest.get('precision')}"]
-    versions = manifest.get("versions")
-    torch = versions.get("torch") if isinstance(versions, dict) else None
-    return ", ".join([*parts, *([f"torch {torch}"] if torch else [])]).replace("1 threads", "1 thread")
+    threads, versions = manifest.get("threads"), manifest.get("versions")
+    parts = [str(manifest["device"]), f"{threads} thread{'' if threads == 1 else 's'}", str(manifest.get("precision"))]
+    if isinstance(versions, dict) and versions.get("torch"):
+        parts.append(f"torch {versions['torch']}")
+    return ", ".join(parts)
 
 
 def row(
@@ -217,9 +218,8 @@ def study_table(section: Section, table: StudyTable) -> dict[str, Any]:
 
 def difference(c: Configuration, first: str, second: str) -> str | None:
     """Mean ± sd of first - second within runs; None where no run has both."""
-    found = mean_interval(
-        [run.metrics[first] - run.metrics[second] for run in c.runs if {first, second} <= run.metrics.keys()]
-    )
+    both = [run.metrics for run in c.runs if {first, second} <= run.metrics.keys()]
+    found = mean_interval([metrics[first] - metrics[second] for metrics in both])
     if found is None:
         return None
     text = f"{found.mean:+.4f}" + ("" if found.sd is None else f" ± {found.sd:.2g}")

@@ -53,10 +53,9 @@ class WrittenPlot:
 def make_panels(*heights: float) -> tuple[Figure, list[Any]]:
     """(figure, axes) of panels of those heights in inches below each other, with a common x axis."""
     figure = Figure(figsize=(WIDTH, sum(heights) + 0.6))
-    inner = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)
+    panels = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0])
     high = sum(heights) + 0.6
     figure.subplots_adjust(left=0.15, right=0.97, top=1 - 0.1 / high, bottom=0.5 / high, hspace=0.08)
-    panels = [row[0] for row in inner]
     for axes in panels:
         axes.grid(alpha=0.3, linewidth=0.5)
         axes.tick_params(labelsize=8)
@@ -94,8 +93,8 @@ def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[st
     label_epochs(rate)
     accuracy.legend(fontsize=8, loc="lower right")
     loss.legend(fontsize=8)
-    seeds = f"n = {configuration.n}: lines are means, bands reach from the least to the greatest run"
-    seeds = count_text(1) if configuration.n == 1 else seeds
+    several = f"n = {configuration.n}: lines are means, bands reach from the least to the greatest run"
+    seeds = count_text(1) if configuration.n == 1 else several
     caption = f"{configuration.study}: {configuration.label}; {seeds}"
     return Plot(stem, configuration.label, caption, figure)
 
@@ -145,12 +144,10 @@ def draw_band(axes: Any, runs: Sequence[Run], column: str, color: str, label: st
 
 def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
     """Horizontal lines: the first solid, the others dotted, as in the series."""
-    for place, name in enumerate(thresholds):
-        axes.axhline(float(name), color="tab:green", linestyle=":" if place else "-", linewidth=1)
-        note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7}
-        axes.annotate(
-            number(float(name), None), (0.01, float(name)), (0, 1 if place else -8), **note, color="tab:green"
-        )
+    style = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "color": "tab:green"}
+    for place, value in enumerate(map(float, thresholds)):
+        axes.axhline(value, color="tab:green", linestyle=":" if place else "-", linewidth=1)
+        axes.annotate(number(value, None), (0.01, value), (0, 1 if place else -8), **style)
 
 
 def log_scale(axes: Any) -> None:
@@ -186,15 +183,10 @@ def draw_points(axes: Any, groups: Sequence[Configurations], key: str, metric: s
         color = COLORS[place % len(COLORS)]
         style = {"color": color, "markerfacecolor": color if filled else "white", "alpha": 0.7}
         for c in group:
-            values = c.values(metric)
-            axes.plot([c.setting(key)] * len(values), values, "o", ms=4, **style)
-        axes.plot(*mean_points(group, key, metric), "-" if filled else "--", color=color, lw=1)
-
-
-def mean_points(group: Configurations, key: str, metric: str) -> tuple[list[Any], list[float]]:
-    """(settings, means) of the configurations that have the metric."""
-    known = [c for c in group if c.values(metric)]
-    return [c.setting(key) for c in known], [c.mean(metric) for c in known]
+            axes.plot([c.setting(key)] * len(c.values(metric)), c.values(metric), "o", ms=4, **style)
+        known = [c for c in group if c.values(metric)]
+        settings, means = [c.setting(key) for c in known], [c.mean(metric) for c in known]
+        axes.plot(settings, means, "-" if filled else "--", color=color, lw=1)
 
 
 def draw_legend(axes: Any, groups: Sequence[Configurations]) -> None:
@@ -210,21 +202,16 @@ def draw_legend(axes: Any, groups: Sequence[Configurations]) -> None:
 
 def name_bars(figure: Any, axes: Any, bars: Configurations) -> None:
     """Labels at the left of horizontal bars, the first on top."""
-    axes.set_yticks(range(len(bars)), [wrapped(c) for c in bars], fontsize=6.5)
+    texts = [f"{c.label}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{c.n}" for c in bars]
+    names = ["\n".join(textwrap.wrap(text, 34, max_lines=3, placeholder=" ...")) for text in texts]
+    axes.set_yticks(range(len(bars)), names, fontsize=6.5)
     axes.set_ylim(len(bars) - 0.4, -0.6)
-    high = figure.get_size_inches()[1]
-    figure.subplots_adjust(left=0.38, top=1 - 0.35 / high)
-
-
-def wrapped(configuration: Configuration) -> str:
-    text = f"{configuration.label}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{configuration.n}"
-    return "\n".join(textwrap.wrap(text, 34, max_lines=3, placeholder=" ..."))
+    figure.subplots_adjust(left=0.38, top=1 - 0.35 / figure.get_size_inches()[1])
 
 
 def best_first(configurations: Configurations) -> list[Configuration]:
     """Sorted by the mean of best_val_acc, those without one last."""
-    means = {id(c): c.interval("best_val_acc") for c in configurations}
-    return sorted(configurations, key=lambda c: -found.mean if (found := means[id(c)]) else 0.0)
+    return sorted(configurations, key=lambda c: -c.mean("best_val_acc") if c.values("best_val_acc") else 0.0)
 
 
 def selection_note(count: int, configurations: Configurations) -> str:

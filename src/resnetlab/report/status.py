@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from resnetlab.console import age, duration, on_terminal
-from resnetlab.errors import ConfigError
 from resnetlab.report.groups import group_by_configuration, with_labels
-from resnetlab.runs.load import Run
+from resnetlab.runs.load import Run, require_folders
 from resnetlab.runs.state import RunState, RunStates, StateReader
 
 REFRESH_SECONDS = 2.0
@@ -26,9 +25,7 @@ def status_command(folders: Sequence[Path], once: bool = False, everything: bool
 
     once: print it once there too. everything: all rows, printed once. Raises ConfigError for what is no folder.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"{folder} is not a folder; name one that holds runs, such as outputs")
+    require_folders(folders)
     terminal = on_terminal()
     console = Console(highlight=False, force_terminal=terminal, color_system="auto" if terminal else None)
     reader = StateReader(folders, label_runs)
@@ -75,10 +72,8 @@ def render(found: RunStates, rows: int, now: float) -> Group:
     if hidden.runs:
         parts.append(Text(f"... and {len(hidden.runs)} more: {counts_text(hidden)}; --all prints every run"))
     reasons = [run for run in shown if run.reason]
-    parts += [
-        Text(f"{run.state}: {configuration_text(run, several)}, seed {run.seed}: {run.reason}")
-        for run in reasons[:MOST_REASONS]
-    ]
+    for run in reasons[:MOST_REASONS]:
+        parts.append(Text(f"{run.state}: {configuration_text(run, several)}, seed {run.seed}: {run.reason}"))
     if len(reasons) > MOST_REASONS:
         parts.append(Text(f"... and {len(reasons) - MOST_REASONS} more with a reason"))
     return Group(*parts)
@@ -105,13 +100,11 @@ def table_of(runs: Sequence[RunState], several: bool, now: float) -> Table:
     """
     grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     grid.add_column("configuration", overflow="fold", min_width=14)
-    grid.add_column("seed", justify="right", no_wrap=True)
-    grid.add_column("state", no_wrap=True)
     trained = any(run.state == "running" for run in runs)
-    for heading in ("epoch", "last", "best", "s/epoch", *(("left",) if trained else ()), "age"):
-        grid.add_column(heading, justify="right", no_wrap=True)
+    for heading in ("seed", "state", "epoch", "last", "best", "s/epoch", *(("left",) if trained else ()), "age"):
+        grid.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for run in runs:
-        grid.add_row(*cells(run, several, trained, now), style=STYLES.get(run.state))
+        grid.add_row(*map(Text, cells(run, several, trained, now)), style=STYLES.get(run.state))
     return grid
 
 
@@ -119,17 +112,14 @@ def configuration_text(run: RunState, several: bool) -> str:
     return f"{run.study}: {run.label}" if several else run.label
 
 
-def cells(run: RunState, several: bool, trained: bool, now: float) -> list[Text]:
+def cells(run: RunState, several: bool, trained: bool, now: float) -> list[str]:
     seed = str(run.seed) if run.seed >= 0 else "?"
     epoch = f"{run.done}/{'?' if run.epochs is None else run.epochs}"
     accuracies = ["-" if value is None else f"{value:.4f}" for value in (run.last, run.best)]
     seconds = "-" if run.seconds is None else f"{run.seconds:.3g}" if run.seconds < 1000 else f"{run.seconds:.0f}"
     lefts = [duration(run.left) if run.state == "running" else ""] if trained else []
     changed = "-" if run.changed is None else age(now - run.changed)
-    return [
-        Text(text)
-        for text in (configuration_text(run, several), seed, run.state, epoch, *accuracies, seconds, *lefts, changed)
-    ]
+    return [configuration_text(run, several), seed, run.state, epoch, *accuracies, seconds, *lefts, changed]
 
 
 def label_runs(runs: Sequence[Run]) -> Mapping[Path, str]:
@@ -137,6 +127,4 @@ def label_runs(runs: Sequence[Run]) -> Mapping[Path, str]:
     known = [run for run in runs if run.summary]
     found = {run.path: c.label for c in with_labels(group_by_configuration(known)) for run in c.runs}
     names = {(run.study, run.configuration): found[run.path] for run in known}
-    return {
-        run.path: found.get(run.path) or names.get((run.study, run.configuration), run.configuration) for run in runs
-    }
+    return {run.path: names.get((run.study, run.configuration), run.configuration) for run in runs} | found

@@ -52,15 +52,14 @@ def print_table(collection: Collection) -> None:
     console = Console(width=min(WIDTH, Console().width) if Console().is_terminal else WIDTH)
     thresholds = collection.thresholds[:2]
     heads = ("configuration", *(f"epoch at {name}" for name in thresholds), "best val acc", "final val acc", "s/epoch")
-    metrics = [*((f"epoch_to_{name}", 1) for name in thresholds), ("best_val_acc", 4), ("final_val_acc", 4)]
+    metrics: list[tuple[str, int | None]] = [(f"epoch_to_{name}", 1) for name in thresholds]
+    metrics += [("best_val_acc", 4), ("final_val_acc", 4), ("seconds_per_epoch", None)]
     table = Table(*heads)
     for study, configurations in collection.studies.items():
         table.add_section()
         table.add_row(f"[bold]{escape(study)}[/bold]")
         for c in configurations:
-            cells = [
-                mean_sd(c.values(metric), c.n, digits) for metric, digits in (*metrics, ("seconds_per_epoch", None))
-            ]
+            cells = [mean_sd(c.values(metric), c.n, digits) for metric, digits in metrics]
             table.add_row(f"{escape(marked(c))}; {count_text(c.n, c.planned)}", *cells)
     console.print(table)
     for line in remark_lines(collection):
@@ -98,10 +97,8 @@ def csv_row(c: Configuration, metrics: Sequence[str], references: References | N
         cells += [found.mean if found.n else None, found.sd, found.n, found.low, found.high]
         if references is not None:
             published = references[c.key].mean(metric) if c.key in references else None
-            distance = None
-            if published is not None and found.sd and metric not in COSTS:
-                distance = (found.mean - published) / found.sd
-            cells += [published, distance]
+            comparable = published is not None and found.sd and metric not in COSTS
+            cells += [published, (found.mean - published) / found.sd if comparable else None]  # type: ignore[operator]
     return cells
 
 
@@ -133,13 +130,12 @@ def table_md(collection: Collection, references: References | None) -> str:
         texts = [f"{found.text} ({'; '.join(found.notes)})" if found.notes else found.text for found in cells]
         settings = [setting_text(c, key) for key in SETTINGS]
         lines.append(md_row([c.study, marked(c), count_text(c.n, c.planned), *texts, *settings]))
-    remarks = [f"- {text}" for text in remark_lines(collection)]
-    explained = "mean ± sd over seeds; in brackets the 95 % confidence interval of the mean (Student's t)"
-    return "\n".join(
-        [*lines, "", explained, *(["", "Not used, or not all of it:", "", *remarks] if remarks else []), ""]
-    )
+    lines += ["", "mean ± sd over seeds; in brackets the 95 % confidence interval of the mean (Student's t)"]
+    if remarks := [f"- {text}" for text in remark_lines(collection)]:
+        lines += ["", "Not used, or not all of it:", "", *remarks]
+    return "\n".join([*lines, ""])
 
 
 def md_row(cells: Sequence[str]) -> str:
-    kept = (text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;") for text in cells)
-    return "| " + " | ".join(kept) + " |"
+    escaped = (text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;") for text in cells)
+    return "| " + " | ".join(escaped) + " |"

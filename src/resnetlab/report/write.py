@@ -73,11 +73,10 @@ def write_plots(collection: Collection, folder: Path, plots: Sequence[PlotStudy]
                 found.added.append(write_plot(plot, folder, prefix))
         drawn = [c for c in best if c.study == study]
         found.curves += [write_plot(plot, folder, prefix) for plot in curves(drawn, collection.thresholds)]
-        if len(drawn) < len(configurations):
+        if others := len(configurations) - len(drawn):
             found.absent.append(
-                f"Curves of {len(configurations) - len(drawn)} of {len(configurations)} configurations: a report draws "
-                f"the {MOST_CURVES} with the best validation accuracy. "
-                "Name fewer folders for the others, or see each run's curves.png."
+                f"Curves of {others} of {len(configurations)} configurations: a report draws the {MOST_CURVES} with "
+                "the best validation accuracy. Name fewer folders for the others, or see each run's curves.png."
             )
         yield found
 

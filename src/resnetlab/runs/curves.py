@@ -11,7 +11,6 @@ from resnetlab.runs.files import write_atomically
 from resnetlab.runs.summary import Row
 
 TRAIN, VALIDATION, RECALIBRATED, AVERAGED = "tab:red", "tab:blue", "tab:cyan", "tab:purple"
-Points = tuple[list[float], list[float]]
 
 
 def draw_curves(
@@ -33,7 +32,11 @@ def draw_curves(
     figure.subplots_adjust(left=0.14, right=0.98, top=0.95, bottom=0.06, hspace=0.06)  # a layout engine draws it twice
     accuracy, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
     figure.suptitle(title, fontsize=9, y=0.98)
-    draw_accuracy(accuracy, rows, thresholds)
+    draw_lines(accuracy, rows, "acc")
+    for number, threshold in enumerate(thresholds):
+        style, label = ":" if number else "-", f"threshold {threshold:g}"
+        accuracy.axhline(threshold, color="tab:green", linestyle=style, linewidth=1, label=label)
+    accuracy.set(ylabel="accuracy")
     draw_loss(loss, rows, fit_sign, overfitting_since)
     times, rates = (list(part) for part in zip(*lr_points, strict=True)) if lr_points else points(rows, "lr")
     draw_lr(rate, times, rates, "default" if lr_points else "steps-pre")
@@ -45,14 +48,6 @@ def draw_curves(
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
 
 
-def draw_accuracy(axes: Any, rows: Sequence[Row], thresholds: Sequence[float]) -> None:
-    draw_lines(axes, rows, "acc")
-    for number, threshold in enumerate(thresholds):
-        style, label = ":" if number else "-", f"threshold {threshold:g}"
-        axes.axhline(threshold, color="tab:green", linestyle=style, linewidth=1, label=label)
-    axes.set(ylabel="accuracy")
-
-
 def draw_loss(axes: Any, rows: Sequence[Row], fit_sign: str | None, overfitting_since: int | None) -> None:
     draw_lines(axes, rows, "loss")
     if any(row["train/loss"] != row["train/ce"] for row in rows):  # a penalty or label smoothing is in the loss
@@ -60,9 +55,8 @@ def draw_loss(axes: Any, rows: Sequence[Row], fit_sign: str | None, overfitting_
             label = f"{column.split('/')[0]}, cross-entropy alone"
             axes.plot(*points(rows, column), color=color, linestyle="--", linewidth=1, label=label)
     if overfitting_since is not None:
-        axes.axvline(
-            overfitting_since, color="tab:orange", linestyle=":", label=f"overfitting since epoch {overfitting_since}"
-        )
+        label = f"overfitting since epoch {overfitting_since}"
+        axes.axvline(overfitting_since, color="tab:orange", linestyle=":", label=label)
     elif fit_sign == "underfitting":
         axes.plot([], [], " ", label="underfitting: validation ends below training")
     axes.set(ylabel="loss", yscale="log")
@@ -93,6 +87,6 @@ def draw_lines(axes: Any, rows: Sequence[Row], name: str) -> None:
             axes.plot(epochs, values, color=color, marker=marker, label=label)
 
 
-def points(rows: Sequence[Row], column: str) -> Points:
+def points(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
     present = [row for row in rows if column in row]
     return [row["epoch"] for row in present], [row[column] for row in present]

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -13,33 +13,26 @@ from typing import IO, Any
 from resnetlab.errors import ConfigError
 
 
-def write_atomically(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call write(file) on a temporary file beside `path`, and rename it when its bytes are on the disk.
 
     A kill leaves the old file or the new one, never half of either.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".part", delete=False) as file:
-        try:
+    part = path.with_name(f"{path.name}{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o666 & ~_umask())
-    try:
-        os.replace(file.name, path)
-    except OSError:
-        os.unlink(file.name)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
         raise
 
 
 def write_text(path: Path, text: str) -> None:
-    def write(file: IO[bytes]) -> None:
-        file.write(text.encode())
-
-    write_atomically(path, write)
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -59,17 +52,10 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 def read_rows(path: Path) -> list[dict[str, float]]:
     """Rows of a CSV by write_rows: empty cells are left out, whole numbers stay whole."""
     with path.open(newline="") as file:
-        return [{key: _number(cell) for key, cell in row.items() if cell} for row in csv.DictReader(file)]
-
-
-def _number(cell: str) -> float:
-    return int(cell) if cell.lstrip("-").isdigit() else float(cell)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        return [
+            {key: int(cell) if cell.lstrip("-").isdigit() else float(cell) for key, cell in row.items() if cell}
+            for row in csv.DictReader(file)
+        ]
 
 
 def digest(content: Any) -> str:

@@ -33,7 +33,7 @@ class RunFolder:
         self.previous = self.checkpoints / "last.prev.ckpt"
 
     def remove_leftovers(self) -> None:
-        """Remove the temporary files that a kill in the middle of writing left behind."""
+        """Remove the temporary files that a kill in the middle of writing left."""
         for path in (*self.path.glob("*.part"), *self.checkpoints.glob("*.part")):
             path.unlink()
 

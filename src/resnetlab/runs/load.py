@@ -1,15 +1,16 @@
-"""Read and validate the files of finished runs, or say why a run cannot be used."""
+"""Read and validate the files of finished runs; the reason where a run cannot be used."""
 
 import csv
 import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from resnetlab.errors import ConfigError
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import CONFIG, MANIFEST, METRICS, RUN_FILES, SEED, SUMMARY
 from resnetlab.runs.summary import Row, Summary
@@ -62,8 +63,17 @@ def read_run(path: Path) -> Run:
     if not manifest:
         remarks.append(f"no {MANIFEST} that can be read: commit and machine unknown, not compared in pairs")
     numbers = {k: v for k, v in summary.items() if is_number(v) and math.isfinite(v)}
-    name = configuration_of(path, manifest)
-    return Run(path, summary["study"], name, summary["seed"], summary, rows, manifest, remarks, numbers)
+    return Run(
+        path,
+        summary["study"],
+        configuration_of(path, manifest),
+        summary["seed"],
+        summary,
+        rows,
+        manifest,
+        remarks,
+        numbers,
+    )
 
 
 def configuration_of(path: Path, manifest: dict[str, Any]) -> str:
@@ -93,28 +103,28 @@ def summary_problems(summary: Any) -> Sequence[str]:
     """Keys of a run's summary that are missing or have impossible values, as "key is value"."""
     if not isinstance(summary, dict):
         return ["it holds no object"]
-    diverged = summary.get("status") == "diverged"  # which may have ended before its first epoch
-    wanted: dict[str, type | tuple[type, ...]] = {"status": str, "study": str}
-    if not diverged:
-        wanted |= {**dict.fromkeys(COUNTS, int), **dict.fromkeys(GROUPS, str)}
-        wanted |= dict.fromkeys(("best_val_acc", "final_val_acc", "best_epoch"), (int, float))
-    wrong = [key for key, kind in wanted.items() if not is_a(summary.get(key), kind)]
-    if not diverged:
-        wrong += [key for key in ("best_val_acc", "final_val_acc") if key not in wrong and not is_share(summary[key])]
-        wrong += [key for key in COUNTS if key not in wrong and not 0 <= summary[key] < TOO_LARGE]
-    return [f"{key} is {summary.get(key)!r:.40}" for key in wrong]
+    valid: dict[str, Callable[[Any], bool]] = dict.fromkeys(("status", "study"), is_text)
+    if summary.get("status") != "diverged":  # which may have ended before its first epoch
+        valid |= {**dict.fromkeys(COUNTS, is_count), **dict.fromkeys(GROUPS, is_text)}
+        valid |= {"best_val_acc": is_accuracy, "final_val_acc": is_accuracy, "best_epoch": is_number}
+    return [f"{key} is {summary.get(key)!r:.40}" for key, is_valid in valid.items() if not is_valid(summary.get(key))]
 
 
-def is_a(value: Any, kind: type | tuple[type, ...]) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
+def is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def is_number(value: Any) -> bool:
-    return is_a(value, (int, float))
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_share(value: float) -> bool:
-    return math.isnan(value) or 0 <= value <= 1
+def is_count(value: Any, least: int = 0) -> bool:
+    return isinstance(value, int) and is_number(value) and least <= value < TOO_LARGE
+
+
+def is_accuracy(value: Any) -> bool:
+    """Whether it is NaN or in 0 to 1."""
+    return is_number(value) and (value != value or 0 <= value <= 1)
 
 
 def progress(path: Path) -> str:
@@ -130,7 +140,7 @@ def progress(path: Path) -> str:
 def planned_epochs(path: Path, manifest: dict[str, Any]) -> int | None:
     """The epochs that the run is to have: from its manifest, for runs of before it held them from config.yaml."""
     epochs = manifest.get("config", {}).get("epochs")
-    if is_a(epochs, int) and 0 < epochs < TOO_LARGE:
+    if is_count(epochs, 1):
         return int(epochs)
     try:
         found = re.search(r"^epochs: (\d{1,18})$", (path / CONFIG).read_text(), re.MULTILINE)
@@ -173,14 +183,18 @@ def is_valid_identity(identity: Any) -> bool:
     """Whether the keys that are worked with have the types that config/identity.py writes."""
     if not isinstance(identity, dict) or not all(isinstance(identity.get(group), str) for group in GROUPS):
         return False
-    whole = [identity.get(key, 1) for key in ("epochs", "model.depth")]
-    milestones = identity.get("schedule.milestones", [[0, 1]])
-    return (
-        all(is_a(value, int) and 0 < value < TOO_LARGE for value in whole)
-        and isinstance(milestones, list)
-        and len(milestones) > 0
-        and all(isinstance(point, list) and len(point) == 2 and all(map(is_number, point)) for point in milestones)
-    )
+    if not all(is_count(identity.get(key, 1), 1) for key in ("epochs", "model.depth")):
+        return False
+    points = identity.get("schedule.milestones", [[0, 1]])
+    pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
+    return pairs and len(points) > 0 and all(is_number(number) for point in points for number in point)
+
+
+def require_folders(folders: Iterable[Path]) -> None:
+    """Raises ConfigError for what is no folder."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder} is not a folder; name one that holds runs, such as outputs")
 
 
 def run_paths(folders: Iterable[Path]) -> list[Path]:
@@ -194,8 +208,8 @@ def run_paths(folders: Iterable[Path]) -> list[Path]:
                 below.clear()
                 continue
             seen.add(place)
-            kept = CONFIG in files and len({*RUN_FILES} & {*files}) > 1
-            if kept or os.path.basename(root).startswith(SEED):
+            moved = CONFIG in files and len({*RUN_FILES} & {*files}) > 1
+            if moved or os.path.basename(root).startswith(SEED):
                 found.setdefault(place, Path(root))
                 below.clear()
             below[:] = sorted(name for name in below if not name.startswith("."))

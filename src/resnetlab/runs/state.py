@@ -8,9 +8,10 @@ import stat
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -52,6 +53,7 @@ from resnetlab.runs.sweep_records import (
 STATES = ("running", "failed", "pruned", "interrupted", "unfinished", "damaged", "finished", "diverged")
 ENDED_BADLY = ("failed", "pruned")
 Stamps = Mapping[str, tuple[int, int]]  # {file: (time of writing in ns, size)}
+T = TypeVar("T")
 LabelRuns = Callable[[Sequence[Run]], Mapping[Path, str]]
 
 
@@ -79,10 +81,6 @@ class RunState:
     left: float | None = None
 
     @property
-    def path(self) -> Path:
-        return self.run.path
-
-    @property
     def study(self) -> str:
         return self.run.study
 
@@ -105,18 +103,13 @@ class RunStates:
     def left(self) -> float | None:
         """Seconds until running and waiting runs are done, if as many go on at once as do now; None if unknown."""
         running = [run for run in self.runs if run.state == "running"]
-        known = [run for run in running if run.left is not None and run.seconds is not None]
-        if not known or len(known) < len(running):
+        lefts = [run.left for run in running if run.left is not None]
+        paces = [run.seconds for run in running if run.seconds is not None]
+        if not running or not len(running) == len(lefts) == len(paces):
             return None
-        pace = sum(run.seconds or 0.0 for run in known) / len(known)
-        lefts = [run.left or 0.0 for run in known]
-        busy = {run.study for run in running}
+        pace, busy = statistics.fmean(paces), {run.study for run in running}
         waiting = sum(job.epochs * pace for job in self.waiting if job.configuration[0] in busy)
         return max(*lefts, (sum(lefts) + waiting) / len(running), 0.0)
-
-
-def folder_names(runs: Sequence[Run]) -> Mapping[Path, str]:
-    return {run.path: run.configuration for run in runs}
 
 
 @dataclass
@@ -124,8 +117,8 @@ class StateReader:
     """Reads the states again and again, and only the files that have changed. label: gives runs their labels."""
 
     folders: Sequence[Path]
-    label: LabelRuns = folder_names
-    known: dict[Path, tuple[Any, Any]] = field(default_factory=dict)
+    label: LabelRuns = lambda runs: {run.path: run.configuration for run in runs}
+    known: dict[Path, tuple[Stamps, Any]] = field(default_factory=dict)
 
     def read(self, now: float) -> RunStates:
         paths = run_paths(self.folders)
@@ -135,28 +128,28 @@ class StateReader:
         keys = {run.key for run in found}
         planned = {job.run: job for sweep in sweeps for job in self.planned(sweep)}
         absent = [job for key, job in planned.items() if key not in keys]
-        found += [without_folder(job) for job in absent if job.run in ends and ends[job.run].status in ENDED_BADLY]
+        for job in absent:  # of which some failed before they had a folder
+            if job.run in ends and ends[job.run].status in ENDED_BADLY:
+                missing = Run(Path(job.run), *job.configuration, job.seed, {}, [], {})
+                found.append(RunState(missing, job.run, epochs=job.epochs))
         labels = self.label([run.run for run in found])
-        runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.path]) for run in found]
+        runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.run.path]) for run in found]
         return RunStates(sorted(runs, key=rank), [job for job in absent if job.run not in ends])
 
     def run_at(self, path: Path) -> RunState | None:
         """The run without its state; None where the folder has vanished."""
         found = stamps(path)
         if not found and not path.is_dir():
-            self.known.pop(path, None)
             return None
-        run: RunState = self.remembered(path, found, lambda path: read_run_state(path, found))
-        return run
+        return self.remembered(path, found, lambda path: read_run_state(path, found))
 
     def planned(self, sweep: Path) -> list[PlannedJob]:
         """The sweep's jobs, with the runs that their outcomes name."""
-        jobs = self.remembered(path := sweep / SWEEP_PLAN, written(path), lambda path: read_plan(path.parent))
+        jobs = self.remembered(sweep, stamps(sweep, [SWEEP_PLAN]), read_plan)
         return with_actual_runs(jobs, lambda number: self.end(sweep / outcome_file(number)))
 
     def end(self, path: Path) -> JobEnd | None:
-        end: JobEnd | None = self.remembered(path, written(path), read_end)
-        return end
+        return self.remembered(path, stamps(path.parent, [path.name]), read_end)
 
     def ends(self, sweeps: Iterable[Path]) -> dict[str, JobEnd]:
         """The newest end of each run by its key."""
@@ -167,36 +160,27 @@ class StateReader:
                     found[end.run] = max(found.get(end.run, end), end)
         return found
 
-    def remembered(self, path: Path, stamp: Any, read: Callable[[Path], Any]) -> Any:
-        """What `read` makes of the path, called again only when the stamp has changed."""
-        if path not in self.known or self.known[path][0] != stamp:
-            self.known[path] = stamp, read(path)
-        return self.known[path][1]
+    def remembered(self, path: Path, found: Stamps, read: Callable[[Path], T]) -> T:
+        """Result of read(path), which is called again only when the stamps have changed."""
+        if path not in self.known or self.known[path][0] != found:
+            self.known[path] = found, read(path)
+        value: T = self.known[path][1]
+        return value
 
 
-def written(path: Path) -> int:
-    """When the file was last written, in ns; 0 where there is none."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def stamps(path: Path) -> Stamps:
-    """Times and sizes of the run's regular files: to read from a pipe or a device would not end."""
+def stamps(path: Path, names: Iterable[str] = RUN_FILES) -> Stamps:
+    """Times and sizes of the folder's regular files: to read from a pipe or a device would not end."""
     found = {}
-    for name in RUN_FILES:
-        try:
+    for name in names:
+        with suppress(OSError):
             file = os.stat(path / name)
-        except OSError:
-            continue
-        if stat.S_ISREG(file.st_mode):
-            found[name] = file.st_mtime_ns, file.st_size
+            if stat.S_ISREG(file.st_mode):
+                found[name] = file.st_mtime_ns, file.st_size
     return found
 
 
 def read_run_state(path: Path, found: Stamps) -> RunState:
-    """What the run's files say, without its lock; no content of a file raises."""
+    """Read a run's files, but not its lock; no content of a file raises."""
     summary, damage = summary_or_damage(path, found)
     rows: list[Row] = []
     try:
@@ -206,9 +190,7 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
         damage = damage or f"{METRICS} cannot be read ({type(error).__name__})"
     manifest = read_manifest(path) if MANIFEST in found else {}
     settings = {**settings_of(manifest.get("config", {})), **summary}
-    epochs = finite_or_none(settings.get("epochs"))
-    if epochs is None and CONFIG in found:
-        epochs = planned_epochs(path, manifest)
+    epochs = finite_or_none(settings.get("epochs")) or (planned_epochs(path, manifest) if CONFIG in found else None)
     times = {name: time / 1e9 for name, (time, _) in found.items()}
     return RunState(
         as_run(path, settings, manifest),
@@ -236,8 +218,10 @@ def last_metrics(summary: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, A
         names = {"last": "final_val_acc", "best": "best_val_acc", "seconds": "seconds_per_epoch"}
         values = {name: finite_or_none(summary.get(key)) for name, key in names.items()}
         return {**values, "done": int(summary["epochs_trained"])}
-    accuracies = [value for row in rows if (value := finite_or_none(row.get("val/acc"))) is not None]
-    times = [value for row in rows if (value := finite_or_none(row.get("time/epoch"))) is not None]
+    accuracies, times = (
+        [value for row in rows if (value := finite_or_none(row.get(column))) is not None]
+        for column in ("val/acc", "time/epoch")
+    )
     found = {"last": accuracies[-1] if accuracies else None, "best": max(accuracies, default=None)}
     return {**found, "done": len(rows), "seconds": statistics.median(times) if times else None}
 
@@ -266,17 +250,11 @@ def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) ->
     return Run(path, study, configuration_of(whole, manifest), number, dict(settings), [], manifest)
 
 
-def without_folder(job: PlannedJob) -> RunState:
-    """A run that failed before it had a folder."""
-    study, name = job.configuration
-    return RunState(Run(Path(job.run), study, name, job.seed, {}, [], {}), job.run, epochs=job.epochs)
-
-
 def with_state(run: RunState, end: JobEnd | None, now: float) -> RunState:
-    """The run with what its files, its lock and the sweep that it was in say together, the strongest first."""
+    """The run with its state, from its files, its lock and its sweep's outcome, the strongest evidence first."""
     if run.state:
         return replace(run, reason="")
-    locked = is_locked(RunFolder(run.path).lock)
+    locked = is_locked(RunFolder(run.run.path).lock)
     if locked:
         return replace(run, state="running", reason="", left=seconds_left(run, now))
     if end is not None and end.status in ENDED_BADLY and end.when >= run.touched:
@@ -312,5 +290,5 @@ def seconds_left(run: RunState, now: float) -> float | None:
 
 
 def rank(run: RunState) -> tuple[int, float, str, str, int]:
-    best = run.best if run.state == "finished" else None
-    return STATES.index(run.state), -(best or 0.0), run.study, run.label, run.seed
+    best = run.best if run.state == "finished" and run.best else 0.0
+    return STATES.index(run.state), -best, run.study, run.label, run.seed

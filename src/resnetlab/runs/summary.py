@@ -10,6 +10,10 @@ Row = dict[str, float]
 Summary = dict[str, Any]
 CHOICES = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
 SETTINGS = ("study", "seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
+FINAL = (  # columns of the last row, of which val/acc becomes final_val_acc
+    *("val/acc", "val/acc5", "val/acc_recal", "val/acc_avg", "val/ce_avg"),
+    *("train/acc", "train/loss", "train/ce", "val/loss", "val/ce"),
+)
 FLUCTUATION_EPOCHS = (10, 36)  # post IV: the fluctuation begins at 10 to 14, and ends when lr falls
 MIN_EPOCHS = 5  # of these, for a metric over them
 
@@ -41,19 +45,8 @@ def summarize(config: RunConfig, rows: Sequence[Row], *, status: str, **extra: A
         **threshold_columns(rows, config.thresholds),
         "best_epoch": best and int(best["epoch"]),
         "best_val_acc": best and best["val/acc"],
-        "final_val_acc": last.get("val/acc"),
-        "final_val_acc5": last.get("val/acc5"),
-        "final_val_acc_recal": last.get("val/acc_recal"),
-        "final_val_acc_avg": last.get("val/acc_avg"),
-        "final_val_ce_avg": last.get("val/ce_avg"),
-        "final_train_acc": last.get("train/acc"),
-        "final_train_loss": last.get("train/loss"),
-        "final_train_ce": last.get("train/ce"),
-        "final_val_loss": last.get("val/loss"),
-        "final_val_ce": last.get("val/ce"),
-        "final_test_acc": None,
-        "best_test_acc": None,
-        "averaged_test_acc": None,
+        **{f"final_{column.replace('/', '_')}": last.get(column) for column in FINAL},
+        **dict.fromkeys(("final_test_acc", "best_test_acc", "averaged_test_acc")),
         "val_loss_fluctuation": fluctuation(rows),
         **fit_sign(rows),
         "improvements": improvements(rows),
@@ -77,11 +70,11 @@ def threshold_columns(rows: Sequence[Row], thresholds: Sequence[float]) -> Summa
 
 def improvements(rows: Sequence[Row]) -> list[list[float]]:
     """[epoch, val_acc] of every epoch with a new best val_acc."""
-    steps: list[list[float]] = []
+    found: list[list[float]] = []
     for row in rows:
-        if not steps or row["val/acc"] > steps[-1][1]:
-            steps.append([int(row["epoch"]), row["val/acc"]])
-    return steps
+        if not found or row["val/acc"] > found[-1][1]:
+            found.append([int(row["epoch"]), row["val/acc"]])
+    return found
 
 
 def fit_sign(rows: Sequence[Row]) -> Summary:
@@ -95,11 +88,12 @@ def fit_sign(rows: Sequence[Row]) -> Summary:
     what it has gained since the middle of the run, for the reader, not part of the rule. Training's metrics are means
     over the epoch, under augmentation and dropout, and so are a little above those of the weights at its end.
     """
-    blank: Summary = {"fit_sign": None, "overfitting_since": None, "generalization_gap": None, "gap_growth": None}
+    blank: Summary = dict.fromkeys(("fit_sign", "overfitting_since", "generalization_gap", "gap_growth"))
     if len(rows) < 4 or not all(math.isfinite(row["train/ce"]) for row in rows):
         return blank
     column = "val/ce_recal" if "val/ce_recal" in rows[0] else "val/ce"
-    train, val = [row["train/ce"] for row in rows], running_median([row[column] for row in rows])
+    train, ces = [row["train/ce"] for row in rows], [row[column] for row in rows]
+    val = [statistics.median(ces[max(0, i - 1) : i + 2]) for i in range(len(ces))]
     least = min(range(len(val)), key=val.__getitem__)
     gap, middle = val[-1] - train[-1], len(rows) // 2
     found: Summary = {"generalization_gap": gap, "gap_growth": gap - (val[middle] - train[middle])}
@@ -112,16 +106,9 @@ def fit_sign(rows: Sequence[Row]) -> Summary:
     return blank | found
 
 
-def running_median(values: Sequence[float]) -> list[float]:
-    """Median of each value and its neighbours, of which the first and the last have one."""
-    return [statistics.median(values[max(0, i - 1) : i + 2]) for i in range(len(values))]
-
-
 def out_of_patience(rows: Sequence[Row], patience: int | None) -> bool:
     """Whether the last `patience` epochs brought no new best val_acc: the rule of early stopping."""
-    if patience is None or not rows:
-        return False
-    return rows[-1]["epoch"] - improvements(rows)[-1][0] >= patience
+    return patience is not None and len(rows) > 0 and rows[-1]["epoch"] - improvements(rows)[-1][0] >= patience
 
 
 def power(rows: Sequence[Row]) -> Summary:
@@ -144,18 +131,16 @@ def median(rows: Sequence[Row], column: str) -> float | None:
     return statistics.median(values) if values else None
 
 
-def rows_within(
-    rows: Sequence[Mapping[str, float]], column: str, epochs: tuple[int, int] = FLUCTUATION_EPOCHS
-) -> list[float]:
-    """The column's values in those epochs; none where fewer than five of them are there."""
-    first, last = epochs
+def rows_within(rows: Sequence[Mapping[str, float]], column: str) -> list[float]:
+    """The column's values in epochs 10 to 36; none where fewer than five of them are there."""
+    first, last = FLUCTUATION_EPOCHS
     values = [row[column] for row in rows if first <= row["epoch"] <= last and column in row]
     return values if len(values) >= MIN_EPOCHS else []
 
 
-def fluctuation(rows: Sequence[Mapping[str, float]], column: str = "val/ce") -> float | None:
-    """Max - min over epochs 10 to 36, as the series reads it off its plots; None with fewer than five of them."""
-    values = rows_within(rows, column)
+def fluctuation(rows: Sequence[Mapping[str, float]]) -> float | None:
+    """Max - min of val/ce over epochs 10 to 36, as the series reads it off its plots; None with fewer than five."""
+    values = rows_within(rows, "val/ce")
     return max(values) - min(values) if values else None
 
 

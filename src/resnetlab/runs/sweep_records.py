@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -50,7 +50,7 @@ class PlannedJob:
 
 
 class JobEnd(NamedTuple):
-    """What an outcome file says of a run. when: the file was written, seconds since 1970; reason: one line."""
+    """End of a run, from an outcome file. when: the file was written, seconds since 1970; reason: one line."""
 
     when: float
     status: str
@@ -60,10 +60,10 @@ class JobEnd(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """status: finished | diverged | pruned | failed | skipped | interrupted. reason: why, if it is not finished; one
-    line. log: more on it. diverged: of a run that was skipped too.
+    """Outcome of a job. status: finished | diverged | pruned | failed | skipped | interrupted.
 
-    interrupted: what a table says of a job that has left nothing because its sweep was ended.
+    reason: why, if it is not finished; one line. log: more on it. diverged: of a run that was skipped too.
+    interrupted: of a job that has left nothing because its sweep was ended; in tables only.
     """
 
     status: str
@@ -96,25 +96,18 @@ def sweep_folders(study: Path) -> list[Path]:
 
 def read_plan(sweep: Path) -> list[PlannedJob]:
     """All jobs of the sweep; none where it has left no list, as a search does, whose jobs are made up on the way."""
-    try:
-        content = json.loads((sweep / SWEEP_PLAN).read_text())
-    except (OSError, ValueError, RecursionError):
-        return []
-    jobs = content.get("jobs") if isinstance(content, dict) else None
-    return list(valid_jobs(jobs)) if isinstance(jobs, list) else []
-
-
-def valid_jobs(jobs: Iterable[Any]) -> Iterator[PlannedJob]:
-    for number, job in enumerate(jobs):
-        if not isinstance(job, Mapping):
-            continue
-        run, label, epochs = (job.get(key) for key in ("run", "label", "epochs"))
-        if isinstance(run, str) and RUN.fullmatch(run) and isinstance(label, str) and isinstance(epochs, int):
-            yield PlannedJob(run, label, epochs, number)
+    found = []
+    with suppress(OSError, ValueError, RecursionError, KeyError, TypeError):
+        for number, job in enumerate(json.loads((sweep / SWEEP_PLAN).read_text())["jobs"]):
+            with suppress(KeyError, TypeError):
+                run, label, epochs = job["run"], job["label"], job["epochs"]
+                if RUN.fullmatch(run) and isinstance(label, str) and isinstance(epochs, int):
+                    found.append(PlannedJob(run, label, epochs, number))
+    return found
 
 
 def read_end(path: Path) -> JobEnd | None:
-    """What an outcome file says; None where it cannot be read or names no run."""
+    """Read an outcome file; None where it cannot be read or names no run."""
     try:
         when, outcome = path.stat().st_mtime, json.loads(path.read_text())
         folder, status, reason = (str(outcome[key]) for key in ("folder", "status", "reason"))
@@ -178,7 +171,7 @@ class SweepFolder:
             write_json(self.path / SWEEP_PLAN, {"jobs": content})
 
     def assign(self, number: int, assignment: dict[str, Any]) -> None:
-        """Write what a search says of a job that it makes up: its label, and its trial."""
+        """Write the label and the trial of a job that a search makes up."""
         write_json(self.path / assignment_file(number), assignment)
 
     def assignment(self, number: int) -> dict[str, Any] | None:

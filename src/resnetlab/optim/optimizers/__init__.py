@@ -30,11 +30,4 @@ __all__ = [
     "set_lr_momentum",
 ]
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "adam": Adam,
-    "adamw": AdamW,
-    "sgd": SGD,
-    "radam": RAdam,
-    "nadam": NAdam,
-    "muon": Muon,
-}
+OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (Adam, AdamW, SGD, RAdam, NAdam, Muon)}

@@ -6,20 +6,20 @@ regularization=coupled is torch's Adam(weight_decay), where the decay passes thr
 
 eps: Keras' 1e-7 (torch: 1e-8). Keras adds it to sqrt(v) before the bias correction (the "epsilon hat" of Kingma & Ba,
 end of section 2), torch after it; Keras' step t is torch's with eps / sqrt(1 - beta2^t): 3.2e-6 at t = 1, 1e-7 in the
-end. Measured with a constant 1e-7 (tests/test_parity.py): losses of about 2 differ from Keras' by up to 3e-3 within
-six steps, with the corrected one by 9e-5.
+end. Measured with a constant 1e-7 (tests/training/test_parity.py): losses of about 2 differ from Keras' by up to 3e-3
+within six steps, with the corrected one by 9e-5.
 """
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from resnetlab.optim.optimizers.base import Groups, Optimizer, check_range, fused_or_default
-from resnetlab.optim.optimizers.capturable import adam_update, gradients
+from resnetlab.optim.optimizers.capturable import adam_update
 
 _plain_step = inspect.unwrap(torch.optim.Adam.step)  # torch wraps step() of every class to run its hooks, once
 
@@ -33,6 +33,11 @@ class _AdamKin(Optimizer):
         """Raises ConfigError unless beta2 is in [0, 1) and eps positive."""
         check_range("optimizer.beta2", self.beta2, least=0.0, below=1.0)
         check_range("optimizer.eps", self.eps, above=0.0)
+
+    def keywords(self, lr: float, momentum: float, decoupled: bool) -> dict[str, Any]:
+        """Arguments of torch's constructors that all of them have."""
+        betas = (momentum, self.beta2)
+        return {"lr": lr, "betas": betas, "eps": self.eps, "decoupled_weight_decay": decoupled}
 
 
 class TensorAdam(torch.optim.Adam):
@@ -56,22 +61,8 @@ class TensorAdam(torch.optim.Adam):
         assert closure is None
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
-            if not weights:
-                continue
-            grads, step_taken = gradients(self, weights)
-            states = [self.state[p] for p in weights]
-            adam_update(
-                weights,
-                grads,
-                *([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq", "step")),
-                lr=group["lr"],
-                beta1=group["betas"][0],
-                beta2=group["betas"][1],
-                eps=group["eps"],
-                wd=group["weight_decay"],
-                decoupled=group["decoupled_weight_decay"],
-                step_taken=step_taken,
-            )
+            if weights:
+                adam_update(self, group, weights)
         return None
 
 
@@ -88,14 +79,8 @@ class Adam(_AdamKin):
     capturable: ClassVar[bool] = True
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
-        return TensorAdam(
-            groups,
-            lr=lr,
-            betas=(momentum, self.beta2),
-            eps=self.eps,
-            fused=fused_or_default(self.fused, groups),
-            decoupled_weight_decay=decoupled,
-        )
+        fused = fused_or_default(self.fused, groups)
+        return TensorAdam(groups, fused=fused, **self.keywords(lr, momentum, decoupled))
 
 
 @dataclass
@@ -112,8 +97,7 @@ class RAdam(_AdamKin):
     name: str = "radam"
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
-        betas = (momentum, self.beta2)
-        return torch.optim.RAdam(groups, lr=lr, betas=betas, eps=self.eps, decoupled_weight_decay=decoupled)
+        return torch.optim.RAdam(groups, **self.keywords(lr, momentum, decoupled))
 
 
 @dataclass
@@ -132,11 +116,5 @@ class NAdam(_AdamKin):
         check_range("optimizer.momentum_decay", self.momentum_decay, least=0.0)
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
-        return torch.optim.NAdam(
-            groups,
-            lr=lr,
-            betas=(momentum, self.beta2),
-            eps=self.eps,
-            momentum_decay=self.momentum_decay,
-            decoupled_weight_decay=decoupled,
-        )
+        keywords = self.keywords(lr, momentum, decoupled)
+        return torch.optim.NAdam(groups, momentum_decay=self.momentum_decay, **keywords)

@@ -4,14 +4,14 @@ Letters: w a weight, g its gradient, lr, wd and momentum the top-level keys of t
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require
 from resnetlab.optim.regularization import Regularization, check_groups, decay_groups, resolve
 
 Groups = list[dict[str, Any]]
@@ -84,10 +84,10 @@ def check_range(
     key: str, value: float, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
 ) -> None:
     """Raises ConfigError unless value is finite, >= least, > above and < below."""
-    if not (math.isfinite(value) and least <= value and above < value < below):
-        bounds = {">=": least, ">": above, "<": below}
-        stated = [f"{sign} {bound:g}" for sign, bound in bounds.items() if math.isfinite(bound)]
-        raise ConfigError(f"{key} (={value}) must be {' and '.join([*stated, 'finite'])}")
+    bounds = {">=": least, ">": above, "<": below}
+    stated = [f"{sign} {bound:g}" for sign, bound in bounds.items() if math.isfinite(bound)]
+    ok = math.isfinite(value) and least <= value and above < value < below
+    require(ok, key, value, f"be {' and '.join([*stated, 'finite'])}")
 
 
 def fused_or_default(fused: bool | None, groups: Groups) -> bool | None:
@@ -174,12 +174,8 @@ def group_counts(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
         {
             "name": group.get("name", str(i)),
             "tensors": len(group["params"]),
-            "parameters": _elements(group["params"]),
+            "parameters": sum(p.numel() for p in group["params"]),
             "wd": float(group.get("decoupled_wd") or group["weight_decay"]),
         }
         for i, group in enumerate(optimizer.param_groups)
     ]
-
-
-def _elements(tensors: Iterable[Tensor]) -> int:
-    return sum(p.numel() for p in tensors)

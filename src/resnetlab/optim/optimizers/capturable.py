@@ -5,31 +5,22 @@ formulas in torch's multi-tensor functions. step_taken: a scalar tensor, 0 for a
 where nothing may change, and 1 otherwise.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 Tensors = list[Tensor]
 
 
-def adam_update(
-    weights: Tensors,
-    grads: Tensors,
-    means: Tensors,
-    squares: Tensors,
-    steps: Tensors,
-    *,
-    lr: Tensor,
-    beta1: Tensor,
-    beta2: float,
-    eps: float,
-    wd: float,
-    decoupled: bool,
-    step_taken: Tensor,
-) -> None:
+def adam_update(optimizer: torch.optim.Optimizer, group: dict[str, Any], weights: Tensors) -> None:
     """torch.optim.Adam's step, in place (Kingma & Ba, arXiv:1412.6980, algorithm 1, eps as torch has it)."""
+    grads, step_taken = gradients(optimizer, weights)
+    means, squares, steps = ([optimizer.state[p][key] for p in weights] for key in ("exp_avg", "exp_avg_sq", "step"))
+    lr, (beta1, beta2), wd = group["lr"], group["betas"], group["weight_decay"]
     torch._foreach_add_(steps, step_taken)
     t = steps[0].clamp(min=1)  # 0 while the scaler has skipped all steps: the corrections would divide by 0
-    if wd and decoupled:
+    if wd and group["decoupled_weight_decay"]:
         torch._foreach_mul_(weights, 1 - lr * wd * step_taken)
     elif wd:
         grads = list(torch._foreach_add(grads, weights, alpha=wd))
@@ -37,24 +28,17 @@ def adam_update(
     update_averages(squares, list(torch._foreach_mul(grads, grads)), (1 - beta2) * step_taken)
     roots = torch._foreach_sqrt(squares)
     torch._foreach_div_(roots, (1 - beta2**t).sqrt())
-    torch._foreach_add_(roots, eps)
+    torch._foreach_add_(roots, group["eps"])
     updates = torch._foreach_div(means, roots)
     torch._foreach_mul_(updates, step_taken * lr / (1 - beta1**t))
     torch._foreach_sub_(weights, updates)
 
 
-def sgd_update(
-    weights: Tensors,
-    grads: Tensors,
-    buffers: Tensors,
-    *,
-    lr: Tensor,
-    momentum: Tensor,
-    nesterov: bool,
-    wd: float,
-    step_taken: Tensor,
-) -> None:
-    """torch.optim.SGD's step, in place, from buffers that begin as zeros. wd: coupled."""
+def sgd_update(optimizer: torch.optim.Optimizer, group: dict[str, Any], weights: Tensors) -> None:
+    """torch.optim.SGD's step, in place, from buffers that begin as zeros; the group's weight_decay is coupled."""
+    grads, step_taken = gradients(optimizer, weights)
+    buffers = [optimizer.state[p]["momentum_buffer"] for p in weights]
+    lr, momentum, nesterov, wd = (group[key] for key in ("lr", "momentum", "nesterov", "weight_decay"))
     if wd:
         grads = list(torch._foreach_add(grads, weights, alpha=wd))
         torch._foreach_mul_(grads, step_taken)

@@ -85,22 +85,11 @@ class MuonAdamW(torch.optim.Optimizer):
             if not self.state[p]:
                 step = torch.zeros((), dtype=torch.float32, device=p.device if group["fused"] else "cpu")
                 self.state[p].update(step=step, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
-        adamw(
-            weights,
-            [p.grad for p in weights if p.grad is not None],
-            [self.state[p]["exp_avg"] for p in weights],
-            [self.state[p]["exp_avg_sq"] for p in weights],
-            [],
-            [self.state[p]["step"] for p in weights],
-            fused=group["fused"],
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
+        grads = [p.grad for p in weights if p.grad is not None]
+        means, squares, steps = ([self.state[p][key] for p in weights] for key in ("exp_avg", "exp_avg_sq", "step"))
+        keys = {key: group[key] for key in ("lr", "weight_decay", "eps", "fused")}
+        keys |= {"beta1": group["betas"][0], "beta2": group["betas"][1], "amsgrad": False, "maximize": False}
+        adamw(weights, grads, means, squares, [], steps, **keys)
 
 
 @dataclass

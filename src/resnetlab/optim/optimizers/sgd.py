@@ -14,7 +14,7 @@ from torch import Tensor
 
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers.base import Groups, Optimizer, fused_or_default
-from resnetlab.optim.optimizers.capturable import gradients, sgd_update
+from resnetlab.optim.optimizers.capturable import sgd_update
 
 # torch wraps step() of every optimizer class at its first use, to run the step hooks; the inner step is taken without,
 # or hooks ran twice.
@@ -55,17 +55,7 @@ class DecoupledSGD(torch.optim.SGD):
         for group in self.param_groups:
             weights = [p for p in group["params"] if p.grad is not None]
             if weights:
-                grads, step_taken = gradients(self, weights)
-                sgd_update(
-                    weights,
-                    grads,
-                    [self.state[p]["momentum_buffer"] for p in weights],
-                    lr=group["lr"],
-                    momentum=group["momentum"],
-                    nesterov=group["nesterov"],
-                    wd=group["weight_decay"],
-                    step_taken=step_taken,
-                )
+                sgd_update(self, group, weights)
 
     def _start(self, group: dict[str, Any], everywhere: bool = False) -> None:
         used = isinstance(group["momentum"], Tensor) or group["momentum"]

@@ -32,21 +32,6 @@ __all__ = [
     "schedule_table",
 ]
 
-SCHEDULES: dict[str, type[Schedule]] = {
-    schedule.name: schedule
-    for schedule in (
-        Constant,
-        Cosine,
-        CosineRestarts,
-        Cyclic,
-        Exponential,
-        Lambda,
-        MultiStep,
-        OneCycle,
-        PiecewiseConstant,
-        PiecewiseLinear,
-        Polynomial,
-        ReduceOnPlateau,
-        Step,
-    )
-}
+_CLASSES: list[type[Schedule]] = [Constant, Cosine, CosineRestarts, Cyclic, Exponential, Lambda, MultiStep, OneCycle]
+_CLASSES += [PiecewiseConstant, PiecewiseLinear, Polynomial, ReduceOnPlateau, Step]
+SCHEDULES: dict[str, type[Schedule]] = {schedule.name: schedule for schedule in _CLASSES}

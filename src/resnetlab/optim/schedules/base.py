@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from resnetlab import errors
 from resnetlab.errors import ConfigError
 
 
@@ -131,9 +132,8 @@ class Schedule:
 
 def require(ok: bool, key: str, value: Any, must: str) -> None:
     """Raises ConfigError("schedule.key (=value) must be ...") unless ok."""
-    if not ok:
-        shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else value
-        raise ConfigError(f"schedule.{key} (={shown}) must be {must}")
+    shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else value
+    errors.require(ok, f"schedule.{key}", shown, f"be {must}")
 
 
 def require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:

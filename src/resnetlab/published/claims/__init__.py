@@ -1,4 +1,4 @@
-"""The published claims as data, and what runs say of each: holds, does not hold, cannot tell.
+"""The published claims as data, and the verdict of runs on each: holds, does not hold, cannot tell.
 
 `claims()` lists them, `group_runs(collection)` groups runs by configuration, `judge(claims, groups)` decides.
 """

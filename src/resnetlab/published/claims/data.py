@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import ConfigError
+from resnetlab.published.results import require_choice
 
 FILE = Path(__file__).with_name("claims.toml")
 
@@ -17,7 +17,7 @@ Where = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """One decidable statement. rule and what it reads:
+    """One decidable statement. rule, with the fields that it reads:
 
     contrast  metric of the runs at `a` against that at `b`, which differ in no key but those that a and b name and
               `also` allows; expect higher | lower | equal (means apart by less than margin)
@@ -87,13 +87,12 @@ def _claims() -> tuple[Claim, ...]:
 
 def claims(post: str | None = None) -> list[Claim]:
     """All claims, or those of one source, in the sources' order. Raises ConfigError for a source that has none."""
-    valid = list(dict.fromkeys(claim.post for claim in _claims()))
-    if post is not None and post not in valid:
-        raise ConfigError(f"post (={post}) must be one of {', '.join(valid)}")
+    if post is not None:
+        require_choice("post", post, [claim.post for claim in _claims()])
     return [claim for claim in _claims() if post in (None, claim.post)]
 
 
 def contexts() -> dict[str, dict[str, Any]]:
-    """Settings by the context's name, and under "preset" the published configuration that they are of."""
+    """By the context's name its published configuration, under "preset", and settings that its row does not show."""
     found: dict[str, dict[str, Any]] = _file()["context"]
     return found

@@ -12,8 +12,9 @@ from resnetlab.report.statistics import mean_difference
 
 @dataclass(frozen=True)
 class OneSidedTest:
-    """p_for: of data this favourable to the claim if it were just false; p_against: this unfavourable if just true.
+    """Result of a test for and against a claim.
 
+    p_for: of data this favourable to the claim if it were just false; p_against: this unfavourable if just true.
     distance and sd: how far the estimate is from what would be just false, and the scatter, for the number of seeds.
     """
 

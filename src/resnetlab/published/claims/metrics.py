@@ -10,7 +10,7 @@ from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, loss_ra
 
 COSTS = ("seconds_per_epoch", "power_w")  # which depend on the machine and on what else a run does
 # ratios and sizes of fluctuations go over orders of magnitude: tested as logarithms, shown as they are
-LOGARITHMIC = ("amplitude", "swing_left", "jump_ratio", "calm_ratio")
+LOGARITHMIC = ("amplitude", "fluctuation_left", "jump_ratio", "calm_ratio")
 # of numbered epochs, in which a stretched schedule has other rates
 WINDOWED = (*LOGARITHMIC, "lowest_acc")
 SUMMARY = (
@@ -20,7 +20,7 @@ SUMMARY = (
 NUMBERED = re.compile(r"(best_by|gain_after|epoch_to|train_acc_at)_([\d.]+)")
 DESCRIPTIONS = {
     "amplitude": "max - min of val ce, epochs 10-36",
-    "swing_left": "share of the swing (its even fall taken out) left with re-estimated statistics",
+    "fluctuation_left": "share of the fluctuation (its even fall taken out) left with re-estimated statistics",
     "jump_ratio": "largest jump of val ce over that of train ce, epochs 10-36",
     "calm_ratio": "largest jump of val ce at a tenth of the lr over that in epochs 10-36",
     "lowest_acc": "lowest val acc of epochs 10-36",
@@ -43,10 +43,6 @@ def value_of(run: Run, metric: str) -> float | None:
     return value if usable else None
 
 
-def is_metric(name: str) -> bool:
-    return name in SUMMARY or name in OF_ROWS or bool(NUMBERED.fullmatch(name))
-
-
 def may_be_unreached(metric: str) -> bool:
     """Whether a run may train in full and never come to have the metric, which is then a result and no gap."""
     return metric == "onset" or metric.startswith(("epoch_to_", "train_acc_at_"))
@@ -64,10 +60,13 @@ def description(metric: str) -> str:
 
 
 def numbered(rows: Sequence[Row], metric: str) -> float | None:
-    """best_by_50, the best val_acc of 50 epochs; gain_after_85, best val_acc of the run minus best_by; epoch_to_0.92;
-    train_acc_at_0.92, in the first epoch with that val_acc."""
+    """A metric whose name holds a number.
+
+    best_by_50, the best val_acc of 50 epochs; gain_after_85, best val_acc of the run minus best_by; epoch_to_0.92;
+    train_acc_at_0.92, in the first epoch with that val_acc.
+    """
     match = NUMBERED.fullmatch(metric)
-    assert match is not None, metric
+    assert match, metric
     kind, number = match[1], float(match[2])
     if kind in ("epoch_to", "train_acc_at"):
         row = next((row for row in rows if row.get("val/acc", 0.0) >= number), None)
@@ -93,10 +92,9 @@ def calm_ratio(rows: Sequence[Row]) -> float | None:
     if not all("lr" in row for row in rows):
         return None
     low = 0.1001 * max(row["lr"] for row in rows)
-    late = [
-        row["val/ce"] for row in rows if row["epoch"] > FLUCTUATION_EPOCHS[0] and row["lr"] <= low and "val/ce" in row
-    ]
-    return ratio(largest_jump(late), largest_jump(rows_within(rows, "val/ce")))
+    late = [row for row in rows if row["epoch"] > FLUCTUATION_EPOCHS[0] and row["lr"] <= low]
+    jump = largest_jump([row["val/ce"] for row in late if "val/ce" in row])
+    return ratio(jump, largest_jump(rows_within(rows, "val/ce")))
 
 
 def onset(rows: Sequence[Row]) -> float | None:
@@ -105,19 +103,18 @@ def onset(rows: Sequence[Row]) -> float | None:
     return next((rows[i]["epoch"] for i in range(5, len(rows)) if values[i] > 2 * sorted(values[i - 5 : i])[2]), None)
 
 
-def average_gain(rows: Sequence[Row]) -> float | None:
-    last = rows[-1]
-    return last["val/acc_avg"] - last["val/acc"] if {"val/acc_avg", "val/acc"} <= set(last) else None
+def difference(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
 
 
 OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
     "amplitude": fluctuation,
-    "swing_left": lambda rows: ratio(loss_range(rows, "val/ce_recal"), loss_range(rows, "val/ce")),
+    "fluctuation_left": lambda rows: ratio(loss_range(rows, "val/ce_recal"), loss_range(rows, "val/ce")),
     "jump_ratio": lambda rows: ratio(
         largest_jump(rows_within(rows, "val/ce")), largest_jump(rows_within(rows, "train/ce"))
     ),
     "calm_ratio": calm_ratio,
     "lowest_acc": lambda rows: min(rows_within(rows, "val/acc"), default=None),
     "onset": onset,
-    "avg_gain": average_gain,
+    "avg_gain": lambda rows: difference(rows[-1].get("val/acc_avg"), rows[-1].get("val/acc")),
 }

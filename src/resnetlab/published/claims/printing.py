@@ -1,6 +1,5 @@
 """`resnetlab published --claims`: judges the claims by the runs below folders; prints a table, CSV or JSON."""
 
-import csv
 import json
 import sys
 from collections import Counter
@@ -15,7 +14,10 @@ from resnetlab.errors import ConfigError
 from resnetlab.published.claims.data import claims
 from resnetlab.published.claims.select import RunGroup, group_runs
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, PartVerdict, Verdict, judge
+from resnetlab.published.listing import write_csv
+from resnetlab.published.results import require_choice
 from resnetlab.report.groups import Collection, collect
+from resnetlab.runs.load import require_folders
 
 NARROWEST, WIDEST = 120, 220
 SEEDS = 5
@@ -26,12 +28,9 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
 
     Raises ConfigError for the form, the post, or a folder that is missing or holds no finished run.
     """
-    if form not in FORMATS:
-        raise ConfigError(f"format (={form}) must be one of {', '.join(FORMATS)}")
+    require_choice("format", form, FORMATS)
     shown = {claim.id for claim in claims(post)}
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"{folder} is not a folder; name one that holds runs, such as outputs")
+    require_folders(folders)
     collection = collect(folders)
     if not collection.runs:
         raise ConfigError(f"{', '.join(map(str, folders))}: no finished run below{unused(collection)}; train one first")
@@ -42,16 +41,16 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
 
 
 def unused(collection: Collection) -> str:
-    """For example " (2 diverged, 1 unreadable)"."""
+    """Counts of the skipped runs, for example " (2 diverged, 1 unreadable)"."""
     kinds = Counter(run.kind for run in collection.skipped)
     return f" ({', '.join(f'{n} {kind}' for kind, n in sorted(kinds.items()))})" if kinds else ""
 
 
 def used_runs(collection: Collection, groups: Sequence[RunGroup]) -> str:
-    kept = sum(len(group.runs) for group in groups)
+    used = sum(len(group.runs) for group in groups)
     unknown = sum(not run.manifest for run in collection.runs)
-    repeated = len(collection.runs) - kept - unknown
-    text = f"{kept} runs of {len(groups)} configurations; a seed of a configuration counts once, whatever its study"
+    repeated = len(collection.runs) - used - unknown
+    text = f"{used} runs of {len(groups)} configurations; a seed of a configuration counts once, whatever its study"
     text += f" ({repeated} left out)" if repeated else ""
     text += f"; {unknown} without a manifest left out" if unknown else ""
     return text + (f"; not used{unused(collection)}" if collection.skipped else "")
@@ -83,9 +82,9 @@ def print_table(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
 def counts(verdicts: Sequence[Verdict]) -> str:
     """How many of each, those in full apart from those of reduced or other runs, and from those that hold in part."""
     kinds = Counter((verdict.verdict, bool(verdict.scope)) for verdict in verdicts)
-    words = {HOLDS: "hold", FAILS: "do not hold"}
-    parts = [f"{kinds[key, False]} {word}" for key, word in words.items()]
-    parts += [f"{kinds[key, True]} {word} in runs other than the published" for key, word in words.items()]
+    verbs = {HOLDS: "hold", FAILS: "do not hold"}
+    parts = [f"{kinds[key, False]} {verb}" for key, verb in verbs.items()]
+    parts += [f"{kinds[key, True]} {verb} in runs other than the published" for key, verb in verbs.items()]
     return (
         f"Of {len(verdicts)} claims: {', '.join(parts)}, {kinds[CANNOT, False]} cannot be told.\n"
         f"{kinds[PARTLY, True]} hold in part: reduced runs show the relation, and only full runs decide the levels."
@@ -93,25 +92,23 @@ def counts(verdicts: Sequence[Verdict]) -> str:
 
 
 def lines(verdict: Verdict) -> Iterator[str]:
-    """What the runs say, part by part, or why they do not decide it."""
+    """The result of each part, or why the claim is not judged by runs."""
     claim = verdict.claim
     heads = {"settled by": claim.settled, "looked at with:": claim.look, "left out:": claim.left_out}
     yield from (f"{head} {text}" for head, text in heads.items() if text)
-    for part in verdict.parts:
-        yield part_line(part, alone=len(verdict.parts) == 1)
+    yield from (part_line(part, single=len(verdict.parts) == 1) for part in verdict.parts)
 
 
-def part_line(part: PartVerdict, alone: bool) -> str:
+def part_line(part: PartVerdict, single: bool) -> str:
     """Values, p, and the part's own verdict where a claim has several."""
-    result = part.result
+    result, cannot = part.result, part.verdict == CANNOT
     if not result.text:
-        presets = ", ".join(result.part.presets)
-        return f"{result.part.metric}: {part.why}{f' ({presets})' if presets else ''}"
-    p = "" if part.adjusted is None else f"; p = {part.adjusted:.2g}"
-    said = "" if alone and part.verdict != CANNOT else f" -> {part.verdict}"
-    why = f": {part.why}" if part.why else ""
-    scope = f" ({result.scope})" if part.verdict == CANNOT and not result.scope.none else ""
-    return f"{result.text}{p}{said}{why}{scope}"
+        presets = f" ({', '.join(result.part.presets)})" if result.part.presets else ""
+        return f"{result.part.metric}: {part.why}{presets}"
+    text = result.text if part.adjusted is None else f"{result.text}; p = {part.adjusted:.2g}"
+    text += f" -> {part.verdict}" if cannot or not single else ""
+    text += f": {part.why}" if part.why else ""
+    return f"{text} ({result.scope})" if cannot and not result.scope.none else text
 
 
 def commands(verdict: Verdict) -> list[str]:
@@ -154,9 +151,7 @@ def print_csv(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
         for part in claim["parts"] or [{}]:
             own = {f"part_{key}": value for key, value in part.items()}
             rows.append(head | own | ({"part_n": " ".join(map(str, part["n"]))} if part else {}))
-    writer = csv.DictWriter(sys.stdout, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    write_csv(dict.fromkeys(key for row in rows for key in row), rows)
     print(*notes, sep="\n", file=sys.stderr)
 
 

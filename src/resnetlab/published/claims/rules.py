@@ -1,10 +1,10 @@
-"""From a part of a claim and groups of runs to the test of it: a contrast of two groups, or a level of one.
+"""Tests of the parts of claims on groups of runs: a contrast of two groups, or a level of one.
 
 Runs are chosen by their settings and their number, never by what came out of them.
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -22,7 +22,7 @@ NO_FLUCTUATION = "the validation loss does not fluctuate in these runs, which ma
 
 @dataclass(frozen=True)
 class PartResult:
-    """What the runs say of one part. test: None where none is possible, `why` says why not.
+    """Result of one part. test: None where none is possible; why: the reason.
 
     permutation_p: of a contrast, where n is large enough for it to get below 5 %. counts: runs on each side.
     """
@@ -52,7 +52,7 @@ def contrast(part: Part, groups: Sequence[RunGroup]) -> PartResult:
     a, b = (scaled(group.values(part.metric), part.metric) for group in pair)
     counts = len(a), len(b)
     if why := unreached(part, pair) or no_fluctuation(part, pair, pair[1:], scope):
-        return PartResult(part, text, why, None, scope, counts=counts)
+        return PartResult(part, text, why, scope=scope, counts=counts)
     why = "one run on a side" if min(counts) < 2 else "the seeds do not differ"
     exact = part.expect != "equal" and not part.margin and least_permutation_p(*counts) < 0.05
     test = difference_test(a, b, part.expect, part.margin)
@@ -82,13 +82,12 @@ def pairs(part: Part, groups: Sequence[RunGroup]) -> list[Pair]:
     return [pair for _, pair in sorted(found, key=lambda item: item[0])]
 
 
-def same_conditions(part: Part, a: RunGroup, b: RunGroup) -> Iterator[tuple[RunGroup, RunGroup]]:
+def same_conditions(part: Part, a: RunGroup, b: RunGroup) -> list[tuple[RunGroup, RunGroup]]:
     """Both groups; of costs, their runs on each machine with as many threads and validations."""
     if part.metric not in COSTS:
-        yield a, b
-    else:
-        first, second = a.by_conditions(), b.by_conditions()
-        yield from ((first[key], second[key]) for key in sorted(first.keys() & second.keys()))
+        return [(a, b)]
+    first, second = a.by_conditions(), b.by_conditions()
+    return [(first[key], second[key]) for key in sorted(first.keys() & second.keys())]
 
 
 def other_pairs(part: Part, found: Sequence[Pair]) -> str:
@@ -118,7 +117,7 @@ def level(part: Part, groups: Sequence[RunGroup]) -> PartResult:
     text = f"{description(part.metric)}, {bound_text(part)}: {side_text(group, part, part.where)}"
     counts = (len(values),)
     if why := unreached(part, [group]) or no_fluctuation(part, [group], [group], scope):
-        return PartResult(part, text, why, None, scope, counts=counts)
+        return PartResult(part, text, why, scope=scope, counts=counts)
     low, high = (bound and scaled([bound], part.metric)[0] for bound in bounds)
     why = "one run" if len(values) < 2 else "the seeds do not differ"
     return PartResult(part, text, why, level_test(scaled(values, part.metric), low, high), scope, counts=counts)
@@ -126,16 +125,14 @@ def level(part: Part, groups: Sequence[RunGroup]) -> PartResult:
 
 def no_fluctuation(part: Part, groups: Sequence[RunGroup], needing: Sequence[RunGroup], scope: Differences) -> str:
     """Why a claim about fluctuations cannot be tested: the selected runs do not fluctuate. Empty if it can."""
-    if part.needs_fluctuation and not all(mean_amplitude(group) >= FLUCTUATING for group in needing):
-        return NO_FLUCTUATION
-    if scope.none or part.metric != "amplitude":
-        return ""
-    return NO_FLUCTUATION if max(map(mean_amplitude, groups)) < FLUCTUATING else ""
 
+    def fluctuates(group: RunGroup) -> bool:
+        found = group.values("amplitude")
+        return bool(found) and statistics.fmean(found) >= FLUCTUATING
 
-def mean_amplitude(group: RunGroup) -> float:
-    found = group.values("amplitude")
-    return statistics.fmean(found) if found else 0.0
+    lacking = part.needs_fluctuation and not all(map(fluctuates, needing))
+    reduced = part.metric == "amplitude" and not scope.none
+    return NO_FLUCTUATION if lacking or (reduced and not any(map(fluctuates, groups))) else ""
 
 
 def ends_too_early(part: Part, groups: Sequence[RunGroup]) -> bool:
@@ -145,7 +142,7 @@ def ends_too_early(part: Part, groups: Sequence[RunGroup]) -> bool:
 
 
 def unreached(part: Part, groups: Sequence[RunGroup]) -> str:
-    """For example "lr 0.1: 7 of 10 runs never reach it": to test the others alone would be a choice by the outcome."""
+    """Runs that lack the metric, whose omission would be a choice by the outcome: "lr 0.1: 7 of 10 never reach it"."""
     texts = []
     for group, keys in zip(groups, (part.a or part.where, part.b), strict=False):
         missing = len(group.runs) - len(group.values(part.metric))
@@ -161,7 +158,7 @@ def bound_text(part: Part) -> str:
 
 
 def side_text(group: RunGroup, part: Part, keys: Where) -> str:
-    """For example "wd 0.2 0.9231 ± 0.0012 (n = 3)", "(n = 3 of 10)" where the others do not have the metric."""
+    """Mean and sd of one side: "wd 0.2 0.9231 ± 0.0012 (n = 3)"; "(n = 3 of 10)" where others lack the metric."""
     found, head = mean_interval(group.values(part.metric)), describe_group(group, keys)
     if found is None:
         return f"{head} none (n = 0 of {len(group.runs)})"

@@ -1,7 +1,7 @@
 """Runs grouped by configuration, and how a group differs from the published configuration that a claim is about."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -33,6 +33,10 @@ DEFAULTS: dict[str, Any] = {
     "schedule.lowest_momentum": 0.85,
     "schedule.shape": "half",
 }
+SCHEDULE_DEFAULTS = {  # which published rows name, and manifests do not
+    **{"schedule.relative": True, "schedule.milestones": [[20, 1.0], [40, 0.1], [50, 0.0125], [60, 0.0025]]},
+    **{"schedule.div_factor": 25.0, "schedule.pct_start": 0.3, "schedule.final_div_factor": 1e4},
+}
 UNSEEN = {*SILENT} - {"precision"}  # change no metric but costs; claims speak of the precision
 SMALLER = ("data", *REDUCING)
 BUDGET = ("epochs", "schedule.length", "schedule.stretch")  # which each publication has its own of
@@ -57,7 +61,7 @@ class RunGroup:
         return len(self.runs) if may_be_unreached(metric) else len(self.values(metric))
 
     def setting(self, key: str) -> Any:
-        """first_knot is the first epoch of a piecewise linear schedule's milestones: 0 if the rate falls at once."""
+        """The setting's value; first_knot: the first milestone of piecewise_linear, 0 if the rate falls at once."""
         if key == "preset":
             return self.preset
         if key == "first_knot":
@@ -85,12 +89,12 @@ def group_runs(collection: Collection) -> list[RunGroup]:
             group = groups.setdefault(key, {})
             if run.seed not in group or len(run.rows[0]) > len(group[run.seed].rows[0]):
                 group[run.seed] = run
-    return [make_group([group[seed] for seed in sorted(group)]) for group in groups.values()]
-
-
-def make_group(runs: Sequence[Run]) -> RunGroup:
-    identity = runs[0].manifest["differs_from_defaults"]
-    return RunGroup(settings(runs[0].summary, identity), tuple(runs), matching_preset(identity))
+    found = []
+    for group in groups.values():
+        first, *_ = runs = tuple(group[seed] for seed in sorted(group))
+        identity = first.manifest["differs_from_defaults"]
+        found.append(RunGroup(settings(first.summary, identity), runs, matching_preset(identity)))
+    return found
 
 
 def settings(used: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,19 +115,19 @@ def settings(used: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, 
 
 def matches(group: RunGroup, where: Where) -> bool:
     """Whether its settings are as asked."""
-    return all(_matches(group.setting(key), asked) for key, asked in where.items())
-
-
-def _matches(value: Any, asked: Any) -> bool:
-    if isinstance(asked, Mapping):
-        number = isinstance(value, int | float)
-        return number and asked.get("min", value) <= value <= asked.get("max", value)
-    return value in asked if isinstance(asked, list) else value == asked
+    for key, asked in where.items():
+        value = group.setting(key)
+        if isinstance(asked, Mapping):
+            if not (isinstance(value, int | float) and asked.get("min", value) <= value <= asked.get("max", value)):
+                return False
+        elif value not in (asked if isinstance(asked, list) else [asked]):
+            return False
+    return True
 
 
 @dataclass(frozen=True)
 class Differences:
-    """How runs differ from the published ones, in words. reduced: smaller networks, data, images or budgets.
+    """How runs differ from the published ones, as phrases. reduced: smaller networks, data, images or budgets.
 
     other_recipe: so that they say nothing of the claim.
     """
@@ -172,17 +176,17 @@ def differences(groups: Iterable[RunGroup], part: Part, free_keys: Iterable[str]
 
 @cache
 def context_settings(context: str) -> dict[str, Any]:
-    found = settings(contexts()[context], contexts()[context])
-    found.pop("preset")
-    return found
+    """The settings of the context's preset, with the lab's momentum and shift where the published row has none."""
+    further = dict(contexts()[context])
+    keys = configuration(one(further.pop("preset"))) | further
+    keys = {"momentum": None if keys["schedule"] == "one_cycle" else 0.9, "shift": 0.07} | keys
+    return {key: value for key, value in settings(keys, keys).items() if value != SCHEDULE_DEFAULTS.get(key)}
 
 
 def is_published(group: RunGroup, part: Part) -> bool:
     """Whether it repeats a configuration of the context's source, or one that the part names."""
-    if group.preset is None:
-        return False
     source = one(contexts()[part.context]["preset"]).post
-    return group.preset in part.named_presets or one(group.preset).post == source
+    return group.preset in part.named_presets or (group.preset is not None and one(group.preset).post == source)
 
 
 def decays(found: Mapping[str, Any]) -> str:
@@ -209,17 +213,14 @@ def is_free(key: str, free: set[str], group: RunGroup) -> bool:
 
 
 @cache
-def published_milestones() -> tuple[Any, ...]:
+def published_milestones() -> list[Any]:
     tables = (configuration(row) for row in rows() if row.post != "fastai")  # whose schedules have none
-    return tuple(keys["schedule.milestones"] for keys in tables if "schedule.milestones" in keys)
+    return [keys["schedule.milestones"] for keys in tables if "schedule.milestones" in keys]
 
 
 def describe_setting(key: str, value: Any) -> str:
-    """For example "resnet20v2", "20 epochs", "data.resolution 16"."""
+    """A setting as a phrase: "resnet20v2", "20 epochs", "data.resolution 16"."""
     if key in ("model", "data", "schedule", "optimizer"):
         return str(value)
-    if key == "epochs":
-        return f"{value} epochs"
-    if key == "schedule.milestones":
-        return "other milestones"
-    return f"{key} {'default' if value is None else format_value(value)}"
+    general = f"{key} {'default' if value is None else format_value(value)}"
+    return {"epochs": f"{value} epochs", "schedule.milestones": "other milestones"}.get(key, general)

@@ -52,7 +52,7 @@ def judge(claims: Sequence[Claim], groups: Sequence[RunGroup]) -> list[Verdict]:
 
 
 def judge_part(result: PartResult, adjusted: float | None, alpha: float) -> PartVerdict:
-    """alpha: of the strictest step of Holm's, by which the seeds are counted that would do."""
+    """Verdict on one part. alpha: of the strictest step of Holm's, by which the seeds are counted that would do."""
     if result.test is None or adjusted is None:
         return PartVerdict(result, None, CANNOT, result.why)
     if adjusted < ALPHA and (result.permutation_p is None or result.permutation_p < ALPHA):
@@ -61,7 +61,7 @@ def judge_part(result: PartResult, adjusted: float | None, alpha: float) -> Part
 
 
 def seeds_missing(result: PartResult, test: OneSidedTest, alpha: float) -> str:
-    """That n is too small, and about how large it must be if the true effect is the estimated one."""
+    """A sentence that n is too small, and how large it must be if the true effect is the estimated one."""
     unknown = f"not shown at n = {' and '.join(map(str, result.counts))}"
     if not test.sd or not test.distance:
         return unknown
@@ -74,7 +74,7 @@ def seeds_missing(result: PartResult, test: OneSidedTest, alpha: float) -> str:
 
 
 def combine(claim: Claim, parts: Sequence[PartVerdict]) -> Verdict:
-    """Holds if all parts do, does not if one does not.
+    """Verdict on a claim: it holds if all parts do, and does not if one does not.
 
     In part if the relations do, and the levels, which reduced runs never decide, have no run.
     """
@@ -83,10 +83,8 @@ def combine(claim: Claim, parts: Sequence[PartVerdict]) -> Verdict:
     failed = [part for part in parts if part.verdict == FAILS]
     held = [part for part in parts if part.verdict == HOLDS]
     levels = [part for part in parts if not part.result.counts and not part.result.part.is_relation]
-    if failed:
-        return Verdict(claim, FAILS, scopes(failed), parts)
-    if held and len(held) == len(parts):
-        return Verdict(claim, HOLDS, scopes(held), parts)
+    if failed or (held and len(held) == len(parts)):
+        return Verdict(claim, FAILS if failed else HOLDS, scopes(failed or held), parts)
     reduced = any(not part.result.scope.none for part in held)
     if reduced and len(held) + len(levels) == len(parts):
         return Verdict(claim, PARTLY, f"{scopes(held)}; the relation, not the levels", parts)
