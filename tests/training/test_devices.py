@@ -1,4 +1,4 @@
-"""One run on two devices: two processes of the CPU that talk through gloo, against one process."""
+"""One run on two devices: two processes on the CPU, connected by gloo, against one process."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Metrics of an epoch, of training and of validation, kept on the device until the epoch ends."""
+"""Means over an epoch of training or validation, summed on the device until the epoch ends."""
 
 import torch
 from torch import Tensor
