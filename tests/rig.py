@@ -13,7 +13,10 @@ from torch import Tensor
 from resnetlab import Config
 from resnetlab.data import ImageData
 from resnetlab.training.build import build_module
-from resnetlab.training.engine import CudaGraphRunner, DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep
+from resnetlab.training.engine.batches import DeviceBatches
+from resnetlab.training.engine.cuda_graph import CudaGraphRunner
+from resnetlab.training.engine.step import EagerRunner, ScaledOptimizer, TrainStep
+from resnetlab.training.metrics import EpochMetrics
 
 # 60 images in 8 steps an epoch, the last of 4 images: 104 steps
 HUNDRED = ("batch_size=8", "epochs=13", "lr=1e-3")
@@ -41,6 +44,7 @@ class Rig:
             DeviceBatches(self.data, self.device), self.lab.batch_loss, self.scaled.backward, self.scaled
         )
         self.choose(engine)
+        self.lab.val_metrics = EpochMetrics(self.device, top5=True)
         self.k = 0
 
     def choose(self, engine: str) -> None:
@@ -71,7 +75,9 @@ class Rig:
         with self.autocast():
             self.run(self.data.batch_images(index), *map(float, self.lab.lr_momentum_table[self.k]))
         if self.lab.average is not None:
-            self.lab.averaging.update(self.lab.average, self.lab.model, self.k, self.lab.span, self.lab.ema_momentum)
+            self.config.averaging.update(
+                self.lab.average, self.lab.model, self.k, self.lab.span, self.config.ema_momentum
+            )
         self.k += 1
 
     def autocast(self) -> AbstractContextManager[Any]:

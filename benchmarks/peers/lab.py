@@ -16,8 +16,10 @@ from benchmarks.peers.torch_parts import AMP_TYPES, config_of, parameter_count, 
 from resnetlab.config.schema import Config
 from resnetlab.data import Chunk, ImageData, Images
 from resnetlab.data.normalize import Normalizer
-from resnetlab.training.build import build, build_module, choose_engine, silence_lightning, steps_per_chunk
+from resnetlab.training.build import build, build_module
 from resnetlab.training.callbacks.recorder import Recorder
+from resnetlab.training.engine.select import select_engine, steps_per_chunk
+from resnetlab.training.lightning_internals import silence_lightning
 from resnetlab.training.module import ImageClassifier
 
 BARE_FIRST = 2  # steps of the bare loop before the lab is built, to see what memory it takes alone
@@ -108,7 +110,7 @@ def main() -> None:
         peaks["bare"], held = peak_mib(device), release_peak(data, device)
     module, data, trainer = build(config, data)
     losses[lab] = partial(epoch_loss, module)
-    chosen, why = choose_engine(config)
+    chosen, why = select_engine(config)
     if chosen != lab.removeprefix("lab_"):
         raise SystemExit(why)
 

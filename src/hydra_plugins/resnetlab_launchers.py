@@ -1,6 +1,5 @@
 """hydra/launcher=processes and ray, where Hydra looks for launchers. It imports this at every start: nothing heavy."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +37,9 @@ for name, node in (("processes", ProcessesConf), ("ray", RayConf)):
 
 
 class WorkerLauncher(Launcher):
-    """Trains every job in a worker of its own, and returns the objectives."""
+    """Trains every job in a worker of its own, and returns the objectives. backend: of `sweeps.launch.BACKENDS`."""
+
+    backend: str
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -46,19 +47,15 @@ class WorkerLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.context, self.task_function, self.config = hydra_context, task_function, config
 
-    @abstractmethod
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]: ...
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from resnetlab.sweeps.launch import launch
+
+        return launch(self, job_overrides, initial_job_idx)
 
 
 class ProcessesLauncher(WorkerLauncher):
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from resnetlab.sweeps.hydra_launcher import launch, processes
-
-        return launch(self, processes, job_overrides, initial_job_idx)
+    backend = "processes"
 
 
 class RayLauncher(WorkerLauncher):
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from resnetlab.sweeps.hydra_launcher import launch, ray_tasks
-
-        return launch(self, ray_tasks, job_overrides, initial_job_idx)
+    backend = "ray"

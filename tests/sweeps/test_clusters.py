@@ -27,11 +27,9 @@ from resnetlab import ConfigError
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import SweepFolder
 from resnetlab.sweeps import launchers
-from resnetlab.sweeps import resources as machine
 from resnetlab.sweeps.jobs import Job, run_jobs
 from resnetlab.sweeps.launchers import check_launcher
 from resnetlab.sweeps.ray_tasks import RayTasks
-from resnetlab.sweeps.worker import train_task
 
 LONG = ("epochs=30", "trainer.progress=lines")
 
@@ -49,11 +47,8 @@ def listening() -> set[str]:
 
 def outside(addresses: set[str]) -> set[str]:
     """Those that another machine could reach."""
-    return {
-        address
-        for address in addresses
-        if not re.match(r"(0000000000000000FFFF0000)?0100007F:|0+1:|0+1000000:", address)
-    }
+    local = re.compile(r"(0000000000000000FFFF0000)?0100007F:|0+1:|0+1000000:")
+    return {address for address in addresses if not local.match(address)}
 
 
 @pytest.mark.slow
@@ -81,7 +76,7 @@ def test_a_worker_of_ray_is_killed_and_nothing_is_lost() -> None:
 
 @pytest.mark.slow
 def test_a_killed_job_of_submitit_hides_no_other_and_the_same_command_goes_on() -> None:
-    """The other is preempted, in the way that SLURM's jobs are told: it goes on by itself."""
+    """The other is preempted, as SLURM does it: it goes on by itself."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     sweep = (*LONG, "seed=0,1", "hydra/launcher=submitit_local")
     disturbed = folders(LONG, "seed", (0, 1))
@@ -114,14 +109,12 @@ def send(number: int, parent: int, run: RunFolder) -> None:
 
 def nodes(monkeypatch: pytest.MonkeyPatch, *found: tuple[bool, float, float]) -> None:
     """What Ray says of its nodes: (alive, CPUs, GPUs) of each."""
-    listed = [
-        {"Alive": alive, "Resources": {"CPU": cpus, **({"GPU": gpus} if gpus else {})}} for alive, cpus, gpus in found
-    ]
+    listed = [{"Alive": alive, "Resources": {"CPU": cpus, "GPU": gpus}} for alive, cpus, gpus in found]
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: listed, shutdown=lambda: None))
 
 
 def tasks(cpus: int, gpus: float) -> RayTasks:
-    engine = RayTasks(train_task, "auto", cpus, gpus, retries=0)
+    engine = RayTasks([], "auto", cpus, gpus, retries=0)
     engine.remote = SimpleNamespace(options=lambda **_: pytest.fail("has put a task that no node can take"))
     return engine
 
@@ -146,24 +139,27 @@ def test_jobs_that_no_node_of_ray_has_room_for_fail_and_say_what_to_change(
     assert capsys.readouterr().err == "".join(f"error: wd=0.{number}: {reason}\n" for number in (1, 2))
 
 
-def test_values_that_a_launcher_cannot_have_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+GOOD = {
+    "processes": {"jobs": None, "runs_per_device": 1, "retries": 0},
+    "ray": {"address": None, "num_cpus": 4, "num_gpus": None, "retries": 0},
+    "submitit_slurm": {"nodes": 1, "tasks_per_node": 1, "mem_gb": None},
+}
+BAD = {
+    "processes": "runs_per_device=0",
+    "ray": "num_cpus=-1 num_cpus=5 num_gpus=99 retries=-1",
+    "submitit_slurm": "nodes=2 tasks_per_node=2 timeout_min=0 mem_gb=0 array_parallelism=0",
+}
+
+
+@pytest.mark.parametrize("launcher", GOOD)
+def test_values_that_a_launcher_cannot_have_are_refused_by_name(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launchers, "check_installed", lambda name: None)
-    for module in (machine, launchers):
-        monkeypatch.setattr(module, "cores", lambda: 4)
-    check_launcher("ray", {"address": None, "num_cpus": 4, "num_gpus": None, "retries": 0})
+    monkeypatch.setattr(launchers, "cores", lambda: 4)
+    check_launcher(launcher, GOOD[launcher])
     check_launcher("ray", {"address": "auto", "num_cpus": 64, "num_gpus": 0.5, "retries": 0})
-    for key, value in (("num_cpus", -1), ("num_cpus", 5), ("num_gpus", 99.0), ("retries", -1)):
+    for key, value in (wrong.split("=") for wrong in BAD[launcher].split()):
         with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key} \(={value}\)"):
-            check_launcher("ray", {"address": None, "num_cpus": 1, "num_gpus": None, "retries": 1, key: value})
-    for key, value in (
-        ("nodes", 2),
-        ("tasks_per_node", 2),
-        ("timeout_min", 0),
-        ("mem_gb", 0),
-        ("array_parallelism", 0),
-    ):
-        with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key} \(={value}\)"):
-            check_launcher("submitit_slurm", {"nodes": 1, "tasks_per_node": 1, "mem_gb": None, key: value})
+            check_launcher(launcher, {**GOOD[launcher], key: int(value)})
 
 
 @pytest.mark.parametrize("launcher", ["ray", "submitit_slurm", "submitit_local", "joblib"])

@@ -1,4 +1,4 @@
-"""What a user meets at the command line: refusals in one line before anything is done, -m in any place, sweeps."""
+"""The command line of train.py: errors in one line before anything is done, -m in any place, sweeps."""
 
 import json
 import os
@@ -9,73 +9,56 @@ from pathlib import Path
 
 import pytest
 
-from conftest import TINY
-from processes import TRAIN, command, environment, train
-from resnetlab import ConfigError, compose
+from conftest import TINY, tiny
+from processes import command, environment, train
+from resnetlab import ConfigError
 from resnetlab.config.messages import print_error
-from resnetlab.config.overrides import configurations_of, normalize_arguments
+from resnetlab.config.overrides import normalize_arguments
 from resnetlab.sweeps.main import main
 from resnetlab.training.run import run_lock
 
 QUICK = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "epochs=1", "schedule=constant")
 
 
-def test_the_flag_may_stand_anywhere() -> None:
-    assert normalize_arguments(["a=1", "-m", "b=2,3"]) == ["-m", "a=1", "b=2,3"]
-    assert normalize_arguments(["a=1", "b=2,3", "--multirun"]) == ["-m", "a=1", "b=2,3"]
-    assert normalize_arguments(["a=1"]) == ["a=1"]
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["a=1", "-m", "b=2,3"], ["-m", "a=1", "b=2,3"]),
+        (["a=1", "b=2,3", "--multirun"], ["-m", "a=1", "b=2,3"]),
+        (["a=1"], ["a=1"]),
+        (["seeds=3", "wd=0.1"], ["-m", "seed=range(0,3)", "wd=0.1"]),
+        (["hydra/sweeper=optuna"], ["-m", "hydra/sweeper=optuna"]),
+    ],
+)
+def test_the_flag_may_stand_anywhere_and_seeds_is_short_for_a_sweep(arguments: list[str], expected: list[str]) -> None:
+    assert normalize_arguments(arguments) == expected
 
 
-def test_seeds_is_short_for_a_sweep_over_seeds() -> None:
-    assert normalize_arguments(["seeds=3", "wd=0.1"]) == ["-m", "seed=range(0,3)", "wd=0.1"]
-    for wrong in (["seeds=none"], ["seeds=0"], ["seeds=3", "seed=5"]):
-        with pytest.raises(ConfigError, match="seeds"):
-            normalize_arguments(wrong)
-    with pytest.raises(ConfigError, match="--config-dir"):
-        normalize_arguments(["--config-dir=mine"])
+@pytest.mark.parametrize("wrong", ["seeds=none", "seeds=0", "seeds=3 seed=5", "--config-dir=mine"])
+def test_arguments_that_are_refused_by_name(wrong: str) -> None:
+    with pytest.raises(ConfigError, match=wrong.split("=")[0]):
+        normalize_arguments(wrong.split())
 
 
-def test_the_jobs_of_the_main_experiment() -> None:
-    arguments = normalize_arguments(["optimizer=adamw", "schedule=piecewise_linear", "-m", "wd=0.1,0.2,0.3", "seeds=2"])
-    configs = configurations_of(arguments[1:], multirun=True)
-    assert [(config.wd, config.seed) for config in configs] == [
-        (0.1, 0), (0.1, 1), (0.2, 0), (0.2, 1), (0.3, 0), (0.3, 1)
-    ]  # fmt: skip
+PROCESSES = "hydra/launcher=processes"
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        *(
-            ["wdd=1"],
-            ["+typo=1"],
-            ["optimizer=adamx"],
-            ["lr=abc"],
-            ["seeds=0"],
-            ["=1"],
-            ["lr"],
-            ["~lr"],
-            ["model=null"],
-        ),
-        *(["-m", "wd=0.1,-0.1"], ["-m", "seed=range(0,0)"], ["-m", "model=glob(*)"], ["--config-name=x"]),
-        *(
-            ["-m", "hydra/launcher=processes", wrong]
-            for wrong in ("hydra.launcher.jobs=0", "hydra.launcher.jobs=x", "hydra.launcher.retries=-1")
-        ),
-        ["-m", "wd=0.1,0.2", "hydra/launcher=processes", "hydra.launcher.jobs=1,2"],
-        ["-m", "wd=0.1,0.2", "hydra/launcher=threads"],
-        ["-m", "wd=0.1,0.2", "hydra/launcher=null"],
-        ["hydra.job.chdir=true"],
-        ["-m", "wd=0.1", "--cfg=job"],
-        *(["--experimental-rerun=x"], ["--conf=x"], ["--cfg=all", "--multi"], ["--resolve"], ["--info=x"]),
-        ["-m", "hydra/launcher=processes", "++hydra.launcher.jobs=-1"],
-        ["-m", "hydra/launcher=processes", "hydra.launcher={jobs: 0}"],
-        ["-m", "hydra.sweep.dir=/proc/nope"],
-        ["-m", "trainer.devices=1,2"],
+        *([word] for word in ("wdd=1", "+typo=1", "optimizer=adamx", "lr=abc", "seeds=0", "=1", "lr", "~lr")),
+        *(["-m", word] for word in ("wd=0.1,-0.1", "seed=range(0,0)", "model=glob(*)", "trainer.devices=1,2")),
+        *(["-m", "--cfg=job"], ["model=null"]),
+        *(["-m", PROCESSES, f"hydra.launcher.{word}"] for word in ("jobs=0", "jobs=x", "retries=-1", "jobs=1,2")),
+        ["-m", PROCESSES, "++hydra.launcher.jobs=-1"],
+        ["-m", PROCESSES, "hydra.launcher={jobs: 0}"],
+        *(["-m", "wd=0.1,0.2", f"hydra/launcher={word}"] for word in ("threads", "null")),
+        *([word] for word in ["hydra.job.chdir=true", "--config-name=x", "--experimental-rerun=x", "--conf=x"]),
+        *(["--cfg=all", "--multi"], ["--resolve"], ["--info=x"], ["-m", "hydra.sweep.dir=/proc/nope"]),
         ["seeds=2", "seed=1"],
     ],
 )
-def test_a_refusal_is_one_line_and_status_2_and_creates_nothing(
+def test_a_usage_error_is_one_line_and_status_2_and_creates_nothing(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py"])
@@ -85,14 +68,6 @@ def test_a_refusal_is_one_line_and_status_2_and_creates_nothing(
     assert printed.err.startswith("error: ")
     assert printed.err.count("\n") == 1
     assert not any(Path().iterdir())
-
-
-def test_a_refusal_as_a_process() -> None:
-    done = train("optimizer=adamx")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1
-    assert "adamw" in done.stderr
-    assert not os.listdir()
 
 
 @pytest.mark.slow
@@ -108,12 +83,12 @@ def test_a_reader_that_goes_away_costs_nothing() -> None:
     assert json.loads(summary.read_text())["epochs_trained"] == 2
 
 
-def test_a_file_in_place_of_a_folder_is_one_line() -> None:
+def test_a_file_in_place_of_a_folder_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     Path("outputs").write_text("not a folder")
-    done = train("epochs=1")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "outputs" in done.stderr
+    assert main([*QUICK, "trainer.progress=off"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "outputs" in printed
 
 
 def test_missing_data_is_one_line_and_status_1_and_creates_nothing(tmp_path: Path) -> None:
@@ -147,27 +122,26 @@ def test_the_main_experiments_command_runs_as_written_on_a_small_set() -> None:
     assert sorted(os.listdir()) == ["outputs"]
 
 
-def test_a_job_that_cannot_run_does_not_stop_the_others() -> None:
-    first = compose(*QUICK, "batch_size=32", "wd=0.1").folder
-    with run_lock(first):
-        done = train(*QUICK, "-m", "wd=0.1,0.2")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"^0 +wd=0.1 +skipped +- +is being trained by another process$", done.stdout, re.MULTILINE)
-    assert re.search(r"^1 +wd=0.2 +finished +0\.\d{4}$", done.stdout, re.MULTILINE)
-    assert "1 finished, 1 skipped of 2 jobs" in done.stdout
+def test_a_job_that_cannot_run_does_not_stop_the_others(sweep) -> None:
+    with run_lock(tiny("epochs=1", "wd=0.1").folder):
+        status, out, err = sweep("epochs=1", "wd=0.1,0.2")
+    assert (status, err) == (0, "")
+    assert re.search(r"^0 +wd=0.1 +skipped +- +is being trained by another process$", out, re.MULTILINE)
+    assert re.search(r"^1 +wd=0.2 +finished +0\.\d{4}$", out, re.MULTILINE)
+    assert "1 finished, 1 skipped of 2 jobs" in out
     (summary,) = Path("outputs").rglob("summary.json")
     assert json.loads(summary.read_text())["wd"] == 0.2
 
 
-@pytest.mark.slow
-def test_hydra_still_shows_the_configuration() -> None:
-    done = subprocess.run(
-        [sys.executable, str(TRAIN), "wd=0.3", "--cfg", "job", "lr=0.1"],
-        capture_output=True, text=True, env=environment(), timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0
-    assert "wd: 0.3" in done.stdout
-    assert "lr: 0.1" in done.stdout
+def test_hydra_still_shows_the_configuration(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert main(["wd=0.3", "--cfg", "job", "lr=0.1"]) == 0
+    shown = capsys.readouterr().out
+    assert "wd: 0.3" in shown
+    assert "lr: 0.1" in shown
+    assert not any(Path().iterdir())
 
 
 def test_help_does_without_torch_and_hydra() -> None:

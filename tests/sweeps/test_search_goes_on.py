@@ -1,10 +1,9 @@
 """A search after a kill at any moment, beside another one, on every launcher, and chosen by a preset."""
 
 import math
-import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import optuna
 import pytest
@@ -14,12 +13,10 @@ from optuna.trial import TrialState, create_trial
 
 from conftest import TINY
 from resnetlab import ConfigError
-from resnetlab.config import compose, overrides
-from resnetlab.config.option_files import conf_dir
 from resnetlab.errors import RunLocked
 from resnetlab.sweeps import command, launchers
-from resnetlab.sweeps import resources as machine
-from resnetlab.sweeps.launchers import LAUNCHERS, launcher_of
+from resnetlab.sweeps import parallelism as machine
+from resnetlab.sweeps.launchers import LAUNCHERS
 from resnetlab.sweeps.main import main
 from resnetlab.sweeps.search import study as storage
 from resnetlab.sweeps.search.loop import Search
@@ -149,30 +146,14 @@ def test_as_many_trials_are_asked_for_as_the_launcher_runs(
         make_plan(command)
 
 
-@pytest.fixture
-def preset(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch):
-    """Makes an experiment=mine of these lines."""
-    folder = tmp_path_factory.mktemp("conf") / "conf"
-    shutil.copytree(conf_dir(), folder)
-    for module in (compose, overrides, command):
-        monkeypatch.setattr(module, "conf_dir", lambda: folder)
-
-    def make(*lines: str) -> str:
-        text = "\n".join(("# @package _global_", "defaults:", *lines, ""))
-        (folder / "experiment" / "mine.yaml").write_text(text)
-        return "experiment=mine"
-
-    return make
-
-
 def test_what_a_preset_chooses_is_checked_like_what_the_command_line_chooses(
     preset, sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = preset("  - override /hydra/launcher: processes", "hydra: {launcher: {jobs: -1}}")
+    mine = preset("defaults:", "  - override /hydra/launcher: processes", "hydra: {launcher: {jobs: -1}}")
     status, out, err = sweep(mine, "wd=0.1,0.2")
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert "hydra.launcher.jobs (=-1)" in err
-    preset("  - override /hydra/launcher: ray")
+    preset("defaults:", "  - override /hydra/launcher: ray")
     monkeypatch.setattr(launchers, "find_spec", lambda name: None)
     status, out, err = sweep(mine, "wd=0.1,0.2")
     assert (status, out) == (2, "")
@@ -180,21 +161,18 @@ def test_what_a_preset_chooses_is_checked_like_what_the_command_line_chooses(
     assert not any(Path().iterdir())
 
 
-def test_a_preset_may_choose_submitit_and_its_jobs_are_waited_for(preset, sweep, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("choice", "overrides_", "called"),
+    [
+        ("launcher: submitit_local", ["-m", "wd=0.1,0.2"], ("run_sweep", "submitit_local")),
+        ("sweeper: optuna", ["wd=interval(0.1,0.2)"], ("run_search", "basic")),
+    ],
+)
+def test_a_preset_may_choose_a_launcher_and_a_search(
+    choice: str, overrides_: list[str], called: tuple[str, str], preset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("submitit")
-    mine = preset("  - override /hydra/launcher: submitit_local")
-    with compose.hydra_context():
-        assert launcher_of(overrides.hydra_settings([mine, "wd=0.1,0.2"])) == "submitit_local"
-    asked = []
-    monkeypatch.setattr(command, "run_sweep", lambda *given: asked.append(given[-1]) or 0)
-    assert sweep(mine, "wd=0.1,0.2")[0] == 0
-    assert asked == ["submitit_local"]
-
-
-def test_a_preset_may_choose_a_search(preset, monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
-    mine = preset("  - override /hydra/sweeper: optuna", "epochs: 1", "hydra: {sweeper: {n_trials: 1}}")
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    assert main([*TINY, mine, "wd=interval(0.1,0.2)"]) == 0
-    printed = capsys.readouterr()
-    assert printed.err == ""
-    assert "search: 1 complete of 1 trials" in printed.out
+    mine, function = preset("defaults:", f"  - override /hydra/{choice}"), Mock(return_value=0)
+    monkeypatch.setattr(command, called[0], function)
+    assert main([*TINY, mine, *overrides_]) == 0
+    assert function.call_args.args[-1] == called[1]

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import statistics
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 
 from conftest import tiny
 from resnetlab import Config, ConfigError
-from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, jobs_of, normalize_arguments
 from resnetlab.published.match import matching_preset
 from resnetlab.report.groups import collect
@@ -99,15 +97,10 @@ def test_what_would_not_be_swept_is_refused(command: str, wanted: str, capsys: p
     assert not any(Path().iterdir())
 
 
-def test_a_sweep_of_its_own_over_seeds_and_the_report_know_each_other(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_of_its_own_over_seeds_and_the_report_know_each_other(sweep, preset) -> None:
     """Hydra's jobs are those that were checked and written down."""
-    conf = Path("conf").absolute()
-    shutil.copytree(conf_dir(), conf)
-    preset = '# @package _global_\nepochs: 1\nhydra: {sweeper: {params: {wd: "0.1,1e30"}}}\n'
-    (conf / "experiment" / "mine.yaml").write_text(preset)
-    for module in ("config.compose", "config.overrides", "sweeps.command"):
-        monkeypatch.setattr(f"resnetlab.{module}.conf_dir", lambda: conf)
-    status, out, _ = sweep("experiment=mine", "seeds=2")
+    mine = preset("epochs: 1", 'hydra: {sweeper: {params: {wd: "0.1,1e30"}}}')
+    status, out, _ = sweep(mine, "seeds=2")
     assert status == 0
     (folder,) = Path("outputs/default/sweeps").iterdir()
     planned = read_plan(folder)
@@ -144,8 +137,8 @@ def test_seeds_in_a_table_by_hand() -> None:
         "lr=0.2      0.5000          n = 1 of 2, no spread; 1 diverged",
     ]
     assert seed_lines(outcomes, [jobs[0], jobs[3]], "final_val_acc") == []
-    alone = [("seed=0", jobs[0][1]), ("seed=1", jobs[1][1])]
-    assert seed_lines(outcomes, alone, "final_val_acc")[1] == "all seeds   0.9300 ± 0.014  n = 2"
+    two = [("seed=0", jobs[0][1]), ("seed=1", jobs[1][1])]
+    assert seed_lines(outcomes, two, "final_val_acc")[1] == "all seeds   0.9300 ± 0.014  n = 2"
     assert count_text(1) == "n = 1, no spread"
     assert (count_text(3), count_text(3, 3), count_text(3, 5)) == ("n = 3", "n = 3", "n = 3 of 5")
 

@@ -1,51 +1,49 @@
-"""Many runs from one command: what becomes of each is told, nothing leaks from one to the next, nothing is lost."""
+"""Many runs from one command: each has its outcome, nothing leaks from one to the next, nothing is lost."""
 
 import json
-import logging
+import math
 import os
-import random
 import re
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from unittest.mock import Mock
 
-import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from test_isolation import mischief
 from test_run import deterministic
 
 from conftest import TINY, tiny
 from processes import train
 from resnetlab import ConfigError, compose, run
+from resnetlab.config.compose import parse
 from resnetlab.config.overrides import job_labels
 from resnetlab.runs.files import read_rows, write_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps import display, hydra_launcher
-from resnetlab.sweeps import resources as machine
-from resnetlab.sweeps.attempt import run_job
+from resnetlab.sweeps import display, launch
+from resnetlab.sweeps import parallelism as machine
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.jobs import Job, run_jobs
-from resnetlab.sweeps.launchers import check_launcher
+from resnetlab.sweeps.parallelism import JobResources, resources_per_job
 from resnetlab.sweeps.processes import ForkedJob, Processes
-from resnetlab.sweeps.resources import JobResources, resources_per_job
+from resnetlab.sweeps.run_job import run_job
 from resnetlab.sweeps.table import collect, exit_status, table_lines
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
-from resnetlab.training.isolation import preserve_process_state
 
 RUN = import_module("resnetlab.training.run")  # the package's attribute of that name is the function
 PROCESSES = ("hydra/launcher=processes", "hydra.launcher.jobs=2")
 
 
 def table_of(printed: str) -> dict[str, tuple[str, str]]:
-    """{what tells the job from the others: (outcome, the rest)} of a printed table."""
+    """{label of the job: (outcome, the rest)} of a printed table."""
     lines = printed.splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("job "))
     rows = [re.split(r" {2,}", line, maxsplit=3) for line in lines[start + 1 :] if re.match(r"\d+ ", line)]
@@ -61,43 +59,35 @@ def block(config) -> Path:
 
 
 def test_a_failing_job_hides_no_other_and_the_table_and_the_status_tell(sweep) -> None:
-    blocked = block(tiny("epochs=1", "wd=0.1", "seed=1"))
-    status, out, err = sweep("epochs=1", "wd=0.1,1e30", "seed=0,1")
-    assert status == 1
-    assert err.count("\n") == 1
+    blocked = block(tiny("epochs=1", "wd=0.2"))
+    status, out, err = sweep("epochs=1", "wd=0.2,0.1,1e30")
+    assert (status, err.count("\n")) == (1, 1)
     assert str(blocked) in err
     found = table_of(out)
-    assert found["wd=0.1, seed=0"][0] == "finished"
-    assert found["wd=0.1, seed=1"][0] == "failed"
-    assert found["wd=1e+30, seed=0"] == found["wd=1e+30, seed=1"] == ("diverged", "0.0000")
-    assert "1 finished, 2 diverged, 1 failed of 4 jobs" in out
-    log = Path(found["wd=0.1, seed=1"][1].rpartition("log: ")[2])
+    assert [outcome for outcome, _ in found.values()] == ["failed", "finished", "diverged"]
+    assert found["wd=1e+30"] == ("diverged", "0.0000")
+    assert "1 finished, 1 diverged, 1 failed of 3 jobs" in out
+    log = Path(found["wd=0.2"][1].rpartition("log: ")[2])
     assert "Traceback" in log.read_text()
-    assert str(blocked) in found["wd=0.1, seed=1"][1]
+    assert str(blocked) in found["wd=0.2"][1]
     blocked.unlink()
-    status, out, err = sweep("epochs=1", "wd=0.1,1e30", "seed=0,1")
+    status, out, err = sweep("epochs=1", "wd=0.2,0.1,1e30")
     assert (status, err) == (0, "")
-    assert [outcome for outcome, _ in table_of(out).values()] == ["skipped", "finished", "skipped", "skipped"]
+    assert [outcome for outcome, _ in table_of(out).values()] == ["finished", "skipped", "skipped"]
 
 
-def test_an_error_of_any_kind_is_an_outcome(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    long = "Tried to allocate 2 GiB. " * 10_000
-    folder = SweepFolder(Path())
-
-    def no_memory(*arguments, **keywords):
-        raise torch.OutOfMemoryError(f"CUDA out of memory. {long}\nSecond line")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(RUN, "describe", no_memory)
-        outcome = run_job(tiny(), folder, 0)
-    assert (outcome.status, outcome.objective) == ("failed", None)
-    assert outcome.reason == f"OutOfMemoryError: CUDA out of memory. {long}"[:500] + "..."
-    assert "Second line" in Path("job-0.log").read_text()
-    with monkeypatch.context() as patched:
-        long = ""
-        patched.setattr(RUN, "describe", no_memory)
-        assert run_job(tiny(), folder, 0).reason == "OutOfMemoryError: CUDA out of memory. "
-    assert run_job(tiny(), folder, 0).status == "finished"
+def test_an_error_of_any_kind_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, config = SweepFolder(Path()), tiny("epochs=1")
+    for long in ("Tried to allocate 2 GiB. " * 10_000, ""):
+        error = torch.OutOfMemoryError(f"CUDA out of memory. {long}\nSecond line")
+        with monkeypatch.context() as patched:
+            patched.setattr(RUN, "describe", Mock(side_effect=error))
+            outcome = run_job(config, folder, 0)
+        assert (outcome.status, outcome.objective) == ("failed", None)
+        reason = f"OutOfMemoryError: CUDA out of memory. {long}"
+        assert outcome.reason == (f"{reason[:500]}..." if long else reason)
+        assert "Second line" in Path("job-0.log").read_text()
+    assert run_job(config, folder, 0).status == "finished"
 
 
 def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,24 +121,14 @@ class Others(Processes):
     act: Callable[[Connection], None]
 
     def __post_init__(self) -> None:
-        super().__init__(self.act, JobResources(1, 1), retries=0)
+        super().__init__([tiny()], jobs=1, runs_per_device=1, retries=0)
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         context = get_context("fork")
         ours, theirs = context.Pipe(duplex=False)
-        job.handle = ForkedJob(context.Process(target=self.train, args=(theirs,)), ours)
+        job.handle = ForkedJob(context.Process(target=self.act, args=(theirs,)), ours)
         job.handle.process.start()
         theirs.close()
-
-
-def send_half(report: Connection) -> None:
-    """The length of 1,000 bytes to come, and two of them."""
-    os.write(report.fileno(), (1000).to_bytes(4, "big") + b"{}")
-
-
-def send_a_number(report: Connection) -> None:
-    report.send(3)
-    sys.exit(1)
 
 
 def send_another_thing_and_die(report: Connection) -> None:
@@ -156,21 +136,20 @@ def send_another_thing_and_die(report: Connection) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def send_an_outcome(report: Connection) -> None:
-    report.send({"status": "finished", "objective": 0.5})
-
-
 @pytest.mark.parametrize(
     ("act", "reason"),
-    [
-        (send_half, "ended with exit status 0 and no outcome"),
-        (send_a_number, "ended with exit status 1 and no outcome"),
+    [  # the length of 1,000 bytes to come, and two of them
+        (
+            lambda report: os.write(report.fileno(), (1000).to_bytes(4, "big") + b"{}"),
+            "ended with exit status 0 and no",
+        ),
+        (lambda report: sys.exit(report.send(3) or 1), "ended with exit status 1 and no outcome"),
         (send_another_thing_and_die, "killed by signal 9 (SIGKILL; the system does that when"),
     ],
 )
 def test_an_outcome_that_cannot_be_read_is_none(act: Callable[[Connection], None], reason: str) -> None:
-    folder = SweepFolder.open("some")
-    (job,) = run_jobs([Job(0, "", [], tiny())], folder, Others(act), lambda: None)
+    job = Job(0, "", [], tiny())
+    run_jobs([job], SweepFolder.open("some"), Others(act), lambda: None)
     assert job.outcome is not None
     assert job.outcome.status == "failed"
     assert job.outcome.reason.startswith(reason)
@@ -180,7 +159,7 @@ def test_an_interrupted_sweep_keeps_the_outcomes_sent_before(capsys: pytest.Capt
     """Between two looks at it, or while it was asked to end."""
     folder = SweepFolder.open("some")
     job = Job(0, "wd=0.1", [], tiny())
-    engine = Others(send_an_outcome)
+    engine = Others(lambda report: report.send({"status": "finished", "objective": 0.5}))
     engine.has_ended = lambda job: False  # type: ignore[method-assign]
 
     def interrupt() -> None:
@@ -197,25 +176,33 @@ def test_an_interrupted_sweep_keeps_the_outcomes_sent_before(capsys: pytest.Capt
     ]
 
 
-def test_the_launcher_returns_the_objectives_and_starts_nothing_for_what_is_finished(
+def test_the_launcher_returns_the_objectives_and_starts_nothing_for_what_is_finished_or_refused(
     sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The refused one stands for a job of another sweeper than ours, which would not look first."""
     expected = [run(tiny("epochs=1", "wd=0.1"))["final_val_acc"], 0.0]
     run(tiny("epochs=1", "wd=1e30"))
     returned: list[float] = []
-    original = hydra_launcher.launch
+    original = launch.launch
 
-    def launch(*arguments):
+    def launch_and_look(*arguments):
         returns = original(*arguments)
         returned.extend(done.return_value for done in returns)
         return returns
 
-    monkeypatch.setattr(hydra_launcher, "launch", launch)
-    status, out, err = sweep("epochs=1", "wd=0.1,1e30", *PROCESSES)
-    assert (status, err, returned) == (0, "", expected)
-    assert [text for _, text in table_of(out).values()][1] == "0.0000         already diverged"
-    assert "2 skipped of 2 jobs" in out
-    assert not list(Path("outputs").rglob("job-*.log"))
+    def refuse_one(node):
+        if node.wd == 0.2:
+            raise ConfigError("wd (=0.2) made up")
+        return parse(node)
+
+    monkeypatch.setattr(launch, "launch", launch_and_look)
+    monkeypatch.setattr(launch, "parse", refuse_one)
+    status, out, err = sweep("epochs=1", "wd=0.1,1e30,0.2", *PROCESSES)
+    assert (status, err, returned[:2]) == (1, "error: wd=0.2: wd (=0.2) made up\n", expected)
+    assert math.isnan(returned[2])
+    assert table_of(out)["wd=1e+30"][1] == "0.0000         already diverged"
+    assert "1 failed, 2 skipped of 3 jobs" in out
+    assert [path.name for path in Path("outputs").rglob("job-*.log")] == ["job-2.log"]
 
 
 def test_the_table_counts_and_what_left_nothing_is_not_forgotten() -> None:
@@ -249,13 +236,16 @@ def test_labels_are_what_tells_the_jobs_apart() -> None:
     assert job_labels([["a=1"]]) == [""]
 
 
-def test_the_machine_is_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def sixteen_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
+def test_the_machine_is_divided_among_the_jobs(sixteen_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny("trainer=cpu")
-    assert resources_per_job([config], None, 1) == JobResources(16, 1)
-    assert resources_per_job([config], 3, 1) == JobResources(3, 5)
-    assert resources_per_job([config], 40, 1) == JobResources(40, 1)
+    for jobs, expected in ((None, (16, 1)), (3, (3, 5)), (40, (40, 1))):
+        assert resources_per_job([config], jobs, 1) == JobResources(*expected)
     four = resources_per_job([config], 4, 1)
     assert four.environment(3) == {"OMP_NUM_THREADS": "4"}
     assert four.environment(3, threads=2) == {"OMP_NUM_THREADS": "2"}
@@ -263,9 +253,7 @@ def test_the_machine_is_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) 
     assert four.environment(0) == {"OMP_NUM_THREADS": "7"}
 
 
-def test_gpus_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "cores", lambda: 16)
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+def test_gpus_take_turns(sixteen_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for listed, names in (("", ["0", "1"]), ("3,5", ["3", "5"]), ("GPU-a,GPU-b,GPU-c", ["GPU-a", "GPU-b"])):
@@ -274,12 +262,6 @@ def test_gpus_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (divided.jobs, divided.threads) == (4, 4)
         assert [divided.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == names * 2
     assert resources_per_job([tiny("trainer=cpu")], None, 2) == JobResources(16, 1)
-
-
-def test_values_of_the_launcher_are_refused_by_name() -> None:
-    check_launcher("processes", {"jobs": None, "runs_per_device": 1, "retries": 0})
-    with pytest.raises(ConfigError, match=r"hydra\.launcher\.runs_per_device \(=0\)"):
-        check_launcher("processes", {"jobs": 2, "runs_per_device": 0, "retries": 1})
 
 
 def jobs_with_files() -> list[Job]:
@@ -345,79 +327,11 @@ def test_the_display_on_a_terminal_is_one_that_stays_in_its_place(monkeypatch: p
     assert "\x1b[1A" in shown  # goes up to write over itself
 
 
-def mischief() -> None:
-    """What a careless library may do to a process."""
-    torch.manual_seed(99)
-    np.random.seed(99)
-    random.seed(99)
-    torch.set_num_threads(2)
-    torch.set_default_dtype(torch.float64)
-    torch.set_float32_matmul_precision("medium")
-    torch.backends.mkldnn.conv.fp32_precision = "bf16"
-    torch.backends.cudnn.benchmark = True
-    torch.set_grad_enabled(False)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning").setLevel(logging.DEBUG)
-    logging.getLogger().addHandler(logging.NullHandler())
-    logging.disable(logging.CRITICAL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def state() -> list[object]:
-    """What mischief changes."""
-    return [
-        *(torch.initial_seed(), torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()),
-        *(torch.get_float32_matmul_precision(), torch.backends.mkldnn.conv.fp32_precision),
-        *(torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled(), list(warnings.filters)),
-        *(np.random.get_state()[1].tolist(), random.getstate(), logging.getLogger("lightning").level),
-        *(list(logging.getLogger().handlers), logging.root.manager.disable, signal.getsignal(signal.SIGINT)),
-    ]
-
-
-def test_what_happens_inside_stays_inside() -> None:
-    with preserve_process_state():
-        torch.backends.cudnn.benchmark = False  # a Trainer of another test has turned it on
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has turned it off
-        before = state()
-        with preserve_process_state(threads=2):
-            assert torch.get_num_threads() == 2
-        with preserve_process_state():
-            mischief()
-            inside = state()
-        assert all(a != b for a, b in zip(before, inside, strict=True))
-        assert state() == before
-
-
-@pytest.mark.filterwarnings("ignore:.*TF32 behavior")
-def test_a_precision_of_torchs_new_flags_is_kept() -> None:
-    """torch.get_float32_matmul_precision() refuses to answer then."""
-    with preserve_process_state():
-        torch.backends.cuda.matmul.fp32_precision = "tf32"
-        with preserve_process_state():
-            torch.backends.cuda.matmul.fp32_precision = "ieee"
-            torch.backends.cudnn.conv.fp32_precision = "ieee"
-        assert torch.backends.cuda.matmul.fp32_precision == "tf32"
-    assert torch.get_float32_matmul_precision() == "highest"
-
-
-def test_what_an_error_leaves_stays_inside() -> None:
-    def fail() -> None:
-        with preserve_process_state():
-            mischief()
-            raise KeyError
-
-    before = state()
-    with pytest.raises(KeyError):
-        fail()
-    assert state() == before
-
-
-def test_a_run_alone_equals_the_third_of_a_sweep_to_the_bit(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Alone: in a fresh process. In the sweep: after a run that diverges and another, with mischief in each."""
+def test_a_single_run_equals_the_third_of_a_sweep_to_the_bit(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    """First: in a fresh process. In the sweep: after a run that diverges and another, with mischief in each."""
     common = ("epochs=2", "recalibrate_bn=true", "averaging=ema", "model.norm=batch")
-    alone = train(*common, "study=alone", "threads=1", "lr=1e-3")
-    assert alone.returncode == 0, alone.stderr
+    single = train(*common, "study=single", "threads=1", "lr=1e-3")
+    assert single.returncode == 0, single.stderr
     original = RUN.conclude
 
     def conclude(*arguments):
@@ -429,7 +343,7 @@ def test_a_run_alone_equals_the_third_of_a_sweep_to_the_bit(sweep, monkeypatch: 
     status, out, _ = sweep(*common, "study=sweep", "threads=1", "lr=1e30,1e-2,1e-3")
     assert status == 0
     assert [outcome for outcome, _ in table_of(out).values()] == ["diverged", "finished", "finished"]
-    runs = [compose(*TINY, *common, f"study={name}", "threads=1", "lr=1e-3").folder for name in ("alone", "sweep")]
+    runs = [compose(*TINY, *common, f"study={name}", "threads=1", "lr=1e-3").folder for name in ("single", "sweep")]
     assert_equal(*runs)
 
 

@@ -22,9 +22,13 @@ from processes import command, environment
 from resnetlab import compose, run
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
-from resnetlab.sweeps.processes import cause_of_death
+from resnetlab.sweeps.killed_worker import cause_of_death
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
+
+
+PROCESSES = ("hydra/launcher=processes", "hydra.launcher.jobs=2")
+LONG = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
 
 
 def children_of(parent: int) -> dict[int, str]:
@@ -149,7 +153,7 @@ def test_a_sweep_with_a_killed_worker_and_a_killed_parent_ends_like_an_undisturb
     common = ("epochs=8", "trainer.progress=lines")
     arguments = (*common, "seed=0,1,2")
     disturbed = folders(common, "seed", (0, 1, 2))
-    with started(*arguments, "hydra/launcher=processes", "hydra.launcher.jobs=2") as parent:
+    with started(*arguments, *PROCESSES) as parent:
         wait_for(lambda: any(has_rows(folder, 1) for folder in disturbed), parent)
         first = workers(parent.pid)
         seed = next(seed for seed, folder in enumerate(disturbed) if has_rows(folder, 1))
@@ -170,7 +174,7 @@ def test_a_sweep_with_a_killed_worker_and_a_killed_parent_ends_like_an_undisturb
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [("processes", "hydra.launcher.jobs=2"), ("ray",)], ids=lambda words: words[0])
+@pytest.mark.parametrize("launcher", [("processes", "hydra.launcher.jobs=2"), ("ray",)], ids=lambda values: values[0])
 def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one(launcher: tuple[str, ...]) -> None:
     """Half of the moments lie anywhere, most of them while processes start; half soon after an epoch's end."""
     if launcher == ("ray",):
@@ -206,36 +210,7 @@ def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one(la
     wait_for(lambda: all(gone(pid) for pid in started_by_them))  # two idle ones of Ray take a minute
 
 
-def test_the_fork_server_has_imported_what_a_job_needs() -> None:
-    """Its memory maps tell; and the second job begins in a fraction of the first's time (1.5 s against 14 s, measured).
-
-    The jobs are refused at once (a wrong key), so that what is timed is the way there.
-    """
-    code = """
-import os, time
-from multiprocessing import forkserver
-from pathlib import Path
-from resnetlab.sweeps.processes import fork
-from resnetlab.sweeps.worker import train_forked
-
-def seconds(number):
-    start = time.monotonic()
-    job = fork(train_forked, Path(f"job-{number}.log").resolve(), ["no_such_key=1"], dict(os.environ))
-    assert "no_such_key" in job.outcome.recv()["reason"]
-    job.process.join()
-    return time.monotonic() - start
-
-first, second = seconds(0), seconds(1)
-maps = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/maps").read_text()
-print("libtorch" in maps, second < first / 3)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), timeout=120)
-    assert done.stdout == "True True\n", done.stdout + done.stderr
-
-
-def test_what_the_jobs_are_forked_from_touches_no_gpu() -> None:
-    """CUDA does not survive a fork, nor heed a CUDA_VISIBLE_DEVICES that comes after."""
-    code = """
+NO_CUDA = """
 import torch
 
 def touched(*_):
@@ -244,10 +219,39 @@ def touched(*_):
 for name in ("is_available", "device_count", "init", "_lazy_init", "current_device", "get_device_properties"):
     assert hasattr(torch.cuda, name), name
     setattr(torch.cuda, name, touched)
-import resnetlab.training.run
+open("no_cuda.loaded", "w").close()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
-    assert done.returncode == 0, done.stderr
+FORK_TWICE = """
+import os, time
+from multiprocessing import forkserver
+from pathlib import Path
+from resnetlab.sweeps import processes
+
+def seconds(number):
+    start = time.monotonic()
+    job = processes.fork(Path(f"job-{number}.log").resolve(), ["no_such_key=1"], dict(os.environ))
+    assert "no_such_key" in job.outcome.recv()["reason"]
+    job.process.join()
+    return time.monotonic() - start
+
+processes.PRELOAD.insert(0, "no_cuda")
+first, second = seconds(0), seconds(1)
+maps = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/maps").read_text()
+print("libtorch" in maps, second < first / 3)
+"""
+
+
+def test_the_fork_server_has_imported_what_a_job_needs_and_touches_no_gpu() -> None:
+    """Its memory maps show it; and the second job begins in a fraction of the first's time (1.5 s, not 14 s).
+
+    The jobs are refused at once (a wrong key), so that what is timed is the way there. CUDA does not survive a fork,
+    nor heed a CUDA_VISIBLE_DEVICES that comes after: a server that asks for it ends, and no job begins.
+    """
+    Path("no_cuda.py").write_text(NO_CUDA)
+    call = [sys.executable, "-c", FORK_TWICE]
+    done = subprocess.run(call, capture_output=True, text=True, env=environment(), timeout=120)
+    assert done.stdout == "True True\n", done.stdout + done.stderr
+    assert Path("no_cuda.loaded").exists()
 
 
 def rows_of(runs: Sequence[RunFolder]) -> int:
@@ -278,51 +282,33 @@ def test_two_sweeps_at_once_share_the_work() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("retries", [0, 1])
-def test_a_job_that_is_killed_again_and_again_fails_with_the_reason_and_hides_no_other(retries: int) -> None:
-    common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
-    sweep = (*common, "seed=0", "wd=0.1,1e30", "hydra/launcher=processes", "hydra.launcher.jobs=1")
+@pytest.mark.parametrize(
+    ("target", "retries", "reason"),
+    [
+        ("worker", 0, "killed by signal 9 (SIGKILL"),
+        ("worker", 1, "killed by signal 9 (SIGKILL"),
+        ("server", 1, "killed by the loss of the process it was forked from, 2 times"),
+    ],
+)
+def test_a_job_that_is_killed_again_and_again_fails_with_the_reason_and_hides_no_other(
+    target: str, retries: int, reason: str
+) -> None:
+    sweep = (*LONG, "seed=0", "wd=0.1,1e30", "hydra/launcher=processes", "hydra.launcher.jobs=1")
     with started(*sweep, f"hydra.launcher.retries={retries}") as parent:
         for _ in range(retries + 1):
-            victims: dict[int, str] = {}
-            while not victims:
-                wait_for(lambda: workers(parent.pid), parent)
-                victims = {pid: log for pid, log in workers(parent.pid).items() if log == "job-0.log"}
-                time.sleep(0.02)
+            wait_for(lambda: "job-0.log" in workers(parent.pid).values(), parent)
             time.sleep(1)
-            os.kill(next(iter(victims)), signal.SIGKILL)
-            wait_for(lambda pids=list(victims): all(gone(pid) for pid in pids))
+            victims = workers(parent.pid)
+            os.kill(servers(parent.pid)[0] if target == "server" else next(iter(victims)), signal.SIGKILL)
+            wait_for(lambda pids=victims: all(gone(pid) for pid in pids))
         assert parent.wait(120) == 1
-    said = Path("log").read_text()
-    found = table_of(said)
+    found = table_of(Path("log").read_text())
     assert found["wd=1e+30"][0] == "diverged"
     outcome, rest = found["wd=0.1"]
     assert outcome == "failed"
-    assert "killed by signal 9 (SIGKILL" in rest
+    assert reason in rest
     assert ("2 times" in rest) == (retries == 1)
     assert Path(rest.rpartition("log: ")[2]).exists()
-
-
-@pytest.mark.slow
-def test_jobs_whose_server_is_killed_are_started_again_or_fail_with_the_reason() -> None:
-    common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
-    sweep = (*common, "seed=0", "wd=0.1,0.2", "hydra/launcher=processes", "hydra.launcher.jobs=2")
-    runs = folders((*common, "seed=0"), "wd", (0.1, 0.2))
-    with started(*sweep, "hydra.launcher.retries=1") as parent:
-        for again in (False, True):
-            wait_for(lambda: len(workers(parent.pid)) == 2, parent)
-            rows = rows_of(runs)
-            wait_for(lambda rows=rows: rows_of(runs) > rows, parent)
-            jobs = workers(parent.pid)
-            (server,) = servers(parent.pid)
-            os.kill(server, signal.SIGKILL)
-            wait_for(lambda jobs=jobs: all(gone(pid) for pid in jobs))
-            if not again:
-                wait_for(lambda: servers(parent.pid), parent)
-        assert parent.wait(60) == 1
-    for outcome, rest in table_of(Path("log").read_text()).values():
-        assert outcome == "failed"
-        assert "killed by the loss of the process it was forked from, 2 times" in rest
 
 
 @pytest.mark.parametrize(
@@ -348,9 +334,8 @@ def test_a_script_on_standard_input_is_not_run_again_in_the_jobs() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_sweep_ends_its_processes_and_says_what_is_left(number: int, status: int) -> None:
-    common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
-    with started(*common, "seed=0,1,2", "hydra/launcher=processes", "hydra.launcher.jobs=2") as parent:
-        wait_for(lambda: has_rows(folders(common, "seed", (0,))[0], 1), parent)
+    with started(*LONG, "seed=0,1,2", *PROCESSES) as parent:
+        wait_for(lambda: has_rows(folders(LONG, "seed", (0,))[0], 1), parent)
         children = workers(parent.pid)
         parent.send_signal(number)
         assert parent.wait(60) == status
@@ -364,9 +349,8 @@ def test_an_interrupted_sweep_ends_its_processes_and_says_what_is_left(number: i
 @pytest.mark.slow
 def test_joblibs_pool_ends_with_one_killed_worker_and_the_table_says_so() -> None:
     """Why there is another launcher."""
-    common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
-    with started(*common, "seed=0,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2") as parent:
-        first = folders(common, "seed", (0,))[0]
+    with started(*LONG, "seed=0,1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2") as parent:
+        first = folders(LONG, "seed", (0,))[0]
         wait_for(lambda: has_rows(first, 1), parent)
         holder = next(pid for pid in children_of(parent.pid) if holds(pid, first.lock))
         os.kill(holder, signal.SIGKILL)

@@ -19,15 +19,8 @@ from conftest import tiny
 from resnetlab import run
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.summary import summarize
-from resnetlab.training.callbacks.energy import (
-    Energy,
-    EnergyMeter,
-    GpuSensor,
-    NoGpuSensor,
-    energy_source,
-    open_sensor,
-    shutdown,
-)
+from resnetlab.training.callbacks import energy
+from resnetlab.training.callbacks.energy import Energy, EnergyMeter, GpuSensor, NoGpuSensor, energy_source, open_sensor
 from resnetlab.training.callbacks.progress import ProgressDisplay
 
 POWER_COLUMNS = {"power/joules", "power/watts", "power/gpu_load"}
@@ -68,13 +61,13 @@ class FakeNvml:
 
 def use(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> FakeNvml:
     """Puts the fake in NVML's place, and gives the (CPU) runs of this test its first GPU."""
-    monkeypatch.setattr("resnetlab.training.callbacks.energy.pynvml", nvml)
+    monkeypatch.setattr(energy, "pynvml", nvml)
 
     def opened(device: torch.device) -> GpuSensor:
         nvml.nvmlInit()
         return GpuSensor("GPU-aaaa")
 
-    monkeypatch.setattr("resnetlab.training.callbacks.energy.open_sensor", opened)
+    monkeypatch.setattr(energy, "open_sensor", opened)
     return nvml
 
 
@@ -100,29 +93,23 @@ def test_power_times_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not meter_threads()
 
 
-def test_the_load_is_the_mean_of_what_was_sampled_since_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, FakeNvml())
+def test_the_load_is_the_mean_since_the_start_and_a_gpu_that_stops_answering_leaves_its_columns_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nvml = use(monkeypatch, FakeNvml())
     meter = EnergyMeter(GpuSensor("GPU-aaaa"), interval=60)
     meter.loads = [100.0]
     meter.start()
     meter.loads += [10.0, None, 70.0]
-    assert meter.stop()["power/gpu_load"] == 40  # of 10, 70 and the last, 40
-    meter.close()
-
-
-def test_a_gpu_that_stops_answering_leaves_its_columns_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    nvml = use(monkeypatch, FakeNvml())
-    meter = EnergyMeter(GpuSensor("GPU-aaaa"))
-    meter.start()
     nvml.counts = False
-    assert meter.stop().keys() == {"power/gpu_load"}
+    assert meter.stop() == {"power/gpu_load": 40}  # of 10, 70 and the last, 40
     meter.close()
 
 
 def test_the_gpu_is_found_by_its_uuid_and_not_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA_VISIBLE_DEVICES=1 makes the second GPU torch's cuda:0, whose properties are then the second GPU's."""
     nvml = FakeNvml()
-    monkeypatch.setattr("resnetlab.training.callbacks.energy.pynvml", nvml)
+    monkeypatch.setattr(energy, "pynvml", nvml)
     for uuid, place, expected in (
         ("bbbb", (0, 0, 0), "GPU-bbbb"),
         ("aaaa", (0, 0, 0), "GPU-aaaa"),
@@ -132,14 +119,14 @@ def test_the_gpu_is_found_by_its_uuid_and_not_by_its_number(monkeypatch: pytest.
         properties = SimpleNamespace(uuid=uuid, **dict(zip(names, place, strict=True)))
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, found=properties: found)
         assert open_sensor(torch.device("cuda", 0)).handle == expected
-        shutdown()
+        energy.shutdown()
     assert nvml.users == 0
 
 
 def test_the_manifest_says_where_the_energy_is_from(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid="aaaa"))
     for nvml, source in ((FakeNvml(), "counter"), (FakeNvml(counts=False), None)):
-        monkeypatch.setattr("resnetlab.training.callbacks.energy.pynvml", nvml)
+        monkeypatch.setattr(energy, "pynvml", nvml)
         found = energy_source(torch.device("cuda"))
         assert found["energy_source"] == source
         assert (found["energy_reason"] is None) == (source is not None)
@@ -199,17 +186,10 @@ def test_ctrl_c_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_summary_by_hand() -> None:
     """900 J in 10 s and 2,700 J in 10 s are 1 Wh at 180 W; means weigh an epoch by its seconds."""
-    common = {"train/ce": 1.0, "val/ce": 1.0, "val/acc": 0.5}
+    common = {"train/ce": 1.0, "val/ce": 1.0, "val/acc": 0.5, "power/watts": 180.0}
     rows = [
-        {"epoch": 1, "time/epoch": 5.0, "power/joules": 900.0, "power/watts": 180.0, "power/gpu_load": 80.0, **common},
-        {
-            "epoch": 2,
-            "time/epoch": 15.0,
-            "power/joules": 2700.0,
-            "power/watts": 180.0,
-            "power/gpu_load": 40.0,
-            **common,
-        },
+        {"epoch": epoch, "time/epoch": seconds, "power/joules": joules, "power/gpu_load": load, **common}
+        for epoch, seconds, joules, load in ((1, 5.0, 900.0, 80.0), (2, 15.0, 2700.0, 40.0))
     ]
     row = summarize(tiny(), rows, status="finished")
     assert (row["energy_wh"], row["power_w"], row["gpu_load"]) == (1.0, 180.0, 50.0)

@@ -5,45 +5,45 @@ from copy import deepcopy
 
 import pytest
 import torch
-from test_run import deterministic
+from test_run import deterministic, stop_after
 from torch import Tensor
 
 from conftest import TINY, tiny
-from resnetlab import Config, compose, run
-from resnetlab.config.schema import Config as AnyConfig
+from resnetlab import Config, compose
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers import OPTIMIZERS, make_capturable, make_eager, set_lr_momentum
 from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.runs.files import read_rows
-from resnetlab.training.engine import NO_STEP, CudaGraphRunner, select_engine
-from resnetlab.training.engine.cuda_graph import snapshot
+from resnetlab.training.engine.cuda_graph import CudaGraphRunner, snapshot
+from resnetlab.training.engine.select import select_engine
+from resnetlab.training.engine.step import NO_STEP
 from rig import CYCLING, HUNDRED, Rig, read_values
 
 CPU = torch.device("cpu")
 CAPTURABLE = [name for name, kind in OPTIMIZERS.items() if kind.capturable]
 
 
-def losses(config: Config, engine: str) -> list[float]:
-    """Of every step of a run, without Lightning. engine: as of Rig."""
+def losses(config: Config, engine: str, steps: int) -> list[float]:
+    """Of a run's first steps, without Lightning. engine: as of Rig."""
     rig = Rig(config, "cpu", engine)
-    found = rig.train(rig.lab.span.steps)
+    found = rig.train(steps)
     assert int(rig.step.first_nonfinite_step) == NO_STEP
     return found
 
 
-@pytest.mark.parametrize("chunk", [3, 100])
-def test_steps_in_chunks_are_the_same_steps(chunk: int) -> None:
-    """To the bit, 40 steps with dropout, 1cycle, EMA and both decays."""
-    more = ("batch_size=8", "epochs=5", *CYCLING, "model=resnet56v1_concat", "model.depth=8")
-    one, many = tiny(*more, "study=one"), tiny(*more, "study=many", f"trainer.chunk={chunk}")
-    assert run(one)["status"] == run(many)["status"] == "finished"
-    rows = [deterministic(read_rows(config.folder.metrics)) for config in (one, many)]
-    assert len(rows[0]) == 5
-    assert rows[0] == rows[1]
+def test_steps_in_chunks_are_the_same_steps() -> None:
+    """To the bit, 24 steps with dropout, 1cycle, EMA and both decays."""
+    more = ("batch_size=8", *CYCLING, "model=resnet56v1_concat", "model.depth=8")
+    configs = [tiny(*more, f"study=of{chunk}", f"trainer.chunk={chunk}") for chunk in (1, 3, 100)]
+    for config in configs:
+        stop_after(config, epochs=3)
+    rows = [deterministic(read_rows(config.folder.metrics)) for config in configs]
+    assert len(rows[0]) == 3
+    assert rows[0] == rows[1] == rows[2]
 
 
-def test_the_chunk_and_the_engine_are_not_part_of_what_a_run_is() -> None:
-    assert tiny("trainer.chunk=7", "engine=compile").folder.path == tiny().folder.path
+def test_neither_chunk_nor_engine_nor_profile_are_part_of_what_a_run_is() -> None:
+    assert tiny("trainer.chunk=7", "engine=compile", "trainer.profile=7").folder.path == tiny().folder.path
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -54,8 +54,7 @@ def test_a_step_that_reads_its_own_time_equals_the_plain_one(optimizer: str) -> 
     steps agree to 1e-5, the last to a few per cent of a loss of about 1.
     """
     config = tiny(*HUNDRED, *CYCLING, f"optimizer={optimizer}")
-    plain, timed = losses(config, "eager"), losses(config, "timed")
-    assert len(plain) == 104
+    plain, timed = losses(config, "eager", 104), losses(config, "timed", 104)
     assert timed[:10] == pytest.approx(plain[:10], rel=1e-5)
     assert timed == pytest.approx(plain, rel=0.05)
 
@@ -72,20 +71,20 @@ def test_a_constant_momentum_that_is_the_schedules_own_is_the_graphs(optimizer: 
     config = tiny("batch_size=8", "epochs=3", "schedule=one_cycle", f"optimizer={optimizer}", *momenta)
     rig = Rig(config, "cpu", "timed")
     assert set(read_values(rig, 24)[:, 1]) == {0.5}
-    assert losses(config, "timed")[:10] == pytest.approx(losses(config, "eager")[:10], rel=1e-5)
+    assert losses(config, "timed", 10) == pytest.approx(losses(config, "eager", 10), rel=1e-5)
 
 
 def test_what_does_not_change_the_momentum_keeps_torchs_kernel() -> None:
     """With a constant momentum only lr is a tensor, of float32, and torch's fused kernel takes it."""
     config = tiny("batch_size=8", "epochs=3", "schedule=constant", "lr=0.0009765625")  # 2^-10: the same in float32
-    assert losses(config, "eager") == losses(config, "timed")
+    assert losses(config, "eager", 24) == losses(config, "timed", 24)
 
 
 @pytest.mark.slow
 def test_a_compiled_step_equals_the_plain_one() -> None:
     """Other kernels, so other rounding: as above."""
     config = tiny(*HUNDRED, *CYCLING)
-    plain, compiled = losses(config, "eager"), losses(config, "compile")
+    plain, compiled = losses(config, "eager", 104), losses(config, "compile", 104)
     assert compiled[:10] == pytest.approx(plain[:10], rel=1e-4)
     assert compiled == pytest.approx(plain, rel=0.05)
 
@@ -205,9 +204,8 @@ def test_a_checkpoint_of_one_engine_is_taken_up_by_another() -> None:
 # --- the choice
 
 
-def chosen(*overrides: str, device: str = "cuda", devices: int = 1) -> tuple[str, str | None]:
-    config: AnyConfig = compose(*TINY, *overrides)
-    return select_engine(config.engine, torch.device(device), devices, config.optimizer, config.schedule)
+def chosen(*overrides: str, device: str = "cuda") -> tuple[str, str | None]:
+    return select_engine(compose(*TINY, *overrides), torch.device(device))
 
 
 def test_the_engine_is_the_one_that_fits() -> None:
@@ -218,20 +216,18 @@ def test_the_engine_is_the_one_that_fits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "device", "devices", "reason"),
+    ("overrides", "device", "reason"),
     [
-        (["engine=graph"], "cpu", 1, "needs a CUDA device"),
-        (["engine=graph"], "cuda", 2, "several devices"),
-        (["optimizer=muon"], "cuda", 1, "torch's muon"),
-        (["optimizer=radam"], "cuda", 1, "torch's radam"),
-        (["optimizer.fused=false"], "cuda", 1, "optimizer.fused=false"),
-        (["schedule=reduce_on_plateau"], "cuda", 1, "schedule=reduce_on_plateau"),
+        (["engine=graph"], "cpu", "needs a CUDA device"),
+        (["engine=graph", "trainer.devices=2"], "cuda", "several devices"),
+        (["optimizer=muon"], "cuda", "torch's muon"),
+        (["optimizer=radam"], "cuda", "torch's radam"),
+        (["optimizer.fused=false"], "cuda", "optimizer.fused=false"),
+        (["schedule=reduce_on_plateau"], "cuda", "schedule=reduce_on_plateau"),
     ],
 )
-def test_what_does_not_fit_is_run_eagerly_and_said(
-    overrides: list[str], device: str, devices: int, reason: str
-) -> None:
-    name, remark = chosen(*overrides, device=device, devices=devices)
+def test_what_does_not_fit_is_run_eagerly_and_said(overrides: list[str], device: str, reason: str) -> None:
+    name, remark = chosen(*overrides, device=device)
     assert name == "eager"
     assert remark is not None
     assert reason in remark

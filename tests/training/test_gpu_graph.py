@@ -19,7 +19,7 @@ from resnetlab import Config, run
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.runs.files import read_rows
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
-from resnetlab.training.engine import CudaGraphRunner
+from resnetlab.training.engine.cuda_graph import CudaGraphRunner
 from rig import CYCLING, HUNDRED, Rig, assert_same_state, read_values, resumed
 
 pytestmark = [

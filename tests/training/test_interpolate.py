@@ -3,27 +3,46 @@
 import csv
 from math import isnan
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from test_run import stop_after
 from torch import nn
 
 from conftest import tiny
 from resnetlab import DataError, run
 from resnetlab.cli import main
-from resnetlab.config.schema import Config
 from resnetlab.runs.files import read_rows
+from resnetlab.runs.layout import RunFolder
 from resnetlab.training.interpolate import alphas, between, evaluate_parts, interpolate, negative_variances
 
+OVERRIDES = ("snapshots=[1,3]", "model.bn_momentum=0.5", "lr=3e-3", "recalibrate_bn=true")
 
-def two_epochs(*overrides: str) -> tuple[Config, Path, Path]:
-    """A finished run of three epochs, and its snapshots after the first and the third."""
-    config = tiny("snapshots=[1,3]", "model.bn_momentum=0.5", "lr=3e-3", *overrides)
-    run(config)
-    folder = config.folder
-    return config, folder.snapshot(1), folder.snapshot(3)
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run of three epochs, with snapshots after the first and the third."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("run"))
+        config = tiny(*OVERRIDES, "threads=1")
+        run(config)
+        return RunFolder(config.folder.path.absolute())
+
+
+@pytest.fixture
+def ends(run_folder: RunFolder) -> tuple[Path, Path]:
+    """The checkpoints at alpha 1 and at alpha 0."""
+    return run_folder.snapshot(3), run_folder.snapshot(1)
+
+
+def one_epoch(*overrides: str) -> Path:
+    """The checkpoint of another network or other data."""
+    config = tiny(*OVERRIDES, *overrides)
+    stop_after(config, epochs=1)
+    return config.folder.last
 
 
 def test_a_linear_models_losses_are_the_closed_form() -> None:
@@ -47,22 +66,19 @@ def test_the_ends_are_the_states_themselves_and_counters_are_not_mixed() -> None
     assert between(a, b, 0.25)["n"] == 7
 
 
-def test_alpha_0_and_1_reproduce_the_snapshots_own_metrics() -> None:
-    config, first, last = two_epochs("recalibrate_bn=true")
-    metrics = read_rows(config.folder.metrics)
-    rows = list(interpolate(last, first, [0.0, 0.5, 1.0]))
-    for name in ("loss", "ce", "acc"):
-        assert rows[0][f"val/{name}"] == metrics[0][f"val/{name}"]
-        assert rows[2][f"val/{name}"] == metrics[2][f"val/{name}"]
-        assert rows[0][f"val/{name}_recal"] == metrics[0][f"val/{name}_recal"]
-        assert rows[2][f"val/{name}_recal"] == metrics[2][f"val/{name}_recal"]
+def test_alpha_0_and_1_reproduce_the_snapshots_own_metrics(run_folder: RunFolder, ends: tuple[Path, Path]) -> None:
+    metrics = read_rows(run_folder.metrics)
+    rows = list(interpolate(*ends, [0.0, 0.5, 1.0]))
+    for key in (f"val/{name}{kind}" for name in ("loss", "ce", "acc") for kind in ("", "_recal")):
+        assert (rows[0][key], rows[2][key]) == (metrics[0][key], metrics[2][key])
     assert rows[1]["val/ce"] not in (rows[0]["val/ce"], rows[2]["val/ce"])
     assert [row["negative_variances"] for row in rows] == [0, 0, 0]
 
 
-def test_far_outside_the_variances_turn_negative_and_only_re_estimated_ones_give_a_loss() -> None:
-    _, first, last = two_epochs()
-    near, far = interpolate(last, first, [1.0, -50.0])
+def test_far_outside_the_variances_turn_negative_and_only_re_estimated_ones_give_a_loss(
+    ends: tuple[Path, Path],
+) -> None:
+    near, far = interpolate(*ends, [1.0, -50.0])
     assert far["negative_variances"] > 0
     assert all(isnan(far[f"{part}/{name}"]) for part in ("train", "val") for name in ("loss", "ce", "acc"))
     assert np.isfinite([far["val/ce_recal"], far["train/ce_recal"], near["val/ce"]]).all()
@@ -77,26 +93,29 @@ def test_negative_variances_are_counted() -> None:
 
 
 def test_without_batch_norm_there_is_one_answer() -> None:
-    _, first, last = two_epochs("model.norm=group")
-    rows = list(interpolate(last, first, [0.5]))
-    assert not any(key.endswith("_recal") for key in rows[0])
-    assert "negative_variances" not in rows[0]
+    path = one_epoch("model.norm=group", "recalibrate_bn=false")
+    (row,) = interpolate(path, path, [0.5])
+    assert not any(key.endswith("_recal") for key in row)
+    assert "negative_variances" not in row
 
 
-def test_different_networks_are_refused() -> None:
-    _, first, _ = two_epochs()
-    _, other, _ = two_epochs("model.depth=20")
-    with pytest.raises(DataError, match=r"differ in model.depth \(11 and 20\)"):
-        list(interpolate(first, other, [0.5]))
-    _, other, _ = two_epochs("data.normalize=channel")
-    with pytest.raises(DataError, match=r"differ in data.normalize \(mean_image and channel\)"):
-        list(interpolate(first, other, [0.5]))
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("model.depth=20", r"differ in model.depth \(11 and 20\)"),
+        ("data.normalize=channel", r"differ in data.normalize \(mean_image and channel\)"),
+    ],
+)
+def test_different_networks_are_refused(override: str, wanted: str, ends: tuple[Path, Path]) -> None:
+    with pytest.raises(DataError, match=wanted):
+        list(interpolate(ends[1], one_epoch(override), [0.5]))
 
 
-def test_the_command_writes_a_picture_and_its_metrics(capsys: pytest.CaptureFixture[str]) -> None:
-    _, first, last = two_epochs()
-    assert main(["interpolate", str(last), str(first), "--alpha", "-0.5:1.5:3", "--limit", "30"]) == 0
-    folder = first.parent.parent / "interpolation-epoch=3-epoch=1"
+def test_the_command_writes_a_picture_and_its_metrics(
+    run_folder: RunFolder, ends: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["interpolate", *map(str, ends), "--alpha", "-0.5:1.5:3", "--limit", "30"]) == 0
+    folder = run_folder.path / "interpolation-epoch=3-epoch=1"
     with (folder / "interpolation.csv").open() as file:
         assert [float(row["alpha"]) for row in csv.DictReader(file)] == [-0.5, 0.5, 1.5]
     assert (folder / "interpolation.png").stat().st_size > 10_000
@@ -104,9 +123,8 @@ def test_the_command_writes_a_picture_and_its_metrics(capsys: pytest.CaptureFixt
 
 
 def test_an_interrupted_interpolation_keeps_its_rows(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ends: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _, first, last = two_epochs()
     calls: list[int] = []
 
     def interrupted(*args: Any) -> Any:
@@ -116,18 +134,15 @@ def test_an_interrupted_interpolation_keeps_its_rows(
         return evaluate_parts(*args)
 
     monkeypatch.setattr("resnetlab.training.interpolate.evaluate_parts", interrupted)
-    assert main(["interpolate", str(last), str(first), "--out", "found"]) == 130
+    assert main(["interpolate", *map(str, ends), "--out", "found"]) == 130
     with Path("found/interpolation.csv").open() as file:
         assert [float(row["alpha"]) for row in csv.DictReader(file)] == [-0.5, -0.45]
     assert "interrupted; what was measured is written" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "numbers"), [("-0.5:1.5:5", [-0.5, 0, 0.5, 1, 1.5]), ("0,0.25,1", [0, 0.25, 1])])
-def test_alphas_are_ranges_or_numbers(text: str, numbers: list[float]) -> None:
-    assert alphas(text) == numbers
-
-
-def test_the_ends_of_a_range_are_exact() -> None:
+def test_alphas_are_ranges_whose_ends_are_exact_or_numbers() -> None:
+    assert alphas("-0.5:1.5:5") == [-0.5, 0, 0.5, 1, 1.5]
+    assert alphas("0,0.25,1") == [0, 0.25, 1]
     assert {0.0, 1.0} <= set(alphas("-0.1:1.1:13"))
 
 
@@ -137,15 +152,13 @@ def test_other_alphas_are_refused(text: str, capsys: pytest.CaptureFixture[str])
     assert f"--alpha (={text}) must" in capsys.readouterr().err
 
 
-def test_one_file_twice_and_a_folder_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_file_twice_a_folder_and_a_missing_file_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.ckpt").touch()
     assert main(["interpolate", "a.ckpt", "./a.ckpt", "--alpha", "0,1"]) == 2
     assert "are one file" in capsys.readouterr().err
     assert main(["interpolate", ".", "a.ckpt", "--alpha", "0,1"]) == 1
     assert capsys.readouterr().err.startswith("error: . is a folder; name a checkpoint")
-
-
-def test_a_missing_checkpoint_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.ckpt").unlink()
     assert main(["interpolate", "a.ckpt", "b.ckpt", "--alpha", "0,1"]) == 1
     assert capsys.readouterr().err == "error: a.ckpt is not there; a run's are in its checkpoints/ folder\n"
 
@@ -155,6 +168,6 @@ def test_metrics_name_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"loss": 2.0, "ce": float("nan") if images == "bad" else 1.0, "acc": 0.5}, None
 
     monkeypatch.setattr("resnetlab.training.interpolate.evaluate", fake)
-    row = evaluate_parts(None, None, {"train": "bad", "val": "good"}, torch.device("cpu"))  # type: ignore[arg-type, dict-item]
+    row = evaluate_parts(SimpleNamespace(device=None), None, {"train": "bad", "val": "good"})  # type: ignore[arg-type, dict-item]
     assert isnan(row["train/acc"])
     assert row["val/acc"] == 0.5

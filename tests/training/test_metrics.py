@@ -1,4 +1,4 @@
-"""The meter against sums made by hand, by sorting, and in exact fractions."""
+"""An epoch's means against sums made by hand, by sorting, and in exact fractions."""
 
 import math
 from fractions import Fraction
@@ -7,100 +7,95 @@ import pytest
 import torch
 from torch import Tensor
 
-from resnetlab.training.metrics import EvalMetrics
+from conftest import tiny
+from resnetlab.training.metrics import EpochMetrics
+from resnetlab.training.module import ImageClassifier
+
+CPU = torch.device("cpu")
+ZERO = torch.zeros(())
 
 
-def logits_for(predicted: list[int], classes: int) -> Tensor:
-    return torch.nn.functional.one_hot(torch.tensor(predicted), classes).float()
+def logits_for(predicted: list[int]) -> Tensor:
+    return torch.nn.functional.one_hot(torch.tensor(predicted), 10).float()
 
 
-def update(meter: EvalMetrics, predicted: list[int], labels: list[int], loss: float = 0.0, ce: float = 0.0) -> None:
-    logits = logits_for(predicted, 10)
-    meter.update(torch.tensor(loss), torch.tensor(ce), logits, torch.tensor(labels))
+def update(metrics: EpochMetrics, predicted: list[int], labels: list[int], loss: float = 0.0, ce: float = 0.0) -> None:
+    metrics.update(torch.tensor(loss), torch.tensor(ce), logits_for(predicted), torch.tensor(labels))
 
 
 def test_means_are_over_images_not_over_batches() -> None:
-    meter = EvalMetrics(10)
-    update(meter, [1, 2, 3, 4], [1, 2, 3, 0], loss=2.0, ce=1.5)
-    update(meter, [5, 5], [5, 6], loss=0.5, ce=0.25)
-    update(meter, [7], [8], loss=8.0, ce=4.0)
+    metrics = EpochMetrics(CPU)
+    update(metrics, [1, 2, 3, 4], [1, 2, 3, 0], loss=2.0, ce=1.5)
+    update(metrics, [5, 5], [5, 6], loss=0.5, ce=0.25)
+    update(metrics, [7], [8], loss=8.0, ce=4.0)
     # (4*2 + 2*0.5 + 1*8) / 7, (4*1.5 + 2*0.25 + 4) / 7, 4 of 7; means over batches were 3.5, 1.92, 0.42.
-    assert meter.compute() == {"loss": 17 / 7, "ce": 10.5 / 7, "acc": 4 / 7}
+    assert metrics.compute() == {"loss": 17 / 7, "ce": 10.5 / 7, "acc": 4 / 7}
 
 
 @pytest.mark.parametrize(("right", "of"), [(9_200, 10_000), (1, 3), (9_199, 10_000), (49_999, 50_000), (0, 7), (7, 7)])
 def test_shares_are_exact(right: int, of: int) -> None:
-    meter = EvalMetrics(10)
+    metrics = EpochMetrics(CPU)
     labels = torch.ones(of, dtype=torch.int64)
     predicted = torch.where(torch.arange(of) < right, 1, 2)
     for part, y in zip(predicted.split(500), labels.split(500), strict=True):
-        meter.update(torch.zeros(()), torch.zeros(()), torch.nn.functional.one_hot(part, 10).float(), y)
+        metrics.update(ZERO, ZERO, torch.nn.functional.one_hot(part, 10).float(), y)
     # == 0.92 to the bit: "epochs to 92 %" compares with >=, and float32's 0.92 is 0.92000001669.
-    assert meter.compute()["acc"] == float(Fraction(right, of))
+    assert metrics.compute()["acc"] == float(Fraction(right, of))
 
 
 def test_top_1_and_top_5_are_those_found_by_sorting() -> None:
     generator = torch.Generator().manual_seed(0)
-    meter = EvalMetrics(10, top5=True)
+    metrics = EpochMetrics(CPU, top5=True)
     first = fifth = images = 0
     for size in (64, 64, 7):
         logits, y = torch.randn(size, 10, generator=generator), torch.randint(10, (size,), generator=generator)
-        meter.update(torch.zeros(()), torch.zeros(()), logits, y)
+        metrics.update(ZERO, ZERO, logits, y)
         for row, label in zip(logits.tolist(), y.tolist(), strict=True):
             place = sorted(range(10), key=lambda c, row=row: -row[c]).index(label)
             first, fifth, images = first + (place < 1), fifth + (place < 5), images + 1
-    metrics = meter.compute()
+    found = metrics.compute()
     assert 0 < first < fifth < images  # the draw tells the two apart
-    assert (metrics["acc"], metrics["acc5"]) == (first / images, fifth / images)
+    assert (found["acc"], found["acc5"]) == (first / images, fifth / images)
 
 
-@pytest.mark.parametrize(("classes", "top5", "names"), [(10, True, True), (6, True, True), (5, True, False)])
-def test_top_5_is_for_more_than_five_classes(classes: int, top5: bool, names: bool) -> None:
-    meter = EvalMetrics(classes, top5)
-    meter.update(torch.zeros(()), torch.zeros(()), torch.eye(classes), torch.arange(classes))
-    assert ("acc5" in meter.compute()) is names
-
-
-def test_top_5_is_off_by_default() -> None:
-    meter = EvalMetrics(10)
-    update(meter, [1], [1])
-    assert sorted(meter.compute()) == ["acc", "ce", "loss"]
+def test_top_5_is_for_more_than_five_classes() -> None:
+    assert [ImageClassifier(tiny(), 2, classes).top5 for classes in (5, 6, 10)] == [False, True, True]
 
 
 def test_a_pass_does_not_reach_into_the_next() -> None:
-    meter = EvalMetrics(10, top5=True)
-    update(meter, [1, 2], [1, 2], loss=100.0, ce=50.0)
-    assert meter.compute() == {"loss": 100.0, "ce": 50.0, "acc": 1.0, "acc5": 1.0}
-    update(meter, [1, 2, 3, 4], [1, 3, 4, 5], loss=2.0, ce=1.0)
-    second = meter.compute()
+    metrics = EpochMetrics(CPU, top5=True)
+    update(metrics, [1, 2], [1, 2], loss=100.0, ce=50.0)
+    assert metrics.compute() == {"loss": 100.0, "ce": 50.0, "acc": 1.0, "acc5": 1.0}
+    update(metrics, [1, 2, 3, 4], [1, 3, 4, 5], loss=2.0, ce=1.0)
+    second = metrics.compute()
     assert (second["loss"], second["ce"], second["acc"]) == (2.0, 1.0, 0.25)
 
 
 def test_names_get_the_prefix_and_the_suffix() -> None:
-    meter = EvalMetrics(10, top5=True)
-    update(meter, [1], [1])
+    metrics = EpochMetrics(CPU, top5=True)
+    update(metrics, [1], [1])
     names = ["val/acc5_recal", "val/acc_recal", "val/ce_recal", "val/loss_recal"]
-    assert sorted(meter.compute("val/", "_recal")) == names
+    assert sorted(metrics.compute("val/", "_recal")) == names
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_shows_in_the_mean(bad: float) -> None:
-    meter = EvalMetrics(10)
-    update(meter, [1, 2], [1, 2], loss=1.0, ce=1.0)
-    update(meter, [1], [1], loss=bad, ce=1.0)
-    update(meter, [1, 2], [1, 3], loss=1.0, ce=1.0)
-    metrics = meter.compute()
-    assert not math.isfinite(metrics["loss"])
-    assert (metrics["ce"], metrics["acc"]) == (1.0, 0.8)
-    update(meter, [1], [1], loss=3.0, ce=2.0)
-    assert meter.compute()["loss"] == 3.0  # and is gone with its pass
+    metrics = EpochMetrics(CPU)
+    update(metrics, [1, 2], [1, 2], loss=1.0, ce=1.0)
+    update(metrics, [1], [1], loss=bad, ce=1.0)
+    update(metrics, [1, 2], [1, 3], loss=1.0, ce=1.0)
+    found = metrics.compute()
+    assert not math.isfinite(found["loss"])
+    assert (found["ce"], found["acc"]) == (1.0, 0.8)
+    update(metrics, [1], [1], loss=3.0, ce=2.0)
+    assert metrics.compute()["loss"] == 3.0  # and is gone with its pass
 
 
 def test_sums_do_not_drift_with_the_number_of_batches() -> None:
-    meter = EvalMetrics(10)
+    metrics = EpochMetrics(CPU)
     tenth = torch.tensor(0.1)
     for _ in range(1000):
-        meter.update(tenth, tenth, logits_for([1, 2, 3], 10), torch.tensor([1, 2, 3]))
+        metrics.update(tenth, tenth, logits_for([1, 2, 3]), torch.tensor([1, 2, 3]))
     # In float64 a thousand additions stay within 1e-13; summed in float32 they were off by 1e-6 and more, and with
     # three images weighted in float32 by 1e-8.
-    assert math.isclose(meter.compute()["loss"], float(tenth), rel_tol=1e-12)
+    assert math.isclose(metrics.compute()["loss"], float(tenth), rel_tol=1e-12)

@@ -12,7 +12,8 @@ import torch
 from conftest import TINY, tiny
 from resnetlab import build
 from resnetlab.cli import main
-from resnetlab.training.build import planned_lr_momentum, silence_lightning
+from resnetlab.training.build import planned_lr_momentum
+from resnetlab.training.lightning_internals import silence_lightning
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.plots import dashes_in_turn, draw_schedules
 

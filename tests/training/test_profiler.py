@@ -40,16 +40,25 @@ def result(config: Config) -> tuple[list[dict[str, float]], dict[str, torch.Tens
     return deterministic(read_rows(folder.metrics)), read_checkpoint(folder.last)["state_dict"]
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
+    """The result of the run without a profile."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("plain"))
+        run(tiny(*BUSY))
+        assert not tiny(*BUSY).folder.trace.parent.exists()
+        return result(tiny(*BUSY))
+
+
 @pytest.mark.parametrize("more", [(), ("trainer.chunk=3",)], ids=["one", "chunks"])
 def test_a_profiled_run_is_the_same_run_and_leaves_a_trace(
-    more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    plain: Any, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Three steps of 8: each in its mark, with its forward and backward pass in it, and the convolutions in those."""
-    plain, profiled = tiny(*BUSY, "study=plain"), tiny(*BUSY, *more, "study=profiled", "trainer.profile=3")
-    run(plain)
-    profiled.trainer.progress = "lines"
+    profiled = tiny(*BUSY, *more, "trainer.profile=3", "trainer.progress=lines")
     run(profiled)
-    rows, weights = zip(result(plain), result(profiled), strict=True)
+    rows, weights = zip(plain, result(profiled), strict=True)
     assert rows[0] == rows[1]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     found = count(profiled)
@@ -67,21 +76,15 @@ def test_a_profiled_run_is_the_same_run_and_leaves_a_trace(
     assert "3 steps" in table
     assert "conv" in table
     assert f"profile: {folder.trace}" in capsys.readouterr().out
-    assert not plain.folder.trace.parent.exists()
-
-
-def test_it_is_not_part_of_a_runs_identity() -> None:
-    assert tiny("trainer.profile=7").folder.path == tiny().folder.path
 
 
 @pytest.mark.slow
-def test_a_resumed_run_records_the_first_epoch_that_it_trains() -> None:
-    whole, broken = tiny(*BUSY, "study=whole"), tiny(*BUSY, "study=broken", "trainer.profile=2")
-    run(whole)
+def test_a_resumed_run_records_the_first_epoch_that_it_trains(plain: Any) -> None:
+    broken = tiny(*BUSY, "trainer.profile=2")
     stop_after(broken, epochs=1)
     broken.folder.trace.unlink()
     run(broken)
-    assert result(whole)[0] == result(broken)[0]
+    assert plain[0] == result(broken)[0]
     assert count(broken)["resnetlab.step"] == 2
 
 

@@ -17,6 +17,7 @@ from conftest import TINY
 from processes import command, environment, train
 from resnetlab import compose, run
 from resnetlab.runs.files import read_rows
+from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 
 # 640 images in 80 steps an epoch: long enough to be caught in the middle of an epoch
@@ -53,42 +54,49 @@ def stop_in_the_middle_of_an_epoch(rows: int, stop: signal.Signals, status: int)
     assert not list(Path("outputs").rglob("summary.json"))
 
 
-def test_a_killed_run_equals_an_undisturbed_one(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    results = []
-    for name in ("undisturbed", "killed"):
-        (empty_folder / name).mkdir()
-        monkeypatch.chdir(empty_folder / name)
-        if name == "killed":
-            stop_in_the_middle_of_an_epoch(1, signal.SIGKILL, -signal.SIGKILL)
-            stop_in_the_middle_of_an_epoch(2, signal.SIGKILL, -signal.SIGKILL)
-        done = train(*LONG, "trainer.progress=lines")
-        assert done.returncode == 0, done.stderr
-        assert ("resuming after epoch" in done.stdout) == (name == "killed")
-        (summary,) = Path("outputs").rglob("summary.json")
-        results.append(summary.parent.absolute())
-    assert results[0] != results[1]
-    rows = [deterministic(read_rows(folder / "metrics.csv")) for folder in results]
+def interrupt(rows: int, stop: signal.Signals, status: int) -> None:
+    """Sends the run a signal that it answers."""
+    stop_in_the_middle_of_an_epoch(rows, stop, status)
+    said = Path("log").read_text()
+    assert f"interrupted; epochs kept: {rows}; the same command goes on from there" in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The same run, in one piece."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("undisturbed"))
+        config = compose(*TINY, *LONG)
+        run(config)
+        return RunFolder(config.folder.path.absolute())
+
+
+def test_an_interrupted_and_killed_run_equals_an_undisturbed_one(undisturbed: RunFolder) -> None:
+    interrupt(1, signal.SIGINT, 130)
+    stop_in_the_middle_of_an_epoch(2, signal.SIGKILL, -signal.SIGKILL)
+    done = train(*LONG, "trainer.progress=lines")
+    assert done.returncode == 0, done.stderr
+    assert "resuming after epoch 2" in done.stdout
+    folders = [undisturbed, compose(*TINY, *LONG).folder]
+    rows = [deterministic(read_rows(folder.metrics)) for folder in folders]
     assert rows[0] == rows[1]
-    for checkpoint in ("last.ckpt", "best.ckpt"):
-        weights = [read_checkpoint(folder / "checkpoints" / checkpoint)["state_dict"] for folder in results]
+    for name in ("last", "best"):
+        weights = [read_checkpoint(getattr(folder, name))["state_dict"] for folder in folders]
         assert weights[0].keys() == weights[1].keys()
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    assert not list(results[1].rglob("*.part"))
+    assert not list(folders[1].path.rglob("*.part"))
 
 
-@pytest.mark.parametrize(
-    ("stop", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
-def test_an_interrupted_run_says_what_is_kept_and_its_status_tells(stop: signal.Signals, status: int) -> None:
-    stop_in_the_middle_of_an_epoch(1, stop, status)
-    said = Path("log").read_text()
-    assert "interrupted; epochs kept: 1; the same command goes on from there" in said
-    assert "Traceback" not in said
+@pytest.mark.slow
+def test_a_terminated_run_says_what_is_kept_and_its_status_tells() -> None:
+    interrupt(1, signal.SIGTERM, 143)
 
 
 @pytest.mark.slow
 def test_a_disk_that_fills_up_is_one_line_and_costs_nothing(
-    empty_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    undisturbed: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A limit on the size of files stands in for the disk: no checkpoint fits in, while it trains."""
     process = start_and_wait(1)
@@ -104,12 +112,9 @@ def test_a_disk_that_fills_up_is_one_line_and_costs_nothing(
     kept = len(read_checkpoint(folder / "checkpoints" / "last.ckpt")["callbacks"]["Recorder"]["rows"])
     run(compose(*TINY, *LONG, "trainer.progress=lines"))
     assert f"resuming after epoch {kept} from" in capsys.readouterr().out
-    (empty_folder / "undisturbed").mkdir()
-    monkeypatch.chdir(empty_folder / "undisturbed")
-    run(compose(*TINY, *LONG))
     rows = read_rows(folder / "metrics.csv")
     assert len(rows) == 3
-    assert deterministic(rows) == deterministic(read_rows(next(Path("outputs").rglob("metrics.csv"))))
+    assert deterministic(rows) == deterministic(read_rows(undisturbed.metrics))
 
 
 def without_roots_privilege() -> None:

@@ -1,4 +1,4 @@
-"""Child processes: ends a child when its parent dies; turns SIGTERM into SystemExit."""
+"""Child processes: a child ends with its parent, its output goes to a log, SIGTERM raises SystemExit."""
 
 import os
 import signal

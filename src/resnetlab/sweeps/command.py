@@ -1,11 +1,10 @@
 """Checks every job of a command line before the first starts, and then runs them: one run, a sweep or a search."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.types import TaskFunction
@@ -14,14 +13,15 @@ from omegaconf import DictConfig
 from resnetlab.config.compose import hydra_context
 from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
 from resnetlab.config.option_files import conf_dir
-from resnetlab.config.overrides import compose_jobs, normalize_arguments
+from resnetlab.config.overrides import compose_jobs
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.layout import OUTPUTS, run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps.attempt import SweepTask
+from resnetlab.sweeps.arguments import parse_arguments
 from resnetlab.sweeps.launchers import checked_settings, find_launcher, is_search, launcher_of, refuse_several_devices
+from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
@@ -29,41 +29,8 @@ from resnetlab.training.isolation import preserve_process_state
 if TYPE_CHECKING:
     from resnetlab.sweeps.search.loop import Search
 
-M = ("-m", "--multirun")
-INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-Jobs = Sequence[tuple[str, Config]]  # (label, configuration), the label "" of a job alone
+Jobs = Sequence[tuple[str, Config]]  # (label, configuration), the label "" of a single run
 INTERRUPTED = Outcome("interrupted", reason="the same command goes on")
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ConfigErrors, and so one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The overrides, and those of Hydra's flags that are supported. Raises ConfigError for any other."""
-    parser = Parser(prog="train.py", add_help=False, allow_abbrev=False)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
-    parser.add_argument("--package", "-p")
-    parser.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
-    for flags in (("--resolve",), ("--shell-completion", "-sc"), ("--hydra-help",)):
-        parser.add_argument(*flags, action="store_true")
-    options, unknown = parser.parse_known_intermixed_args(arguments)
-    overrides = normalize_arguments([*options.overrides, *unknown, *(["-m"] if options.multirun else [])])
-    if unknown:
-        raise ConfigError(f"{unknown[0]} is not supported; python train.py --help shows what is")
-    options.multirun = "-m" in overrides
-    options.shows = [argument for argument in arguments if argument not in options.overrides and argument not in M]
-    options.overrides = [override for override in overrides if override != "-m"]
-    if options.shows and options.multirun:
-        raise ConfigError("-m trains a sweep; leave it out to look at a job with --cfg or --info")
-    if options.shows and not (options.cfg or options.info or options.shell_completion or options.hydra_help):
-        raise ConfigError(f"{options.shows[0]} goes with --cfg")
-    return options
 
 
 @silence_secondary()
@@ -83,11 +50,19 @@ def run_command(arguments: Sequence[str]) -> int:
         return print_error(error)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
-    if search is not None:
-        return run_search(search, options.overrides, launcher_of(settings))
-    if options.multirun:
-        return run_sweep(jobs, jobs[0][1], options.overrides, launcher_of(settings))
-    return run_alone(jobs[0][1])
+    try:
+        if search is not None:
+            return run_search(search, options.overrides, launcher_of(settings))
+        if options.multirun:
+            return run_sweep(jobs, jobs[0][1], options.overrides, launcher_of(settings))
+        from resnetlab.training.run import run  # brings Lightning
+
+        run(jobs[0][1])  # without Hydra
+    except KeyboardInterrupt:
+        return 130  # the shell's number for it
+    except (LabError, OSError) as error:
+        return print_error(error)
+    return 0
 
 
 def checked_jobs(overrides: Sequence[str], multirun: bool) -> Jobs:
@@ -112,28 +87,12 @@ def open_search(overrides: Sequence[str]) -> "Search":
     return search
 
 
-def run_alone(config: Config) -> int:
-    """One run, without Hydra."""
-    from resnetlab.training.run import run  # brings Lightning
-
-    try:
-        run(config)
-    except KeyboardInterrupt:
-        return 130  # the shell's number for it
-    except (LabError, OSError) as error:
-        return print_error(error)
-    return 0
-
-
 def run_search(search: "Search", overrides: Sequence[str], launcher: str) -> int:
     """Runs what is missing of the search, and prints its result; returns the exit status."""
-    try:
-        with search.opened():
-            status = run_sweep([], search.plan.config, overrides, launcher, search) if search.unfinished else 0
-            if status <= 128:
-                search.conclude()
-    except (LabError, OSError) as error:
-        return print_error(error)
+    with search.opened():
+        status = run_sweep([], search.plan.config, overrides, launcher, search) if search.unfinished else 0
+        if status <= 128:
+            search.conclude()
     return status
 
 
@@ -144,12 +103,9 @@ def run_sweep(
 
     jobs: none for a search. config: of any of them. launcher: its name.
     """
-    try:
-        folder = SweepFolder.open(config.study)
-        if jobs:
-            folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
-    except OSError as error:
-        return print_error(error)
+    folder = SweepFolder.open(config.study)
+    if jobs:
+        folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
     task = SweepTask(folder, {number: label for number, (label, _) in enumerate(jobs)}, len(jobs), search)
     status, missing = run_task(task, overrides, launcher)
     outcomes = collect(folder, task.labels, missing)
@@ -161,23 +117,23 @@ def run_sweep(
 
 def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[int, Outcome]:
     """Runs the jobs by Hydra's sweeper and launcher; (0 or the exit status, outcome of those that have left none)."""
-    row = find_launcher(launcher)
+    row, failed = find_launcher(launcher), Outcome("failed", reason="left no outcome")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # an error of a launcher's is raised here, and not printed by Hydra
     try:
         with row.around(task.folder):
             call_hydra(task, ["-m", *overrides])
+        return 0, failed
     except KeyboardInterrupt:
         return 130, INTERRUPTED
     except SystemExit as end:  # of SIGTERM
         status = end.code if isinstance(end.code, int) else 1
-        return status, INTERRUPTED if status > 128 else Outcome("failed", reason="left no outcome")
+        return status, INTERRUPTED if status > 128 else failed
     except Exception as error:  # the launcher's
         status = print_error(error) if isinstance(error, (LabError, OSError, *USAGE_ERRORS)) else 1
         reason = f"left no outcome: {type(error).__name__}: {first_line(error)}{row.advice}"
         return status, Outcome("failed", reason=reason)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
-    return 0, Outcome("failed", reason="left no outcome")
 
 
 def call_hydra(task: TaskFunction, arguments: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from resnetlab.console import duration, on_terminal, say
 from resnetlab.runs.files import read_rows
@@ -24,16 +23,17 @@ class Display:
 
     def __init__(self, jobs: Sequence[Job], style: str) -> None:
         self.style = ("bar" if on_terminal() else "lines") if style == "auto" else style
+        self.live = (
+            Live(console=Console(highlight=False, markup=False), auto_refresh=False) if self.style == "bar" else None
+        )
         self.jobs = jobs
-        self.live: Live | None = None
         self.last_reading = time.monotonic()
         self.last_line = self.last_reading - LINE_SECONDS
         self.line = ""
         self.rows = {job.number: rows_of(job) for job in jobs}
 
     def __enter__(self) -> "Display":
-        if self.style == "bar":
-            self.live = Live(console=Console(highlight=False), auto_refresh=False)
+        if self.live is not None:
             self.live.start()
         return self
 
@@ -53,12 +53,9 @@ class Display:
         self.rows |= {job.number: rows_of(job) for job in running}
         states, head = [self.state(job) for job in running], self.head(len(running))
         if self.live is not None:
-            grid = Table.grid(padding=(0, 2))
-            for line in (head, *(f"  {state}" for state in states)):
-                grid.add_row(line)
-            self.live.update(grid, refresh=True)
+            self.live.update("\n  ".join([head, *states]), refresh=True)
             return
-        line = "; ".join([head.rpartition(", ")[0], *states])
+        line = "; ".join([head.rpartition(", ")[0], *states])  # without the time left, which always changes
         if line != self.line and time.monotonic() - self.last_line >= LINE_SECONDS:
             self.line, self.last_line = line, time.monotonic()
             say("; ".join([head, *states]))

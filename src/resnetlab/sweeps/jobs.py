@@ -3,15 +3,14 @@
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from resnetlab.config.schema import Config
-from resnetlab.errors import first_line
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps.attempt import failure, record, skip_if_completed
+from resnetlab.sweeps.run_job import failure, record, skip_if_completed
 
 POLL_SECONDS = 0.1
 
@@ -42,13 +41,6 @@ class Job:
         """Also lines instead of a bar, which is of no use in a log."""
         return [*self.overrides, f"trainer.progress={'off' if self.config.trainer.progress == 'off' else 'lines'}"]
 
-    def killed(self, reason: str, log: Path, retries: int) -> Outcome | None:
-        """The outcome of a job whose worker was killed; None if it shall be started again."""
-        if self.starts <= retries:
-            return None
-        times = f", {self.starts} times" if self.starts > 1 else ""
-        return Outcome("failed", reason=reason + times, log=str(log), folder=str(self.run.path))
-
 
 class Backend(Protocol):
     """Trains jobs in workers."""
@@ -71,13 +63,12 @@ class Backend(Protocol):
         """Ends these jobs' workers; returns the outcomes of those that had ended by themselves."""
 
 
-def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, on_poll: Callable[[], None]) -> Sequence[Job]:
+def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, on_poll: Callable[[], None]) -> None:
     """Gives every job its outcome: those that are finished at once, the others as the backend has room.
 
     on_poll: called several times a second. When interrupted it ends the workers, and raises KeyboardInterrupt.
     """
-    waiting = [job for job in jobs if job.outcome is None]
-    running: list[Job] = []
+    waiting, running = list(jobs), list[Job]()
     try:
         while waiting or running:
             while backend.has_room(running) and (job := next_job(waiting, running)) is not None:
@@ -95,7 +86,6 @@ def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, on_poll
     finally:
         for job, outcome in backend.stop(running):
             set_outcome(job, outcome, folder)
-    return jobs
 
 
 def next_job(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
@@ -112,11 +102,11 @@ def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job
             backend.start(job, folder.log(job.number), running)
             job.starts += 1
     except OSError as error:
-        set_outcome(job, failure(error, first_line(error), folder.log(job.number), str(job.run.path)), folder)
+        set_outcome(job, failure(error, folder.log(job.number), str(job.run.path)), folder)
 
 
 def set_outcome(job: Job, outcome: Outcome | None, folder: SweepFolder) -> None:
-    """Keeps and records the outcome, if there is one."""
+    """Sets and records the outcome, if there is one."""
     if outcome is not None:
-        job.outcome = replace(outcome, label=job.label)
-        record(folder, job.number, job.outcome, job.name)
+        job.outcome = outcome
+        record(folder, job.number, outcome, job.label)

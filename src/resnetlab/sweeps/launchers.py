@@ -1,4 +1,8 @@
-"""Table of Hydra's launchers: the package that each needs, the bounds of its values, its number of jobs at once."""
+"""Table of Hydra's launchers: the package that each needs, the bounds of its values, its number of jobs at once.
+
+A new launcher of another package needs a row here at most; one of resnetlab's own also a class in
+hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +18,7 @@ from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError
 from resnetlab.runs.sweep_records import SweepFolder
-from resnetlab.sweeps.resources import cores, gpus_per_job, resources_per_job
+from resnetlab.sweeps.parallelism import cores, jobs_at_once_on_ray, resources_per_job
 from resnetlab.sweeps.submitit_results import tolerate_lost_jobs
 
 Values = Mapping[str, Any]
@@ -37,16 +41,6 @@ class Launcher:
     jobs_at_once: Callable[[Values, Sequence[Config]], int | None] = lambda values, configs: 1
     around: Callable[[SweepFolder], AbstractContextManager[None]] = lambda folder: nullcontext()
     advice: str = ""
-
-
-def jobs_at_once_on_ray(values: Values, configs: Sequence[Config]) -> int | None:
-    """None for a cluster elsewhere, which may grow."""
-    if values["address"] is not None:
-        return None
-    fit = cores() / values["num_cpus"]
-    if gpus := gpus_per_job(configs, values["num_gpus"]):
-        fit = min(fit, torch.cuda.device_count() / gpus)
-    return max(1, int(fit))
 
 
 SUBMITIT = Launcher(

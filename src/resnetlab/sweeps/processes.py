@@ -1,4 +1,4 @@
-"""Backend of hydra/launcher=processes: a forked process for each job, its outcome, or the cause of its death.
+"""Backend of hydra/launcher=processes: a forked process for each job.
 
 Python's own fork server, and not a library's pool: those of loky, joblib and concurrent.futures break as a whole when
 one worker is killed; pebble's does not, but its workers train on unseen when the parent is killed. A spawned process
@@ -9,31 +9,31 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import NamedTuple
 
+from resnetlab.config.schema import Config
+from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.child_process import import_path
 from resnetlab.sweeps.jobs import POLL_SECONDS, Job
-from resnetlab.sweeps.resources import JobResources
-from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE
+from resnetlab.sweeps.killed_worker import cause_of_death, killed_outcome
+from resnetlab.sweeps.parallelism import resources_per_job
+from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, train_forked
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
 SERVER_LOG = "server.log"
-SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork server was killed
 PRELOAD = ["resnetlab.sweeps.worker", "resnetlab.training.run"]  # first the server's log, then all that a job imports
 
 
-@dataclass(frozen=True)
-class ForkedJob:
+class ForkedJob(NamedTuple):
     """A process, and the pipe in which its outcome, which is short, waits until the process has ended."""
 
     process: BaseProcess
@@ -41,15 +41,14 @@ class ForkedJob:
 
 
 class Processes:
-    """`resources.jobs` processes at a time, in each train(pipe for the outcome's fields, log, overrides, environment).
-
-    retries: how often a job whose process was killed is started again.
-    """
+    """`resources.jobs` processes at a time. retries: how often a job whose process was killed is started again."""
 
     elsewhere = False
 
-    def __init__(self, train: Callable[..., None], resources: JobResources, retries: int) -> None:
-        self.train, self.resources, self.retries = train, resources, retries
+    def __init__(self, configs: Sequence[Config], jobs: int | None, runs_per_device: int, retries: int) -> None:
+        self.resources, self.retries = resources_per_job(configs, jobs, runs_per_device), retries
+        if configs[0].trainer.progress != "off":
+            say(f"sweep: {len(configs)} jobs, {self.resources.jobs} at once; the first starts in some seconds")
 
     def has_room(self, running: Sequence[Job]) -> bool:
         return len(running) < self.resources.jobs
@@ -57,7 +56,7 @@ class Processes:
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         job.slot = min(set(range(self.resources.jobs)) - {other.slot for other in running})
         environment = {**os.environ, **self.resources.environment(job.slot, job.config.threads)}
-        job.handle = fork(self.train, log, job.worker_overrides, environment)
+        job.handle = fork(log, job.worker_overrides, environment)
 
     def has_ended(self, job: Job) -> bool:
         return job.handle.process.exitcode is not None
@@ -67,7 +66,7 @@ class Processes:
         if (outcome := receive_outcome(job)) is not None:
             return outcome
         if (cause := cause_of_death(status)) is not None:
-            return job.killed(f"killed by {cause}", log, self.retries)
+            return killed_outcome(job, f"killed by {cause}", log, self.retries)
         reason = f"ended with exit status {status} and no outcome (its server: {SERVER_LOG} beside the log)"
         return Outcome("failed", reason=reason, log=str(log), folder=str(job.run.path))
 
@@ -95,38 +94,25 @@ def receive_outcome(job: Job) -> Outcome | None:
     return None
 
 
-def cause_of_death(status: int) -> str | None:
-    """What has killed a process of that exit status; None if it has ended by itself."""
-    if status == SERVER_LOST:
-        return "the loss of the process it was forked from"
-    number = -status if status < 0 else max(0, status - 128)  # a shell's way, and Lightning's, to say the same
-    if not number:
-        return None
-    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
-    cause = "; the system does that when memory runs out" if number == signal.SIGKILL else ""
-    return f"signal {number} ({name}{cause})"
-
-
-def fork(train: Callable[..., None], log: Path, overrides: list[str], environment: dict[str, str]) -> ForkedJob:
+def fork(log: Path, overrides: list[str], environment: dict[str, str]) -> ForkedJob:
     """Forks a process. The first waits for its server, which imports for 8 s. Raises OSError if there is no server."""
     server_log, arguments = log.with_name(SERVER_LOG), (str(log), overrides, environment)
+    with suppress(EOFError, ConnectionError):  # a server that has just been killed may still have looked alive
+        return fork_once(arguments, server_log)
+    time.sleep(POLL_SECONDS)
     try:
-        return fork_once(train, arguments, server_log)
-    except (EOFError, ConnectionError):  # a server that has just been killed may still have looked alive
-        time.sleep(POLL_SECONDS)
-    try:
-        return fork_once(train, arguments, server_log)
+        return fork_once(arguments, server_log)
     except (EOFError, ConnectionError) as error:
         raise OSError(f"the process from which jobs are forked has ended: see {server_log}") from error
 
 
-def fork_once(train: Callable[..., None], arguments: tuple[Any, ...], server_log: Path) -> ForkedJob:
+def fork_once(arguments: tuple[str, list[str], dict[str, str]], server_log: Path) -> ForkedJob:
     """Raises EOFError or ConnectionError where the server has gone meanwhile."""
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     start_server(server_log)
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=train, args=(theirs, *arguments))
+    process = context.Process(target=train_forked, args=(theirs, *arguments))
     with theirs, hidden_main():
         process.start()
     return ForkedJob(process, ours)
@@ -134,7 +120,7 @@ def fork_once(train: Callable[..., None], arguments: tuple[Any, ...], server_log
 
 @contextmanager
 def hidden_main() -> Iterator[None]:
-    """Keeps multiprocessing from running the caller's script again in each process, for names that no job needs."""
+    """Stops multiprocessing from running the caller's script again in each process, for names that no job needs."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:

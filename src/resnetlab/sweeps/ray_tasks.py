@@ -2,7 +2,7 @@
 
 Not hydra-ray-launcher: 1.2.2 wants cloudpickle below 3, boto3 and Ray's dashboard, listens on every network, and gives
 the whole sweep up with the first task whose worker was killed. Nor Ray's own retries: a task that was killed because
-memory ran out is tried without end, and nobody is told.
+memory ran out is tried without end, and nobody learns of it.
 """
 
 import logging
@@ -11,22 +11,26 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from resnetlab.config.schema import Config
 from resnetlab.errors import first_line
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.attempt import failure
 from resnetlab.sweeps.child_process import import_path
 from resnetlab.sweeps.jobs import Job
-from resnetlab.sweeps.resources import cores
+from resnetlab.sweeps.killed_worker import RAY_MEMORY, RAY_REASON, killed_outcome
+from resnetlab.sweeps.parallelism import cores, gpus_per_job
+from resnetlab.sweeps.run_job import failure
+from resnetlab.sweeps.worker import train_task
 
-QUIET = {
+ANY_CLUSTER = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a job without a GPU sees none
 }
-LOCAL = {
+LOCAL_CLUSTER = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: all listens on 127.0.0.1, where _node_ip_address does not
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # messages about killed workers in the middle of our display
     "RAY_worker_niceness": "0",  # Ray's 15 starves the training on a machine that does other things too
@@ -37,30 +41,30 @@ OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third o
 class RayTasks:
     """As many at once as the cluster has room for; a job whose worker is killed is started again.
 
-    train: called in the worker as train(folder, log, overrides), returns the outcome's fields. address: null for a
-    cluster of this machine alone that ends with this process, else where one is ("auto", "10.0.0.1:6379"), on whose
-    nodes this folder has to be mounted. cpus, gpus: of a job.
+    address: null for a cluster of this machine only that ends with this process, else where one is ("auto",
+    "10.0.0.1:6379"), on whose nodes this folder has to be mounted. num_cpus, num_gpus: of a job.
     """
 
     def __init__(
-        self, train: Callable[..., dict[str, Any]], address: str | None, cpus: int, gpus: float, retries: int
+        self, configs: Sequence[Config], address: str | None, num_cpus: int, num_gpus: float | None, retries: int
     ) -> None:
-        self.train, self.address, self.retries = train, address, retries
-        self.needs = {"CPU": cpus, "GPU": gpus}
+        self.address, self.retries = address, retries
+        self.needs = {"CPU": num_cpus, "GPU": gpus_per_job(configs, num_gpus)}
         self.elsewhere = address is not None
         self.remote: Any = None
         self.temporary: str | None = None
         self.problem = ""
         self.sigterm_handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own there
+        for key, value in {**ANY_CLUSTER, **({} if self.elsewhere else LOCAL_CLUSTER)}.items():
+            os.environ.setdefault(key, value)  # before the import, which reads them
+        self.ray: Any = import_module("ray")
 
     def has_room(self, running: Sequence[Job]) -> bool:
         return not running or len(running) < self.places()
 
     def places(self) -> int:
         """How many jobs fit on the nodes of the cluster as it is now."""
-        import ray
-
-        return sum(jobs_on_node(node["Resources"], self.needs) for node in ray.nodes() if node["Alive"])
+        return sum(jobs_on_node(node["Resources"], self.needs) for node in self.ray.nodes() if node["Alive"])
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         if self.problem:
@@ -78,40 +82,30 @@ class RayTasks:
         job.handle = task.remote(os.getcwd(), str(log), job.worker_overrides)
 
     def has_ended(self, job: Job) -> bool:
-        import ray
-
-        return bool(ray.wait([job.handle], timeout=0)[0])
+        return bool(self.ray.wait([job.handle], timeout=0)[0])
 
     def outcome_of(self, job: Job, log: Path) -> Outcome | None:
-        import ray
         from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, WorkerCrashedError
 
         task, job.handle = job.handle, None
         try:
-            return Outcome(**ray.get(task))
+            return Outcome(**self.ray.get(task))
         except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
-            memory = isinstance(error, OutOfMemoryError)
-            return job.killed("memory ran out" if memory else "its worker on Ray was killed", log, self.retries)
+            reason = RAY_MEMORY if isinstance(error, OutOfMemoryError) else RAY_REASON
+            return killed_outcome(job, reason, log, self.retries)
         except RayError as error:  # the node has no resnetlab, or not this folder
-            cause = getattr(error, "cause", error)
-            return failure(error, f"{type(cause).__name__}: {first_line(cause)}", log, str(job.run.path))
+            return failure(error, log, str(job.run.path), cause=getattr(error, "cause", error))
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
-        """Disconnects, at which Ray ends the tasks, and a cluster of this machine alone."""
+        """Disconnects, at which Ray ends the tasks, and a cluster of this machine only."""
         if self.remote is not None:
-            import ray
-
-            ray.shutdown()
+            self.ray.shutdown()
             signal.signal(signal.SIGTERM, self.sigterm_handler)
         if self.temporary is not None:
             shutil.rmtree(self.temporary, ignore_errors=True)
         return []
 
     def connect(self) -> None:
-        for key, value in {**QUIET, **({} if self.elsewhere else LOCAL)}.items():
-            os.environ.setdefault(key, value)  # before the import, which reads them
-        import ray
-
         options: dict[str, Any] = {"address": self.address}
         if not self.elsewhere:
             short = "/tmp" if Path("/tmp").is_dir() else None  # a socket's path has 107 letters at most
@@ -119,14 +113,14 @@ class RayTasks:
             options = {"address": "local", "num_cpus": cores(), "include_dashboard": False}
             options |= {"object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": self.temporary}
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            self.ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (OSError, RuntimeError, ValueError) as error:
             self.problem = f"no cluster of Ray (hydra.launcher.address={self.address}): {first_line(error)}"
             raise OSError(self.problem) from error
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-        cpus, gpus = self.needs["CPU"], self.needs["GPU"]
         # a worker for each job, as memory and threads are a process's; not tried again by Ray
-        self.remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_calls=1, max_retries=0)(self.train)
+        limits = {"num_cpus": self.needs["CPU"], "num_gpus": self.needs["GPU"], "max_calls": 1, "max_retries": 0}
+        self.remote = self.ray.remote(**limits)(train_task)
 
 
 def jobs_on_node(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:

@@ -50,13 +50,12 @@ def train_task(folder: str, log: str, overrides: list[str]) -> dict[str, Any]:
 def train_job(log: Path, overrides: list[str]) -> dict[str, Any]:
     """The outcome's fields. log: of the job, in the sweep's folder."""
     from resnetlab.config.compose import compose
-    from resnetlab.config.messages import error_message
     from resnetlab.runs.layout import job_number
     from resnetlab.runs.sweep_records import SweepFolder
-    from resnetlab.sweeps.attempt import failure, run_job
+    from resnetlab.sweeps.run_job import failure, run_job
 
     try:
         config = compose(*overrides)
     except Exception as error:  # its parent has composed it: files have changed since
-        return asdict(failure(error, error_message(error), log))
+        return asdict(failure(error, log))
     return asdict(run_job(config, SweepFolder(log.parent), job_number(log)))

@@ -1,15 +1,9 @@
 """Builds the parts of a run from its configuration: module, data, trainer and callbacks."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import lightning as L
 import numpy as np
-import torch
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -18,22 +12,19 @@ from numpy.typing import NDArray
 
 from resnetlab.config.compose import to_plain
 from resnetlab.config.schema import Config
-from resnetlab.data import ImageData, derive_seed
+from resnetlab.data import ImageData
 from resnetlab.optim.schedules import RunLength
-from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from resnetlab.training.callbacks.energy import Energy
 from resnetlab.training.callbacks.profiler import Profile
 from resnetlab.training.callbacks.progress import ProgressDisplay
 from resnetlab.training.callbacks.recorder import Pruning, Recorder
-from resnetlab.training.callbacks.tensorboard import TensorBoardPages, hyperparameters
+from resnetlab.training.callbacks.tensorboard import TensorBoardPages
 from resnetlab.training.distributed import check_launch, is_secondary
-from resnetlab.training.engine import select_engine
+from resnetlab.training.engine.select import steps_per_chunk
+from resnetlab.training.lightning_internals import silence_lightning
 from resnetlab.training.module import ImageClassifier, lr_momentum_table
 from resnetlab.training.result import EpochHook
-
-GRAPH_CHUNK = 50  # steps in a batch of Lightning's with engine=graph, whose steps are short beside its cost
-CHATTY = ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed")
 
 
 class Session(NamedTuple):
@@ -52,8 +43,7 @@ def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifie
     data: images of your own, instead of those that the configuration names; its chunk stays as it is. Raises
     ConfigError or DataError.
     """
-    session = build_session(config, data)
-    return session.module, session.data, session.trainer
+    return build_session(config, data)[:3]
 
 
 def build_session(config: Config, data: ImageData | None = None, epoch_hook: EpochHook | None = None) -> Session:
@@ -64,7 +54,7 @@ def build_session(config: Config, data: ImageData | None = None, epoch_hook: Epo
     folder = config.folder
     energy = Energy()
     recorder = Recorder(folder, energy, config.trainer.patience)
-    tensorboard = TensorBoardPages(hyperparameters(config))
+    tensorboard = TensorBoardPages(config)
     callbacks = [
         energy,
         recorder,
@@ -74,12 +64,14 @@ def build_session(config: Config, data: ImageData | None = None, epoch_hook: Epo
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
         Checkpoints(folder, recorder, to_plain(config), config.snapshots),
     ]
-    return Session(module, data, build_trainer(config, folder, callbacks), recorder, tensorboard)
+    return Session(module, data, build_trainer(config, callbacks), recorder, tensorboard)
 
 
-def build_trainer(config: Config, folder: RunFolder, callbacks: list[L.Callback]) -> L.Trainer:
+def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's Trainer, without what the callbacks do themselves."""
-    devices = config.trainer.devices
+    devices, folder = config.trainer.devices, config.folder
+    # Lightning (2.6.6) would detect SLURM by itself, and refuse one device in an allocation of two tasks
+    environment = TorchElasticEnvironment() if devices > 1 else LightningEnvironment()
     with silence_lightning():
         return L.Trainer(
             accelerator=config.trainer.resolved_accelerator,
@@ -90,7 +82,7 @@ def build_trainer(config: Config, folder: RunFolder, callbacks: list[L.Callback]
             benchmark=True,
             logger=TensorBoardLogger(folder.path, name="", version="", default_hp_metric=False),
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO(keep_previous={folder.last}), rank_environment(devices)],
+            plugins=[AtomicCheckpointIO(keep_previous=folder.last), environment],
             num_sanity_val_steps=0,
             log_every_n_steps=1,  # nothing is logged in a step; a larger value warns about short epochs
             enable_progress_bar=False,
@@ -99,73 +91,12 @@ def build_trainer(config: Config, folder: RunFolder, callbacks: list[L.Callback]
         )
 
 
-def rank_environment(devices: int) -> ClusterEnvironment:
-    """Lightning's plugin that reads a process's rank: torchrun's for several devices, else no cluster's.
-
-    Lightning (2.6.6) would detect SLURM by itself, and refuse one device in an allocation of two tasks.
-    """
-    return TorchElasticEnvironment() if devices > 1 else LightningEnvironment()
-
-
 def build_module(config: Config, data: ImageData) -> ImageClassifier:
     """The LightningModule alone, its weights drawn from (seed, epoch 0)."""
-    span = RunLength(data.steps_per_epoch, config.epochs)
-    generator = torch.Generator().manual_seed(derive_seed(config.seed, 0))
-    model = config.model.build(len(data.class_names), generator)
-    if config.trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    return ImageClassifier(
-        model,
-        config.optimizer,
-        config.schedule,
-        config.regularization,
-        config.averaging,
-        classes=len(data.class_names),
-        span=span,
-        lr=config.lr,
-        momentum=base_momentum(config),
-        wd=config.wd,
-        l2=config.l2,
-        seed=config.seed,
-        ema_momentum=config.ema_momentum,
-        recalibrate=config.recalibrate_bn,
-        recalibration_images=config.trainer.recalibration_images,
-        engine=choose_engine(config)[0],
-    )
-
-
-def choose_engine(config: Config) -> tuple[str, str | None]:
-    """(eager | compile | graph, a remark on the choice or None)."""
-    trainer = config.trainer
-    return select_engine(config.engine, trainer.device, trainer.devices, config.optimizer, config.schedule)
-
-
-def steps_per_chunk(config: Config) -> int:
-    """The steps in a batch of Lightning's."""
-    return config.trainer.chunk or (GRAPH_CHUNK if choose_engine(config)[0] == "graph" else 1)
+    return ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
 
 
 def planned_lr_momentum(config: Config) -> tuple[RunLength, NDArray[np.float64]]:
     """The run's length and its (steps, 2) table of lr and momentum, with no image read."""
     span = RunLength(config.data.steps_per_epoch(config.batch_size), config.epochs)
-    return span, lr_momentum_table(config.schedule, config.averaging, config.lr, base_momentum(config), span)
-
-
-def base_momentum(config: Config) -> float:
-    return config.optimizer.default_momentum if config.momentum is None else config.momentum
-
-
-@contextmanager
-def silence_lightning() -> Iterator[None]:
-    """Hides Lightning's advertisements, and torch 2.15's warning about a class that Lightning 2.6.6 uses inside."""
-    loggers = [logging.getLogger(f"lightning.{name}") for name in CHATTY]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    return span, lr_momentum_table(config, span)

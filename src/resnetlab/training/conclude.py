@@ -6,11 +6,11 @@ from resnetlab.config.schema import Config
 from resnetlab.data import Images
 from resnetlab.runs.curves import draw_curves
 from resnetlab.runs.files import write_json, write_rows
-from resnetlab.runs.summary import Row, Summary, summarize
+from resnetlab.runs.summary import Summary, summarize
 from resnetlab.training.build import Session
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.distributed import is_secondary
-from resnetlab.training.evaluate import evaluate, evaluate_average
+from resnetlab.training.evaluate import evaluate
 from resnetlab.training.manifest import model_counts
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.result import print_line, result_lines, say_missing_snapshots
@@ -34,7 +34,9 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         extra = extra | test_accuracies(config, session, session.data.test_images)
     summary = summarize(config, rows, status=status, parameters=parameters) | extra
     if rows:
-        draw(config, module, rows, summary)
+        title = f"{folder.path.parent.name}, seed {config.seed}"
+        sign, since = summary["fit_sign"], summary["overfitting_since"]
+        draw_curves(rows, config.thresholds, title, folder.curves, planned_lr(module, len(rows)), sign, since)
     if status == "finished":
         _, confusion = evaluate(module, session.data, session.data.val, config.trainer.device)
         session.tensorboard.finish(session.trainer, summary, confusion, session.data.class_names)
@@ -44,17 +46,9 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     return summary
 
 
-def draw(config: Config, module: ImageClassifier, rows: list[Row], summary: Summary) -> None:
-    """Draws curves.png."""
-    folder = config.folder
-    title = f"{folder.path.parent.name}, seed {config.seed}"
-    sign, since = summary["fit_sign"], summary["overfitting_since"]
-    draw_curves(rows, config.thresholds, title, folder.curves, planned_lr(module, len(rows)), sign, since)
-
-
 def planned_lr(module: ImageClassifier, epochs: int) -> list[tuple[float, float]]:
     """(epochs done, lr) at up to a thousand steps of the first `epochs`; nothing where lr depends on the metrics."""
-    if module.schedule.stateful:
+    if module.config.schedule.stateful:
         return []
     per_epoch = module.span.steps_per_epoch
     steps = range(0, epochs * per_epoch, max(1, epochs * per_epoch // 1000))
@@ -71,6 +65,5 @@ def test_accuracies(config: Config, session: Session, images: Images) -> dict[st
         module.load_state_dict(weights)
         accuracies[f"{name}_test_acc"] = evaluate(module, data, images, device)[0]["acc"]
     if module.averaged:
-        epoch = int(session.recorder.rows[-1]["epoch"])
-        accuracies["averaged_test_acc"] = evaluate_average(module, data, images, device, epoch)[0]["acc"]
+        accuracies["averaged_test_acc"] = evaluate(module, data, images, device, len(session.recorder.rows))[0]["acc"]
     return accuracies

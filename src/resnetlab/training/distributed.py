@@ -92,18 +92,11 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def all_reduce_min(value: Tensor) -> Tensor:
-    """The minimum over all processes, in place."""
-    if world_size() > 1:
-        dist.all_reduce(value, dist.ReduceOp.MIN)
-    return value
-
-
-def all_reduce_sum(value: Tensor) -> Tensor:
-    """The sum over all processes, in a new tensor."""
+def all_reduce(value: Tensor, operation: str = "SUM") -> Tensor:
+    """The sum over all processes, or MIN; in a new tensor where there are several."""
     if world_size() > 1:
         value = value.clone()
-        dist.all_reduce(value)
+        dist.all_reduce(value, getattr(dist.ReduceOp, operation))
     return value
 
 

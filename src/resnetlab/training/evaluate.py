@@ -1,14 +1,14 @@
 """Loss, accuracies and confusion matrix of a network on any images, outside of training."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from resnetlab.config.compose import from_plain
-from resnetlab.config.schema import Config
 from resnetlab.config.trainer import TrainerOptions
 from resnetlab.console import Countdown
 from resnetlab.data import ImageData, Images
@@ -16,42 +16,36 @@ from resnetlab.errors import ConfigError, DataError
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, read_checkpoint
-from resnetlab.training.metrics import EvalMetrics
+from resnetlab.training.metrics import EpochMetrics
 from resnetlab.training.module import ImageClassifier
 
 
 def evaluate(
-    module: ImageClassifier, data: ImageData, images: Images, device: torch.device, averaged: bool = False
+    module: ImageClassifier, data: ImageData, images: Images, device: torch.device, average_epoch: int | None = None
 ) -> tuple[dict[str, float], Tensor]:
     """({loss, ce, acc, acc5}, counts (classes, classes) with the true class as row), computed in float32.
 
-    averaged: evaluate the averaged weights; the caller re-estimates their batch-norm statistics first.
+    average_epoch: evaluate the averaged weights, with batch-norm statistics re-estimated on that epoch's images.
     """
     module.to(device)
-    network = module.average.module if averaged and module.average is not None else module.model
+    network, statistics = module.model, cast(AbstractContextManager[None], nullcontext())
+    if average_epoch is not None and module.average is not None:
+        network = module.average.module
+        inputs = data.recalibration_inputs(module.config.trainer.recalibration_images, average_epoch, device)
+        statistics = reestimated_statistics(network, inputs)
     mode, classes = module.training, len(data.class_names)
-    metrics = EvalMetrics(classes, top5=True).to(device)
+    metrics = EpochMetrics(device, module.top5)
     confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
     module.eval()
     countdown = Countdown("evaluated batch", -(-len(images) // data.config.eval_batch(device.type)))
-    with torch.inference_mode():
+    with statistics, torch.inference_mode():
         for x, y in data.eval_batches(images, device):
             logits = network(x)
-            metrics.update(*module.losses(logits, y, averaged), logits, y)
+            metrics.update(*module.losses(logits, y, averaged=network is not module.model), logits, y)
             confusion.update(logits, y)
             countdown.tick()
     module.train(mode)
     return metrics.compute(), confusion.compute().cpu()
-
-
-def evaluate_average(
-    module: ImageClassifier, data: ImageData, images: Images, device: torch.device, epoch: int
-) -> tuple[dict[str, float], Tensor]:
-    """Evaluates the averaged weights, their batch-norm statistics re-estimated on the images of `epoch`, from 1."""
-    assert module.average is not None
-    inputs = data.recalibration_inputs(module.recalibration_images, epoch, device)
-    with reestimated_statistics(module.average.module.to(device), inputs):
-        return evaluate(module, data, images, device, averaged=True)
 
 
 def evaluate_checkpoint(
@@ -62,24 +56,20 @@ def evaluate_checkpoint(
     root: where the data set is now, if it has moved. averaged: the averaged weights, not the raw ones. Raises
     ConfigError for a part or an average that is not there, DataError for a checkpoint that cannot be used.
     """
-    _, module, data, epoch = open_checkpoint(path, root)
+    module, data, epoch = open_checkpoint(path, root)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
     if images is None:
         raise ConfigError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
     if averaged and not module.averaged:
         raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
-    device = TrainerOptions().device
     how = {"weights": "averaged"} if averaged else {}
-    metrics, _ = (
-        evaluate_average(module, data, images, device, epoch) if averaged else evaluate(module, data, images, device)
-    )
+    metrics, _ = evaluate(module, data, images, TrainerOptions().device, epoch if averaged else None)
     return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **metrics}
 
 
 class LoadedCheckpoint(NamedTuple):
-    """A checkpoint's configuration, the module with its weights, its data, and the epoch it was saved after, from 1."""
+    """The module with a checkpoint's weights, its data, and the epoch it was saved after, from 1."""
 
-    config: Config
     module: ImageClassifier
     data: ImageData
     epoch: int
@@ -109,4 +99,4 @@ def open_checkpoint(path: Path, root: str | None = None) -> LoadedCheckpoint:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError):
         raise DataError(f"{path} is damaged or no checkpoint of the lab (its weights are of another network)") from None
-    return LoadedCheckpoint(config, module, data, epoch)
+    return LoadedCheckpoint(module, data, epoch)

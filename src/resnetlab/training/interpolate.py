@@ -9,10 +9,9 @@ the square root is not a number, and neither is the loss. Re-estimated variances
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from resnetlab.config.schema import Config
@@ -39,9 +38,8 @@ def between(a: State, b: State, alpha: float) -> State:
 
 def negative_variances(model: nn.Module) -> int:
     """The number of channels whose running variance has no root, the norm's eps added."""
-    return sum(
-        int((norm.running_var + norm.eps <= 0).sum()) for norm in batch_norms(model) if norm.running_var is not None
-    )
+    variances = [(norm.running_var, norm.eps) for norm in batch_norms(model)]
+    return sum(int((variance + eps <= 0).sum()) for variance, eps in variances if variance is not None)
 
 
 def interpolate(
@@ -55,26 +53,24 @@ def interpolate(
     checkpoints' own val/*_recal. Raises DataError and ConfigError.
     """
     a, b = open_checkpoint(first, root), open_checkpoint(second, root)
-    refuse_different(first, second, a.config, b.config)
+    refuse_different(first, second, a.module.config, b.module.config)
     if limit is not None and limit < 10:
         raise ConfigError(f"--limit (={limit}) must be at least 10 images")
-    module, data, device = a.module, a.data, TrainerOptions().device
     states = [{k: v.clone() for k, v in found.module.model.state_dict().items()} for found in (a, b)]
-    parts = {"train": first_images(data.train, limit), "val": first_images(data.val, limit and limit // 5)}
+    module, data = a.module.to(TrainerOptions().device), a.data
+    parts = {"train": data.train[:limit], "val": data.val[: limit and limit // 5]}
     counts = " and ".join(f"{len(images):,} {part}" for part, images in parts.items())
-    subset = limit is not None or data.limited
-    say(f"{len(alphas)} alphas, {counts} images each{': a subset' if subset else ''}")
-    module.to(device)
+    subset = ": a subset" if limit is not None or data.limited else ""
+    say(f"{len(alphas)} alphas, {counts} images each{subset}")
     countdown = Countdown("alpha", len(alphas))
     for alpha in alphas:
         module.model.load_state_dict(between(states[0], states[1], alpha))
-        row: Row = {"alpha": alpha, **evaluate_parts(module, data, parts, device)}
+        row: Row = {"alpha": alpha, **evaluate_parts(module, data, parts)}
         if batch_norms(module.model):
             row["negative_variances"] = negative_variances(module.model)
-            epoch = a.epoch if alpha >= 0.5 else b.epoch
-            inputs = data.recalibration_inputs(module.recalibration_images, epoch, device)
-            with reestimated_statistics(module.model, inputs):
-                row |= {f"{key}_recal": value for key, value in evaluate_parts(module, data, parts, device).items()}
+            images, epoch = module.config.trainer.recalibration_images, a.epoch if alpha >= 0.5 else b.epoch
+            with reestimated_statistics(module.model, data.recalibration_inputs(images, epoch, module.device)):
+                row |= {f"{key}_recal": value for key, value in evaluate_parts(module, data, parts).items()}
         yield row
         countdown.tick()
 
@@ -85,22 +81,16 @@ def refuse_different(first: Path, second: Path, a: Config, b: Config) -> None:
         part, other = asdict(getattr(a, group)), asdict(getattr(b, group))
         for key, value in part.items():
             if (group, key) != ("data", "root") and value != other.get(key):
-                raise DataError(
-                    f"{first} and {second} differ in {group}.{key} ({value} and {other.get(key)}); interpolate between "
-                    f"two checkpoints of one network on the same data"
-                )
+                found = f"{group}.{key} ({value} and {other.get(key)})"
+                advice = "interpolate between two checkpoints of one network on the same data"
+                raise DataError(f"{first} and {second} differ in {found}; {advice}")
 
 
-def first_images(images: Images, count: int | None) -> Images:
-    """The first `count` of them; all with None."""
-    return images if count is None else replace(images, pixels=images.pixels[:count], labels=images.labels[:count])
-
-
-def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Images], device: torch.device) -> Row:
+def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Images]) -> Row:
     """{part/name: value}; an accuracy is nan where the loss is, because it would be that of guessing class 0."""
     row: Row = {}
     for part, images in parts.items():
-        metrics, _ = evaluate(module, data, images, device)
+        metrics, _ = evaluate(module, data, images, module.device)
         bad = math.isnan(metrics["ce"])
         row |= {f"{part}/{name}": math.nan if bad else metrics[name] for name in ("loss", "ce", "acc")}
     return row
@@ -114,10 +104,9 @@ def interpolate_command(
         raise ConfigError(f"{first} and {second} are one file; interpolate between two")
     folder = out or first.parent.parent / f"interpolation-{first.stem}-{second.stem}"
     names = (first.stem, second.stem) if first.stem != second.stem else (f"A, {first.stem}", f"B, {second.stem}")
-    points = interpolate(first, second, along, limit, root)
     rows: list[Row] = []
     with write_even_if_interrupted(lambda: write_interpolation(folder, rows, *names), rows):
-        for row in points:
+        for row in interpolate(first, second, along, limit, root):
             if not rows:
                 make_folder(folder)
             rows.append(row)
@@ -125,16 +114,16 @@ def interpolate_command(
 
 
 def write_interpolation(folder: Path, rows: Sequence[Row], first: str, second: str) -> None:
+    """Writes both files, and prints where the validation cross-entropy is least."""
     write_rows(folder / "interpolation.csv", rows)
     draw_interpolation(rows, first, second, folder / "interpolation.png")
-    kind = "_recal" if "val/ce_recal" in rows[0] else ""
-    finite = [row for row in rows if math.isfinite(row[f"val/ce{kind}"])]
-    if finite:
-        best = min(finite, key=lambda row: row[f"val/ce{kind}"])
-        say(
-            f"least validation cross-entropy {best[f'val/ce{kind}']:.4f} at alpha {best['alpha']:g}"
-            f"{' with re-estimated batch-norm statistics' if kind else ''}; {first} is at 1, {second} at 0"
-        )
+    key, how = "val/ce", ""
+    if "val/ce_recal" in rows[0]:
+        key, how = "val/ce_recal", " with re-estimated batch-norm statistics"
+    if finite := [row for row in rows if math.isfinite(row[key])]:
+        best = min(finite, key=lambda row: row[key])
+        place = f"{best[key]:.4f} at alpha {best['alpha']:g}"
+        say(f"least validation cross-entropy {place}{how}; {first} is at 1, {second} at 0")
     if negative := sum(row.get("negative_variances", 0) > 0 for row in rows):
         say(f"at {negative} of {len(rows)} alphas running variances on the line are negative, with no loss there")
     say(f"picture, metrics: {folder / 'interpolation.png'}, {folder / 'interpolation.csv'}")
@@ -142,16 +131,16 @@ def write_interpolation(folder: Path, rows: Sequence[Row], first: str, second: s
 
 def alphas(text: str) -> list[float]:
     """ "-0.5:1.5:41" is 41 numbers from -0.5 to 1.5; "0,0.5,1" these three. Raises ConfigError."""
-    shape = "start:stop:count, such as -0.5:1.5:41, or numbers: 0,0.5,1"
     try:
-        parts = [float(part) for part in text.replace(":", ",").split(",")]
-    except ValueError:
-        raise ConfigError(f"--alpha (={text}) must be {shape}") from None
-    if ":" in text:
-        if len(parts) != 3 or "," in text or not 2 <= parts[2] <= 100_000 or parts[2] != int(parts[2]):
-            raise ConfigError(f"--alpha (={text}) must be {shape}; count is at least 2")
-        start, stop, n = parts[0], parts[1], int(parts[2])
-        parts = [start + (stop - start) * i / (n - 1) for i in range(n)]
-    if not all(abs(alpha) < 1e6 for alpha in parts):
-        raise ConfigError(f"--alpha (={text}) must be numbers below a million in size")
-    return [round(alpha, 12) for alpha in parts]  # so that the ends are 0 and 1 where they are meant
+        numbers = arithmetic_sequence(*text.split(":")) if ":" in text else [float(part) for part in text.split(",")]
+    except (ValueError, TypeError):
+        numbers = []
+    if not numbers or not all(abs(alpha) < 1e6 for alpha in numbers):
+        shape = "start:stop:count, such as -0.5:1.5:41 (count is at least 2), or numbers: 0,0.5,1"
+        raise ConfigError(f"--alpha (={text}) must be {shape}; all of them below a million in size")
+    return [round(alpha, 12) for alpha in numbers]  # so that the ends are 0 and 1 where they are meant
+
+
+def arithmetic_sequence(start: str, stop: str, count: str) -> list[float]:
+    first, last, n = float(start), float(stop), int(count)
+    return [first + (last - first) * i / (n - 1) for i in range(n)] if 2 <= n <= 100_000 else []

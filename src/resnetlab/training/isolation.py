@@ -14,17 +14,11 @@ import torch
 
 BACKENDS: Any = torch.backends
 FLAGS = (  # (module, name): plain attributes that change what torch computes
-    (BACKENDS.cudnn, "benchmark"),  # Lightning's Trainer sets it, and leaves it
-    (BACKENDS.cudnn, "deterministic"),
-    (BACKENDS.cudnn, "enabled"),
+    *((BACKENDS.cudnn, name) for name in ("benchmark", "deterministic", "enabled")),  # Lightning leaves benchmark set
     (BACKENDS, "fp32_precision"),  # the general ones first: setting them sets those below
-    (BACKENDS.cudnn, "fp32_precision"),
-    (BACKENDS.cudnn.conv, "fp32_precision"),
-    (BACKENDS.cudnn.rnn, "fp32_precision"),
-    (BACKENDS.cuda.matmul, "fp32_precision"),
-    (BACKENDS.mkldnn, "fp32_precision"),
-    (BACKENDS.mkldnn.conv, "fp32_precision"),
-    (BACKENDS.mkldnn.matmul, "fp32_precision"),
+    *((module, "fp32_precision") for module in (BACKENDS.cudnn, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn)),
+    *((module, "fp32_precision") for module in (BACKENDS.cuda.matmul, BACKENDS.mkldnn)),
+    *((module, "fp32_precision") for module in (BACKENDS.mkldnn.conv, BACKENDS.mkldnn.matmul)),
 )
 
 
@@ -36,22 +30,19 @@ def preserve_process_state(threads: int | None = None) -> Iterator[None]:
     GPU too), numpy and Python, torch's threads, precision flags, default type and grad mode, the warnings' filters,
     the loggers' levels and handlers, and the handlers of SIGINT and SIGTERM.
     """
-    states = random.getstate(), np.random.get_state()
-    restore = [*torch_settings(), *logger_settings(), *signal_settings()]
+    restore = [*settings(), (random.setstate, random.getstate()), (np.random.set_state, np.random.get_state())]
     with torch.random.fork_rng(), warnings.catch_warnings():
         if threads is not None:
             torch.set_num_threads(threads)
         try:
             yield
         finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
             for function, *arguments in restore:
                 function(*arguments)
 
 
-def torch_settings() -> Iterator[tuple[Any, ...]]:
-    """Calls that bring back torch's settings as they are now."""
+def settings() -> Iterator[tuple[Any, ...]]:
+    """Calls that bring back the settings of torch, the loggers and the signals as they are now."""
     yield torch.set_num_threads, torch.get_num_threads()
     with suppress(RuntimeError):  # torch refuses where a flag below was set; then the flags are enough
         yield torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
@@ -61,21 +52,13 @@ def torch_settings() -> Iterator[tuple[Any, ...]]:
     yield torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()
     yield torch.set_grad_enabled, torch.is_grad_enabled()
     yield torch.autograd.set_detect_anomaly, torch.is_anomaly_enabled()
-
-
-def logger_settings() -> Iterator[tuple[Any, ...]]:
-    """Calls that bring back the levels and handlers of all loggers there are."""
     named = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
     for logger in (logging.root, *named):
         yield logger.setLevel, logger.level
         yield setattr, logger, "handlers", list(logger.handlers)
         yield setattr, logger, "disabled", logger.disabled
     yield logging.disable, logging.root.manager.disable
-
-
-def signal_settings() -> Iterator[tuple[Any, ...]]:
-    """Calls that bring back the handlers of SIGINT and SIGTERM; only the main thread may set them."""
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if (handler := signal.getsignal(number)) is not None:
-                yield signal.signal, number, handler
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        if handler is not None and threading.current_thread() is threading.main_thread():  # which alone may set them
+            yield signal.signal, number, handler

@@ -1,7 +1,9 @@
 """Lightning's internals that a run depends on, each in one function: checked with Lightning 2.6.6, tested for each."""
 
+import logging
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+CHATTY = ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.distributed")
 INTERRUPTIONS = (KeyboardInterrupt, SystemExit)  # of a signal; SIGTERMException is a SystemExit
 
 
@@ -46,3 +49,19 @@ def python_interrupts() -> Iterator[None]:
 def exit_at_sigterm() -> None:
     """Replaces Lightning's SIGTERM handler, which waits for the other processes of a run in a broadcast."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+@contextmanager
+def silence_lightning() -> Iterator[None]:
+    """Hides Lightning's advertisements, and torch 2.15's warning about a class that Lightning 2.6.6 uses inside."""
+    loggers = [logging.getLogger(f"lightning.{name}") for name in CHATTY]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

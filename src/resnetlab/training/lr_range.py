@@ -5,13 +5,13 @@ decays or momenta in one picture; the exponential ramp and the smoothed loss are
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,13 +21,13 @@ from resnetlab.console import Countdown, say
 from resnetlab.data import ImageData, derive_seed
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers import set_lr_momentum
-from resnetlab.runs.files import digest, make_folder, write_json
+from resnetlab.runs.files import digest, make_folder, write_json, write_rows
 from resnetlab.runs.layout import OUTPUTS
 from resnetlab.runs.summary import Row
 from resnetlab.training.build import build_module
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.module import ImageClassifier
-from resnetlab.training.plots import draw_range_test, write_even_if_interrupted, write_labelled_rows
+from resnetlab.training.plots import draw_range_test, write_even_if_interrupted
 
 
 @dataclass(frozen=True)
@@ -67,29 +67,34 @@ class Ramp:
 def range_test(module: ImageClassifier, data: ImageData, ramp: Ramp, device: torch.device) -> Iterator[Row]:
     """Rows of step, lr, loss, acc (of the batch) and smoothed (bias-corrected mean loss), until it diverges.
 
-    Any optimizer; momentum, decay and penalty as the module has them; the schedule is not used. In float32. When the
-    iterator ends or is closed, the network, its statistics and torch's random numbers are what they were. Raises
+    Any optimizer; momentum, decay and penalty as the module has them; the schedule is not used. In float32. A copy of
+    the module is trained; when the iterator ends or is closed, torch's random numbers are what they were. Raises
     ConfigError.
     """
     ramp.check()
-    mean, least, countdown = 0.0, math.inf, Countdown("step", ramp.steps)
-    with restored_afterwards(module, device):
+    rows: list[Row] = []
+    mean, countdown = 0.0, Countdown("step", ramp.steps)
+    module = deepcopy(module).to(device).train()
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(module.config.seed, 1))  # of dropout
         optimizer = module.build_optimizer()
-        for k, (x, y) in enumerate(islice(endless_batches(data, device), ramp.steps)):
+        batches = chain.from_iterable(data.batches(epoch, device) for epoch in count(1))
+        for k, (x, y) in enumerate(islice(batches, ramp.steps)):
             set_lr_momentum(optimizer, ramp.lr(k), module.momentum)
             loss, acc = train_on_batch(module, optimizer, x, y)
             mean = ramp.smoothing * mean + (1 - ramp.smoothing) * loss
             smoothed = mean / (1 - ramp.smoothing ** (k + 1))
-            yield {"step": k, "lr": ramp.lr(k), "loss": loss, "acc": acc, "smoothed": smoothed}
-            least = min(least, smoothed)
-            if exploded(smoothed, least, ramp):
+            rows.append({"step": k, "lr": ramp.lr(k), "loss": loss, "acc": acc, "smoothed": smoothed})
+            yield rows[-1]
+            if diverged_at(rows, ramp) is not None:
                 break
             countdown.tick()
 
 
-def exploded(smoothed: float, least: float, ramp: Ramp) -> bool:
-    """Whether a smoothed loss ends the test: beyond `stop` times the least so far, or not a number."""
-    return not smoothed <= ramp.stop * least
+def diverged_at(rows: Sequence[Row], ramp: Ramp) -> float | None:
+    """The last learning rate, if the loss exploded there: beyond `stop` times its minimum so far, or not a number."""
+    least = min((row["smoothed"] for row in rows if math.isfinite(row["smoothed"])), default=math.inf)
+    return None if rows[-1]["smoothed"] <= ramp.stop * least else rows[-1]["lr"]
 
 
 def suggestions(rows: Sequence[Row]) -> dict[str, float | None]:
@@ -101,24 +106,18 @@ def suggestions(rows: Sequence[Row]) -> dict[str, float | None]:
     it. minimum/10: a tenth of the rate at its minimum.
     """
     usable = [row for row in rows[len(rows) // 10 :] if math.isfinite(row["smoothed"])]
-    usable = usable[: 1 + min(range(len(usable)), key=lambda i: usable[i]["smoothed"], default=0)]
-    losses, logs = [row["smoothed"] for row in usable], [math.log(row["lr"]) for row in usable]
-    return {
-        "steepest": lr_at(usable, steepest(losses, logs)),
-        "valley": lr_at(usable, valley(losses)),
-        "minimum/10": usable[-1]["lr"] / 10 if len(usable) > 1 else None,  # at the first step nothing was learned
-    }
-
-
-def lr_at(rows: Sequence[Row], index: int | None) -> float | None:
-    return None if index is None else rows[index]["lr"]
+    losses = [row["smoothed"] for row in usable]
+    end = losses.index(min(losses)) + 1 if losses else 0
+    losses, rates = losses[:end], [row["lr"] for row in usable[:end]]
+    places = {"steepest": steepest(losses, [math.log(lr) for lr in rates]), "valley": valley(losses)}
+    found = {rule: None if place is None else rates[place] for rule, place in places.items()}
+    return {**found, "minimum/10": rates[-1] / 10 if end > 1 else None}  # at the first step nothing was learned
 
 
 def steepest(losses: Sequence[float], logs: Sequence[float]) -> int | None:
     """Index with the most negative central difference of loss over log lr; None if it falls nowhere."""
-    slopes = {i: (losses[i + 1] - losses[i - 1]) / (logs[i + 1] - logs[i - 1]) for i in range(1, len(losses) - 1)}
-    best = min(slopes, key=lambda i: slopes[i], default=None)
-    return best if best is not None and slopes[best] < 0 else None
+    slopes = np.subtract(losses[2:], losses[:-2]) / np.subtract(logs[2:], logs[:-2])
+    return int(slopes.argmin()) + 1 if slopes.min(initial=0) < 0 else None
 
 
 def valley(losses: Sequence[float]) -> int | None:
@@ -132,16 +131,10 @@ def valley(losses: Sequence[float]) -> int | None:
 
 def longest_decrease(values: Sequence[float]) -> tuple[int, int]:
     """(index of the end, length) of the longest strictly decreasing subsequence, the first to end of equals."""
-    ends: list[float] = []  # negated: the largest value at which a decrease of each length can end (patience sorting)
-    end = 0
-    for i, value in enumerate(values):
-        length = bisect_left(ends, -value)
-        if length == len(ends):
-            ends.append(-value)
-            end = i
-        else:
-            ends[length] = -value
-    return end, len(ends)
+    array, lengths = np.asarray(values), np.ones(len(values), dtype=int)  # of the longest that ends at each value
+    for i in range(len(values)):
+        lengths[i] += lengths[:i][array[:i] > array[i]].max(initial=0)
+    return (int(lengths.argmax()), int(lengths.max())) if len(values) else (0, 0)
 
 
 def train_on_batch(
@@ -149,45 +142,23 @@ def train_on_batch(
 ) -> tuple[float, float]:
     """One training step; loss and accuracy of the batch before it."""
     optimizer.zero_grad()
-    logits = module.model(x)
-    loss, _ = module.losses(logits, y)
+    loss, _, correct = module.batch_loss(x, y)
     loss.backward()
     optimizer.step()
-    return float(loss.detach()), float((logits.argmax(1) == y).float().mean())
-
-
-def endless_batches(data: ImageData, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """The training batches of epoch 1, 2, 3 ..."""
-    return chain.from_iterable(data.batches(epoch, device) for epoch in count(1))
-
-
-@contextmanager
-def restored_afterwards(module: ImageClassifier, device: torch.device) -> Iterator[None]:
-    """Restores the network's weights, device and mode; inside it may be trained, with dropout from its seed."""
-    model, mode, home = module.model, module.model.training, module.device
-    saved = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    with torch.random.fork_rng():
-        try:
-            torch.manual_seed(derive_seed(module.seed, 1))
-            model.to(device).train()
-            yield
-        finally:
-            model.to(home).load_state_dict(saved)
-            model.train(mode)
-            for p in model.parameters():
-                p.grad = None
+    return float(loss.detach()), int(correct) / len(y)
 
 
 def lr_range_command(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:
     """The range test of every job of the command line; writes lr-range.png, .csv, .json and returns their folder."""
     ramp.check()
-    found = [(label or config.name, config) for label, config in jobs_of(arguments)]
-    content = [vars(ramp), *(config.identity | {"seed": config.seed} for _, config in found)]
-    folder = out or OUTPUTS / found[0][1].study / "lr-range" / f"{found[0][1].name}-{digest(content)}"
+    configs = {label or config.name: config for label, config in jobs_of(arguments)}
+    first = next(iter(configs.values()))
+    content = [vars(ramp), *(config.identity | {"seed": config.seed} for config in configs.values())]
+    folder = out or OUTPUTS / first.study / "lr-range" / f"{first.name}-{digest(content)}"
     make_folder(folder)
     curves: dict[str, list[Row]] = {}
-    with write_even_if_interrupted(lambda: write_range_test(folder, ramp, curves, dict(found)), curves.values()):
-        for label, config in found:
+    with write_even_if_interrupted(lambda: write_range_test(folder, ramp, curves, configs), curves.values()):
+        for label, config in configs.items():
             with preserve_process_state(config.threads):
                 run_range_test(label, config, ramp, curves.setdefault(label, []))
     return folder
@@ -210,23 +181,14 @@ def run_range_test(label: str, config: Config, ramp: Ramp, rows: list[Row]) -> N
     say(f"the smoothed loss stayed below {limit}" if ended is None else f"it reached {limit} at lr {ended:.3g}")
 
 
-def diverged_at(rows: Sequence[Row], ramp: Ramp) -> float | None:
-    """The learning rate at which the loss exploded, if it did."""
-    least = min((row["smoothed"] for row in rows if math.isfinite(row["smoothed"])), default=math.inf)
-    return rows[-1]["lr"] if exploded(rows[-1]["smoothed"], least, ramp) else None
-
-
-def suggestions_of(rows: Sequence[Row], ramp: Ramp) -> dict[str, float | None]:
-    """The suggestions of a test that came to its end; none of one that was interrupted."""
-    ended = len(rows) == ramp.steps or diverged_at(rows, ramp) is not None
-    return suggestions(rows) if ended else suggestions([])
-
-
 def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], configs: dict[str, Config]) -> None:
+    """Writes the three files; no suggestions of a test that was interrupted before its end."""
     found = {label: rows for label, rows in curves.items() if rows}
-    drawn = {label: (rows, suggestions_of(rows, ramp)) for label, rows in found.items()}
+    diverged = {label: diverged_at(rows, ramp) for label, rows in found.items()}
+    ended = {label: len(rows) == ramp.steps or diverged[label] is not None for label, rows in found.items()}
+    drawn = {label: (rows, suggestions(rows if ended[label] else [])) for label, rows in found.items()}
     draw_range_test(drawn, ramp.shape == "linear", folder / "lr-range.png")
-    write_labelled_rows(folder / "lr-range.csv", found)
+    write_rows(folder / "lr-range.csv", [{"run": label, **row} for label, rows in found.items() for row in rows])
     runs = [
         {
             "label": label,
@@ -234,10 +196,10 @@ def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], con
             "differs_from_defaults": configs[label].identity,
             "seed": configs[label].seed,
             "steps": len(rows),
-            "diverged_at": diverged_at(rows, ramp),
-            "suggestions": drawn[label][1],
+            "diverged_at": diverged[label],
+            "suggestions": suggested,
         }
-        for label, rows in found.items()
+        for label, (rows, suggested) in drawn.items()
     ]
     write_json(folder / "lr-range.json", {"ramp": vars(ramp), "runs": runs})
     say(f"picture, metrics: {folder / 'lr-range.png'}, {folder / 'lr-range.csv'}, {folder / 'lr-range.json'}")

@@ -1,9 +1,10 @@
-"""manifest.json: what a run was made with: code, configuration, machine, counts."""
+"""What is written and printed before a run trains: config.yaml, manifest.json, and lines about them."""
 
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,38 @@ from typing import Any
 import torch
 from torch import nn
 
-from resnetlab.config.compose import to_plain
+from resnetlab.config.compose import to_plain, to_yaml
 from resnetlab.config.schema import Config
 from resnetlab.optim.optimizers import group_counts
+from resnetlab.optim.schedules import length_warning
+from resnetlab.runs.files import write_json, write_text
+from resnetlab.runs.load import read_manifest
+from resnetlab.training.build import Session
 from resnetlab.training.callbacks.energy import energy_source
+from resnetlab.training.callbacks.profiler import steps_warning
+from resnetlab.training.engine.select import select_engine
+from resnetlab.training.module import ImageClassifier
+from resnetlab.training.result import print_line
 
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
+CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # they decide about rounding
 
 
-def make_manifest(config: Config, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def describe(config: Config, session: Session, resumed: bool) -> None:
+    """Writes config.yaml and manifest.json, and prints what is going to be trained."""
+    folder = config.folder
+    manifest = make_manifest(config, session.module)
+    if resumed and (earlier := read_manifest(folder.path)):
+        manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
+        if changed := changed_conditions(earlier, manifest):
+            print_line(config, f"note: resumed under other conditions ({changed}); equality to the bit is not promised")
+    write_text(folder.config, to_yaml(config))
+    write_json(folder.manifest, manifest)
+    for line in (*manifest_lines(config, manifest), *data_lines(config, session)):
+        print_line(config, line)
+
+
+def make_manifest(config: Config, module: ImageClassifier) -> dict[str, Any]:
     """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
     device = config.trainer.device
     return {
@@ -36,15 +60,15 @@ def make_manifest(config: Config, model: nn.Module, optimizer: torch.optim.Optim
         "threads": torch.get_num_threads(),
         "precision": config.trainer.resolved_precision,
         **energy_source(device),
-        "model": model_counts(model),
-        "optimizer_groups": group_counts(optimizer),
+        "model": model_counts(module.model),
+        "optimizer_groups": group_counts(module.build_optimizer()),
+        "engine": module.engine_name,
     }
 
 
 def changed_conditions(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The conditions that decide about rounding and differ: "threads 1 -> 2", or "" """
-    keys = ("device", "threads", "precision", "engine", "versions", "git")
-    known = [key for key in keys if key in before]  # older manifests have no engine
+    """The conditions that differ: "threads 1 -> 2", or "" """
+    known = [key for key in CONDITIONS if key in before]  # older manifests have no engine
     return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in known if before[key] != now[key])
 
 
@@ -59,17 +83,13 @@ def model_counts(model: nn.Module) -> dict[str, int]:
 
 def git_state() -> dict[str, Any]:
     """The commit of the source tree and whether it has uncommitted changes; nulls outside a git checkout."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    commands = ([*git, "rev-parse", "HEAD"], [*git, "status", "--porcelain"])
     try:
-        sha, status = git("rev-parse", "HEAD"), git("status", "--porcelain")
+        sha, status = (subprocess.run(c, check=True, capture_output=True, text=True).stdout.strip() for c in commands)
     except (OSError, subprocess.CalledProcessError):
         return {"sha": None, "dirty": None}
     return {"sha": sha, "dirty": bool(status)}
-
-
-def git(*arguments: str) -> str:
-    folder = str(Path(__file__).parents[1])
-    done = subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def processor() -> str:
@@ -79,3 +99,30 @@ def processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def manifest_lines(config: Config, manifest: dict[str, Any]) -> Iterator[str]:
+    """The network, where it is trained, and what the optimizer does to which tensors."""
+    counts, devices = manifest["model"], config.trainer.devices
+    yield (
+        f"{config.model.name}: {counts['trainable_parameters']:,} trainable parameters + {counts['statistics']:,} "
+        f"batch-norm statistics, {counts['convolutions']} convolutions; on "
+        f"{f'{devices} x ' if devices > 1 else ''}{manifest['device']}, "
+        f"{manifest['precision']}, engine: {manifest['engine']}, threads: {manifest['threads']}"
+    )
+    for group in manifest["optimizer_groups"]:
+        yield (
+            f"optimizer group {group['name']}: {group['tensors']} tensors, {group['parameters']:,} parameters, "
+            f"wd {group['wd']:g}"
+        )
+
+
+def data_lines(config: Config, session: Session) -> Iterator[str]:
+    """The images, the folder, and what may surprise."""
+    data, span = session.data, session.module.span
+    images = f"{len(data.train):,} training and {len(data.val):,} validation images"
+    yield f"{images}; run folder {config.folder.path}"
+    notes = [select_engine(config)[1], data.subset_warning(), length_warning(config.schedule, span)]
+    for note in (*notes, steps_warning(config.trainer.profile, span.steps_per_epoch)):
+        if note:
+            yield f"note: {note}"

@@ -11,35 +11,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from resnetlab.config.schema import Config
 from resnetlab.data import Chunk, ImageData, derive_seed
 from resnetlab.errors import Diverged
-from resnetlab.optim.averaging import Averaging, reestimated_statistics
-from resnetlab.optim.optimizers import Optimizer
-from resnetlab.optim.regularization import Regularization, conv_kernels, penalty
-from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, Schedule, schedule_table
+from resnetlab.optim.averaging import reestimated_statistics
+from resnetlab.optim.regularization import conv_kernels, penalty
+from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, schedule_table
 from resnetlab.runs.summary import Row
-from resnetlab.training.distributed import all_reduce_min, broadcast, rank, world_size
-from resnetlab.training.engine import NO_STEP, CudaGraphRunner, DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep
+from resnetlab.training.distributed import all_reduce, broadcast, rank, world_size
+from resnetlab.training.engine.batches import DeviceBatches
+from resnetlab.training.engine.cuda_graph import CudaGraphRunner
+from resnetlab.training.engine.select import select_engine
+from resnetlab.training.engine.step import NO_STEP, EagerRunner, ScaledOptimizer, TrainStep
 from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
-from resnetlab.training.metrics import EvalMetrics
+from resnetlab.training.metrics import EpochMetrics
 
 
-def lr_momentum_table(
-    schedule: Schedule, averaging: Averaging, lr: float, momentum: float, span: RunLength
-) -> npt.NDArray[np.float64]:
+def base_momentum(config: Config) -> float:
+    return config.optimizer.default_momentum if config.momentum is None else config.momentum
+
+
+def lr_momentum_table(config: Config, span: RunLength) -> npt.NDArray[np.float64]:
     """The run's (steps, 2) table of learning rates and momenta: the schedule's, with the average's own lr in it."""
-    found = schedule_table(schedule, lr, momentum, span)
-    averaging.override_lr(found, span)
+    found = schedule_table(config.schedule, config.lr, base_momentum(config), span)
+    config.averaging.override_lr(found, span)
     return found
 
 
 class ImageClassifier(L.LightningModule):
-    """One training run.
-
-    model: (N, C, H, W) -> (N, classes) logits. lr, momentum: the schedule's base values. wd, l2: None where the
-    regularization does not use them. ema_momentum: for averaging=ema. recalibrate: validate once more with re-estimated
-    batch-norm statistics. recalibration_images: training images that re-estimate them, there and for the average.
-    engine: eager | compile | graph, as `select_engine` has chosen.
+    """One training run. model: (N, C, H, W) -> (N, classes) logits, its weights drawn from (seed, epoch 0).
 
     Lightning owns epochs, validation, checkpoints and devices. Optimization is manual: the step sets lr and momentum
     from the schedule's table first, so that the schedule is a function of the step's number alone. Under 16-mixed a
@@ -50,42 +50,22 @@ class ImageClassifier(L.LightningModule):
     running statistics are the first device's.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimizer: Optimizer,
-        schedule: Schedule,
-        regularization: Regularization,
-        averaging: Averaging,
-        *,
-        classes: int,
-        span: RunLength,
-        lr: float,
-        momentum: float,
-        wd: float | None = None,
-        l2: float | None = None,
-        ema_momentum: float | None = None,
-        seed: int = 0,
-        recalibrate: bool = False,
-        recalibration_images: int = 6400,
-        engine: str = "eager",
-    ) -> None:
+    def __init__(self, config: Config, steps_per_epoch: int, classes: int) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model = model
-        self.optimizer, self.schedule, self.regularization = optimizer, schedule, regularization
-        self.lr, self.momentum, self.wd, self.l2 = lr, momentum, wd, l2
-        self.ema_momentum, self.seed, self.span = ema_momentum, seed, span
-        self.recalibrate, self.recalibration_images = recalibrate, recalibration_images
-        self.lr_momentum_table = lr_momentum_table(schedule, averaging, lr, momentum, span)
-        self.engine_name = engine
-        self.averaging, self.average = averaging, averaging.create(model)
-        self.kernels = conv_kernels(model) if l2 else []
-        self.averaged_kernels = conv_kernels(self.average.module) if l2 and self.average is not None else []
+        self.config, self.span = config, RunLength(steps_per_epoch, config.epochs)
+        self.momentum = base_momentum(config)
+        self.lr_momentum_table = lr_momentum_table(config, self.span)
+        self.engine_name = select_engine(config)[0]
+        model = config.model.build(classes, torch.Generator().manual_seed(derive_seed(config.seed, 0)))
+        self.model = model.to(memory_format=torch.channels_last) if config.trainer.channels_last else model
+        self.average = config.averaging.create(self.model)
+        self.kernels = conv_kernels(self.model) if config.l2 else []
+        self.averaged_kernels = conv_kernels(self.average.module) if config.l2 and self.average is not None else []
         if self.average is not None:
             self.average.requires_grad_(False)
-        self.val_metrics = EvalMetrics(classes, top5=True)
-        self.epoch_metrics: Row = {}  # complete when validation has ended
+        self.top5 = classes > 5
+        self.epoch_metrics: Row = {}  # of the last epoch that was validated
         self.step_hooks: list[Callable[[], None]] = []  # called after every training step
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
         self.relative_update: Tensor
@@ -93,15 +73,15 @@ class ImageClassifier(L.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer; with reduce_on_plateau also its scheduler, the only one that has a state."""
         built = self.build_optimizer()
-        if isinstance(self.schedule, ReduceOnPlateau):
-            plateau = self.schedule.build(built)
-            return {"optimizer": built, "lr_scheduler": {"scheduler": plateau}}
+        if isinstance(self.config.schedule, ReduceOnPlateau):
+            return {"optimizer": built, "lr_scheduler": {"scheduler": self.config.schedule.build(built)}}
         return built
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """A new optimizer over the network's tensors, each in exactly one group."""
-        return self.optimizer.build(
-            self.model, lr=self.lr, momentum=self.momentum, wd=self.wd, regularization=self.regularization
+        config = self.config
+        return config.optimizer.build(
+            self.model, lr=config.lr, momentum=self.momentum, wd=config.wd, regularization=config.regularization
         )
 
     def losses(self, logits: Tensor, labels: Tensor, averaged: bool = False) -> tuple[Tensor, Tensor]:
@@ -111,9 +91,9 @@ class ImageClassifier(L.LightningModule):
         """
         kernels = self.averaged_kernels if averaged else self.kernels
         ce = F.cross_entropy(logits, labels)
-        smoothing = self.regularization.label_smoothing
+        smoothing = self.config.regularization.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) if smoothing else ce
-        return (loss + penalty(kernels, self.l2) if self.l2 else loss), ce
+        return (loss + penalty(kernels, self.config.l2) if self.config.l2 else loss), ce
 
     def batch_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A training batch's (loss, ce, number of correct answers)."""
@@ -124,6 +104,7 @@ class ImageClassifier(L.LightningModule):
         if world_size() > 1:
             exit_at_sigterm()
         self.data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.val_metrics = EpochMetrics(self.device, self.top5)
         optimizer: Any = self.optimizers()
         self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
         batches = DeviceBatches(self.data, self.device, (rank(), world_size()))
@@ -137,7 +118,7 @@ class ImageClassifier(L.LightningModule):
             self.runner = EagerRunner(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(derive_seed(self.seed, self.current_epoch + 1, rank()))
+        torch.manual_seed(derive_seed(self.config.seed, self.current_epoch + 1, rank()))
         self.step.start_epoch(self.current_epoch + 1, self.current_epoch * self.span.steps_per_epoch)
 
     def training_step(self, chunk: Chunk, _: int) -> None:
@@ -158,18 +139,18 @@ class ImageClassifier(L.LightningModule):
         if last:
             self.relative_update.copy_(relative_change(before, list(self.model.parameters())))
         if self.average is not None:
-            self.averaging.update(self.average, self.model, step, self.span, self.ema_momentum)
+            self.config.averaging.update(self.average, self.model, step, self.span, self.config.ema_momentum)
         if last or (self.device.type == "cpu" and world_size() == 1):
             self.check_finite()
 
     def lr_momentum(self, step: int) -> tuple[float, float]:
         """lr and momentum of `step` (from 0, over the whole run)."""
         lr, momentum = map(float, self.lr_momentum_table[step])
-        return (float(self.raw_optimizer.param_groups[0]["lr"]) if self.schedule.stateful else lr), momentum
+        return (float(self.raw_optimizer.param_groups[0]["lr"]) if self.config.schedule.stateful else lr), momentum
 
     def check_finite(self) -> None:
         """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""
-        if (bad := int(all_reduce_min(self.step.first_nonfinite_step))) < NO_STEP:
+        if (bad := int(all_reduce(self.step.first_nonfinite_step, "MIN"))) < NO_STEP:
             raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def on_validation_start(self) -> None:
@@ -193,23 +174,20 @@ class ImageClassifier(L.LightningModule):
         self.log_dict(validation, logger=False, batch_size=1, sync_dist=True)
         if not math.isfinite(metrics["val/loss"]):
             raise Diverged("val/loss", self.current_epoch + 1, last_step)
-        if self.schedule.stateful:
-            self.lr_schedulers().step(metrics[self.schedule.monitor])  # type: ignore
+        if self.config.schedule.stateful:
+            self.lr_schedulers().step(metrics[self.config.schedule.monitor])  # type: ignore
 
     def compute_metrics(self) -> Row:
         """The epoch's metrics, over all devices: the columns of metrics.csv but for time/* and power/*."""
         lr, momentum = self.lr_momentum(self.current_epoch * self.span.steps_per_epoch)
         metrics: Row = {"epoch": self.current_epoch + 1, "lr": lr, "momentum": momentum}
         metrics |= self.step.metrics.compute("train/") | self.val_metrics.compute("val/")
-        if self.recalibrate:
+        if self.config.recalibrate_bn:
             metrics |= self.validate_with_fresh_statistics(self.model, "_recal")
         if self.average is not None and self.averaged:
             metrics |= self.validate_with_fresh_statistics(self.average.module, "_avg")
-        return metrics | {"weight_norm": self.weight_norm(), "relative_update": float(self.relative_update)}
-
-    def metrics(self) -> Row:
-        """The metrics of the last epoch that was validated."""
-        return dict(self.epoch_metrics)
+        weight_norm = float(norm([p.detach() for p in self.model.parameters()]))
+        return metrics | {"weight_norm": weight_norm, "relative_update": float(self.relative_update)}
 
     @property
     def averaged(self) -> bool:
@@ -218,16 +196,12 @@ class ImageClassifier(L.LightningModule):
 
     def validate_with_fresh_statistics(self, network: nn.Module, suffix: str) -> Row:
         """The validation of `network` with re-estimated batch-norm statistics; the network's own stay."""
-        data = self.data
-        inputs = data.recalibration_inputs(self.recalibration_images, self.current_epoch + 1, self.device)
+        data, images = self.data, self.config.trainer.recalibration_images
+        inputs = data.recalibration_inputs(images, self.current_epoch + 1, self.device)
         with torch.no_grad(), reestimated_statistics(network, inputs):
             for x, y in data.eval_batches(data.val, self.device, (rank(), world_size())):
                 self.validate_batch(network, x, y)
         return self.val_metrics.compute("val/", suffix)
-
-    def weight_norm(self) -> float:
-        """The Euclidean norm of all trainable tensors together."""
-        return float(norm([p.detach() for p in self.model.parameters()]))
 
 
 def norm(tensors: list[Tensor]) -> Tensor:

@@ -1,45 +1,43 @@
 """Plots of schedules, learning-rate range tests and interpolations, from rows; the command `resnetlab schedule`."""
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from resnetlab.config.overrides import jobs_of
 from resnetlab.console import say
 from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import length_warning
-from resnetlab.runs.files import make_folder, write_atomically, write_text
+from resnetlab.runs.files import make_folder, write_atomically
 from resnetlab.runs.summary import Row
 from resnetlab.training.build import planned_lr_momentum
 
 Line = NDArray[np.float64]  # (points, 2): x and y
 PICTURES = (".png", ".svg", ".pdf")
 DASH = 8  # points, of lines that lie on each other
+DRAWN_POINTS = 2000  # of a schedule, at most
 MARKERS = {"steepest": "v", "valley": "o", "minimum/10": "s"}
 
 
-def draw_schedules(plans: Mapping[str, Sequence[tuple[float, float, float]]], path: Path) -> None:
-    """{label: (epochs done, lr, momentum) of the steps}: the learning rate above, the momentum below.
+def draw_schedules(plans: Mapping[str, ArrayLike], path: Path) -> None:
+    """{label: (steps, 3) of epochs done, lr, momentum}: the learning rate above, the momentum below.
 
     Equal lines are dashed in turn, so that each is seen.
     """
-    figure = Figure(figsize=(8, 6), layout="constrained")
-    rate, momentum = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-    for panel, column in ((rate, 1), (momentum, 2)):
-        lines = [np.array([(point[0], point[column]) for point in points]) for points in plans.values()]
+    figure, panels = figure_of_panels(6, 2, 1)
+    for panel, column in zip(panels, (1, 2), strict=True):
+        lines = [np.asarray(points)[:, [0, column]] for points in plans.values()]
         for label, line, dashes in zip(plans, lines, dashes_in_turn(lines), strict=True):
             panel.plot(*line.T, marker="." if len(line) < 30 else None, linestyle=dashes, label=label, linewidth=1.2)
-    rate.set(ylabel="learning rate")
-    momentum.set(ylabel="momentum or beta1", xlabel="epoch")
-    _finish(figure, [rate, momentum], path, legend=len(plans) > 1 and len(plans) <= 12)
+    panels[0].set(ylabel="learning rate")
+    panels[1].set(ylabel="momentum or beta1", xlabel="epoch")
+    write_figure(figure, path, legend=1 < len(plans) <= 12)
 
 
 def dashes_in_turn(lines: Sequence[Line]) -> list[Any]:
@@ -62,85 +60,80 @@ def draw_range_test(
     curves: Mapping[str, tuple[Sequence[Row], Mapping[str, float | None]]], linear: bool, path: Path
 ) -> None:
     """{label: (rows of range_test, its suggestions)}: losses over the learning rate, one colour a run."""
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    axes = figure.subplots()
-    shown = "loss" if len(curves) == 1 else "smoothed"
-    finite = [[row[shown] for row in rows if math.isfinite(row[shown])] for rows, _ in curves.values()]
-    lowest, highest = min(map(min, finite)), max(max(losses[: len(losses) // 2 + 1]) for losses in finite)
+    figure, (axes,) = figure_of_panels(5.5, 1)
+    single = len(curves) == 1
     for number, (label, (rows, suggested)) in enumerate(curves.items()):
-        color = f"C{number % 10}"
-        rates = [row["lr"] for row in rows]
-        if len(curves) == 1:
-            axes.plot(rates, [row["loss"] for row in rows], color=color, alpha=0.25, linewidth=0.8, label="each batch")
-        axes.plot(rates, [row["smoothed"] for row in rows], color=color, label=label if len(curves) > 1 else "smoothed")
+        color, rates = f"C{number % 10}", column(rows, "lr")
+        if single:
+            axes.plot(rates, column(rows, "loss"), color=color, alpha=0.25, linewidth=0.8, label="each batch")
+        axes.plot(rates, column(rows, "smoothed"), color=color, label="smoothed" if single else label)
         for rule, lr in suggested.items():
-            if lr is None:
-                continue
-            height = min(rows, key=lambda row: abs(math.log(row["lr"] / lr)))["smoothed"]
-            named = f"{rule}: {lr:.2g}" if len(curves) == 1 else (rule if number == 0 else None)
-            axes.plot([lr], [height], MARKERS[rule], color=color, markersize=8, markeredgecolor="black", label=named)
+            if lr is not None:
+                height = min(rows, key=lambda row: abs(math.log(row["lr"] / lr)))["smoothed"]
+                named = f"{rule}: {lr:.2g}" if single else (rule if number == 0 else None)
+                axes.plot(
+                    [lr], [height], MARKERS[rule], color=color, markersize=8, markeredgecolor="black", label=named
+                )
     axes.set(xlabel="learning rate", ylabel="training loss, smoothed", xscale="linear" if linear else "log")
+    seen = [column(rows, "loss" if single else "smoothed") for rows, _ in curves.values()]
+    finite = [[loss for loss in losses if math.isfinite(loss)] for losses in seen]
+    lowest, highest = min(map(min, finite)), max(max(losses[: len(losses) // 2 + 1]) for losses in finite)
     margin = 0.1 * (highest - lowest)
     axes.set_ylim(lowest - margin, highest + 2 * margin)  # the explosion at the end is cut off
-    _finish(figure, [axes], path, legend=True)
+    write_figure(figure, path)
 
 
 def draw_interpolation(rows: Sequence[Row], first: str, second: str, path: Path) -> None:
     """Rows of interpolate(): losses and accuracies over alpha, at whose 1 `first` is and at whose 0 `second`."""
-    figure = Figure(figsize=(8, 7), layout="constrained")
-    loss, accuracy = figure.subplots(2, 1, sharex=True)
-    alphas = [row["alpha"] for row in rows]
-    reestimated = "val/ce_recal" in rows[0]
+    figure, (loss, accuracy) = figure_of_panels(7, 1, 1)
     for axes, name in ((loss, "ce"), (accuracy, "acc")):
-        for part, color in (("train", "tab:red"), ("val", "tab:blue")):
-            if reestimated:
-                values = [row[f"{part}/{name}_recal"] for row in rows]
-                label = f"{part}, batch-norm statistics re-estimated"
-                axes.plot(alphas, values, _marker(rows), color=color, label=label)
-            values = [row[f"{part}/{name}"] for row in rows]
-            style: dict[str, Any] = (
-                {"linestyle": "--", "linewidth": 1, "marker": "."} if reestimated else {"marker": "."}
-            )
-            axes.plot(
-                alphas, values, color=color, label=f"{part}, statistics on the line" if reestimated else part, **style
-            )
+        draw_interpolated(axes, rows, name)
         for alpha, which, side in ((1.0, first, "left"), (0.0, second, "right")):
             axes.axvline(alpha, color="gray", linewidth=0.8, linestyle=":")
-            offset = (2 if alpha else -2, -9)
             where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": side}
-            axes.annotate(which, (alpha, 1), offset, **where, fontsize=8, color="gray")
-    half = (alphas[1] - alphas[0]) / 2 if len(alphas) > 1 else 0.5
-    label = "negative variances on the line"
-    for row in rows:
-        if row.get("negative_variances", 0) > 0:
-            for axes in (loss, accuracy):
-                span = row["alpha"] - half, row["alpha"] + half
-                axes.axvspan(*span, color="tab:orange", alpha=0.15, linewidth=0, label=label)
-            label = "_"  # once in the legend
+            axes.annotate(which, (alpha, 1), (2 if alpha else -2, -9), **where, fontsize=8, color="gray")
     shown = [row[key] for row in rows for key in row if key.split("_")[0].endswith("/ce") and math.isfinite(row[key])]
     if shown and max(shown) > 5 * min(shown):
         loss.set_yscale("log")
     loss.set(ylabel="cross-entropy")
     accuracy.set(ylabel="accuracy", xlabel=f"alpha: {second} at 0, {first} at 1")
-    _finish(figure, [loss, accuracy], path, legend=True)
+    write_figure(figure, path)
 
 
-def _marker(points: Sequence[Any]) -> str:
-    """A dot at every point where there are so few that a line alone might show nothing."""
-    return ".-" if len(points) < 30 else "-"
+def draw_interpolated(axes: Any, rows: Sequence[Row], name: str) -> None:
+    """The parts' ce or acc over alpha; shaded where variances on the line are negative."""
+    alphas, reestimated = column(rows, "alpha"), f"val/{name}_recal" in rows[0]
+    for part, color in (("train", "tab:red"), ("val", "tab:blue")):
+        if reestimated:
+            marker, label = ".-" if len(rows) < 30 else "-", f"{part}, batch-norm statistics re-estimated"
+            axes.plot(alphas, column(rows, f"{part}/{name}_recal"), marker, color=color, label=label)
+        label = f"{part}, statistics on the line" if reestimated else part
+        style, width = (".--", 1) if reestimated else (".-", None)
+        axes.plot(alphas, column(rows, f"{part}/{name}"), style, linewidth=width, color=color, label=label)
+    half = (alphas[1] - alphas[0]) / 2 if len(alphas) > 1 else 0.5
+    negative = [row["alpha"] for row in rows if row.get("negative_variances", 0) > 0]
+    for alpha in negative:
+        label = "negative variances on the line" if alpha == negative[0] else "_"  # once in the legend
+        axes.axvspan(alpha - half, alpha + half, color="tab:orange", alpha=0.15, linewidth=0, label=label)
 
 
-def _finish(figure: Figure, panels: Sequence[Any], path: Path, legend: bool) -> None:
-    for axes in panels:
+def column(rows: Sequence[Row], key: str) -> list[float]:
+    return [row[key] for row in rows]
+
+
+def figure_of_panels(height: float, *ratios: float) -> tuple[Figure, Any]:
+    """A figure 8 inches wide, and its panels one above the other."""
+    figure = Figure(figsize=(8, height), layout="constrained")
+    return figure, figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0]
+
+
+def write_figure(figure: Figure, path: Path, legend: bool = True) -> None:
+    for axes in figure.axes:
         axes.grid(alpha=0.3)
     if legend:
-        figure.legend(
-            *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=8, handlelength=3.5
-        )
+        lines = figure.axes[0].get_legend_handles_labels()
+        figure.legend(*lines, loc="outside upper center", ncols=3, fontsize=8, handlelength=3.5)
     write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=110))
-
-
-DRAWN_POINTS = 2000  # of a schedule, at most
 
 
 def schedule_command(arguments: Sequence[str], out: Path) -> None:
@@ -154,8 +147,8 @@ def schedule_command(arguments: Sequence[str], out: Path) -> None:
     for label, config in jobs_of(arguments):
         label = label or config.schedule.name
         span, table = planned_lr_momentum(config)
-        steps = range(0, span.steps, max(1, span.steps // DRAWN_POINTS))
-        plans[label] = [(k / span.steps_per_epoch, float(table[k, 0]), float(table[k, 1])) for k in steps]
+        points = np.column_stack([np.arange(span.steps) / span.steps_per_epoch, table])
+        plans[label] = points[:: max(1, span.steps // DRAWN_POINTS)]
         peak = int(table[:, 0].argmax())
         say(
             f"{label}: {span.epochs} epochs of {span.steps_per_epoch} steps; lr {table[0, 0]:.3g} at first, at most "
@@ -171,7 +164,7 @@ def schedule_command(arguments: Sequence[str], out: Path) -> None:
 
 
 @contextmanager
-def write_even_if_interrupted(write: Any, measured: Iterable[Any]) -> Iterator[None]:
+def write_even_if_interrupted(write: Callable[[], None], measured: Iterable[Any]) -> Iterator[None]:
     """Writes when the work inside has ended, and also when it is interrupted, unless nothing was measured.
 
     An interrupt goes on with a message about what was written, or with none.
@@ -184,14 +177,3 @@ def write_even_if_interrupted(write: Any, measured: Iterable[Any]) -> Iterator[N
         write()
         raise KeyboardInterrupt("interrupted; what was measured is written") from None
     write()
-
-
-def write_labelled_rows(path: Path, curves: dict[str, list[Row]]) -> None:
-    """One CSV of several runs' rows, with the run's label in front."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = list(next(iter(curves.values()))[0])
-    writer.writerow(["run", *columns])
-    for label, rows in curves.items():
-        writer.writerows([label, *(repr(row[column]) for column in columns)] for row in rows)
-    write_text(path, text.getvalue())

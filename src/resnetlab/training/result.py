@@ -12,6 +12,10 @@ from resnetlab.runs.load import UnusableRun, read_summary
 from resnetlab.runs.summary import Row, Summary, threshold_columns
 from resnetlab.training.distributed import is_secondary
 
+SHOWN = (
+    *("best_epoch", "best_val_acc", "final_val_acc", "final_test_acc"),
+    *("final_val_acc_avg", "fit_sign", "seconds_per_epoch", "energy_wh"),
+)
 EpochHook = Callable[[Sequence[Row]], bool]  # called with a run's rows after every epoch; True ends it
 
 
@@ -52,22 +56,16 @@ def objective(config: Config, summary: Summary) -> float:
 
 def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
     """The result row as a person reads it, and where everything is."""
-    shown = {key: value for key, value in summary.items() if key.startswith("epoch_to_")}
-    shown |= {key: summary[key] for key in ("best_epoch", "best_val_acc", "final_val_acc", "final_test_acc")}
-    shown |= {key: summary[key] for key in ("final_val_acc_avg", "fit_sign", "seconds_per_epoch", "energy_wh")}
-    metrics = [
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {'never' if value is None else value}"
-        for key, value in shown.items()
-        if value is not None or key.startswith("epoch_to_")
-    ]
+    reached = {
+        key: "never" if value is None else value for key, value in summary.items() if key.startswith("epoch_to_")
+    }
+    shown = reached | {key: summary[key] for key in SHOWN if summary[key] is not None}
+    metrics = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()]
+    profile = f"profile: {folder.trace} (open it at ui.perfetto.dev), {folder.operations}"
     return [
         f"{summary['status']}: " + "  ".join(metrics),
         *([f"curves: {folder.curves}", f"checkpoints: {folder.best}, {folder.last}"] if folder.last.exists() else []),
-        *(
-            [f"profile: {folder.trace} (open it at ui.perfetto.dev), {folder.operations}"]
-            if folder.trace.exists()
-            else []
-        ),
+        *([profile] if folder.trace.exists() else []),
         f"TensorBoard: tensorboard --logdir {folder.path}",
     ]
 

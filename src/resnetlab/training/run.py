@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -12,13 +12,13 @@ from resnetlab.config.schema import Config
 from resnetlab.errors import Diverged, RunLocked, RunPruned
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import Summary, out_of_patience
-from resnetlab.training.build import Session, build_session, silence_lightning
+from resnetlab.training.build import Session, build_session
 from resnetlab.training.callbacks.checkpoints import read_checkpoint, resume_point
 from resnetlab.training.conclude import conclude
-from resnetlab.training.describe import describe
 from resnetlab.training.distributed import decide_once, process_group
 from resnetlab.training.isolation import preserve_process_state
-from resnetlab.training.lightning_internals import python_interrupts
+from resnetlab.training.lightning_internals import python_interrupts, silence_lightning
+from resnetlab.training.manifest import describe
 from resnetlab.training.result import EpochHook, completed, finished, print_line
 
 LOCK_TIMEOUT = 2.0  # s: a process that was just killed lets go of its lock in a moment, and `status` holds one for ms
@@ -44,38 +44,32 @@ def train(config: Config, lock_timeout: float = LOCK_TIMEOUT, epoch_hook: EpochH
     with preserve_process_state(config.threads), silence_lightning(), ExitStack() as lock:
         with process_group(config.trainer.devices):
             session = build_session(config, epoch_hook=epoch_hook)
-
-            def prepare() -> Start:
-                lock.enter_context(run_lock(config.folder, lock_timeout))
-                return prepare_run(config, session)
-
-            start = decide_once(prepare)
-            if start.done is not None:
-                return start.done
-            status, extra = fit(config, session, start.checkpoint)
+            done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, lock_timeout))
+            if done is not None:
+                return done
+            status, extra = fit(config, session, checkpoint)
         return conclude(config, session, status, extra)
 
 
-class Start(NamedTuple):
-    """How a run begins. done: the summary if it need not be trained. checkpoint: None to begin with new weights."""
+def prepare_run(
+    config: Config, session: Session, lock: ExitStack, lock_timeout: float
+) -> tuple[Summary | None, Path | None]:
+    """(the summary if it need not be trained, the checkpoint to resume from or None to begin with new weights).
 
-    done: Summary | None = None
-    checkpoint: Path | None = None
-
-
-def prepare_run(config: Config, session: Session) -> Start:
-    """Cleans the run's folder, finds the checkpoint to resume from, and describes the run. The lock is held."""
+    Enters the run's lock into `lock`, cleans the folder and describes the run.
+    """
     folder = config.folder
+    lock.enter_context(run_lock(folder, lock_timeout))
     folder.remove_leftovers()
     if config.force:
         start_over(folder)
     elif (done := finished(folder, config)) is not None:  # by the process that was waited for
-        return Start(done=done)
+        return done, None
     checkpoint, remarks = resume_point(folder, config)
     describe(config, session, resumed=checkpoint is not None)
     for remark in remarks:
         print_line(config, remark)
-    return Start(checkpoint=checkpoint)
+    return None, checkpoint
 
 
 def fit(config: Config, session: Session, checkpoint: Path | None) -> tuple[str, dict[str, Any]]:

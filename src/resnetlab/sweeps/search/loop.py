@@ -1,25 +1,27 @@
-"""The search: asks for trials, has Hydra's launcher run them, tells Optuna the outcomes; goes on after any end."""
+"""The search: asks for trials, has Hydra's launcher run them, reports the outcomes to Optuna; resumes after any end."""
 
 import math
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from optuna import Study
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from hydra_plugins.resnetlab_optuna import OptunaConf
 from resnetlab.config.compose import parse
-from resnetlab.config.messages import USAGE_ERRORS, error_message
+from resnetlab.config.messages import USAGE_ERRORS
 from resnetlab.console import say
-from resnetlab.runs.files import read_rows
+from resnetlab.runs.files import digest, read_rows
 from resnetlab.runs.layout import METRICS
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.attempt import SweepTask, failure, record
+from resnetlab.sweeps.run_job import SweepTask, failure, record
 from resnetlab.sweeps.search.plan import SearchPlan
+from resnetlab.sweeps.search.pruning import make_pruner
 from resnetlab.sweeps.search.study import (
     STATUSES,
     asked_trials,
@@ -45,9 +47,10 @@ class Search:
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Opens the study, alone. Raises RunLocked, or ConfigError if the storage is damaged or another search's."""
+        """Opens the study under its lock. Raises RunLocked; ConfigError if the storage is damaged or another one's."""
         with search_lock(self.plan):
             self.study, self.storage = open_study(self.plan)
+            self.study.pruner = make_pruner(self.plan.options, self.plan.epochs)  # Hyperband's changes the sampling
             yield
 
     @property
@@ -64,7 +67,7 @@ class Search:
         """Runs first the trials that a kill has left running, then what is missing, `at_once` at a time."""
         self.sweeper, self.task = sweeper, task
         left = [trial.number for trial in asked_trials(self.study) if trial.state == TrialState.RUNNING]
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for trial in self.trials_in(TrialState.RUNNING):
             if trial.number not in left:  # half asked: its parameters are drawn again, by the same sampler
                 self.study.tell(trial.number, state=TrialState.FAIL)
         to_ask = self.trials_left
@@ -79,21 +82,23 @@ class Search:
 
     def requeue_failed(self) -> None:
         """Puts the parameters of trials that failed at the head of the queue, once each."""
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         trials = asked_trials(self.study)
-        again = {trial.user_attrs.get("again") for trial in (*trials, *waiting)}
+        again = {trial.user_attrs.get("again") for trial in (*trials, *self.trials_in(TrialState.WAITING))}
         for trial in trials:
             if trial.state == TrialState.FAIL and "refused" not in trial.user_attrs and trial.number not in again:
                 self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
     def ask(self) -> int:
         """The number of a new trial, whose sampler depends on how many were asked before it."""
-        waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        self.study.sampler = self.plan.options.make_sampler(len(asked_trials(self.study)) + len(waiting))
+        asked = len(asked_trials(self.study)) + len(self.trials_in(TrialState.WAITING))
+        self.study.sampler = make_sampler(self.plan.options, asked)
         return self.study.ask(self.plan.space.distributions).number
 
+    def trials_in(self, state: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(state,))
+
     def run_batch(self, trials: Sequence[int]) -> None:
-        """Trains the trials at once, as far as there are configurations for them, and tells the study."""
+        """Trains the trials at once, as far as there are configurations for them, and reports to the study."""
         ready = []
         for trial in trials:
             overrides = self.plan.space.job(self.study.trials[trial].params)
@@ -113,9 +118,8 @@ class Search:
 
     def refuse(self, trial: int, error: Exception) -> None:
         """A combination that the lab refuses: counted, and not tried again."""
-        outcome = failure(error, error_message(error), self.task.folder.log(self.number))
-        label = self.assign(trial)
-        record(self.task.folder, self.number - 1, replace(outcome, label=label), label)
+        outcome, number = failure(error, self.task.folder.log(self.number)), self.number
+        record(self.task.folder, number, outcome, self.assign(trial))
         self.storage.set_trial_user_attr(trial_id(self.storage, trial), "refused", outcome.reason)
         self.study.tell(trial, state=TrialState.FAIL)
 
@@ -123,14 +127,13 @@ class Search:
         """Makes the trial the next job, whose label it returns."""
         values = ", ".join(f"{key}={short(value)}" for key, value in self.study.trials[trial].params.items())
         self.task.labels[self.number] = label = f"trial {trial}: {values}"
-        options, storage = vars(self.plan.options), str(self.plan.storage)
-        assignment = {"label": label, "trial": trial, "storage": storage, "epochs": self.plan.epochs}
-        self.task.folder.assign(self.number, {**assignment, "options": options})
+        assignment = {"label": label, "trial": trial, "storage": str(self.plan.storage), "epochs": self.plan.epochs}
+        self.task.folder.assign(self.number, {**assignment, "options": vars(self.plan.options)})
         self.number += 1
         return label
 
     def finish(self, trial: int, outcome: Outcome | None) -> None:
-        """Tells the study the outcome, and the epochs that a process could not report, or had no need to train."""
+        """Reports the outcome to the study, and the epochs that a process could not report, or had no need to train."""
         if outcome is None or outcome.status == "failed" or (outcome.status == "skipped" and outcome.objective is None):
             self.study.tell(trial, state=TrialState.FAIL)
             return
@@ -156,6 +159,14 @@ class Search:
             best = self.study.best_trial
             say(f"best: trial {best.number}, {self.plan.config.objective} {best.value:.4f}; to repeat it:")
             say(f"  {shlex.join(['python', 'train.py', *self.plan.space.job(best.params)])}")
+
+
+def make_sampler(options: OptunaConf, number: int) -> BaseSampler:
+    """The sampler of one trial, seeded by (seed, number), so that a search goes on as it began."""
+    seed = int(digest([options.seed, number]), 16)
+    if options.sampler == "random":
+        return RandomSampler(seed=seed)
+    return TPESampler(seed=seed, n_startup_trials=options.startup_trials)
 
 
 def short(value: Any) -> str:

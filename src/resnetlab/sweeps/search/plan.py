@@ -1,6 +1,5 @@
 """The plan of a search: its space and options, read from the command line and checked before any work."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
+from hydra_plugins.resnetlab_optuna import OptunaConf
 from resnetlab.config.compose import hydra_context, parse
 from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
@@ -20,7 +18,7 @@ from resnetlab.runs.layout import OUTPUTS, SEARCH_JOURNAL
 from resnetlab.sweeps.launchers import check_bounds, checked_settings, find_launcher, launcher_of
 from resnetlab.sweeps.search.space import Space
 
-FREE = ("n_trials", "at_once", "storage")  # may differ between two launches of one search
+FREE = ("_target_", "n_trials", "at_once", "storage")  # may differ between two launches of one search
 BOUNDS = {
     **{"n_trials": (1, 100_000), "at_once": (1, 1024), "seed": (0, 2**32 - 1)},
     **{"startup_trials": (1, 100_000), "warmup_epochs": (1, 100_000)},
@@ -29,59 +27,11 @@ VALID = {"sampler": ("tpe", "random"), "pruner": ("median", "asha", "hyperband",
 
 
 @dataclass(frozen=True)
-class Options:
-    """The keys of hydra.sweeper, their defaults in hydra_plugins/resnetlab_optuna.py."""
-
-    n_trials: int
-    at_once: int | None
-    sampler: str
-    seed: int
-    startup_trials: int
-    pruner: str
-    warmup_epochs: int | None
-    storage: str | None
-
-    @classmethod
-    def read(cls, node: Mapping[str, Any]) -> "Options":
-        """Raises ConfigError for a value that makes no sense."""
-        options = cls(**{key: value for key, value in node.items() if key != "_target_"})
-        check_bounds("hydra.sweeper", node, BOUNDS)
-        for key, valid in VALID.items():
-            if (name := getattr(options, key)) not in valid:
-                raise ConfigError(f"hydra.sweeper.{key} (={name}) must be one of {', '.join(valid)}")
-        if options.storage is not None and "://" in options.storage:
-            raise ConfigError(f"hydra.sweeper.storage (={options.storage}) must be a file of its own, not a database")
-        return options
-
-    def make_sampler(self, number: int) -> BaseSampler:
-        """The sampler of one trial, seeded by (seed, number), so that a search goes on as it began."""
-        seed = int(digest([self.seed, number]), 16)
-        if self.sampler == "random":
-            return RandomSampler(seed=seed)
-        return TPESampler(seed=seed, n_startup_trials=self.startup_trials)
-
-    def warmup(self, epochs: int) -> int:
-        """The epochs that every run is trained. epochs: of the longest run."""
-        return min(epochs, self.warmup_epochs or math.ceil(epochs / 3))
-
-    def make_pruner(self, epochs: int) -> BasePruner:
-        """The pruner, whose steps are epochs from 1. epochs: of the longest run."""
-        least = self.warmup(epochs)
-        if self.pruner == "median":
-            return MedianPruner(n_startup_trials=self.startup_trials, n_warmup_steps=least)
-        if self.pruner == "asha":
-            return SuccessiveHalvingPruner(min_resource=least)
-        if self.pruner == "hyperband":
-            return HyperbandPruner(min_resource=least, max_resource=epochs)
-        return NopPruner()
-
-
-@dataclass(frozen=True)
 class SearchPlan:
     """A search. config: of the first value of every key. epochs: of the longest run. at_once: trials asked together."""
 
     space: Space
-    options: Options
+    options: OptunaConf
     config: Config
     epochs: int
     at_once: int
@@ -95,14 +45,12 @@ class SearchPlan:
         return {"space": self.space.plain(), "configuration": fixed | chosen, "options": options}
 
     @property
-    def folder(self) -> Path:
-        """For example outputs/default/search/lr-schedule-wd-3f9a2c71."""
-        keys = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "", key) for key in sorted(self.space.distributions))
-        return OUTPUTS / self.config.study / "search" / f"{keys[:80]}-{digest(self.signature)}"
-
-    @property
     def storage(self) -> Path:
-        return Path(self.options.storage) if self.options.storage else self.folder / SEARCH_JOURNAL
+        """For example outputs/default/search/lr-schedule-wd-3f9a2c71/search.journal."""
+        if self.options.storage:
+            return Path(self.options.storage)
+        keys = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "", key) for key in sorted(self.space.distributions))
+        return OUTPUTS / self.config.study / "search" / f"{keys[:80]}-{digest(self.signature)}" / SEARCH_JOURNAL
 
 
 def make_plan(overrides: Sequence[str]) -> SearchPlan:
@@ -110,12 +58,11 @@ def make_plan(overrides: Sequence[str]) -> SearchPlan:
 
     Raises ConfigError or one of Hydra's errors.
     """
-    ours = [override for override in overrides if not override.lstrip("+").startswith("hydra")]
-    space = Space.read(ours)
+    space = Space.read([override for override in overrides if not override.lstrip("+").startswith("hydra")])
     with hydra_context():
-        configs = [check(space, values) for values in space.corners()]
+        configs = [check_values(space, values) for values in space.corners()]
         settings = checked_settings(overrides)
-    options = Options.read(dict(settings.sweeper))
+    options = checked_options(OptunaConf(**dict(settings.sweeper)))
     launcher = find_launcher(launcher_of(settings))
     at_once = options.at_once or launcher.jobs_at_once(dict(settings.launcher), configs)
     if at_once is None:
@@ -126,8 +73,19 @@ def make_plan(overrides: Sequence[str]) -> SearchPlan:
     return SearchPlan(space, options, configs[0], max(c.epochs for c in configs), at_once)
 
 
-def check(space: Space, values: Mapping[str, Any]) -> Config:
-    """Raises ConfigError that names the values."""
+def checked_options(options: OptunaConf) -> OptunaConf:
+    """Raises ConfigError for a value that makes no sense."""
+    check_bounds("hydra.sweeper", vars(options), BOUNDS)
+    for key, valid in VALID.items():
+        if (name := getattr(options, key)) not in valid:
+            raise ConfigError(f"hydra.sweeper.{key} (={name}) must be one of {', '.join(valid)}")
+    if options.storage is not None and "://" in options.storage:
+        raise ConfigError(f"hydra.sweeper.storage (={options.storage}) must be a file of its own, not a database")
+    return options
+
+
+def check_values(space: Space, values: Mapping[str, Any]) -> Config:
+    """The configuration of these values. Raises ConfigError that names them."""
     try:
         return parse(hydra.compose("config", overrides=space.job(values)))
     except USAGE_ERRORS as error:

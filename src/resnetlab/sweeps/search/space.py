@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import (
     BaseDistribution,
@@ -15,6 +14,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from resnetlab.config.overrides import parse_overrides
 from resnetlab.config.schema import NOT_IDENTITY
 from resnetlab.errors import ConfigError, first_line
 
@@ -29,7 +29,7 @@ class Space:
     def read(cls, overrides: Sequence[str]) -> "Space":
         """Raises ConfigError for what cannot be searched."""
         found: dict[str, tuple[str, BaseDistribution | None]] = {}
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
+        for override in parse_overrides(overrides):
             key, line = override.get_key_element(), str(override.input_line)
             if override.is_sweep_override():
                 refuse(override, line)

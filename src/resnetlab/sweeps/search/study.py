@@ -28,35 +28,19 @@ BEGINNING = b'{"op_code"'  # of every line that Optuna writes
 STATUSES = ("complete", "pruned", "refused", "failed", "not ended")
 
 
-class FlockAdapter:
-    """The lock of the runs' folders, as Optuna calls it."""
-
-    def __init__(self, path: Path) -> None:
-        self.lock = FileLock(f"{path}.held")  # .lock is the name of Optuna's own
-
-    def acquire(self) -> bool:
-        self.lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self.lock.release()
-
-
 def open_storage(path: Path) -> JournalStorage:
     """The journal, made if it is missing. Raises ConfigError if it is damaged or another kind of file."""
     logging.set_verbosity(logging.ERROR)
+    lock: Any = FileLock(f"{path}.held")  # .lock is the name of Optuna's own
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FlockAdapter(path)
-        with lock.lock:
+        with lock:
             truncate_partial_line(path)
-        return JournalStorage(JournalFileBackend(str(path), lock))  # type: ignore[arg-type]
-    except OSError as error:
-        raise storage_error(path, error) from None
+        return JournalStorage(JournalFileBackend(str(path), lock))
     except Exception as error:  # Optuna replays whatever stands there
         raise ConfigError(
-            f"the search's storage {path} is damaged ({first_line(error)}); move it away, and the same command "
-            f"makes the same search again and skips the runs that are finished; or take another hydra.sweeper.storage"
+            f"the search's storage {path} cannot be read or is damaged ({first_line(error)}); move it away, and the "
+            f"same command makes the same search again and skips the runs that are finished; or take another "
+            f"hydra.sweeper.storage"
         ) from None
 
 
@@ -76,13 +60,13 @@ def truncate_partial_line(path: Path) -> None:
 def open_study(plan: SearchPlan) -> tuple[Study, JournalStorage]:
     """The search as far as it is. Raises ConfigError if the storage holds another one."""
     storage = open_storage(plan.storage)
-    if NAME not in (names := get_all_study_names(storage)) and not names:
+    if not (names := get_all_study_names(storage)):
         create_study(storage=storage, study_name=NAME, direction="maximize")
     elif NAME not in names:
         raise ConfigError(
             f"{plan.storage} holds studies of somebody else's ({names[0]}); take another hydra.sweeper.storage"
         )
-    study = load_study(study_name=NAME, storage=storage, pruner=plan.options.make_pruner(plan.epochs))
+    study = load_study(study_name=NAME, storage=storage)
     signature = json.loads(json.dumps(plan.signature))
     if (known := study.user_attrs.get("signature")) is None and not study.trials:
         study.set_user_attr("signature", signature)
@@ -115,13 +99,9 @@ def search_lock(plan: SearchPlan) -> Iterator[None]:
     except Timeout:
         raise RunLocked(f"{plan.storage}: the search is going on in another process; wait for it or stop it") from None
     except OSError as error:
-        raise storage_error(plan.storage, error) from None
+        raise ConfigError(f"the search's storage {plan.storage} cannot be used: {first_line(error)}") from None
     with held:
         yield
-
-
-def storage_error(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"the search's storage {path} cannot be used: {first_line(error)}")
 
 
 def trial_id(storage: JournalStorage, number: int) -> int:

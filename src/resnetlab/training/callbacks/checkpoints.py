@@ -24,18 +24,17 @@ from resnetlab.training.callbacks.recorder import Recorder
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames it: Lightning (2.6.6) copies from the temp folder, which is not atomic.
 
-    keep_previous: the paths whose replaced checkpoint stays as <name>.prev.ckpt.
+    keep_previous: the path whose replaced checkpoint stays as <name>.prev.ckpt.
     """
 
-    def __init__(self, keep_previous: set[Path]) -> None:
+    def __init__(self, keep_previous: Path) -> None:
         super().__init__()
         self.keep_previous = keep_previous
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         path = Path(path)
-        if path in self.keep_previous and path.exists():
-            previous = path.with_suffix(".prev" + path.suffix)
-            write_link(path, previous)
+        if path == self.keep_previous and path.exists():
+            write_link(path, path.with_suffix(".prev" + path.suffix))
         try:
             write_atomically(path, lambda file: torch.save(checkpoint, file))
         except RuntimeError as error:  # torch's zip writer hides the system's reason
@@ -95,14 +94,6 @@ def describe_damage(path: Path, error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error).split('. ')[0]}"
 
 
-def epochs_done(checkpoint: dict[str, Any], config: Config) -> int:
-    """The finished epochs in it. Raises if it is not a checkpoint of this run."""
-    saved = from_plain(checkpoint["config"])
-    if (saved.identity, saved.seed) != (config.identity, config.seed):
-        raise DataError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
-    return len(checkpoint["callbacks"][Recorder.__name__]["rows"])
-
-
 def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[str]]:
     """The newest checkpoint of this run that can be used, or None to start anew; and remarks."""
     remarks = []
@@ -110,12 +101,15 @@ def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[s
         if not path.exists():
             continue
         try:
-            epoch = epochs_done(read_checkpoint(path), config)
+            checkpoint = read_checkpoint(path)
+            saved, rows = from_plain(checkpoint["config"]), checkpoint["callbacks"][Recorder.__name__]["rows"]
+            if (saved.identity, saved.seed) != (config.identity, config.seed):
+                raise DataError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
         except Exception as error:  # torch raises many kinds for a damaged file
             damage = describe_damage(path, error)
             remarks.append(f"{path} cannot be used ({damage}); going back to what was saved before it")
             continue
         if path == folder.previous:
             write_link(path, folder.last)  # or the next save would keep the damaged one as its previous
-        return path, [*remarks, f"resuming after epoch {epoch} from {path}"]
+        return path, [*remarks, f"resuming after epoch {len(rows)} from {path}"]
     return None, remarks + (["no readable checkpoint is left: starting from the beginning"] if remarks else [])

@@ -65,17 +65,17 @@ def shutdown() -> None:
         pynvml.nvmlShutdown()
 
 
-def find_handle(properties: Any) -> Any:
-    """NVML's handle of the device with these properties.
+def find_handle(gpu: Any) -> Any:
+    """NVML's handle of the device with torch's properties `gpu`.
 
     By its UUID, never by its number: CUDA_VISIBLE_DEVICES renumbers torch's devices and not NVML's. A part of a GPU
     (MIG) has a UUID of its own; its address on the bus leads to the whole GPU.
     """
     try:
-        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{properties.uuid}")
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{gpu.uuid}")
     except pynvml.NVMLError:
-        bus, slot = properties.pci_bus_id, properties.pci_device_id
-        return pynvml.nvmlDeviceGetHandleByPciBusId(f"{properties.pci_domain_id:08x}:{bus:02x}:{slot:02x}.0")
+        address = f"{gpu.pci_domain_id:08x}:{gpu.pci_bus_id:02x}:{gpu.pci_device_id:02x}.0"
+        return pynvml.nvmlDeviceGetHandleByPciBusId(address)
 
 
 def energy_source(device: torch.device) -> dict[str, str | None]:
@@ -151,12 +151,9 @@ class Energy(L.Callback):
         return combine_gpus(gather({} if self.meter is None else self.meter.stop()))
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._close()
+        self.teardown(trainer, pl_module)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: Any) -> None:
-        self._close()
-
-    def _close(self) -> None:
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str = "fit") -> None:
         if self.meter is not None:
             self.meter.close()
             self.meter = None

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import nullcontext
+from functools import partial
 
 import lightning as L
 import torch
@@ -39,29 +40,28 @@ class Profile(L.Callback):
 
     def __init__(self, folder: RunFolder, steps: int) -> None:
         self.folder, self.steps = folder, steps
-        self.steps_seen = 0
+        self.steps_seen: int | None = None  # until the first epoch that is trained here
         self.profiler: profile | None = None
-        self.module: ImageClassifier | None = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.module is not None or not trainer.is_global_zero:
+        if self.steps_seen is not None or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, ImageClassifier)
-        self.module = pl_module
+        self.steps_seen = 0
         self.first, self.count = recorded_steps(self.steps, pl_module.span.steps_per_epoch)
-        pl_module.step_hooks.append(self.count_step)
+        pl_module.step_hooks.append(partial(self.count_step, pl_module))
         # in a graph the marks are those of the recording, which is made in the first steps
         pl_module.step.mark = record_function
         if self.first == 0:
             self.begin(pl_module)
 
-    def count_step(self) -> None:
-        assert self.module is not None
+    def count_step(self, module: ImageClassifier) -> None:
+        assert self.steps_seen is not None
         self.steps_seen += 1
         if self.steps_seen == self.first:
-            self.begin(self.module)
+            self.begin(module)
         elif self.steps_seen == self.first + self.count:
-            self.write()
+            self.write(module)
 
     def begin(self, module: ImageClassifier) -> None:
         if module.engine_name == "graph":
@@ -72,28 +72,28 @@ class Profile(L.Callback):
         self.profiler = profile(activities=[ProfilerActivity.CPU, *on_cuda], acc_events=True)
         self.profiler.start()
 
-    def stop(self) -> None:
-        """Ends the recording, if there is one."""
-        if self.profiler is not None and self.module is not None:
-            wait(self.module.device)
-            self.profiler.stop()
-            self.module.step.mark = nullcontext
+    def stop(self, module: ImageClassifier) -> profile | None:
+        """Ends the recording, if there is one, and returns it."""
+        profiler, self.profiler = self.profiler, None
+        if profiler is not None:
+            wait(module.device)
+            profiler.stop()
+            module.step.mark = nullcontext
+        return profiler
 
-    def write(self) -> None:
+    def write(self, module: ImageClassifier) -> None:
         """Ends the recording and writes the files."""
-        assert self.profiler is not None
-        assert self.module is not None
-        self.stop()
+        profiler = self.stop(module)
+        assert profiler is not None
         self.folder.trace.parent.mkdir(exist_ok=True)
-        self.profiler.export_chrome_trace(str(self.folder.trace))
-        order = f"self_{self.module.device.type}_time_total"
-        table = self.profiler.key_averages().table(sort_by=order, row_limit=OPERATIONS, max_name_column_width=80)
+        profiler.export_chrome_trace(str(self.folder.trace))
+        order = f"self_{module.device.type}_time_total"
+        table = profiler.key_averages().table(sort_by=order, row_limit=OPERATIONS, max_name_column_width=80)
         write_text(self.folder.operations, f"{self.count} steps from step {self.first} of the epoch on\n{table}\n")
-        self.profiler = None
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.stop()
-        self.profiler = None
+        assert isinstance(pl_module, ImageClassifier)
+        self.stop(pl_module)
 
 
 def wait(device: torch.device) -> None:

@@ -16,6 +16,11 @@ from resnetlab.training.lightning_internals import INTERRUPTIONS
 from resnetlab.training.module import ImageClassifier
 
 HEARTBEAT_SECONDS = 60  # in a log file, within an epoch
+ROW_FORMAT = (
+    "{time/epoch:.1f} s  lr {lr:.2e}  loss {train/loss:.4f}  acc {train/acc:.4f}  val_loss {val/loss:.4f}  "
+    "val_acc {val/acc:.4f}"
+)
+MORE = {"recalibrated": "val/acc_recal", "averaged": "val/acc_avg"}
 
 
 class ProgressDisplay(L.Callback):
@@ -33,22 +38,14 @@ class ProgressDisplay(L.Callback):
         self.first_step = self.step = self.total = self.per_epoch = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert trainer.max_epochs is not None
         assert isinstance(pl_module, ImageClassifier)
-        self.per_epoch = per_epoch = pl_module.span.steps_per_epoch
-        self.total = trainer.max_epochs * per_epoch
-        self.first_step = self.step = trainer.current_epoch * per_epoch
+        self.total, self.per_epoch = pl_module.span.steps, pl_module.span.steps_per_epoch
+        self.first_step = self.step = trainer.current_epoch * self.per_epoch
         self.start = self.last_line = time.monotonic()
         if self.style == "bar":
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("left {task.fields[left]}"),
-                TextColumn("{task.fields[note]}"),
-                console=self.console,
-            )
+            left, note = TextColumn("left {task.fields[left]}"), TextColumn("{task.fields[note]}")
+            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+            self.bar = Progress(*columns, left, note, console=self.console)
             self.bar.add_task("training", total=self.total, completed=self.step, left="?", note="")
             self.bar.start()
 
@@ -56,46 +53,36 @@ class ProgressDisplay(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Chunk, batch_idx: int
     ) -> None:
         self.step += batch.steps
-        epoch = trainer.current_epoch + 1
-        if self.bar is not None:
-            self._update(f"epoch {epoch}/{trainer.max_epochs}")
-        elif self.style == "lines" and time.monotonic() - self.last_line > HEARTBEAT_SECONDS:
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.update(description=epoch)
+        if self.style == "lines" and time.monotonic() - self.last_line > HEARTBEAT_SECONDS:
             self.last_line = time.monotonic()
             within = self.step - trainer.current_epoch * self.per_epoch
-            self.say(f"epoch {epoch}/{trainer.max_epochs}  step {within}/{self.per_epoch}  left {self.left()}")
+            self.say(f"{epoch}  step {within}/{self.per_epoch}  left {self.left()}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         row, history = self.recorder.rows[-1], improvements(self.recorder.rows)
         self.last_line = time.monotonic()
-        self.say(
-            f"epoch {row['epoch']}/{trainer.max_epochs}  {row['time/epoch']:.1f} s  lr {row['lr']:.2e}  "
-            f"loss {row['train/loss']:.4f}  acc {row['train/acc']:.4f}  val_loss {row['val/loss']:.4f}  "
-            f"val_acc {row['val/acc']:.4f}"
-            + (f"  recalibrated {row['val/acc_recal']:.4f}" if "val/acc_recal" in row else "")
-            + (f"  averaged {row['val/acc_avg']:.4f}" if "val/acc_avg" in row else "")
-            + f"  left {self.left()}"
-        )
+        more = [f"{name} {row[key]:.4f}" for name, key in MORE.items() if key in row]
+        metrics = "  ".join([ROW_FORMAT.format(**row), *more])
+        self.say(f"epoch {row['epoch']}/{trainer.max_epochs}  {metrics}  left {self.left()}")
         if history[-1][0] == row["epoch"]:
             change = f"improved from {history[-2][1]:.5f} to" if len(history) > 1 else "is"
             self.say(f"epoch {row['epoch']}: val_acc {change} {history[-1][1]:.5f}, saved {self.folder.best.name}")
-        if self.bar is not None:
-            self._update(f"epoch {row['epoch']}/{trainer.max_epochs}", f"val_acc {row['val/acc']:.4f}")
+        self.update(note=f"val_acc {row['val/acc']:.4f}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._stop()
+        self.stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self._stop()
+        self.stop()
         if isinstance(exception, INTERRUPTIONS):
             self.say(f"interrupted; epochs kept: {len(self.recorder.rows)}; the same command goes on from there")
 
     def left(self) -> str:
-        """The time left at the speed so far, validation included."""
+        """The time left at the speed so far, validation included; "?" before the first step."""
         done = self.step - self.first_step
-        if not done:
-            return "?"
-        seconds = (time.monotonic() - self.start) / done * (self.total - self.step)
-        return duration(seconds)
+        return duration((time.monotonic() - self.start) / done * (self.total - self.step) if done else None)
 
     def say(self, line: str) -> None:
         if self.bar is not None:
@@ -103,13 +90,11 @@ class ProgressDisplay(L.Callback):
         elif self.style != "off":
             say(line)
 
-    def _update(self, description: str, note: str | None = None) -> None:
-        assert self.bar is not None
-        if note is not None:
-            self.bar.update(self.bar.task_ids[0], note=note)
-        self.bar.update(self.bar.task_ids[0], completed=self.step, description=description, left=self.left())
+    def update(self, **fields: str) -> None:
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=self.step, left=self.left(), **fields)  # type: ignore[arg-type]
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None

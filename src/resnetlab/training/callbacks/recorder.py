@@ -44,7 +44,7 @@ class Recorder(L.Callback):
         images_per_second = len(pl_module.data.train) / training
         times = {"time/epoch": now - self.epoch_start, "time/train": training}
         times["time/images_per_second"] = images_per_second
-        self.rows.append({**pl_module.metrics(), **self.energy.metrics(), **times})
+        self.rows.append({**pl_module.epoch_metrics, **self.energy.metrics(), **times})
         if trainer.is_global_zero:
             write_rows(self.folder.metrics, self.rows)
         for logger in trainer.loggers:

@@ -20,17 +20,15 @@ def hyperparameters(config: Config) -> dict[str, Any]:
     """The options chosen and the top-level values, for the hparams tab."""
     keys = ("seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
     groups = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
-    return {group: getattr(config, group).name for group in groups} | {key: getattr(config, key) for key in keys}
+    values = {group: getattr(config, group).name for group in groups} | {key: getattr(config, key) for key in keys}
+    return {key: "None" if value is None else value for key, value in values.items()}  # TensorBoard takes no None
 
 
 class TensorBoardPages(L.Callback):
-    """Writes what TensorBoard shows beside the scalars. hyperparameters: shown beside the run's final metrics."""
+    """Writes what TensorBoard shows beside the scalars."""
 
-    def __init__(self, hyperparameters: Mapping[str, Any]) -> None:
-        self.hyperparameters = {
-            key: value if isinstance(value, bool | int | float | str) else str(value)
-            for key, value in hyperparameters.items()
-        }
+    def __init__(self, config: Config) -> None:
+        self.hyperparameters = hyperparameters(config)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]

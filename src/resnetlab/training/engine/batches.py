@@ -1,12 +1,9 @@
 """Batches of a step: gathered from the data set and the epoch's plan, both on the training device."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from resnetlab.data import ImageData
+from resnetlab.data import ImageData
 
 
 class DeviceBatches:
@@ -16,7 +13,7 @@ class DeviceBatches:
     next epoch's plan, by itself. shard: (rank, devices), as for ImageData.batches.
     """
 
-    def __init__(self, data: "ImageData", device: torch.device, shard: tuple[int, int] = (0, 1)) -> None:
+    def __init__(self, data: ImageData, device: torch.device, shard: tuple[int, int] = (0, 1)) -> None:
         self.data, self.shard = data, shard
         data.normalizer.to(device)  # before a step is compiled or captured
         self.images = data.train.to(device)

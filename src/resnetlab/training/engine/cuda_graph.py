@@ -23,11 +23,9 @@ WARM_UP = 3  # steps before the recording: kernels are chosen and workspaces all
 class CudaGraphRunner:
     """Runs the step as a graph, one for each size of a batch (the last of an epoch is smaller).
 
-    step: its backward and its optimizer are `scaled`. lr_momentum_table: (steps, 2), over the
-    whole run. Raises LabError for a step that cannot be captured.
+    step: its backward and its optimizer are `scaled`. lr_momentum_table: (steps, 2), of the whole run. Raises LabError
+    for a step that cannot be captured.
     """
-
-    name = "graph"
 
     def __init__(
         self,

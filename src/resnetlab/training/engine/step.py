@@ -9,7 +9,7 @@ from torch import Tensor
 
 from resnetlab.optim.optimizers import make_eager, set_lr_momentum
 from resnetlab.training.engine.batches import DeviceBatches
-from resnetlab.training.metrics import TrainMetrics
+from resnetlab.training.metrics import EpochMetrics
 
 NO_STEP = 2**62  # the number of a step that there is not
 
@@ -30,7 +30,7 @@ class TrainStep:
     ) -> None:
         self.batches, self.batch_loss, self.backward, self.optimizer = batches, batch_loss, backward, optimizer
         self.mark: Callable[[str], AbstractContextManager[Any]] = nullcontext
-        self.metrics = TrainMetrics(batches.position.device)
+        self.metrics = EpochMetrics(batches.position.device)
         self.global_step = torch.zeros_like(batches.position)  # over the whole run, from 0
         self.first_nonfinite_step = torch.full_like(batches.position, NO_STEP)  # of this epoch
 
@@ -54,7 +54,7 @@ class TrainStep:
             # the mean over the devices of their shares' gradients is to be that of the whole batch
             self.backward(loss * (mine * devices / images) if devices > 1 else loss)
         self.optimizer.step()
-        self.metrics.add(loss.detach(), ce.detach(), correct, mine)
+        self.metrics.add(loss.detach(), ce.detach(), mine, correct)
         earliest = torch.minimum(self.first_nonfinite_step, self.global_step)
         self.first_nonfinite_step.copy_(torch.where(torch.isfinite(loss.detach()), self.first_nonfinite_step, earliest))
         self.batches.position.add_(images)
@@ -88,7 +88,7 @@ class EagerRunner:
     """
 
     def __init__(self, step: TrainStep, optimizer: torch.optim.Optimizer, compiled: bool = False) -> None:
-        self.step, self.optimizer, self.name = step, optimizer, "compile" if compiled else "eager"
+        self.step, self.optimizer = step, optimizer
         make_eager(optimizer)
         if compiled:
             step.forward = torch.compile(step.forward, dynamic=False)  # type: ignore[method-assign]

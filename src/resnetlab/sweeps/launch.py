@@ -1,46 +1,27 @@
 """Between Hydra's launcher plugins and the backends: Hydra's jobs in, Hydra's job returns out."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from omegaconf import DictConfig, open_dict
 
 from resnetlab.config.compose import parse
-from resnetlab.config.messages import USAGE_ERRORS, error_message
-from resnetlab.config.schema import Config
-from resnetlab.console import say
+from resnetlab.config.messages import USAGE_ERRORS
 from resnetlab.errors import ConfigError
 from resnetlab.runs.sweep_records import NO_OBJECTIVE
-from resnetlab.sweeps.attempt import SweepTask, failure, record
 from resnetlab.sweeps.child_process import sigterm_as_exit
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.jobs import Backend, Job, run_jobs
 from resnetlab.sweeps.processes import Processes
 from resnetlab.sweeps.ray_tasks import RayTasks
-from resnetlab.sweeps.resources import gpus_per_job, resources_per_job
-from resnetlab.sweeps.worker import train_forked, train_task
+from resnetlab.sweeps.run_job import SweepTask, failure, record
+
+# of the configurations and the launcher's values
+BACKENDS: dict[str, Callable[..., Backend]] = {"processes": Processes, "ray": RayTasks}
 
 
-def processes(configs: Sequence[Config], jobs: int | None, runs_per_device: int, retries: int) -> Backend:
-    """The backend of hydra/launcher=processes."""
-    resources = resources_per_job(configs, jobs, runs_per_device)
-    if configs[0].trainer.progress != "off":
-        say(f"sweep: {len(configs)} jobs, {resources.jobs} at once; the first starts in some seconds")
-    return Processes(train_forked, resources, retries)
-
-
-def ray_tasks(
-    configs: Sequence[Config], address: str | None, num_cpus: int, num_gpus: float | None, retries: int
-) -> Backend:
-    """The backend of hydra/launcher=ray."""
-    return RayTasks(train_task, address, num_cpus, gpus_per_job(configs, num_gpus), retries)
-
-
-def launch(
-    launcher: Any, make_backend: Callable[..., Backend], job_overrides: Sequence[Sequence[str]], first: int
-) -> Sequence[JobReturn]:
+def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
     """Runs the jobs, each in a worker of its own; their returns hold the objectives, NaN for a job without one.
 
     launcher: the plugin, with what Hydra has set it up with and its values, `options`. first: the first job's number.
@@ -53,18 +34,17 @@ def launch(
     jobs, returns = [], []
     for number, overrides in enumerate(job_overrides, first):
         label = task.labels.get(number, "")
-        done = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED)
-        done.return_value = NO_OBJECTIVE
+        done = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=NO_OBJECTIVE)
         returns.append(done)
         try:
             done.cfg = done.hydra_cfg = compose_job(launcher, overrides, number)
-            jobs.append(Job(number, label, list(overrides), parse(done.cfg)))
+            jobs.append(Job(number, label, overrides, parse(done.cfg)))
         except USAGE_ERRORS as error:
-            outcome = failure(error, error_message(error), task.folder.log(number))
-            record(task.folder, number, replace(outcome, label=label), label)
+            record(task.folder, number, failure(error, task.folder.log(number)), label)
     if jobs:
         with sigterm_as_exit(), Display(jobs, jobs[0].config.trainer.progress) as display:
-            run_jobs(jobs, task.folder, make_backend([job.config for job in jobs], **launcher.options), display)
+            backend = BACKENDS[launcher.backend]([job.config for job in jobs], **launcher.options)
+            run_jobs(jobs, task.folder, backend, display)
     for job in jobs:
         assert job.outcome is not None
         returns[job.number - first].return_value = job.outcome.value

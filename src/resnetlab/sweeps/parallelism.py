@@ -1,8 +1,9 @@
-"""How the machine's cores and GPUs are divided among the jobs that run at once."""
+"""How many jobs run at once, and how the machine's cores and GPUs are divided among them."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -38,6 +39,16 @@ def resources_per_job(configs: Sequence[Config], jobs: int | None, runs_per_devi
     return JobResources(at_once, max(1, cores() // at_once), gpus or ("",))
 
 
+def jobs_at_once_on_ray(values: Mapping[str, Any], configs: Sequence[Config]) -> int | None:
+    """None for a cluster elsewhere, which may grow. values: of the launcher."""
+    if values["address"] is not None:
+        return None
+    fit = cores() / values["num_cpus"]
+    if gpus := gpus_per_job(configs, values["num_gpus"]):
+        fit = min(fit, torch.cuda.device_count() / gpus)
+    return max(1, int(fit))
+
+
 def gpus_per_job(configs: Sequence[Config], asked: float | None) -> float:
     """The number asked for; null: one if any of the jobs would use it."""
     return float(any(c.trainer.resolved_accelerator == "cuda" for c in configs)) if asked is None else asked
@@ -45,9 +56,7 @@ def gpus_per_job(configs: Sequence[Config], asked: float | None) -> float:
 
 def cores() -> int:
     """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> tuple[str, ...]:

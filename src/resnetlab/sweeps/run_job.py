@@ -22,14 +22,13 @@ from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.training.result import EpochHook, completed, objective
 
 MAX_REASON = 500  # letters: it has to fit into a pipe and into a table
-LOCK_TIMEOUT = 3.0  # seconds: a process that was killed takes a moment to end
 
 
 @dataclass
 class SweepTask:
     """Hydra's task function of a sweep, in which its launchers and sweepers also find what the sweep is.
 
-    labels: by job number; a search adds its own. jobs: how many, 0 if nobody knows.
+    labels: by job number; a search adds its own. jobs: how many, 0 where that is unknown.
     """
 
     folder: SweepFolder
@@ -51,8 +50,8 @@ class SweepTask:
                 say(f"job {number}{f' ({number + 1} of {self.jobs})' if self.jobs else ''}: {label}")
             outcome = run_job(config, self.folder, number)
         except USAGE_ERRORS as error:  # what a sweeper made up
-            outcome = failure(error, error_message(error), self.folder.log(number))
-        record(self.folder, number, replace(outcome, label=label), label)
+            outcome = failure(error, self.folder.log(number))
+        record(self.folder, number, outcome, label)
         return outcome.value
 
 
@@ -60,21 +59,19 @@ def run_job(config: Config, folder: SweepFolder, number: int) -> Outcome:
     """Trains what is left to train. A failure is an outcome like any other, its traceback in the job's log."""
     from resnetlab.training.run import train  # brings Lightning, whose seconds a sweep of other processes does without
 
-    path, log = str(config.folder.path), folder.log(number)
+    path = str(config.folder.path)
     config = force_only_once(config, folder.path)
     try:
         if (done := skip_if_completed(config)) is not None:
             return done
-        summary = train(config, LOCK_TIMEOUT, trial_hook(folder, number))
+        summary = train(config, epoch_hook=trial_hook(folder, number))
         return outcome_of(config, summary, summary["status"])
     except RunLocked:
         return Outcome("skipped", reason="is being trained by another process", folder=path)
     except RunPruned as stop:
         return Outcome("pruned", reason=str(stop), folder=path)
-    except (LabError, OSError) as error:
-        return failure(error, error_message(error), log, path)
     except Exception as error:
-        return failure(error, f"{type(error).__name__}: {first_line(error)}", log, path)
+        return failure(error, folder.log(number), path)
     finally:
         gc.collect()  # a module and its trainer refer to each other; the next job may need their memory
         torch.cuda.empty_cache()
@@ -96,7 +93,7 @@ def force_only_once(config: Config, sweep: Path) -> Config:
         begun = config.folder.manifest.stat().st_mtime_ns > (sweep / SWEEP_START).stat().st_mtime_ns
     except OSError:
         return config
-    return replace(config, force=False) if config.force and begun else config
+    return replace(config, force=config.force and not begun)
 
 
 def skip_if_completed(config: Config) -> Outcome | None:
@@ -111,8 +108,11 @@ def outcome_of(config: Config, summary: Summary, status: str, reason: str = "") 
     return Outcome(status, objective(config, summary), reason, folder=folder, diverged=diverged)
 
 
-def failure(error: BaseException, reason: str, log: Path, folder: str = "") -> Outcome:
-    """A failed outcome, its reason shortened, the traceback appended to the log if that can be written."""
+def failure(error: BaseException, log: Path, folder: str = "", cause: BaseException | None = None) -> Outcome:
+    """A failed outcome, its traceback appended to the log if that can be written. cause: named instead of the error."""
+    cause = cause or error
+    expected = isinstance(cause, (LabError, OSError, *USAGE_ERRORS))
+    reason = error_message(cause) if expected else f"{type(cause).__name__}: {first_line(cause)}"
     reason = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}..."
     try:
         with log.open("a") as file:
@@ -122,8 +122,8 @@ def failure(error: BaseException, reason: str, log: Path, folder: str = "") -> O
     return Outcome("failed", reason=reason, log=str(log), folder=folder)
 
 
-def record(folder: SweepFolder, number: int, outcome: Outcome, name: str) -> None:
-    """Writes the outcome down, and prints at once what failed."""
-    folder.record(number, outcome)
+def record(folder: SweepFolder, number: int, outcome: Outcome, label: str) -> None:
+    """Writes the outcome down with the job's label, and prints at once what failed."""
+    folder.record(number, replace(outcome, label=label))
     if outcome.status == "failed":
-        print(f"error: {name or f'job {number}'}: {outcome.reason}", file=sys.stderr, flush=True)
+        print(f"error: {label or f'job {number}'}: {outcome.reason}", file=sys.stderr, flush=True)
