@@ -201,7 +201,7 @@ def test_an_image_for_each_device_there_must_be(overrides: str, wanted: str) -> 
 
 
 def test_a_sweep_of_runs_on_several_devices_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"trainer.devices \(=2\) cannot go with -m"):
+    with pytest.raises(ConfigError, match=r"trainer.devices \(=2\) must be 1 with -m"):
         refuse_several_devices(configurations_of([*TINY, "trainer.devices=1,2"], multirun=True))
 
 
