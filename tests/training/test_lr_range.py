@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from conftest import TINY, tiny
-from resnetlab import compose
+from resnetlab import ConfigError, compose
 from resnetlab.cli import main
 from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
@@ -68,8 +68,10 @@ def test_the_network_and_the_random_numbers_are_left_as_they_were(optimizer: str
     assert all(p.grad is None for p in module.model.parameters())
 
 
-def test_it_ends_when_the_loss_explodes() -> None:
+def test_a_ramp_is_checked_and_ends_when_the_loss_explodes() -> None:
     module, data = parts(tiny("optimizer=sgd", "regularization=none", "schedule=constant"))
+    with pytest.raises(ConfigError, match="steps"):
+        Ramp(steps=1)
     rows = list(range_test(module, data, Ramp(1e-3, 1e6, 60), CPU))
     assert len(rows) < 60
     least = min(row["smoothed"] for row in rows[:-1])

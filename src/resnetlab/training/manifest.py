@@ -106,10 +106,8 @@ def description(config: Config, session: Session, manifest: dict[str, Any]) -> I
         f"{manifest['precision']}, engine: {manifest['engine']}, threads: {manifest['threads']}"
     )
     for group in manifest["optimizer_groups"]:
-        yield (
-            f"optimizer group {group['name']}: {group['tensors']} tensors, {group['parameters']:,} parameters, "
-            f"wd {group['wd']:g}"
-        )
+        counted = f"{group['tensors']} tensors, {group['parameters']:,} parameters"
+        yield f"optimizer group {group['name']}: {counted}, wd {group['wd']:g}"
     data, span = session.data, session.module.span
     images = f"{len(data.train):,} training and {len(data.val):,} validation images"
     yield f"{images}; run folder {config.folder.path}"
