@@ -31,9 +31,8 @@ def completed(config: Config) -> Summary | None:
         return None
     print_line(config, f"already {done['status']}: {folder.path} (force=true starts over)")
     if config.trainer.profile is not None:
-        print_line(
-            config, f"note: trainer.profile={config.trainer.profile}: nothing is trained, so nothing is recorded"
-        )
+        note = f"note: trainer.profile={config.trainer.profile}"
+        print_line(config, f"{note}: nothing is trained, so nothing is recorded")
     return done
 
 
