@@ -17,7 +17,7 @@ from scipy import stats
 from resnetlab import compose
 from resnetlab.cli import main
 from resnetlab.config.option_files import conf_dir
-from resnetlab.config.overrides import configurations_of, normalize_arguments
+from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
 from resnetlab.published.claims import Claim, Part, Verdict, claims, group_runs, judge
 from resnetlab.published.claims.data import contexts
@@ -177,7 +177,7 @@ QUICK = {"III-02", "IV-10", "NB-19", "C2-03"}
 def test_what_would_decide_is_what_is_looked_for(claim: Claim) -> None:
     """The runs of these commands, and no others, give every part of the claim its metrics, and as published."""
     commands = [normalize_arguments(text.replace("=16-mixed", "=bf16-mixed").split()) for text in claim.decided_by]
-    configs = [config for arguments in commands for config in configurations_of(arguments, multirun=True)]
+    configs = [config for arguments in commands for _, config in compose_jobs(arguments, multirun=True)]
     found = verdict_of([as_run(config, seed) for config in configs for seed in (0, 1)], claim)
     for part in found.parts:
         assert part.result.counts, part.result.part

@@ -29,9 +29,7 @@ from resnetlab.errors import ConfigError, require
 class Regularization:
     """Base config of the group `regularization`: read by the optimizer and by the loss.
 
-    label_smoothing: in [0, 1), for the cross-entropy in training.
-    decay: the tensors that wd reaches. "all": every trainable tensor, batch norm and biases too, as in Keras;
-    "kernels": those with two or more dimensions (convolution and dense kernels).
+    decay: "all" is every trainable tensor, batch norm and biases too, as in Keras.
     default_wd, default_l2: what the top-level keys wd and l2 mean when null; None = not used here, a value is refused.
     decay_kind: "none" | "decoupled" | "coupled", see the table at the top of the file.
     """

@@ -12,7 +12,7 @@ from hydra_plugins.resnetlab_optuna import OptunaConf
 from resnetlab.config.compose import hydra_context, parse
 from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require_one_of
 from resnetlab.runs.files import digest
 from resnetlab.runs.layout import OUTPUTS, SEARCH_JOURNAL
 from resnetlab.sweeps.launchers import check_bounds, checked_settings, find_launcher, launcher_of
@@ -77,8 +77,7 @@ def checked_options(options: OptunaConf) -> OptunaConf:
     """Raises ConfigError for a value that makes no sense."""
     check_bounds("hydra.sweeper", vars(options), BOUNDS)
     for key, valid in VALID.items():
-        if (name := getattr(options, key)) not in valid:
-            raise ConfigError(f"hydra.sweeper.{key} (={name}) must be one of {', '.join(valid)}")
+        require_one_of(f"hydra.sweeper.{key}", getattr(options, key), valid)
     if options.storage is not None and "://" in options.storage:
         raise ConfigError(f"hydra.sweeper.storage (={options.storage}) must be a file of its own, not a database")
     return options

@@ -14,8 +14,8 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from resnetlab.config.identity import NOT_IDENTITY
 from resnetlab.config.overrides import parse_overrides
-from resnetlab.config.schema import NOT_IDENTITY
 from resnetlab.errors import ConfigError, first_line
 
 
