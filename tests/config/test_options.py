@@ -58,11 +58,6 @@ def test_the_defaults_are_those_of_a_composed_configuration(choices: dict[str, s
             assert OmegaConf.select(written, key.name) == OmegaConf.select(config, key.name), key
 
 
-def test_digits_say_what_they_change() -> None:
-    keys = {key.name: key.default for key in OptionFile(conf_dir() / "data/digits.yaml").keys}
-    assert (keys["data.flip"], keys["model.bn_momentum"]) == ("false", "0.1")
-
-
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
