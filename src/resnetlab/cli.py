@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from resnetlab.errors import ConfigError, LabError
+from resnetlab.errors import ConfigError, DataError, LabError
 
 __all__ = ["main"]
 
@@ -141,9 +141,10 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 def run_report(options: argparse.Namespace) -> None:
     from resnetlab.report.groups import collect
     from resnetlab.report.table import print_table
-    from resnetlab.runs.load import require_folders
 
-    require_folders(options.folders)
+    for folder in options.folders:
+        if not folder.is_dir():
+            raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
     if options.out is not None:
         from resnetlab.runs.files import make_folder
 

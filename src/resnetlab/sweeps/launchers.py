@@ -111,14 +111,9 @@ def find_launcher(name: str) -> Launcher:
     return LAUNCHERS.get(name, Launcher())
 
 
-def launcher_of(settings: DictConfig) -> str:
-    """The launcher's name, as the command line or its preset chooses. settings: Hydra's own part."""
-    return str(settings.runtime.choices["hydra/launcher"])
-
-
-def is_search(settings: DictConfig) -> bool:
-    """Whether Optuna makes the jobs up."""
-    return str(settings.runtime.choices["hydra/sweeper"]) == "optuna"
+def choice(settings: DictConfig, group: str) -> str:
+    """The launcher's or sweeper's name, as the command line or its preset chooses. settings: Hydra's own part."""
+    return str(settings.runtime.choices[f"hydra/{group}"])
 
 
 def checked_settings(overrides: Sequence[str]) -> DictConfig:
@@ -131,7 +126,7 @@ def checked_settings(overrides: Sequence[str]) -> DictConfig:
     except MissingConfigException as error:
         check_installed(str(error.missing_cfg_file).removeprefix("hydra/launcher/"))
         raise
-    check_launcher(launcher_of(settings), dict(settings.launcher))
+    check_launcher(choice(settings, "launcher"), dict(settings.launcher))
     return settings
 
 
@@ -148,22 +143,19 @@ def check_launcher(name: str, values: Values) -> None:
     check_bounds("hydra.launcher", values, find_launcher(name).bounds)
     if name == "ray" and values.get("address") is None:
         for key, here in (("num_cpus", cores()), ("num_gpus", torch.cuda.device_count())):
-            if (values.get(key) or 0) > here:
-                raise ConfigError(f"hydra.launcher.{key} (={values[key]}) is more than this machine has: {here}")
+            value = values.get(key)
+            require((value or 0) <= here, f"hydra.launcher.{key}", value, f"be at most {here}, what this machine has")
 
 
 def check_bounds(group: str, values: Values, bounds: Bounds) -> None:
     """Raises ConfigError for a value that is out of its bounds; null and a value that is not there are fine."""
     for key, (least, most) in bounds.items():
-        if (value := values.get(key)) is not None:
-            allowed = f"be in {least:,}..{most:,}" if least < most else f"be {least}"
-            require(least <= value <= most, f"{group}.{key}", value, allowed)
+        value, allowed = values.get(key), f"in {least:,}..{most:,}" if least < most else f"{least}"
+        require(value is None or least <= value <= most, f"{group}.{key}", value, f"be {allowed}")
 
 
 def refuse_several_devices(configs: Sequence[Config]) -> None:
     """Raises ConfigError if a job of a sweep is a run on several devices."""
-    if (most := max(config.trainer.devices for config in configs)) > 1:
-        raise ConfigError(
-            f"trainer.devices (={most}) cannot go with -m: a sweep gives each run one device "
-            f"(hydra/launcher=processes); for a run on several give a command of its own"
-        )
+    most = max(config.trainer.devices for config in configs)
+    must = "be 1 with -m: a sweep gives each run one device (hydra/launcher=processes); run it by a command of its own"
+    require(most == 1, "trainer.devices", most, must)
