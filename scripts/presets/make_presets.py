@@ -11,7 +11,7 @@ from typing import Any
 from header import header
 from resnetlab.config.compose import compose
 from resnetlab.published.configuration import GROUPS, configuration, preset_of
-from resnetlab.published.match import FILE, digests
+from resnetlab.published.preset_matching import FILE, digests
 from resnetlab.published.results import Published, rows
 from resnetlab.runs.files import write_text
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from resnetlab.published.batchnorm_lag import configurations_with_fluctuation, findings
-from resnetlab.published.beside import write_series_report
+from resnetlab.published.series_report import write_series_report
 from resnetlab.report.groups import Configuration, collect
 from resnetlab.runs.files import read_rows, write_rows
 from synthetic import write_run

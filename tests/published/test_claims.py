@@ -32,9 +32,9 @@ from resnetlab.published.claims.metrics import (
     WINDOWED,
     value_of,
 )
-from resnetlab.published.claims.printing import counts
-from resnetlab.published.claims.rules import NO_FLUCTUATION
-from resnetlab.published.claims.select import DEFAULTS, context_settings, settings
+from resnetlab.published.claims.part_results import NO_FLUCTUATION
+from resnetlab.published.claims.print_claims import counts
+from resnetlab.published.claims.run_groups import DEFAULTS, context_settings, settings
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY
 from resnetlab.report.groups import Collection, Configuration, collect
 from resnetlab.report.statistics import holm

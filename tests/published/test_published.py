@@ -25,7 +25,7 @@ from resnetlab.data import Data, ImageData
 from resnetlab.optim.averaging import SWA
 from resnetlab.optim.schedules import RunLength, schedule_table
 from resnetlab.published import Published, find, preset_of, rows
-from resnetlab.published.match import FILE, matching_preset, matching_presets, reduction
+from resnetlab.published.preset_matching import FILE, matching_preset, matching_presets, reduction
 from resnetlab.training.build import build_module
 
 EXPERIMENTS = conf_dir() / "experiment"

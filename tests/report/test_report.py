@@ -12,8 +12,8 @@ import pytest
 
 from resnetlab import compose
 from resnetlab.cli import main
-from resnetlab.published.beside import values_of
 from resnetlab.published.series_plots import SERIES_PLOTS
+from resnetlab.published.series_report import values_of
 from resnetlab.report.columns import ReferenceValues
 from resnetlab.report.compare import compare
 from resnetlab.report.groups import Collection, Key, collect

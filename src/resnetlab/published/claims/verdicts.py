@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from resnetlab.published.claims.data import Claim
 from resnetlab.published.claims.hypothesis_tests import OneSidedTest
-from resnetlab.published.claims.rules import PartResult, evaluate
-from resnetlab.published.claims.select import Differences, RunGroup
+from resnetlab.published.claims.part_results import PartResult, evaluate
+from resnetlab.published.claims.run_groups import Differences, RunGroup
 from resnetlab.report.compare import ALPHA
 from resnetlab.report.statistics import holm, seeds_needed
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from resnetlab.published.batchnorm_lag import lag_section
 from resnetlab.published.configuration import preset_of
-from resnetlab.published.match import matching_presets, reduction
+from resnetlab.published.preset_matching import matching_presets, reduction
 from resnetlab.published.results import Published, rows
 from resnetlab.published.series_plots import SERIES_PLOTS
 from resnetlab.report.columns import ReferenceValues

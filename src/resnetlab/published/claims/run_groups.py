@@ -9,7 +9,7 @@ from typing import Any
 from resnetlab.published.claims.data import Part, Where, contexts
 from resnetlab.published.claims.metrics import may_be_unreached, value_of
 from resnetlab.published.configuration import configuration
-from resnetlab.published.match import REDUCING, SILENT, matching_preset
+from resnetlab.published.preset_matching import REDUCING, SILENT, matching_preset
 from resnetlab.published.results import one, rows
 from resnetlab.report.groups import Collection, format_value
 from resnetlab.runs.load import Run

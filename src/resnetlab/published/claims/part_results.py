@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from resnetlab.published.claims.data import Part, Where
 from resnetlab.published.claims.hypothesis_tests import OneSidedTest, difference_test, level_test
 from resnetlab.published.claims.metrics import COSTS, description, may_be_unreached, scaled
-from resnetlab.published.claims.select import Differences, RunGroup, differences, distance, matches
+from resnetlab.published.claims.run_groups import Differences, RunGroup, differences, distance, matches
 from resnetlab.report.groups import format_value
 from resnetlab.report.statistics import least_permutation_p, mean_interval, permutation
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS

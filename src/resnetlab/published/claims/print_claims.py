@@ -12,9 +12,9 @@ from rich.table import Table
 
 from resnetlab.errors import ConfigError
 from resnetlab.published.claims.data import claims
-from resnetlab.published.claims.select import RunGroup, group_runs
+from resnetlab.published.claims.run_groups import RunGroup, group_runs
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, PartVerdict, Verdict, judge
-from resnetlab.published.listing import write_csv
+from resnetlab.published.print_rows import write_csv
 from resnetlab.published.results import require_choice
 from resnetlab.report.groups import Collection, collect
 from resnetlab.runs.load import require_folders
