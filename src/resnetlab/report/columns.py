@@ -43,11 +43,6 @@ class Column:
     title: str
     digits: int | None = None
 
-    @property
-    def published_digits(self) -> int | None:
-        """Digits of a single published value: epochs are whole."""
-        return 0 if "epoch" in self.metric and self.digits == 1 else self.digits
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -123,7 +118,8 @@ def notes(
 def published_note(column: Column, published: Sequence[float]) -> Iterator[str]:
     """For example "published 0.9230, 0.9242"; nothing where there is none."""
     if published:
-        yield "published " + ", ".join(number(value, column.published_digits) for value in sorted(published))
+        digits = 0 if "epoch" in column.metric and column.digits == 1 else column.digits  # a single epoch is whole
+        yield "published " + ", ".join(number(value, digits) for value in sorted(published))
 
 
 def number(value: float, digits: int | None) -> str:

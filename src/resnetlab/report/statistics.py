@@ -16,7 +16,6 @@ from itertools import combinations
 import numpy as np
 from scipy.special import chdtri, ndtr, stdtr, stdtrit
 
-CONFIDENCE = 0.95
 MOST_PERMUTATIONS = 20_000  # up to so many, all are counted; above, as many are drawn
 MOST_SEEDS = 10_000
 
@@ -43,14 +42,8 @@ def mean_interval(values: Sequence[float]) -> MeanInterval | None:
     sd = statistics.stdev(values)
     if sd < 1e-12 * max(map(abs, values)):  # rounding
         sd = 0.0
-    half = student(n - 1) * sd / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
     return MeanInterval(n, mean, sd, mean - half, mean + half)
-
-
-@lru_cache
-def student(freedom: int) -> float:
-    """The two-sided 95 % quantile: 12.7 for one degree of freedom, 4.30 for two."""
-    return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
