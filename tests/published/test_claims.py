@@ -180,9 +180,9 @@ def test_what_would_decide_is_what_is_looked_for(claim: Claim) -> None:
     configs = [config for arguments in commands for config in configurations_of(arguments, multirun=True)]
     found = verdict_of([as_run(config, seed) for config in configs for seed in (0, 1)], claim)
     for part in found.parts:
-        assert part.result.counts, part.result.part
-        assert part.result.scope.none, part.result.scope
-        assert sum(part.result.counts) > 1
+        assert part.counts, part.part
+        assert part.scope.none, part.scope
+        assert sum(part.counts) > 1
 
 
 A, B = [0.931, 0.934, 0.929, 0.936], [0.925, 0.931, 0.927]
@@ -256,7 +256,7 @@ def test_verdicts(part: Part, means: dict[float, float], n: int, expected: str, 
     found = verdict(sweep(tmp_path, means, n), part)
     assert found.verdict == expected
     assert found.scope == ""
-    assert f"n = {n}" in found.parts[0].result.text
+    assert f"n = {n}" in found.parts[0].text
 
 
 def test_the_seeds_that_would_do_would_do(tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_full_runs_are_preferred_and_n_1_of_them_is_not(tmp_path: Path) -> None:
     assert str(verdict(tmp_path, CONTRAST)) == "does not hold (reduced: data.resolution 16)"
     sweep(tmp_path, APART, 3)
     assert str(verdict(tmp_path, CONTRAST)) == "holds"
-    assert "of 1 other pairs 0 with this sign" in verdict(tmp_path, CONTRAST).parts[0].result.text
+    assert "of 1 other pairs 0 with this sign" in verdict(tmp_path, CONTRAST).parts[0].text
 
 
 ODD, PUBLISHED = [[30.0, 1.0], [60.0, 0.1]], [[20.0, 1.0], [40.0, 0.1], [50.0, 0.0125], [60.0, 0.00625]]
@@ -343,15 +343,15 @@ def test_costs_are_compared_on_one_machine_that_does_one_work(change: str, tmp_p
                 found["differs_from_defaults"][change] = True
             write_json(path, found | {change: 4})
     assert verdict(tmp_path, part).parts[0].why == "no such runs"
-    assert verdict(tmp_path, CONTRAST).parts[0].result.counts == (3, 3)
+    assert verdict(tmp_path, CONTRAST).parts[0].counts == (3, 3)
 
 
 def test_p_is_holms_over_all_parts(tmp_path: Path) -> None:
     sweep(tmp_path, {0.2: 0.9325, 0.01: 0.93}, 4)
     asked = [CONTRAST, *(replace(LEVEL, at_least=0.9325 - k / 5000) for k in range(1, 4))]
     found = [judged.parts[0] for judged in verdicts(tmp_path, *asked)]
-    assert [part.adjusted for part in found] == holm([part.result.test and part.result.test.p for part in found])
-    ps = [part.result.test.p for part in found if part.result.test]
+    assert [part.adjusted for part in found] == holm([part.test and part.test.p for part in found])
+    ps = [part.test.p for part in found if part.test]
     assert found[ps.index(min(ps))].adjusted == pytest.approx(4 * min(ps))
     assert (verdict(tmp_path, CONTRAST).parts[0].adjusted or 0) < (found[0].adjusted or 0)
 
@@ -426,7 +426,7 @@ def test_runs_that_never_reach_it_are_not_dropped(tmp_path: Path) -> None:
     for found in verdicts(tmp_path, part, level):
         assert found.verdict == CANNOT
         assert found.parts[0].why.endswith(": 2 of 4 runs never reach it")
-        assert "(n = 2 of 4)" in found.parts[0].result.text
+        assert "(n = 2 of 4)" in found.parts[0].text
     none = verdict(tmp_path, replace(part, metric="epoch_to_0.943"))
     assert none.parts[0].why == "batch_size 128: 3 of 4 runs never reach it; batch_size 64: 4 of 4 runs never reach it"
     assert verdict(tmp_path, replace(part, metric="epoch_to_0.9")).verdict == HOLDS
@@ -436,13 +436,13 @@ def test_fluctuation_is_asked_of_the_runs_that_were_chosen(tmp_path: Path) -> No
     plant_all(tmp_path, 5, {"amplitude": 0.01})
     plant_all(tmp_path, 3, {"amplitude": 3.0, "wd": 0.3})
     first = verdict(tmp_path, BY_ID["IV-05"]).parts[0]
-    assert (first.result.counts, first.why) == ((5,), NO_FLUCTUATION)
+    assert (first.counts, first.why) == ((5,), NO_FLUCTUATION)
 
 
 def test_of_equal_configurations_the_one_nearest_to_the_published_is_tested(tmp_path: Path) -> None:
     nearest, far = {"amplitude": 3.0, "optimizer.eps": 1e-8}, {"amplitude": 0.01, "optimizer.beta2": 0.99}
     plant_all(tmp_path, 3, nearest, far | {"optimizer.eps": 1e-8}, far | {"data.resolution": 16})
-    assert verdict(tmp_path, BY_ID["IV-05"]).parts[0].result.scope.other == ("optimizer.eps 1e-08",)
+    assert verdict(tmp_path, BY_ID["IV-05"]).parts[0].scope.other == ("optimizer.eps 1e-08",)
 
 
 def test_of_pairs_the_one_with_most_seeds_is_tested_whether_it_fluctuates_or_not(tmp_path: Path) -> None:
@@ -452,7 +452,7 @@ def test_of_pairs_the_one_with_most_seeds_is_tested_whether_it_fluctuates_or_not
     assert verdict(tmp_path, part).parts[0].why == NO_FLUCTUATION
     ending_early = ({"amplitude": 3.0, "wd": wd, "epochs": 20} for wd in (0.2, 0.0))  # which are looked at last
     plant_all(tmp_path, 9, *ending_early)
-    assert verdict(tmp_path, part).parts[0].result.counts == (5, 5)
+    assert verdict(tmp_path, part).parts[0].counts == (5, 5)
 
 
 def of(path: Path, *names: str) -> list[float | None]:

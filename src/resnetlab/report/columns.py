@@ -13,7 +13,7 @@ SETTINGS = {  # {key: heading}
     **{"batch_size": "batch", "lr": "lr", "l2": "l2", "wd": "wd", "momentum": "momentum"},
     **{"ema_momentum": "m (ema)", "shift": "shift"},
 }
-COSTS = ("seconds_per_epoch", "power_w")  # published of another machine: no distance in sd
+COSTS = ("seconds_per_epoch", "power_w")  # depend on the machine, so that a published one has no distance in sd
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,6 @@ class ReferenceValues:
     name: str
     values: Mapping[str, Sequence[float]]
     source: str = ""
-
-    def mean(self, metric: str) -> float | None:
-        """Mean of the published values of one column; None where there is none."""
-        values = self.values.get(metric, ())
-        return statistics.fmean(values) if values else None
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from resnetlab.report.columns import COSTS
 from resnetlab.runs.load import Run
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, loss_range, rows_within
 
-COSTS = ("seconds_per_epoch", "power_w")  # which depend on the machine and on what else a run does
 # ratios and sizes of fluctuations go over orders of magnitude: tested as logarithms, shown as they are
 LOGARITHMIC = ("amplitude", "fluctuation_left", "jump_ratio", "calm_ratio")
 # of numbered epochs, in which a stretched schedule has other rates
