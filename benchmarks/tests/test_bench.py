@@ -99,10 +99,7 @@ def test_an_interval_is_of_rounds_and_not_of_the_steps_within() -> None:
     }
     row = rows(Measurements(turns, {"bare": {}, "lab_eager": {}}), SETTING, None)[1]
     assert (row["ratio_to_bare"], row["ratio_95"], row["ratios"]) == (3.5, [1.0, 6.0], 6)
-
-
-def test_the_interval_is_of_ranks() -> None:
-    """Of six values both ends, since 1 - 2/2^6 is above 0.95; of nine the second and the eighth."""
+    # it is of ranks: of six values both ends, since 1 - 2/2^6 is above 0.95; of nine the second and the eighth
     assert interval([1, 2, 3, 4, 5]) is None
     assert interval([6, 1, 2, 5, 3, 4]) == [1, 6]
     assert interval([1, 2, 3, 4, 5, 6, 7, 8, 9]) == [2, 8]
@@ -117,13 +114,10 @@ def test_the_lab_against_the_others_by_hand() -> None:
     # 8 images of the bare loop took 3, 2 and 2 s; the lab 1.1, 1.1 and 1.15 times as long
     assert found["lab_eager", "bare"]["times"] == pytest.approx(2 * seconds / (2.2 * seconds + 0.5), rel=1e-9)
     assert found["lab_eager", "bare"]["n"] == 3
-
-
-def test_what_lies_between_epochs_counts_for_all_of_whom_it_is_known() -> None:
-    """50,000 images take 1 s each; the lab loses another, the loop three."""
+    # what lies between epochs counts for all of whom it is known: 50,000 images take 1 s, the lab loses 1, the loop 3
     turns = {name: [[[50_000, 1.0]]] for name in ("torch_loop", "lightning_plain", "lab_eager")}
-    found = comparisons(Measurements(turns, between_epochs={"lab_eager": [1.0], "torch_loop": [3.0]}), SETTING)
-    assert {entry["over"]: entry["times"] for entry in found} == {"torch_loop": 2.0, "lightning_plain": 0.5}
+    losing = comparisons(Measurements(turns, between_epochs={"lab_eager": [1.0], "torch_loop": [3.0]}), SETTING)
+    assert {entry["over"]: entry["times"] for entry in losing} == {"torch_loop": 2.0, "lightning_plain": 0.5}
 
 
 def test_runs_at_once_by_hand() -> None:
