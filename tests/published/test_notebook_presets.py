@@ -117,6 +117,8 @@ def test_two_published_rows_are_one_experiment() -> None:
     assert preset("nb-lr-1e-2").name == preset("nb-moms-0.95-0.85").name
     others = [preset(name).name for name in ALL if name != "nb-lr-1e-2"]
     assert len(set(others)) == len(others) == 19
+    base, first = preset("nb-base"), preset("nb-lr-1e-2")
+    assert replace(base, study=first.study) == first  # the base by itself
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -169,8 +171,3 @@ def test_a_file_opens_with_its_command_and_its_published_figures(name: str) -> N
     assert "n = 1" in text
     assert "Filled in" in text
     assert accuracy is None or f"accuracy {accuracy}" in text
-
-
-def test_the_base_by_itself_is_the_first_row() -> None:
-    base, first = preset("nb-base"), preset("nb-lr-1e-2")
-    assert replace(base, study=first.study) == first

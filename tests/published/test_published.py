@@ -336,22 +336,3 @@ def test_published_prints_json_and_csv_with_everything(capsys: pytest.CaptureFix
     assert (first["preset"], len(others)) == ("cifar10p2-multistep-50", 14)
     assert json.loads(first["milestones"]) == [[25, 0.05], [40, 0.005], [50, 0.0005]]
     assert (first["augmentation"], first["shift"]) == ("true", "")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "wanted"),
-    [
-        ("--post VII", ["post (=VII)", "IV", "part1"]),
-        ("--optimizer adamx", ["optimizer (=adamx)", "adamw", "sgd"]),
-        ("--schedule linear", ["schedule (=linear)", "piecewise_linear"]),
-        ("--id post9-*", ["id (=post9-*)", "post4-table1-09"]),
-        ("--format xml", ["format (=xml)", "table", "json"]),
-    ],
-)
-def test_published_names_what_is_valid_in_one_line(
-    arguments: str, wanted: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["published", *arguments.split()]) == 2
-    printed = capsys.readouterr()
-    assert (printed.out, printed.err.count("\n")) == ("", 1)
-    assert all(word in printed.err for word in wanted)

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import xml.etree.ElementTree as ET
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -198,17 +197,6 @@ def test_verdicts() -> None:
     assert verdicts["0.1", "0.4"].startswith("cannot tell at n = 4 and 1; about ")
 
 
-class Outside(HTMLParser):
-    """Collects every address that a page would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.loaded: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.loaded += [value or "" for key, value in attrs if key in ("src", "href", "srcset", "data")]
-
-
 def test_the_page_is_self_contained_and_escapes_what_it_shows() -> None:
     for seed in (0, 1):
         for settings in ({"wd": 0.1}, {"wd": 0.3}, {"batch_size": 32}, {"batch_size": 128}, {"l2": 1e-4}):
@@ -216,10 +204,9 @@ def test_the_page_is_self_contained_and_escapes_what_it_shows() -> None:
     folder = write_run(RUNS, study="<script>alert(1)</script>", subset=640)
     assert folder.exists()
     page = report()
-    parser = Outside()
-    parser.feed(page)
-    assert parser.loaded
-    assert all(address.startswith(("data:", "#")) for address in parser.loaded)
+    loaded = re.findall(r"""\s(?:src|href|srcset|data)\s*=\s*["']?([^"'\s>]*)""", page)
+    assert loaded
+    assert all(address.startswith(("data:", "#")) for address in loaded)
     assert "<script>alert" not in page
     assert "subset of 640 images" in page
     stems = {path.stem for path in Path("out/figures").iterdir()}

@@ -1,6 +1,6 @@
 """Batch-norm lag: a section and a plot on why the validation loss fluctuates under strong weight decay.
 
-Two causes can be told apart: running batch-norm statistics that lag behind the weights (then the fluctuation is gone
+There are two suspects: running batch-norm statistics that lag behind the weights (then the fluctuation is gone
 with re-estimated statistics, and with group norm, which keeps none), or the loss surface (then it stays).
 """
 

@@ -48,21 +48,14 @@ def mean_interval(values: Sequence[float]) -> MeanInterval | None:
 
 def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Two-sided p of Welch's t-test, which allows for unequal sd; None where a side has n = 1 or neither has an sd."""
-    found = mean_difference(a, b)
-    return None if found is None else float(2 * stdtr(found.freedom, -abs(found.difference) / found.error))
+    if (found := mean_difference(a, b)) is None:
+        return None
+    difference, error, freedom = found
+    return float(2 * stdtr(freedom, -abs(difference) / error))
 
 
-@dataclass(frozen=True, slots=True)
-class MeanDifference:
-    """mean(a) - mean(b), its standard error, and Welch's degrees of freedom."""
-
-    difference: float
-    error: float
-    freedom: float
-
-
-def mean_difference(a: Sequence[float], b: Sequence[float]) -> MeanDifference | None:
-    """Difference of the means; None where a side has n = 1 or neither has an sd."""
+def mean_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float] | None:
+    """mean(a) - mean(b), its standard error, Welch's degrees of freedom; None where a side has n = 1 or none an sd."""
     if min(len(a), len(b)) < 2:
         return None
     errors = [statistics.variance(side) / len(side) for side in (a, b)]
@@ -70,7 +63,7 @@ def mean_difference(a: Sequence[float], b: Sequence[float]) -> MeanDifference | 
     if total <= 1e-24 * max(map(abs, (*a, *b))) ** 2:  # rounding
         return None
     freedom = total**2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, (a, b), strict=True))
-    return MeanDifference(statistics.fmean(a) - statistics.fmean(b), math.sqrt(total), freedom)
+    return statistics.fmean(a) - statistics.fmean(b), math.sqrt(total), freedom
 
 
 def permutation(a: Sequence[float], b: Sequence[float]) -> float:

@@ -45,7 +45,7 @@ def difference_test(a: Sequence[float], b: Sequence[float], expect: str, margin:
     found = mean_difference(a, b)
     if found is None:
         return None
-    apart, error, freedom = found.difference, found.error, found.freedom
+    apart, error, freedom = found
     sd = error * math.sqrt(min(len(a), len(b)) / 2)
     if expect == "equal":
         above, below = upper_tail((apart - margin) / error, freedom), upper_tail((-apart - margin) / error, freedom)
