@@ -160,11 +160,7 @@ QUICK = {"III-02", "IV-10", "NB-19", "C2-03"}
 
 @pytest.mark.parametrize(
     "claim",
-    [
-        pytest.param(claim, id=claim.id, marks=() if claim.id in QUICK else pytest.mark.slow)
-        for claim in claims()
-        if claim.decided_by
-    ],
+    [pytest.param(c, id=c.id, marks=() if c.id in QUICK else pytest.mark.slow) for c in claims() if c.decided_by],
 )
 def test_what_would_decide_is_what_is_looked_for(claim: Claim) -> None:
     """The runs of these commands, and no others, give every part of the claim its metrics, and as published."""

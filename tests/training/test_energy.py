@@ -1,6 +1,6 @@
 """Energy per epoch, with a fake NVML: there is no GPU here, and a driver cannot be had without one.
 
-The fake answers the calls that are used, as NVIDIA's reference describes them, and knows its GPUs by UUID and bus
+The fake answers the calls that are used, as NVIDIA's reference describes them, and finds its GPUs by UUID and bus
 address only, so that a look-up by number would fail. A real GPU's answers are in test_gpu.py.
 """
 

@@ -12,6 +12,7 @@ import torch
 from conftest import TINY, tiny
 from resnetlab import build
 from resnetlab.cli import main
+from resnetlab.runs.files import read_rows
 from resnetlab.training.build import planned_lr_momentum
 from resnetlab.training.lightning_internals import silence_lightning
 from resnetlab.training.module import ImageClassifier
@@ -45,6 +46,8 @@ def test_a_run_applies_what_was_planned_at_every_step(overrides: str, monkeypatc
     span, expected = planned_lr_momentum(config)
     assert len(applied) == span.steps == 6
     np.testing.assert_array_equal(np.array(applied), expected)
+    columns = [(row["lr"], row["momentum"]) for row in read_rows(config.folder.metrics)]
+    np.testing.assert_array_equal(np.array(columns), expected[::2])  # those of an epoch's first step
 
 
 def test_the_command_draws_several_and_says_their_main_values(capsys: pytest.CaptureFixture[str]) -> None:

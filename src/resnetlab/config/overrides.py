@@ -67,8 +67,6 @@ def jobs_of(arguments: Sequence[str]) -> list[tuple[str, Config]]:
     """(label, configuration) of each job of train.py's command line; a comma makes a sweep, with or without -m."""
     overrides = [argument for argument in normalize_arguments(arguments) if argument != "-m"]
     found = compose_jobs(overrides, multirun=True)
-    if not found:
-        raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
     if len({label for label, _ in found}) < len(found):
         raise ConfigError("two jobs of the sweep are the same; name each value once")
     return found
@@ -92,6 +90,8 @@ def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Co
                 one = left[0].split(",")[0]
                 raise ConfigError(f"this preset is a sweep over {' '.join(left)}: add -m, or one value, {one}")
             batches = [list(overrides)]
+        if not batches:
+            raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
         nodes = [hydra.compose("config", overrides=batch, return_hydra_config=True) for batch in batches]
         for node in nodes if len(nodes) > 1 else ():
             if preset_sweep(node.hydra) != sweeps:

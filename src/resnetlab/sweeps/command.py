@@ -20,7 +20,7 @@ from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.layout import OUTPUTS, run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.arguments import parse_arguments
-from resnetlab.sweeps.launchers import checked_settings, find_launcher, is_search, launcher_of, refuse_several_devices
+from resnetlab.sweeps.launchers import checked_settings, choice, find_launcher, refuse_several_devices
 from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
 from resnetlab.training.distributed import silence_secondary
@@ -44,20 +44,23 @@ def run_command(arguments: Sequence[str]) -> int:
         with preserve_process_state():  # schedule=lambda is called here
             with hydra_context():
                 settings = checked_settings(options.overrides)
-            search = open_search(options.overrides) if is_search(settings) else None
-            jobs = [] if search else checked_jobs(options.overrides, options.multirun)
+            search = make_search(options.overrides) if choice(settings, "sweeper") == "optuna" else None
+            jobs = [] if search else compose_jobs(options.overrides, options.multirun)
+            configs = [search.plan.config] if search else [config for _, config in jobs]
+            if search or options.multirun:
+                refuse_several_devices(configs)
     except USAGE_ERRORS as error:
         return print_error(error)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
     try:
         if search is not None:
-            return run_search(search, options.overrides, launcher_of(settings))
+            return run_search(search, options.overrides, choice(settings, "launcher"))
         if options.multirun:
-            return run_sweep(jobs, jobs[0][1], options.overrides, launcher_of(settings))
+            return run_sweep(jobs, configs[0], options.overrides, choice(settings, "launcher"))
         from resnetlab.training.run import run  # brings Lightning
 
-        run(jobs[0][1])  # without Hydra
+        run(configs[0])  # without Hydra
     except KeyboardInterrupt:
         return 130  # the shell's number for it
     except (LabError, OSError) as error:
@@ -65,26 +68,14 @@ def run_command(arguments: Sequence[str]) -> int:
     return 0
 
 
-def checked_jobs(overrides: Sequence[str], multirun: bool) -> Jobs:
-    """Raises ConfigError, or one of Hydra's, for the first job that is wrong."""
-    jobs = compose_jobs(overrides, multirun)
-    if not jobs:
-        raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
-    if multirun:
-        refuse_several_devices(config for _, config in jobs)
-    return jobs
-
-
-def open_search(overrides: Sequence[str]) -> "Search":
+def make_search(overrides: Sequence[str]) -> "Search":
     """The search, checked."""
     if find_spec("optuna") is None:
         raise ConfigError("hydra/sweeper=optuna needs Optuna: pip install 'resnetlab[optuna]'")
     from resnetlab.sweeps.search.loop import Search
     from resnetlab.sweeps.search.plan import make_plan
 
-    search = Search(make_plan(overrides))
-    refuse_several_devices([search.plan.config])
-    return search
+    return Search(make_plan(overrides))
 
 
 def run_search(search: "Search", overrides: Sequence[str], launcher: str) -> int:

@@ -4,7 +4,7 @@ A new launcher of another package needs a row here at most; one of resnetlab's o
 hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require
 from resnetlab.runs.sweep_records import SweepFolder
 from resnetlab.sweeps.parallelism import cores, jobs_at_once_on_ray, resources_per_job
 from resnetlab.sweeps.submitit_results import tolerate_lost_jobs
@@ -82,14 +82,9 @@ def find_launcher(name: str) -> Launcher:
     return LAUNCHERS.get(name, Launcher())
 
 
-def launcher_of(settings: DictConfig) -> str:
-    """The launcher's name, as the command line or its preset chooses. settings: Hydra's own part."""
-    return str(settings.runtime.choices["hydra/launcher"])
-
-
-def is_search(settings: DictConfig) -> bool:
-    """Whether Optuna makes the jobs up."""
-    return str(settings.runtime.choices["hydra/sweeper"]) == "optuna"
+def choice(settings: DictConfig, group: str) -> str:
+    """The launcher's or sweeper's name, as the command line or its preset chooses. settings: Hydra's own part."""
+    return str(settings.runtime.choices[f"hydra/{group}"])
 
 
 def checked_settings(overrides: Sequence[str]) -> DictConfig:
@@ -102,7 +97,7 @@ def checked_settings(overrides: Sequence[str]) -> DictConfig:
     except MissingConfigException as error:
         check_installed(str(error.missing_cfg_file).removeprefix("hydra/launcher/"))
         raise
-    check_launcher(launcher_of(settings), dict(settings.launcher))
+    check_launcher(choice(settings, "launcher"), dict(settings.launcher))
     return settings
 
 
@@ -119,23 +114,19 @@ def check_launcher(name: str, values: Values) -> None:
     check_bounds("hydra.launcher", values, find_launcher(name).bounds)
     if name == "ray" and values.get("address") is None:
         for key, here in (("num_cpus", cores()), ("num_gpus", torch.cuda.device_count())):
-            if (values.get(key) or 0) > here:
-                raise ConfigError(f"hydra.launcher.{key} (={values[key]}) is more than this machine has: {here}")
+            value = values.get(key)
+            require((value or 0) <= here, f"hydra.launcher.{key}", value, f"be at most {here}, what this machine has")
 
 
 def check_bounds(group: str, values: Values, bounds: Bounds) -> None:
     """Raises ConfigError for a value that is out of its bounds; null and a value that is not there are fine."""
     for key, (least, most) in bounds.items():
-        value = values.get(key)
-        if value is not None and not least <= value <= most:
-            allowed = f"in {least:,}..{most:,}" if least < most else f"{least}"
-            raise ConfigError(f"{group}.{key} (={value}) must be {allowed}")
+        value, allowed = values.get(key), f"in {least:,}..{most:,}" if least < most else f"{least}"
+        require(value is None or least <= value <= most, f"{group}.{key}", value, f"be {allowed}")
 
 
-def refuse_several_devices(configs: Iterable[Config]) -> None:
+def refuse_several_devices(configs: Sequence[Config]) -> None:
     """Raises ConfigError if a job of a sweep is a run on several devices."""
-    if (most := max(config.trainer.devices for config in configs)) > 1:
-        raise ConfigError(
-            f"trainer.devices (={most}) cannot go with -m: a sweep gives each run one device "
-            f"(hydra/launcher=processes); for a run on several give a command of its own"
-        )
+    most = max(config.trainer.devices for config in configs)
+    must = "be 1 with -m: a sweep gives each run one device (hydra/launcher=processes); run it by a command of its own"
+    require(most == 1, "trainer.devices", most, must)

@@ -56,7 +56,8 @@ def seed_lines(outcomes: Mapping[int, Outcome], jobs: Sequence[tuple[str, Config
         values = [end.objective for end in ends if end.objective is not None and not end.diverged]
         left_out = count("diverged" if e.diverged else e.status for e in ends if e.diverged or e.objective is None)
         n = count_text(len(values), len(numbers)) + (f"; {left_out}" if left_out else "")
-        rows.append((without_seed(jobs[numbers[0]][0]) or "all seeds", mean_sd(values, len(values), 4), n))
+        label = ", ".join(part for part in jobs[numbers[0]][0].split(", ") if not part.startswith("seed="))
+        rows.append((label or "all seeds", mean_sd(values, len(values), 4), n))
     return aligned(rows)
 
 
@@ -66,10 +67,6 @@ def by_configuration(jobs: Sequence[tuple[str, Config]]) -> list[list[int]]:
     for number, (_, config) in enumerate(jobs):
         found.setdefault(config.folder.path.parent, {}).setdefault(config.seed, number)
     return [list(numbers.values()) for numbers in found.values()]
-
-
-def without_seed(label: str) -> str:
-    return ", ".join(part for part in label.split(", ") if not part.startswith("seed="))
 
 
 def count(statuses: Iterable[str]) -> str:

@@ -92,7 +92,7 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
 
 
 def build_module(config: Config, data: ImageData) -> ImageClassifier:
-    """The LightningModule alone, its weights drawn from (seed, epoch 0)."""
+    """The LightningModule, its weights drawn from (seed, epoch 0)."""
     return ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
 
 

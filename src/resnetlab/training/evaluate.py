@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ def evaluate(
     average_epoch: evaluate the averaged weights, with batch-norm statistics re-estimated on that epoch's images.
     """
     module.to(device)
-    network, statistics = module.model, cast(AbstractContextManager[None], nullcontext())
+    network = module.model
+    statistics: AbstractContextManager[None] = nullcontext()
     if average_epoch is not None and module.average is not None:
         network = module.average.module
         inputs = data.recalibration_inputs(module.config.trainer.recalibration_images, average_epoch, device)

@@ -177,8 +177,8 @@ def run_range_test(label: str, config: Config, ramp: Ramp, rows: list[Row]) -> N
     for row in range_test(module, data, ramp, config.trainer.device):
         rows.append(row)  # one by one, so that an interrupt leaves them
     say("  ".join(f"{rule} {'none' if lr is None else f'{lr:.3g}'}" for rule, lr in suggestions(rows).items()))
-    ended, limit = diverged_at(rows, ramp), f"{ramp.stop:g} times its minimum"
-    say(f"the smoothed loss stayed below {limit}" if ended is None else f"it reached {limit} at lr {ended:.3g}")
+    end, limit = diverged_at(rows, ramp), f"{ramp.stop:g} times its minimum"
+    say(f"the smoothed loss stayed below {limit}" if end is None else f"it reached {limit} at lr {end:.3g}")
 
 
 def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], configs: dict[str, Config]) -> None:

@@ -39,7 +39,7 @@ def describe(config: Config, session: Session, resumed: bool) -> None:
             print_line(config, f"note: resumed under other conditions ({changed}); equality to the bit is not promised")
     write_text(folder.config, to_yaml(config))
     write_json(folder.manifest, manifest)
-    for line in (*manifest_lines(config, manifest), *data_lines(config, session)):
+    for line in description(config, session, manifest):
         print_line(config, line)
 
 
@@ -101,8 +101,8 @@ def processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def manifest_lines(config: Config, manifest: dict[str, Any]) -> Iterator[str]:
-    """The network, where it is trained, and what the optimizer does to which tensors."""
+def description(config: Config, session: Session, manifest: dict[str, Any]) -> Iterator[str]:
+    """The network, where it is trained, what the optimizer does to which tensors, the images, and what may surprise."""
     counts, devices = manifest["model"], config.trainer.devices
     yield (
         f"{config.model.name}: {counts['trainable_parameters']:,} trainable parameters + {counts['statistics']:,} "
@@ -111,14 +111,8 @@ def manifest_lines(config: Config, manifest: dict[str, Any]) -> Iterator[str]:
         f"{manifest['precision']}, engine: {manifest['engine']}, threads: {manifest['threads']}"
     )
     for group in manifest["optimizer_groups"]:
-        yield (
-            f"optimizer group {group['name']}: {group['tensors']} tensors, {group['parameters']:,} parameters, "
-            f"wd {group['wd']:g}"
-        )
-
-
-def data_lines(config: Config, session: Session) -> Iterator[str]:
-    """The images, the folder, and what may surprise."""
+        counted = f"{group['tensors']} tensors, {group['parameters']:,} parameters"
+        yield f"optimizer group {group['name']}: {counted}, wd {group['wd']:g}"
     data, span = session.data, session.module.span
     images = f"{len(data.train):,} training and {len(data.val):,} validation images"
     yield f"{images}; run folder {config.folder.path}"

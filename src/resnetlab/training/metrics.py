@@ -1,4 +1,4 @@
-"""Metrics of an epoch, of training and of validation, kept on the device until the epoch ends."""
+"""Means over an epoch of training or validation, summed on the device until the epoch ends."""
 
 import torch
 from torch import Tensor
@@ -25,7 +25,10 @@ class EpochMetrics:
         """Adds a batch: scalar means over it, logits (N, classes), labels (N,)."""
         hits = logits.topk(5 if self.top5 else 1).indices == labels[:, None]
         correct = (hits[:, 0].sum(), hits.sum()) if self.top5 else (hits.sum(),)
-        self.add(loss.detach(), ce.detach(), len(labels), *correct)
+        loss, ce = loss.detach(), ce.detach()
+        # the batch's products in float32, as torchmetrics 1.9 had them: old runs are resumed to the bit
+        totals = (loss * len(labels), ce * len(labels), torch.full_like(loss, len(labels)), *correct)
+        self.sums.add_(torch.stack([total.double() for total in totals]))
 
     def compute(self, prefix: str = "", suffix: str = "") -> dict[str, float]:
         """{prefix + name + suffix: mean since the last call}, over all processes that train together; starts anew."""

@@ -12,10 +12,10 @@ from hydra_plugins.resnetlab_optuna import OptunaConf
 from resnetlab.config.compose import hydra_context, parse
 from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.runs.files import digest
 from resnetlab.runs.layout import OUTPUTS, SEARCH_JOURNAL
-from resnetlab.sweeps.launchers import check_bounds, checked_settings, find_launcher, launcher_of
+from resnetlab.sweeps.launchers import check_bounds, checked_settings, choice, find_launcher
 from resnetlab.sweeps.search.space import Space
 
 FREE = ("_target_", "n_trials", "at_once", "storage")  # may differ between two launches of one search
@@ -63,7 +63,7 @@ def make_plan(overrides: Sequence[str]) -> SearchPlan:
         configs = [check_values(space, values) for values in space.corners()]
         settings = checked_settings(overrides)
     options = checked_options(OptunaConf(**dict(settings.sweeper)))
-    launcher = find_launcher(launcher_of(settings))
+    launcher = find_launcher(choice(settings, "launcher"))
     at_once = options.at_once or launcher.jobs_at_once(dict(settings.launcher), configs)
     if at_once is None:
         raise ConfigError(
@@ -77,10 +77,9 @@ def checked_options(options: OptunaConf) -> OptunaConf:
     """Raises ConfigError for a value that makes no sense."""
     check_bounds("hydra.sweeper", vars(options), BOUNDS)
     for key, valid in VALID.items():
-        if (name := getattr(options, key)) not in valid:
-            raise ConfigError(f"hydra.sweeper.{key} (={name}) must be one of {', '.join(valid)}")
-    if options.storage is not None and "://" in options.storage:
-        raise ConfigError(f"hydra.sweeper.storage (={options.storage}) must be a file of its own, not a database")
+        require_one_of(f"hydra.sweeper.{key}", getattr(options, key), valid)
+    path = options.storage or ""
+    require("://" not in path, "hydra.sweeper.storage", path, "be a file of its own, not a database")
     return options
 
 

@@ -82,10 +82,10 @@ def difference(known: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The first thing in which two searches differ."""
     for part, ours in wanted.items():
         theirs = known.get(part, {})
-        absent = "not searched" if part == "space" else "default"
         for key in sorted({*ours, *theirs}):
-            if ours.get(key) != theirs.get(key):
-                return f"{key}: there {theirs.get(key, absent)}, here {ours.get(key, absent)}"
+            there, here = (side.get(key, "not searched" if part == "space" else "default") for side in (theirs, ours))
+            if there != here:
+                return f"{key}: there {there}, here {here}"
     return "by another version"
 
 

@@ -83,7 +83,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def describe_damage(path: Path, error: Exception) -> str:
-    """Why a checkpoint could not be read, in a few words."""
+    """The reason why a checkpoint could not be read."""
     try:
         if path.stat().st_size == 0:
             return "it is empty"

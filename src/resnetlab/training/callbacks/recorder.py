@@ -41,9 +41,8 @@ class Recorder(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, ImageClassifier)
         now, training = time.perf_counter(), self.training_end - self.epoch_start
-        images_per_second = len(pl_module.data.train) / training
         times = {"time/epoch": now - self.epoch_start, "time/train": training}
-        times["time/images_per_second"] = images_per_second
+        times["time/images_per_second"] = len(pl_module.data.train) / training
         self.rows.append({**pl_module.epoch_metrics, **self.energy.metrics(), **times})
         if trainer.is_global_zero:
             write_rows(self.folder.metrics, self.rows)

@@ -14,21 +14,17 @@ from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
 
 GRID_IMAGES, MAGNIFY = 64, 2
-
-
-def hyperparameters(config: Config) -> dict[str, Any]:
-    """The options chosen and the top-level values, for the hparams tab."""
-    keys = ("seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
-    groups = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
-    values = {group: getattr(config, group).name for group in groups} | {key: getattr(config, key) for key in keys}
-    return {key: "None" if value is None else value for key, value in values.items()}  # TensorBoard takes no None
+GROUPS = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
+KEYS = ("seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
 
 
 class TensorBoardPages(L.Callback):
     """Writes what TensorBoard shows beside the scalars."""
 
     def __init__(self, config: Config) -> None:
-        self.hyperparameters = hyperparameters(config)
+        values = {key: getattr(config, key) for key in KEYS}
+        self.hyperparameters = {group: getattr(config, group).name for group in GROUPS}
+        self.hyperparameters |= {key: str(value) if value is None else value for key, value in values.items()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
