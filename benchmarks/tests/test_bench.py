@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from benchmarks.table import show
 from resnetlab.models import resnet56v2
 
 SETTING = Setting(4, "32-true")
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="it is an error where there is no GPU")
 
 
 def test_the_ceiling_by_hand() -> None:
@@ -237,6 +239,8 @@ def test_a_gpu_does_all_sizes_of_its_main_precision_first(monkeypatch: pytest.Mo
         ("--keras-python nowhere/python", "--keras-python (=nowhere/python) must be a Python that has keras"),
         ("--names keras --model resnet18", "--names (=keras): the series' Keras code has no resnet18"),
         ("--start-up 1", "unrecognized arguments: --start-up 1"),
+        pytest.param("--names lab_graph", "(=lab_graph) needs a CUDA device", marks=WITHOUT_GPU),
+        pytest.param("--precisions 16-mixed", "(=16-mixed) needs a CUDA device", marks=WITHOUT_GPU),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(arguments: str, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,22 +252,10 @@ def test_a_wrong_option_is_refused_in_one_line(arguments: str, wanted: str, caps
     assert not any(Path().iterdir())
 
 
-def test_an_interrupt_before_anything_was_done_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("benchmarks.__main__.bench", interrupted)
+def test_an_interrupt_before_anything_was_done_is_one_line(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr("benchmarks.__main__.bench", Mock(side_effect=KeyboardInterrupt))
     assert main([]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="it is refused where there is no GPU")
-def test_what_needs_a_gpu_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, wanted in (("--names lab_graph", "lab_graph"), ("--precisions 16-mixed", "16-mixed")):
-        assert main(arguments.split()) == 2
-        assert f"(={wanted}) needs a CUDA device" in capsys.readouterr().err
 
 
 def test_the_commands_of_the_documentation_are_understood() -> None:
@@ -273,9 +265,7 @@ def test_the_commands_of_the_documentation_are_understood() -> None:
     for line in found:
         if "DIR/" not in line and "16-mixed" not in line:  # what this machine may not have
             assert Options.from_command_line(shlex.split(line)).settings[0].batch_size > 1
-
-
-def test_what_is_named_twice_is_measured_once() -> None:
+    # what is named twice is measured once
     twice = "--names bare,lab_eager,bare --batch-sizes 64,32,64 --precisions 32-true,32-true --concurrent 2,2,1"
     options = Options.from_command_line(twice.split())
     assert (options.names, options.batch_sizes) == (("bare", "lab_eager"), (64, 32))

@@ -82,9 +82,12 @@ def spread_around(mean: float, n: int, sd: float = 0.001) -> list[float]:
     return [float(value) for value in mean + (values - values.mean()) * sd / values.std(ddof=1)]
 
 
-def test_every_published_claim_is_there_once() -> None:
+def test_every_published_claim_is_there_once_and_every_metric_is_named_by_one() -> None:
     expected = [f"{prefix}-{number:02d}" for prefix, n in COUNTS.items() for number in range(1, n + 1)]
     assert sorted(claim.id for claim in claims()) == sorted(expected)
+    named = {part.metric for claim in claims() for part in claim.parts}
+    lists = (metrics.SUMMARY, metrics.OF_ROWS, metrics.LOGARITHMIC, COSTS, metrics.DESCRIPTIONS)
+    assert {name for names in lists for name in names} <= named
 
 
 @pytest.mark.parametrize("claim", claims(), ids=lambda claim: claim.id)
@@ -102,12 +105,6 @@ def test_a_claim_is_decidable_or_says_why_not(claim: Claim) -> None:
         assert part.expect in {"contrast": ("higher", "lower", "equal"), "level": ("",)}[part.rule]
         assert (part.margin > 0) or part.expect != "equal"
         assert part.rule != "level" or not (part.at_least is None and part.at_most is None)
-
-
-def test_every_metric_is_one_that_a_claim_names() -> None:
-    named = {part.metric for claim in claims() for part in claim.parts}
-    lists = (metrics.SUMMARY, metrics.OF_ROWS, metrics.LOGARITHMIC, COSTS, metrics.DESCRIPTIONS)
-    assert {name for names in lists for name in names} <= named
 
 
 def test_what_tests_settle_is_a_test() -> None:
