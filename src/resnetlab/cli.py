@@ -152,7 +152,7 @@ def run_report(options: argparse.Namespace) -> None:
     collection = collect(options.folders)
     print_table(collection)
     if options.out is not None:
-        from resnetlab.published.beside import write_series_report
+        from resnetlab.published.series_report import write_series_report
 
         try:
             paths = write_series_report(collection, options.out)
@@ -183,7 +183,7 @@ def add_published(parser: argparse.ArgumentParser) -> None:
 
 def run_published(options: argparse.Namespace) -> None:
     if options.claims is not None:
-        from resnetlab.published.claims.printing import print_claims
+        from resnetlab.published.claims.print_claims import print_claims
 
         for name in ("optimizer", "schedule", "id"):
             if getattr(options, name) is not None:
@@ -191,7 +191,7 @@ def run_published(options: argparse.Namespace) -> None:
         print_claims(options.claims, options.format, options.post)
         return
     from resnetlab.published import find
-    from resnetlab.published.listing import print_rows
+    from resnetlab.published.print_rows import print_rows
 
     print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format)
 
