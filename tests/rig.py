@@ -96,20 +96,14 @@ class Rig:
         found |= {"first_nonfinite_step": self.step.first_nonfinite_step}
         return {key: value.detach().cpu().clone() for key, value in (found | {"sums": self.step.metrics.sums}).items()}
 
-    def checkpoint(self) -> dict[str, Any]:
-        """As at the end of an epoch."""
-        assert self.k % self.data.steps_per_epoch == 0
-        scaler = None if self.scaled.scaler is None else self.scaled.scaler.state_dict()
-        parts = {"lab": self.lab.state_dict(), "optimizer": self.scaled.optimizer.state_dict(), "scaler": scaler}
-        return deepcopy(parts | {"k": self.k})
-
-    def restore(self, checkpoint: dict[str, Any], engine: str) -> None:
-        """Into a new rig, before its engine is made, as Lightning does."""
-        self.lab.load_state_dict(checkpoint["lab"])
-        self.scaled.optimizer.load_state_dict(deepcopy(checkpoint["optimizer"]))
+    def resume(self, other: "Rig", engine: str) -> None:
+        """Takes up what a checkpoint holds of another rig at the end of an epoch, before the engine is made."""
+        assert other.k % self.data.steps_per_epoch == 0
+        self.lab.load_state_dict(other.lab.state_dict())
+        self.scaled.optimizer.load_state_dict(deepcopy(other.scaled.optimizer.state_dict()))
         if self.scaled.scaler is not None:
-            self.scaled.scaler.load_state_dict(checkpoint["scaler"])
-        self.k = checkpoint["k"]
+            self.scaled.scaler.load_state_dict(other.scaled.scaler.state_dict())
+        self.k = other.k
         self.choose(engine)
 
 
@@ -120,7 +114,7 @@ def resumed(
     first = Rig(config, device, engines[0], **keys)
     losses = first.train(steps[0])
     second = Rig(config, device, "eager", **keys)
-    second.restore(first.checkpoint(), engines[1])
+    second.resume(first, engines[1])
     return losses + second.train(steps[1]), second.state()
 
 

@@ -89,14 +89,13 @@ def add_lr_range(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=100, help="steps from start to end (default: 100)")
     parser.add_argument("--ramp", choices=("exponential", "linear"), default="exponential")
     parser.add_argument("--stop", type=float, default=4.0, help="end at this multiple of the least loss (default: 4)")
-    parser.add_argument("--smoothing", type=float, default=0.9, help="of the exponential mean (default: 0.9)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/<study>/lr-range/<choices>")
 
 
 def run_lr_range(options: argparse.Namespace) -> None:
     from resnetlab.training.lr_range import Ramp, lr_range_command
 
-    ramp = Ramp(options.start, options.end, options.steps, options.ramp, options.stop, options.smoothing)
+    ramp = Ramp(options.start, options.end, options.steps, options.ramp, options.stop)
     lr_range_command(options.overrides, ramp, options.out)
 
 

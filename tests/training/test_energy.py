@@ -20,7 +20,7 @@ from resnetlab import run
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.summary import summarize
 from resnetlab.training.callbacks import energy
-from resnetlab.training.callbacks.energy import Energy, EnergyMeter, GpuSensor, NoGpuSensor, energy_source, open_sensor
+from resnetlab.training.callbacks.energy import Energy, EnergyMeter, NoGpuSensor, energy_source, open_gpu
 from resnetlab.training.callbacks.progress import ProgressDisplay
 
 POWER_COLUMNS = {"power/joules", "power/watts", "power/gpu_load"}
@@ -63,11 +63,11 @@ def use(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> FakeNvml:
     """Puts the fake in NVML's place, and gives the (CPU) runs of this test its first GPU."""
     monkeypatch.setattr(energy, "pynvml", nvml)
 
-    def opened(device: torch.device) -> GpuSensor:
+    def opened(device: torch.device) -> str:
         nvml.nvmlInit()
-        return GpuSensor("GPU-aaaa")
+        return "GPU-aaaa"
 
-    monkeypatch.setattr(energy, "open_sensor", opened)
+    monkeypatch.setattr(energy, "open_gpu", opened)
     return nvml
 
 
@@ -78,7 +78,7 @@ def meter_threads() -> list[threading.Thread]:
 def test_power_times_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 W for a while: joules are watts times seconds, from the counter in mJ."""
     use(monkeypatch, FakeNvml())
-    meter = EnergyMeter(GpuSensor("GPU-aaaa"), interval=0.01)
+    meter = EnergyMeter("GPU-aaaa", interval=0.01)
     begin = time.perf_counter()
     meter.start()
     time.sleep(0.3)
@@ -97,7 +97,7 @@ def test_the_load_is_the_mean_since_the_start_and_a_gpu_that_stops_answering_lea
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nvml = use(monkeypatch, FakeNvml())
-    meter = EnergyMeter(GpuSensor("GPU-aaaa"), interval=60)
+    meter = EnergyMeter("GPU-aaaa", interval=60)
     meter.loads = [100.0]
     meter.start()
     meter.loads += [10.0, None, 70.0]
@@ -118,7 +118,7 @@ def test_the_gpu_is_found_by_its_uuid_and_not_by_its_number(monkeypatch: pytest.
         names = ("pci_domain_id", "pci_bus_id", "pci_device_id")
         properties = SimpleNamespace(uuid=uuid, **dict(zip(names, place, strict=True)))
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, found=properties: found)
-        assert open_sensor(torch.device("cuda", 0)).handle == expected
+        assert open_gpu(torch.device("cuda", 0)) == expected
         energy.shutdown()
     assert nvml.users == 0
 
@@ -137,7 +137,7 @@ def test_the_manifest_says_where_the_energy_is_from(monkeypatch: pytest.MonkeyPa
 def test_without_a_driver_there_is_a_reason_and_no_warning() -> None:
     """The real library: warnings are errors in these tests."""
     with pytest.raises(NoGpuSensor, match=r"NVML cannot be used: .*Not Found"):
-        open_sensor(torch.device("cuda"))
+        open_gpu(torch.device("cuda"))
 
 
 def test_on_a_cpu_there_are_no_columns_and_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

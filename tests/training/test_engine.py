@@ -1,7 +1,6 @@
 """The engines against each other, and the updates with tensors against torch's optimizers."""
 
 import math
-from copy import deepcopy
 
 import pytest
 import torch
@@ -11,13 +10,13 @@ from torch import Tensor
 from conftest import TINY, tiny
 from resnetlab import Config, compose
 from resnetlab.errors import ConfigError
-from resnetlab.optim.optimizers import OPTIMIZERS, make_capturable, make_eager, set_lr_momentum
+from resnetlab.optim.optimizers import OPTIMIZERS, make_capturable, set_lr_momentum
 from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.runs.files import read_rows
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner, snapshot
 from resnetlab.training.engine.select import select_engine
 from resnetlab.training.engine.step import NO_STEP
-from rig import CYCLING, HUNDRED, Rig, read_values
+from rig import CYCLING, HUNDRED, Rig, assert_same_state, read_values, resumed
 
 CPU = torch.device("cpu")
 CAPTURABLE = [name for name, kind in OPTIMIZERS.items() if kind.capturable]
@@ -106,6 +105,43 @@ def test_the_state_is_as_it_was_after_the_warm_up() -> None:
     assert left == {"scaler/_growth_tracker"}  # which has a state_dict of its own
 
 
+# --- with the gradient scaler
+
+
+@pytest.mark.slow  # float16 on a CPU
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_the_first_steps_with_a_scaler_are_skipped_by_both(optimizer: str) -> None:
+    """In float16 a scale of 2^24 overflows, as 2^16, torch's initial one, often does: nothing moves until it fits.
+
+    Sums in float16 part ways soon, where rounding grows: the losses are compared while the skips last, and loosely.
+    """
+    config = tiny(*HUNDRED, *CYCLING, f"optimizer={optimizer}")
+    rigs = [Rig(config, "cpu", engine, scale=2.0**24, half=True) for engine in ("eager", "timed")]
+    before = [p.detach().clone() for p in rigs[1].lab.model.parameters()]
+    for rig in rigs:
+        rig.train(1)
+    assert all(torch.equal(a, b) for a, b in zip(before, rigs[1].lab.model.parameters(), strict=True))
+    losses = [rig.train(11) for rig in rigs]
+    scales = [float(rig.state()["scaler/scale"]) for rig in rigs]
+    assert scales[0] == scales[1] < 2.0**20
+    assert all(map(math.isfinite, losses[1]))
+    assert losses[1][:5] == pytest.approx(losses[0][:5], rel=1e-3)
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
+
+
+@pytest.mark.parametrize("engines", [("timed", "timed"), ("timed", "eager"), ("eager", "timed")])
+def test_a_resumed_run_equals_an_undisturbed_one(engines: tuple[str, str]) -> None:
+    config = tiny(*HUNDRED, *CYCLING)
+    undisturbed = Rig(config, "cpu", engines[1], scale=1024.0)
+    whole = undisturbed.train(24)
+    found, state = resumed(config, "cpu", engines, (16, 8), scale=1024.0)
+    if engines == ("timed", "timed"):
+        assert found == whole
+        assert_same_state(state, undisturbed.state(), rtol=0, atol=0)
+    assert found[:18] == pytest.approx(whole[:18], rel=1e-4)
+    assert found == pytest.approx(whole, rel=0.05)
+
+
 # --- the updates
 
 
@@ -136,11 +172,7 @@ def step_both(pair: tuple[torch.optim.Optimizer, torch.optim.Optimizer], k: int)
         lr, momentum = 0.1 / (1 + k), 0.95 - 0.1 * math.sin(k)
         set_lr_momentum(optimizer, *((lr, momentum) if optimizer is pair[0] else map(torch.tensor, (lr, momentum))))
         for p, gradient in zip(tensors(optimizer), gradients, strict=True):
-            p.grad = (
-                gradient.clone(memory_format=torch.preserve_format)
-                .to(p.device)
-                .contiguous(memory_format=torch.channels_last if p.ndim == 4 else torch.contiguous_format)
-            )
+            p.grad = gradient.clone(memory_format=torch.channels_last if p.ndim == 4 else torch.contiguous_format)
         optimizer.step()
 
 
@@ -185,20 +217,6 @@ def test_the_scalers_factor_is_taken_out(name: str) -> None:
         optimizer.grad_scale, optimizer.found_inf = torch.tensor(scale), torch.tensor(0.0)  # type: ignore[attr-defined]
         optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(tensors(pair[0]), tensors(pair[1]), strict=True))
-
-
-def test_a_checkpoint_of_one_engine_is_taken_up_by_another() -> None:
-    """lr and momentum as tensors, as a captured run saves them, become numbers again; the state is the same."""
-    pair = twins("adamw", "weight_decay")
-    for k in range(3):
-        step_both(pair, k)
-    pair[0].load_state_dict(deepcopy(pair[1].state_dict()))
-    make_eager(pair[0])
-    assert all(isinstance(group["lr"], float) for group in pair[0].param_groups)
-    assert all(isinstance(beta, float) for group in pair[0].param_groups for beta in group["betas"])
-    step_both(pair, 3)
-    for a, b in zip(tensors(pair[0]), tensors(pair[1]), strict=True):
-        torch.testing.assert_close(b, a, rtol=0, atol=1e-5)
 
 
 # --- the choice

@@ -3,7 +3,6 @@
 import csv
 from math import isnan
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -161,13 +160,3 @@ def test_one_file_twice_a_folder_and_a_missing_file_are_refused(capsys: pytest.C
     Path("a.ckpt").unlink()
     assert main(["interpolate", "a.ckpt", "b.ckpt", "--alpha", "0,1"]) == 1
     assert capsys.readouterr().err == "error: a.ckpt is not there; a run's are in its checkpoints/ folder\n"
-
-
-def test_metrics_name_the_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(module: Any, data: Any, images: str, device: Any) -> tuple[dict[str, float], None]:
-        return {"loss": 2.0, "ce": float("nan") if images == "bad" else 1.0, "acc": 0.5}, None
-
-    monkeypatch.setattr("resnetlab.training.interpolate.evaluate", fake)
-    row = evaluate_parts(SimpleNamespace(device=None), None, {"train": "bad", "val": "good"})  # type: ignore[arg-type, dict-item]
-    assert isnan(row["train/acc"])
-    assert row["val/acc"] == 0.5

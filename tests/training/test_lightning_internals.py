@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 import resnetlab
 from conftest import tiny
 from resnetlab import build
+from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.lightning_internals import (
     INTERRUPTIONS,
     advance_global_step,
@@ -58,13 +59,10 @@ def end_as_lightning_does() -> None:
 
 def test_an_interrupt_is_a_keyboard_interrupt_again() -> None:
     """Lightning raises SystemExit(1) while it handles the KeyboardInterrupt, and ignores SIGINT from then on."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
+    with preserve_process_state():
         with pytest.raises(KeyboardInterrupt), python_interrupts():
             end_as_lightning_does()
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_a_termination_has_the_exit_status_of_its_signal_and_others_keep_theirs() -> None:
@@ -76,14 +74,11 @@ def test_a_termination_has_the_exit_status_of_its_signal_and_others_keep_theirs(
 
 
 def test_sigterm_can_end_a_process_at_once() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    try:
+    with preserve_process_state():
         exit_at_sigterm()
         with pytest.raises(SystemExit) as end:
             signal.raise_signal(signal.SIGTERM)
         assert end.value.code == 143
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_no_other_module_uses_them() -> None:

@@ -62,15 +62,6 @@ def test_top_5_is_for_more_than_five_classes() -> None:
     assert [ImageClassifier(tiny(), 2, classes).top5 for classes in (5, 6, 10)] == [False, True, True]
 
 
-def test_a_pass_does_not_reach_into_the_next() -> None:
-    metrics = EpochMetrics(CPU, top5=True)
-    update(metrics, [1, 2], [1, 2], loss=100.0, ce=50.0)
-    assert metrics.compute() == {"loss": 100.0, "ce": 50.0, "acc": 1.0, "acc5": 1.0}
-    update(metrics, [1, 2, 3, 4], [1, 3, 4, 5], loss=2.0, ce=1.0)
-    second = metrics.compute()
-    assert (second["loss"], second["ce"], second["acc"]) == (2.0, 1.0, 0.25)
-
-
 def test_names_get_the_prefix_and_the_suffix() -> None:
     metrics = EpochMetrics(CPU, top5=True)
     update(metrics, [1], [1])

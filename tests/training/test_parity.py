@@ -1,11 +1,9 @@
 """The lab computes what Keras 3 computes: forward pass, losses, five training steps, shifts; see make_keras_parity.py.
 
-Weights and inputs follow from the formulas of that script, which are repeated here (it imports Keras; the tests never
-do). All figures are float32 of another library, kernel by kernel: each tolerance is a few times what was measured, and
+All figures are float32 of another library, kernel by kernel: each tolerance is a few times what was measured, and
 well below what the nearest wrong reading of Keras gives.
 """
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fixtures.keras_parity_inputs import make_batch, make_shift_images, make_weights
 from resnetlab.data.augment import flip, shift_bilinear
 from resnetlab.models import ResNetV2
 from resnetlab.optim.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
@@ -32,43 +31,9 @@ def keras() -> dict[str, Array]:
         return dict(file)
 
 
-# --- the script's formulas
-
-
-def layer_shapes(n: int) -> Iterator[tuple[int, ...]]:
-    """Kernels (rows, columns, in, out), dense (in, out), norms (channels,), in Keras' order of creation."""
-    yield (3, 3, 3, 16)
-    yield (16,)
-    channels = 16
-    for stage, (mid, out) in enumerate([(16, 64), (64, 128), (128, 256)]):
-        for unit in range(n):
-            if stage or unit:
-                yield (channels,)
-            yield from ((1, 1, channels, mid), (mid,), (3, 3, mid, mid), (mid,), (1, 1, mid, out))
-            if unit == 0:
-                yield (1, 1, channels, out)
-            channels = out
-    yield (channels,)
-    yield (channels, 10)
-
-
-def weights(n: int) -> Iterator[list[Array]]:
-    """A layer's [kernel, bias], or [gamma, beta, moving mean, moving variance]."""
-    rng = np.random.default_rng(20240527)
-    for shape in layer_shapes(n):
-        c = shape[-1]
-        if len(shape) == 1:
-            arrays = [1 + 0.1 * rng.standard_normal(c), 0.1 * rng.standard_normal(c)]
-            arrays += [0.1 * rng.standard_normal(c), 1 + 0.2 * rng.random(c)]
-        else:
-            gain = 2 if len(shape) == 4 else 1
-            arrays = [rng.standard_normal(shape) * np.sqrt(gain / np.prod(shape[:-1])), 0.05 * rng.standard_normal(c)]
-        yield [a.astype(np.float32) for a in arrays]
-
-
 def batch() -> tuple[Tensor, Tensor]:
-    images = np.random.default_rng(7).standard_normal((16, 32, 32, 3)).astype(np.float32) * 0.25
-    return channels_first(images), torch.from_numpy(np.random.default_rng(8).integers(0, 10, 16))
+    images, labels = make_batch()
+    return channels_first(images), torch.from_numpy(labels)
 
 
 def channels_first(images: Array) -> Tensor:
@@ -80,7 +45,7 @@ def network(n: int) -> ResNetV2:
     model = ResNetV2(9 * n + 2)
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d | nn.Linear)]
     with torch.no_grad():
-        for layer, (first, bias, *statistics) in zip(layers, weights(n), strict=True):
+        for layer, (first, bias, *statistics) in zip(layers, make_weights(n), strict=True):
             axes = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}[first.ndim]
             tensors = [layer.weight, layer.bias]
             tensors += [layer.running_mean, layer.running_var] if isinstance(layer, nn.BatchNorm2d) else []
@@ -101,8 +66,10 @@ def close(ours: Any, theirs: Any, *, atol: float = 0.0, rtol: float = 0.0) -> No
 # Measured (CPU, torch 2.15, TF 2.21): logits 2e-6 and 5e-5, losses 2e-7 and 2e-5. ResNet56's largest logit is 43 and
 # its ce 38 (the weights are not trained), so that 5e-4 and 3e-4 are 1e-5 of them.
 @pytest.mark.parametrize(("n", "logits_atol", "loss_atol"), [(2, 2e-5, 5e-6), (6, 5e-4, 3e-4)])
-def test_logits_cross_entropy_penalty_and_loss_are_keras(n: int, logits_atol: float, loss_atol: float) -> None:
+def test_sizes_logits_cross_entropy_penalty_and_loss_are_keras(n: int, logits_atol: float, loss_atol: float) -> None:
     name, model, (x, y) = f"r{9 * n + 2}", network(n).eval(), batch()
+    assert sum(p.numel() for p in model.parameters()) == keras()[f"{name}_trainable"]
+    assert sum(b.numel() for b in model.buffers() if b.ndim) == keras()[f"{name}_non_trainable"]
     with torch.no_grad():
         logits = model(x)
         ce, l2 = F.cross_entropy(logits, y), penalty(conv_kernels(model), L2)
@@ -110,13 +77,6 @@ def test_logits_cross_entropy_penalty_and_loss_are_keras(n: int, logits_atol: fl
     close(ce, keras()[f"{name}_ce"], atol=loss_atol)
     close(l2, keras()[f"{name}_penalty"], rtol=1e-6)  # a sum over up to 1.6 million squares, both float32
     close(ce + l2, keras()[f"{name}_loss"], atol=loss_atol)
-
-
-@pytest.mark.parametrize("n", [2, 6])
-def test_parameters_and_statistics_are_as_many_as_keras_counts(n: int) -> None:
-    name, model = f"r{9 * n + 2}", ResNetV2(9 * n + 2)
-    assert sum(p.numel() for p in model.parameters()) == keras()[f"{name}_trainable"]
-    assert sum(b.numel() for b in model.buffers() if b.ndim) == keras()[f"{name}_non_trainable"]
 
 
 # --- training
@@ -191,23 +151,22 @@ def sum_squares(model: nn.Module) -> dict[str, float]:
     return sums
 
 
-@pytest.mark.parametrize("name", SGDS)
-def test_six_losses_with_sgd_are_keras(name: str) -> None:
-    # Measured 1.2e-6. Without the decay of sgd_wd the losses are off by 1e-4 to 4e-4.
-    close(trained(name, False).losses, keras()[f"{name}_losses"], atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ADAMS)
-def test_six_losses_with_adam_are_keras_when_eps_means_the_same(name: str) -> None:
-    # Measured 6e-5 to 9e-5. Adam's first steps are lr * sign(g), so gradients that are rounding noise (biases before
-    # a batch norm) become steps of full size. Coupled instead of decoupled decay in adamw: off by 0.2 to 0.8.
-    close(trained(name, True).losses, keras()[f"{name}_losses"], atol=5e-4)
-
-
-@pytest.mark.parametrize("name", ADAMS)
-def test_six_losses_with_adam_as_it_is_built_are_keras_within_a_hundredth(name: str) -> None:
-    # The lab leaves eps at a constant 1e-7; Keras' is 3.2e-6 at the first step and falls. Measured: 3e-3 in all three.
-    close(trained(name, False).losses, keras()[f"{name}_losses"], atol=1e-2)
+@pytest.mark.parametrize(
+    ("names", "keras_eps", "atol"),
+    [
+        # Measured 1.2e-6. Without the decay of sgd_wd the losses are off by 1e-4 to 4e-4.
+        (SGDS, False, 1e-5),
+        # Measured 6e-5 to 9e-5. Adam's first steps are lr * sign(g), so gradients that are rounding noise (biases
+        # before a batch norm) become steps of full size. Coupled instead of decoupled decay in adamw: off by 0.2 to 0.8
+        (ADAMS, True, 5e-4),
+        # The lab leaves eps at a constant 1e-7; Keras' is 3.2e-6 at the first step and falls. Measured: 3e-3 in all.
+        (ADAMS, False, 1e-2),
+    ],
+    ids=["sgd", "adam, eps means the same", "adam as it is built"],
+)
+def test_six_losses_are_keras(names: list[str], keras_eps: bool, atol: float) -> None:
+    for name in names:
+        close(trained(name, keras_eps).losses, keras()[f"{name}_losses"], atol=atol)
 
 
 @pytest.mark.parametrize(("name", "keras_eps"), TRAINED)
@@ -260,7 +219,7 @@ def test_decay_alone_is_keras_for_kernel_and_bias(name: str, optimizer: Optimize
 
 
 def test_shift_then_flip_is_image_data_generators() -> None:
-    images = channels_first(np.random.default_rng(9).standard_normal((12, 32, 32, 3)).astype(np.float32))
+    images = channels_first(make_shift_images())
     shift = torch.from_numpy(np.stack([keras()["shift_ty"], keras()["shift_tx"]], 1)).float()  # rows, columns
     moved = flip(shift_bilinear(images, shift), torch.from_numpy(keras()["shift_flip"]))
     # Float32 shifts of 3.2 px are good to 2e-7 px, and neighbours in this noise differ by up to 7: 2e-6 and rounding.

@@ -16,7 +16,7 @@ from resnetlab.runs.files import read_rows
 from resnetlab.training.build import planned_lr_momentum
 from resnetlab.training.lightning_internals import silence_lightning
 from resnetlab.training.module import ImageClassifier
-from resnetlab.training.plots import dashes_in_turn, draw_schedules
+from resnetlab.training.plots import draw_schedules
 
 PLANS = (
     "schedule=one_cycle lr=4e-3",
@@ -47,7 +47,7 @@ def test_a_run_applies_what_was_planned_at_every_step(overrides: str, monkeypatc
     assert len(applied) == span.steps == 6
     np.testing.assert_array_equal(np.array(applied), expected)
     columns = [(row["lr"], row["momentum"]) for row in read_rows(config.folder.metrics)]
-    np.testing.assert_array_equal(np.array(columns), expected[::2])  # those of an epoch's first step
+    np.testing.assert_array_equal(np.array(columns), expected[::2])  # of each epoch's first step
 
 
 def test_the_command_draws_several_and_says_their_main_values(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,14 +57,6 @@ def test_the_command_draws_several_and_says_their_main_values(capsys: pytest.Cap
     assert lines[1].startswith("schedule=constant: 10 epochs of 2 steps; lr 0.01 at first, at most 0.01 in epoch 1")
     assert Path("plan.png").stat().st_size > 10_000
     assert not Path("outputs").exists()
-
-
-def test_the_command_refuses_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["schedule", "schedule=one_cycle", "schedule.pct_start=2"]) == 2
-    printed = capsys.readouterr().err
-    assert printed.count("\n") == 1
-    assert "schedule.pct_start (=2.0) must be" in printed
-    assert not Path("schedule.png").exists()
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x", "x.png.gz"])
@@ -80,16 +72,12 @@ def test_the_picture_is_what_its_name_says(name: str, begins: bytes) -> None:
     assert Path(name).read_bytes().startswith(begins)
 
 
-def test_equal_schedules_are_dashed_in_turn_and_all_seen() -> None:
-    """Three flat lines on each other and one apart: each colour covers a part of the picture, the three about alike."""
-    flat = [(t / 10, 0.1, 0.9) for t in range(100)]
-    plans = dict.fromkeys("abc", flat) | {"d": [(t, lr / 2, m) for t, lr, m in flat]}
-    draw_schedules(plans, Path("plan.png"))
+def test_equal_schedules_are_all_seen() -> None:
+    """Three flat lines on each other and one apart: each colour covers a part of the picture."""
+    flat = np.array([(t / 10, 0.1, 0.9) for t in range(100)])
+    draw_schedules(dict.fromkeys("abc", flat) | {"d": flat * (1, 0.5, 1)}, Path("plan.png"))
     ink = 1 - mpimg.imread("plan.png")[..., :3]  # a line thinner than a pixel is its colour in a lighter tint
     ink /= np.linalg.norm(ink, axis=-1, keepdims=True) + 1e-9
     shades = [1 - np.array(matplotlib.colors.to_rgb(f"C{i}")) for i in range(4)]
     seen = [int((ink @ (shade / np.linalg.norm(shade)) > 0.999).sum()) for shade in shades]
-    assert min(seen[:3]) > 0.5 * max(seen[:3]) > 50
-    # a solid line of its own above, and its turn of the four below
-    styles = dashes_in_turn([np.array([(t, y) for t in range(5)], dtype=float) for y in (1.0, 2.0, 1.001, 1.01)])
-    assert [style == "-" for style in styles] == [False, True, False, True]
+    assert min(seen) > 40

@@ -3,7 +3,6 @@
 import gzip
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,11 +128,3 @@ def test_which_steps_are_recorded(steps: int, per_epoch: int, wanted: tuple[int,
 def test_a_number_of_steps_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"trainer.profile \(=0\) must be in 1..1,000 steps"):
         tiny("trainer.profile=0")
-
-
-@pytest.mark.slow
-def test_a_compiled_step_is_recorded() -> None:
-    config = tiny(*BUSY, "engine=compile", "trainer.profile=2")
-    run(config)
-    assert count(config)["resnetlab.step"] == 2
-    assert Path(config.folder.operations).stat().st_size > 1000

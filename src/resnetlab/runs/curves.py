@@ -18,15 +18,13 @@ def draw_curves(
     thresholds: Sequence[float],
     title: str,
     path: Path,
-    lr_points: Sequence[tuple[float, float]] = (),
     fit_sign: str | None = None,
     overfitting_since: int | None = None,
 ) -> None:
     """Write the plot: train red, validation blue, thresholds green (the first solid, the others dotted).
 
-    A row's values stand where its epoch ends: epoch e at e. lr_points: (epochs done, lr) within the run, for schedules
-    that follow every step; without them the lr of each epoch's first step is drawn. fit_sign, overfitting_since: the
-    summary's.
+    A row's values stand where its epoch ends: epoch e at e. The lr is that of each epoch's first step; `resnetlab
+    schedule` draws every step's. fit_sign, overfitting_since: the summary's.
     """
     figure = Figure(figsize=(8, 9))
     figure.subplots_adjust(left=0.14, right=0.98, top=0.95, bottom=0.06, hspace=0.06)  # a layout engine draws it twice
@@ -38,8 +36,7 @@ def draw_curves(
         accuracy.axhline(threshold, color="tab:green", linestyle=style, linewidth=1, label=label)
     accuracy.set(ylabel="accuracy")
     draw_loss(loss, rows, fit_sign, overfitting_since)
-    times, rates = (list(part) for part in zip(*lr_points, strict=True)) if lr_points else points(rows, "lr")
-    draw_lr(rate, times, rates, "default" if lr_points else "steps-pre")
+    draw_lr(rate, rows)
     for axes in (accuracy, loss, rate):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -65,8 +62,9 @@ def draw_loss(axes: Any, rows: Sequence[Row], fit_sign: str | None, overfitting_
     axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if high < 10 * low else NullFormatter())
 
 
-def draw_lr(axes: Any, times: Sequence[float], rates: Sequence[float], style: str) -> None:
-    axes.plot(times, rates, color="black", linewidth=1, drawstyle=style)
+def draw_lr(axes: Any, rows: Sequence[Row]) -> None:
+    epochs, rates = points(rows, "lr")
+    axes.plot(epochs, rates, color="black", linewidth=1, drawstyle="steps-pre")
     axes.set(ylabel="learning rate", xlabel="epoch")
     if min(rates) > 0 and max(rates) >= 10 * min(rates):
         axes.set_yscale("log")

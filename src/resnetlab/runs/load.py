@@ -63,17 +63,8 @@ def read_run(path: Path) -> Run:
     if not manifest:
         remarks.append(f"no {MANIFEST} that can be read: commit and machine unknown, not compared in pairs")
     numbers = {k: v for k, v in summary.items() if is_number(v) and math.isfinite(v)}
-    return Run(
-        path,
-        summary["study"],
-        configuration_of(path, manifest),
-        summary["seed"],
-        summary,
-        rows,
-        manifest,
-        remarks,
-        numbers,
-    )
+    configuration = configuration_of(path, manifest)
+    return Run(path, summary["study"], configuration, summary["seed"], summary, rows, manifest, remarks, numbers)
 
 
 def configuration_of(path: Path, manifest: dict[str, Any]) -> str:

@@ -15,19 +15,8 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from resnetlab.runs import layout
 from resnetlab.runs.files import read_rows
-from resnetlab.runs.layout import (
-    CONFIG,
-    MANIFEST,
-    METRICS,
-    RUN_FILES,
-    SEED,
-    SUMMARY,
-    SWEEP_PLAN,
-    RunFolder,
-    outcome_file,
-    run_key,
-)
 from resnetlab.runs.load import (
     Run,
     UnusableRun,
@@ -39,15 +28,7 @@ from resnetlab.runs.load import (
     run_paths,
 )
 from resnetlab.runs.summary import CHOICES, SETTINGS, Row, Summary
-from resnetlab.runs.sweep_records import (
-    JobEnd,
-    PlannedJob,
-    read_end,
-    read_plan,
-    studies,
-    sweep_folders,
-    with_actual_runs,
-)
+from resnetlab.runs.sweep_records import JobEnd, PlannedJob, read_end, read_plan, sweeps_of, with_actual_runs
 
 # in the order of the table; "unfinished": no summary, and it cannot be told whether it is being trained
 STATES = ("running", "failed", "pruned", "interrupted", "unfinished", "damaged", "finished", "diverged")
@@ -123,7 +104,7 @@ class StateReader:
     def read(self, now: float) -> RunStates:
         paths = run_paths(self.folders)
         found = [run for path in paths if (run := self.run_at(path)) is not None]
-        sweeps = [sweep for study in studies(paths) for sweep in sweep_folders(study)]
+        sweeps = sweeps_of(paths)
         ends = self.ends(sweeps)
         keys = {run.key for run in found}
         planned = {job.run: job for sweep in sweeps for job in self.planned(sweep)}
@@ -145,8 +126,8 @@ class StateReader:
 
     def planned(self, sweep: Path) -> list[PlannedJob]:
         """The sweep's jobs, with the runs that their outcomes name."""
-        jobs = self.remembered(sweep, stamps(sweep, [SWEEP_PLAN]), read_plan)
-        return with_actual_runs(jobs, lambda number: self.end(sweep / outcome_file(number)))
+        jobs = self.remembered(sweep, stamps(sweep, [layout.SWEEP_PLAN]), read_plan)
+        return with_actual_runs(jobs, lambda number: self.end(sweep / layout.outcome_file(number)))
 
     def end(self, path: Path) -> JobEnd | None:
         return self.remembered(path, stamps(path.parent, [path.name]), read_end)
@@ -155,7 +136,7 @@ class StateReader:
         """The newest end of each run by its key."""
         found: dict[str, JobEnd] = {}
         for sweep in sweeps:
-            for path in sweep.glob(outcome_file("*")):
+            for path in sweep.glob(layout.outcome_file("*")):
                 if (end := self.end(path)) is not None:
                     found[end.run] = max(found.get(end.run, end), end)
         return found
@@ -168,7 +149,7 @@ class StateReader:
         return value
 
 
-def stamps(path: Path, names: Iterable[str] = RUN_FILES) -> Stamps:
+def stamps(path: Path, names: Iterable[str] = layout.RUN_FILES) -> Stamps:
     """Times and sizes of the folder's regular files: to read from a pipe or a device would not end."""
     found = {}
     for name in names:
@@ -184,22 +165,24 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
     summary, damage = summary_or_damage(path, found)
     rows: list[Row] = []
     try:
-        if METRICS in found and summary.get("status") != "finished":
-            rows = [row for row in read_rows(path / METRICS) if isinstance(row.get("epoch"), int)]
+        if layout.METRICS in found and summary.get("status") != "finished":
+            rows = [row for row in read_rows(path / layout.METRICS) if isinstance(row.get("epoch"), int)]
     except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:
-        damage = damage or f"{METRICS} cannot be read ({type(error).__name__})"
-    manifest = read_manifest(path) if MANIFEST in found else {}
+        damage = damage or f"{layout.METRICS} cannot be read ({type(error).__name__})"
+    manifest = read_manifest(path) if layout.MANIFEST in found else {}
     settings = {**settings_of(manifest.get("config", {})), **summary}
-    epochs = finite_or_none(settings.get("epochs")) or (planned_epochs(path, manifest) if CONFIG in found else None)
+    epochs = finite_or_none(settings.get("epochs")) or (
+        planned_epochs(path, manifest) if layout.CONFIG in found else None
+    )
     times = {name: time / 1e9 for name, (time, _) in found.items()}
     return RunState(
         as_run(path, settings, manifest),
-        run_key(path.absolute()),
+        layout.run_key(path.absolute()),
         state=summary.get("status", ""),
         reason=damage,
         epochs=None if epochs is None else int(epochs),
         touched=max(times.values(), default=0.0),
-        changed=times.get(METRICS),
+        changed=times.get(layout.METRICS),
         **last_metrics(summary, rows),
     )
 
@@ -207,7 +190,7 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
 def summary_or_damage(path: Path, found: Stamps) -> tuple[Summary, str]:
     """(the summary, "") of a run that has ended; ({}, "") where there is none, ({}, reason) where it is damaged."""
     try:
-        return (read_summary(path) if SUMMARY in found else {}), ""
+        return (read_summary(path) if layout.SUMMARY in found else {}), ""
     except UnusableRun as error:
         return {}, error.reason if error.kind == "unreadable" else ""  # or it has just vanished
 
@@ -244,7 +227,7 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
 def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) -> Run:
     """The run as the report's labels need it, its settings in place of its summary."""
     whole = path.absolute()
-    seed = whole.name.removeprefix(SEED) if whole.name.startswith(SEED) else str(settings.get("seed", ""))
+    seed = whole.name.removeprefix(layout.SEED) if whole.name.startswith(layout.SEED) else str(settings.get("seed", ""))
     number = int(seed) if re.fullmatch(r"\d{1,18}", seed) else -1
     study = str(settings.get("study") or whole.parent.parent.name)
     return Run(path, study, configuration_of(whole, manifest), number, dict(settings), [], manifest)
@@ -254,7 +237,7 @@ def with_state(run: RunState, end: JobEnd | None, now: float) -> RunState:
     """The run with its state, from its files, its lock and its sweep's outcome, the strongest evidence first."""
     if run.state:
         return replace(run, reason="")
-    locked = is_locked(RunFolder(run.run.path).lock)
+    locked = is_locked(layout.RunFolder(run.run.path).lock)
     if locked:
         return replace(run, state="running", reason="", left=seconds_left(run, now))
     if end is not None and end.status in ENDED_BADLY and end.when >= run.touched:

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from statistics import linear_regression
-from typing import Any, Protocol
+from typing import Any
 
 Row = dict[str, float]
 Summary = dict[str, Any]
@@ -18,21 +18,11 @@ FLUCTUATION_EPOCHS = (10, 36)  # post IV: the fluctuation begins at 10 to 14, an
 MIN_EPOCHS = 5  # of these, for a metric over them
 
 
-class RunConfig(Protocol):
-    """A run's configuration; it has an attribute for each of CHOICES, with a name, and of SETTINGS, too."""
-
-    @property
-    def data(self) -> Any: ...
-
-    @property
-    def thresholds(self) -> Sequence[float]: ...
-
-
-def summarize(config: RunConfig, rows: Sequence[Row], *, status: str, **extra: Any) -> Summary:
+def summarize(config: Any, rows: Sequence[Row], *, status: str, **extra: Any) -> Summary:
     """Build the run's summary.
 
-    status: finished | diverged. rows: one an epoch, as in metrics.csv. extra: what the rows do not know (parameters,
-    metrics on the test set, where and why a run diverged).
+    config: a Config, which this room does not import. status: finished | diverged. rows: one an epoch, as in
+    metrics.csv. extra: what they do not know (parameters, metrics on the test set, where and why a run diverged).
     """
     last = rows[-1] if rows else {}
     best = max(rows, key=lambda row: row["val/acc"], default=None)  # the first of equals

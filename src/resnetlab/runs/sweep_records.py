@@ -11,22 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from resnetlab.runs import layout
 from resnetlab.runs.files import write_json
-from resnetlab.runs.layout import (
-    OUTPUTS,
-    SEED,
-    SWEEP_PLAN,
-    SWEEP_START,
-    SWEEPS,
-    assignment_file,
-    job_log,
-    job_number,
-    outcome_file,
-    run_key,
-    seed_folder,
-)
 
-RUN = re.compile(rf"[^/]+/[^/]+/{SEED}\d{{1,18}}")
+RUN = re.compile(rf"[^/]+/[^/]+/{layout.SEED}\d{{1,18}}")
 NO_OBJECTIVE = math.nan  # the objective of a run that has none: neither good nor bad, so no sweeper may learn from it
 
 
@@ -80,25 +68,17 @@ class Outcome:
         return NO_OBJECTIVE if self.objective is None else self.objective
 
 
-def studies(runs: Iterable[Path]) -> list[Path]:
-    """The folders outputs/<study> of these runs."""
-    places = {os.path.dirname(os.path.dirname(os.path.realpath(path))) for path in runs if path.name.startswith(SEED)}
-    return sorted(map(Path, places))
-
-
-def sweep_folders(study: Path) -> list[Path]:
-    """The study's sweeps in the order of their start, which is their name."""
-    try:
-        return sorted(path for path in (study / SWEEPS).iterdir() if path.is_dir())
-    except OSError:
-        return []
+def sweeps_of(runs: Iterable[Path]) -> list[Path]:
+    """The sweep folders of these runs' studies, those of a study in the order of their start, which is their name."""
+    studies = {run.resolve().parent.parent for run in runs if run.name.startswith(layout.SEED)}
+    return [path for study in sorted(studies) for path in sorted((study / layout.SWEEPS).glob("*/"))]
 
 
 def read_plan(sweep: Path) -> list[PlannedJob]:
     """All jobs of the sweep; none where it has left no list, as a search does, whose jobs are made up on the way."""
     found = []
     with suppress(OSError, ValueError, RecursionError, KeyError, TypeError):
-        for number, job in enumerate(json.loads((sweep / SWEEP_PLAN).read_text())["jobs"]):
+        for number, job in enumerate(json.loads((sweep / layout.SWEEP_PLAN).read_text())["jobs"]):
             with suppress(KeyError, TypeError):
                 run, label, epochs = job["run"], job["label"], job["epochs"]
                 if RUN.fullmatch(run) and isinstance(label, str) and isinstance(epochs, int):
@@ -113,7 +93,7 @@ def read_end(path: Path) -> JobEnd | None:
         folder, status, reason = (str(outcome[key]) for key in ("folder", "status", "reason"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return JobEnd(when, status, (reason.splitlines() or [""])[0], run_key(folder)) if folder else None
+    return JobEnd(when, status, (reason.splitlines() or [""])[0], layout.run_key(folder)) if folder else None
 
 
 def with_actual_runs(jobs: Sequence[PlannedJob], end_of: Callable[[int], JobEnd | None]) -> list[PlannedJob]:
@@ -126,7 +106,7 @@ def with_actual_runs(jobs: Sequence[PlannedJob], end_of: Callable[[int], JobEnd 
 
     def run_of(job: PlannedJob) -> str:
         other = moved.get(job.configuration, job.run)
-        return found.get(job.number) or f"{other.rpartition('/')[0]}/{seed_folder(job.seed)}"
+        return found.get(job.number) or f"{other.rpartition('/')[0]}/{layout.seed_folder(job.seed)}"
 
     return [replace(job, run=run_of(job)) for job in jobs]
 
@@ -134,12 +114,11 @@ def with_actual_runs(jobs: Sequence[PlannedJob], end_of: Callable[[int], JobEnd 
 def planned_seeds(runs: Iterable[Path]) -> dict[tuple[str, str], set[int]]:
     """{(study, configuration): seeds} of all sweeps of these runs' studies."""
     found: dict[tuple[str, str], set[int]] = {}
-    for study in studies(runs):
-        for sweep in sweep_folders(study):
-            jobs = read_plan(sweep)
-            ends = {job.number: read_end(sweep / outcome_file(job.number)) for job in jobs}
-            for job in with_actual_runs(jobs, ends.get):
-                found.setdefault(job.configuration, set()).add(job.seed)
+    for sweep in sweeps_of(runs):
+        jobs = read_plan(sweep)
+        ends = {job.number: read_end(sweep / layout.outcome_file(job.number)) for job in jobs}
+        for job in with_actual_runs(jobs, ends.get):
+            found.setdefault(job.configuration, set()).add(job.seed)
     return found
 
 
@@ -156,28 +135,28 @@ class SweepFolder:
     @classmethod
     def open(cls, study: str) -> "SweepFolder":
         """Make a new folder."""
-        path = OUTPUTS / study / SWEEPS / f"{datetime.now():%Y-%m-%d-%H%M%S}-{os.getpid()}"
+        path = layout.OUTPUTS / study / layout.SWEEPS / f"{datetime.now():%Y-%m-%d-%H%M%S}-{os.getpid()}"
         path.mkdir(parents=True, exist_ok=True)
-        (path / SWEEP_START).touch()
+        (path / layout.SWEEP_START).touch()
         return cls(path)
 
     def log(self, number: int) -> Path:
-        return self.path / job_log(number)
+        return self.path / layout.job_log(number)
 
     def write_plan(self, jobs: Iterable[tuple[str, str, int]]) -> None:
         """Write (run key, label, epochs) of all jobs, for status and report to know how many there were to be."""
         content = [{"run": run, "label": label, "epochs": epochs} for run, label, epochs in jobs]
         with suppress(OSError):
-            write_json(self.path / SWEEP_PLAN, {"jobs": content})
+            write_json(self.path / layout.SWEEP_PLAN, {"jobs": content})
 
     def assign(self, number: int, assignment: dict[str, Any]) -> None:
         """Write the label and the trial of a job that a search makes up."""
-        write_json(self.path / assignment_file(number), assignment)
+        write_json(self.path / layout.assignment_file(number), assignment)
 
     def assignment(self, number: int) -> dict[str, Any] | None:
         """What was assigned to the job, in this process or another; None for a job that belongs to no search."""
         try:
-            content: dict[str, Any] = json.loads((self.path / assignment_file(number)).read_text())
+            content: dict[str, Any] = json.loads((self.path / layout.assignment_file(number)).read_text())
         except FileNotFoundError:
             return None
         return content
@@ -185,12 +164,12 @@ class SweepFolder:
     def record(self, number: int, outcome: Outcome) -> None:
         self.known[number] = outcome
         with suppress(OSError):
-            write_json(self.path / outcome_file(number), asdict(outcome))
+            write_json(self.path / layout.outcome_file(number), asdict(outcome))
 
     def outcomes(self) -> dict[int, Outcome]:
         """Outcomes of all jobs that have ended, in this process or another."""
         found = dict(self.known)
-        for path in self.path.glob(outcome_file("*")):
+        for path in self.path.glob(layout.outcome_file("*")):
             with suppress(OSError, ValueError, TypeError):
-                found.setdefault(job_number(path), Outcome(**json.loads(path.read_text())))
+                found.setdefault(layout.job_number(path), Outcome(**json.loads(path.read_text())))
         return found

@@ -12,8 +12,7 @@ from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.distributed import is_secondary
 from resnetlab.training.evaluate import evaluate
 from resnetlab.training.manifest import model_counts
-from resnetlab.training.module import ImageClassifier
-from resnetlab.training.result import print_line, result_lines, say_missing_snapshots
+from resnetlab.training.result import print_line, result_lines
 
 
 def conclude(config: Config, session: Session, status: str, extra: dict[str, Any]) -> Summary:
@@ -28,15 +27,14 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     if status == "finished" and len(rows) < config.epochs:
         patience = config.trainer.patience
         print_line(config, f"stopped early after epoch {len(rows)}: no new best val_acc for {patience}")
-    say_missing_snapshots(config, folder, len(rows))
     write_rows(folder.metrics, rows)
     if status == "finished" and session.data.test_images is not None:
         extra = extra | test_accuracies(config, session, session.data.test_images)
     summary = summarize(config, rows, status=status, parameters=parameters) | extra
     if rows:
         title = f"{folder.path.parent.name}, seed {config.seed}"
-        sign, since = summary["fit_sign"], summary["overfitting_since"]
-        draw_curves(rows, config.thresholds, title, folder.curves, planned_lr(module, len(rows)), sign, since)
+        signs = summary["fit_sign"], summary["overfitting_since"]
+        draw_curves(rows, config.thresholds, title, folder.curves, *signs)
     if status == "finished":
         _, confusion = evaluate(module, session.data, session.data.val, config.trainer.device)
         session.tensorboard.finish(session.trainer, summary, confusion, session.data.class_names)
@@ -44,15 +42,6 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     for line in result_lines(folder, summary):
         print_line(config, line)
     return summary
-
-
-def planned_lr(module: ImageClassifier, epochs: int) -> list[tuple[float, float]]:
-    """(epochs done, lr) at up to a thousand steps of the first `epochs`; nothing where lr depends on the metrics."""
-    if module.config.schedule.stateful:
-        return []
-    per_epoch = module.span.steps_per_epoch
-    steps = range(0, epochs * per_epoch, max(1, epochs * per_epoch // 1000))
-    return [(k / per_epoch, float(module.lr_momentum_table[k, 0])) for k in steps]
 
 
 def test_accuracies(config: Config, session: Session, images: Images) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TypeVar
 
@@ -98,12 +98,6 @@ def all_reduce(value: Tensor, operation: str = "SUM") -> Tensor:
         value = value.clone()
         dist.all_reduce(value, getattr(dist.ReduceOp, operation))
     return value
-
-
-def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Gives every process the first one's values, in place."""
-    for tensor in tensors if world_size() > 1 else ():
-        dist.broadcast(tensor, 0)
 
 
 def gather(value: Any) -> list[Any]:

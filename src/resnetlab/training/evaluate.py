@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,16 +68,8 @@ def evaluate_checkpoint(
     return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **metrics}
 
 
-class LoadedCheckpoint(NamedTuple):
-    """The module with a checkpoint's weights, its data, and the epoch it was saved after, from 1."""
-
-    module: ImageClassifier
-    data: ImageData
-    epoch: int
-
-
-def open_checkpoint(path: Path, root: str | None = None) -> LoadedCheckpoint:
-    """Opens a checkpoint.
+def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifier, ImageData, int]:
+    """The module with a checkpoint's weights, its data, and the epoch it was saved after, from 1.
 
     root: where the data set is now, if it has moved. Raises DataError in one line.
     """
@@ -100,4 +92,4 @@ def open_checkpoint(path: Path, root: str | None = None) -> LoadedCheckpoint:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError):
         raise DataError(f"{path} is damaged or no checkpoint of the lab (its weights are of another network)") from None
-    return LoadedCheckpoint(module, data, epoch)
+    return module, data, epoch

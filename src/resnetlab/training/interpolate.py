@@ -52,12 +52,12 @@ def interpolate(
     Statistics are re-estimated on the batches of the nearer end's epoch, so that at 0 and 1 they are those of the
     checkpoints' own val/*_recal. Raises DataError and ConfigError.
     """
-    a, b = open_checkpoint(first, root), open_checkpoint(second, root)
-    refuse_different(first, second, a.module.config, b.module.config)
+    (module, data, first_epoch), (other, _, second_epoch) = (open_checkpoint(path, root) for path in (first, second))
+    refuse_different(first, second, module.config, other.config)
     if limit is not None and limit < 10:
         raise ConfigError(f"--limit (={limit}) must be at least 10 images")
-    states = [{k: v.clone() for k, v in found.module.model.state_dict().items()} for found in (a, b)]
-    module, data = a.module.to(TrainerOptions().device), a.data
+    states = [{k: v.clone() for k, v in found.model.state_dict().items()} for found in (module, other)]
+    module.to(TrainerOptions().device)
     parts = {"train": data.train[:limit], "val": data.val[: limit and limit // 5]}
     counts = " and ".join(f"{len(images):,} {part}" for part, images in parts.items())
     subset = ": a subset" if limit is not None or data.limited else ""
@@ -68,7 +68,7 @@ def interpolate(
         row: Row = {"alpha": alpha, **evaluate_parts(module, data, parts)}
         if batch_norms(module.model):
             row["negative_variances"] = negative_variances(module.model)
-            images, epoch = module.config.trainer.recalibration_images, a.epoch if alpha >= 0.5 else b.epoch
+            images, epoch = module.config.trainer.recalibration_images, first_epoch if alpha >= 0.5 else second_epoch
             with reestimated_statistics(module.model, data.recalibration_inputs(images, epoch, module.device)):
                 row |= {f"{key}_recal": value for key, value in evaluate_parts(module, data, parts).items()}
         yield row

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from resnetlab.config.overrides import jobs_of
 from resnetlab.config.schema import Config
@@ -29,13 +28,16 @@ from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.plots import draw_range_test, write_even_if_interrupted
 
+# of the exponential mean, which lags by 1 / (1 - smoothing) steps: fastai's 0.98 by half of its 100 steps, four decades
+# of the rate; 0.9 by ten
+SMOOTHING = 0.9
+
 
 @dataclass(frozen=True)
 class Ramp:
     """The learning rates: `steps` of them from start to end, equally far apart on a linear or a logarithmic scale.
 
-    stop: ends the test when the smoothed loss is that many times its minimum. smoothing: of the exponential mean, which
-    lags by 1 / (1 - smoothing) steps: fastai's 0.98 by half of its 100 steps, four decades of the rate; 0.9 by ten.
+    stop: ends the test when the smoothed loss is that many times its minimum. Raises ConfigError, naming the option.
     """
 
     start: float = 1e-7
@@ -43,18 +45,14 @@ class Ramp:
     steps: int = 100
     shape: str = "exponential"
     stop: float = 4.0
-    smoothing: float = 0.9
 
-    def check(self) -> None:
-        """Raises ConfigError, naming the option and the value."""
+    def __post_init__(self) -> None:
         if not 0 < self.start < self.end < math.inf:
             raise ConfigError(f"--start (={self.start:g}) must be above 0 and below --end (={self.end:g})")
         if self.steps < 10:
             raise ConfigError(f"--steps (={self.steps}) must be at least 10")
         if not 1 < self.stop < math.inf:
             raise ConfigError(f"--stop (={self.stop:g}) must be above 1, a multiple of the least loss; 1e9 is never")
-        if not 0 <= self.smoothing < 1:
-            raise ConfigError(f"--smoothing (={self.smoothing:g}) must be in [0, 1)")
 
     def lr(self, k: int) -> float:
         """The learning rate of step k, from 0."""
@@ -68,10 +66,8 @@ def range_test(module: ImageClassifier, data: ImageData, ramp: Ramp, device: tor
     """Rows of step, lr, loss, acc (of the batch) and smoothed (bias-corrected mean loss), until it diverges.
 
     Any optimizer; momentum, decay and penalty as the module has them; the schedule is not used. In float32. A copy of
-    the module is trained; when the iterator ends or is closed, torch's random numbers are what they were. Raises
-    ConfigError.
+    the module is trained; when the iterator ends or is closed, torch's random numbers are what they were.
     """
-    ramp.check()
     rows: list[Row] = []
     mean, countdown = 0.0, Countdown("step", ramp.steps)
     module = deepcopy(module).to(device).train()
@@ -81,9 +77,13 @@ def range_test(module: ImageClassifier, data: ImageData, ramp: Ramp, device: tor
         batches = chain.from_iterable(data.batches(epoch, device) for epoch in count(1))
         for k, (x, y) in enumerate(islice(batches, ramp.steps)):
             set_lr_momentum(optimizer, ramp.lr(k), module.momentum)
-            loss, acc = train_on_batch(module, optimizer, x, y)
-            mean = ramp.smoothing * mean + (1 - ramp.smoothing) * loss
-            smoothed = mean / (1 - ramp.smoothing ** (k + 1))
+            optimizer.zero_grad()
+            batch_loss, _, correct = module.batch_loss(x, y)
+            batch_loss.backward()
+            optimizer.step()
+            loss, acc = float(batch_loss.detach()), int(correct) / len(y)
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+            smoothed = mean / (1 - SMOOTHING ** (k + 1))
             rows.append({"step": k, "lr": ramp.lr(k), "loss": loss, "acc": acc, "smoothed": smoothed})
             yield rows[-1]
             if diverged_at(rows, ramp) is not None:
@@ -137,20 +137,8 @@ def longest_decrease(values: Sequence[float]) -> tuple[int, int]:
     return (int(lengths.argmax()), int(lengths.max())) if len(values) else (0, 0)
 
 
-def train_on_batch(
-    module: ImageClassifier, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor
-) -> tuple[float, float]:
-    """One training step; loss and accuracy of the batch before it."""
-    optimizer.zero_grad()
-    loss, _, correct = module.batch_loss(x, y)
-    loss.backward()
-    optimizer.step()
-    return float(loss.detach()), int(correct) / len(y)
-
-
 def lr_range_command(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:
     """The range test of every job of the command line; writes lr-range.png, .csv, .json and returns their folder."""
-    ramp.check()
     configs = {label or config.name: config for label, config in jobs_of(arguments)}
     first = next(iter(configs.values()))
     content = [vars(ramp), *(config.identity | {"seed": config.seed} for config in configs.values())]
@@ -168,10 +156,8 @@ def run_range_test(label: str, config: Config, ramp: Ramp, rows: list[Row]) -> N
     """One range test, its rows added as they come, and what it suggests."""
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
     module = build_module(config, data)
-    say(
-        f"{label}: {ramp.steps} steps of {config.batch_size} images, momentum {module.momentum:g} throughout; the "
-        f"schedule is not used"
-    )
+    steps = f"{ramp.steps} steps of {config.batch_size} images"
+    say(f"{label}: {steps}, momentum {module.momentum:g} throughout; the schedule is not used")
     if note := data.subset_warning():
         say(f"note: {note}")
     for row in range_test(module, data, ramp, config.trainer.device):

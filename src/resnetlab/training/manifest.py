@@ -35,7 +35,8 @@ def describe(config: Config, session: Session, resumed: bool) -> None:
     manifest = make_manifest(config, session.module)
     if resumed and (earlier := read_manifest(folder.path)):
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
-        if changed := changed_conditions(earlier, manifest):
+        pairs = {key: (earlier[key], manifest[key]) for key in CONDITIONS if key in earlier}  # older: without engine
+        if changed := ", ".join(f"{key} {before} -> {now}" for key, (before, now) in pairs.items() if before != now):
             print_line(config, f"note: resumed under other conditions ({changed}); equality to the bit is not promised")
     write_text(folder.config, to_yaml(config))
     write_json(folder.manifest, manifest)
@@ -64,12 +65,6 @@ def make_manifest(config: Config, module: ImageClassifier) -> dict[str, Any]:
         "optimizer_groups": group_counts(module.build_optimizer()),
         "engine": module.engine_name,
     }
-
-
-def changed_conditions(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """The conditions that differ: "threads 1 -> 2", or "" """
-    known = [key for key in CONDITIONS if key in before]  # older manifests have no engine
-    return ", ".join(f"{key} {before[key]} -> {now[key]}" for key in known if before[key] != now[key])
 
 
 def model_counts(model: nn.Module) -> dict[str, int]:
@@ -102,7 +97,7 @@ def processor() -> str:
 
 
 def description(config: Config, session: Session, manifest: dict[str, Any]) -> Iterator[str]:
-    """The network, where it is trained, what the optimizer does to which tensors, the images, and what may surprise."""
+    """The network, where it is trained, what the optimizer does to which tensors, the images, what may surprise."""
     counts, devices = manifest["model"], config.trainer.devices
     yield (
         f"{config.model.name}: {counts['trainable_parameters']:,} trainable parameters + {counts['statistics']:,} "

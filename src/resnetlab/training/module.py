@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import get_total_norm
 
 from resnetlab.config.schema import Config
 from resnetlab.data import Chunk, ImageData, derive_seed
@@ -18,7 +19,7 @@ from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.optim.regularization import conv_kernels, penalty
 from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, schedule_table
 from resnetlab.runs.summary import Row
-from resnetlab.training.distributed import all_reduce, broadcast, rank, world_size
+from resnetlab.training.distributed import all_reduce, rank, world_size
 from resnetlab.training.engine.batches import DeviceBatches
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner
 from resnetlab.training.engine.select import select_engine
@@ -154,13 +155,14 @@ class ImageClassifier(L.LightningModule):
             raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def on_validation_start(self) -> None:
-        broadcast(self.model.buffers())
+        for statistics in self.model.buffers() if world_size() > 1 else ():
+            torch.distributed.broadcast(statistics, 0)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        """In float32 whatever the training's precision: stale batch-norm statistics can exceed float16's range."""
         self.validate_batch(self.model, *batch)
 
     def validate_batch(self, network: nn.Module, x: Tensor, y: Tensor) -> None:
+        """In float32 whatever the training's precision: stale batch-norm statistics can exceed float16's range."""
         with torch.autocast(x.device.type, enabled=False):
             logits = network(x)
         loss, ce = self.losses(logits, y, averaged=network is not self.model)
@@ -186,7 +188,7 @@ class ImageClassifier(L.LightningModule):
             metrics |= self.validate_with_fresh_statistics(self.model, "_recal")
         if self.average is not None and self.averaged:
             metrics |= self.validate_with_fresh_statistics(self.average.module, "_avg")
-        weight_norm = float(norm([p.detach() for p in self.model.parameters()]))
+        weight_norm = float(get_total_norm([p.detach() for p in self.model.parameters()]))
         return metrics | {"weight_norm": weight_norm, "relative_update": float(self.relative_update)}
 
     @property
@@ -204,12 +206,7 @@ class ImageClassifier(L.LightningModule):
         return self.val_metrics.compute("val/", suffix)
 
 
-def norm(tensors: list[Tensor]) -> Tensor:
-    """The Euclidean norm of all tensors together."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
-
-
 def relative_change(before: list[Tensor], after: list[Tensor]) -> Tensor:
     """|after - before| / |before|, over all tensors together: how far one step turned the weights."""
     change = torch._foreach_sub([p.detach() for p in after], before)
-    return norm(list(change)) / norm(before)
+    return get_total_norm(change) / get_total_norm(before)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from resnetlab.config.overrides import jobs_of
 from resnetlab.console import say
@@ -18,42 +19,22 @@ from resnetlab.runs.files import make_folder, write_atomically
 from resnetlab.runs.summary import Row
 from resnetlab.training.build import planned_lr_momentum
 
-Line = NDArray[np.float64]  # (points, 2): x and y
 PICTURES = (".png", ".svg", ".pdf")
-DASH = 8  # points, of lines that lie on each other
+STYLES = ("-", "--", "-.", ":")  # in turn, so that of equal lines each is seen
 DRAWN_POINTS = 2000  # of a schedule, at most
 MARKERS = {"steepest": "v", "valley": "o", "minimum/10": "s"}
 
 
-def draw_schedules(plans: Mapping[str, ArrayLike], path: Path) -> None:
-    """{label: (steps, 3) of epochs done, lr, momentum}: the learning rate above, the momentum below.
-
-    Equal lines are dashed in turn, so that each is seen.
-    """
+def draw_schedules(plans: Mapping[str, NDArray[np.float64]], path: Path) -> None:
+    """{label: (steps, 3) of epochs done, lr, momentum}: the learning rate above, the momentum below."""
     figure, panels = figure_of_panels(6, 2, 1)
     for panel, column in zip(panels, (1, 2), strict=True):
-        lines = [np.asarray(points)[:, [0, column]] for points in plans.values()]
-        for label, line, dashes in zip(plans, lines, dashes_in_turn(lines), strict=True):
-            panel.plot(*line.T, marker="." if len(line) < 30 else None, linestyle=dashes, label=label, linewidth=1.2)
+        for (label, points), style in zip(plans.items(), cycle(STYLES), strict=False):
+            line = np.asarray(points)[:, [0, column]].T
+            panel.plot(*line, style, marker="." if len(points) < 30 else None, label=label, linewidth=1.2)
     panels[0].set(ylabel="learning rate")
     panels[1].set(ylabel="momentum or beta1", xlabel="epoch")
     write_figure(figure, path, legend=1 < len(plans) <= 12)
-
-
-def dashes_in_turn(lines: Sequence[Line]) -> list[Any]:
-    """matplotlib's line style of each: solid, or where n of them look the same, 1/n of it in its turn."""
-    styles: list[Any] = []
-    for line in lines:
-        same = [place for place, other in enumerate(lines) if looks_like(other, line)]
-        turn = len([place for place in same if place < len(styles)])
-        period = DASH * len(same)
-        styles.append(((period - DASH * turn) % period, (DASH, period - DASH)) if len(same) > 1 else "-")
-    return styles
-
-
-def looks_like(a: Line, b: Line) -> bool:
-    """Whether one would hide the other: apart by less than a line's width, about a 300th of the panel."""
-    return a.shape == b.shape and bool((np.abs(a - b).max(0) <= np.maximum(a.max(0), b.max(0)) / 300).all())
 
 
 def draw_range_test(
@@ -71,9 +52,7 @@ def draw_range_test(
             if lr is not None:
                 height = min(rows, key=lambda row: abs(math.log(row["lr"] / lr)))["smoothed"]
                 named = f"{rule}: {lr:.2g}" if single else (rule if number == 0 else None)
-                axes.plot(
-                    [lr], [height], MARKERS[rule], color=color, markersize=8, markeredgecolor="black", label=named
-                )
+                axes.plot(lr, height, MARKERS[rule], color=color, markersize=8, markeredgecolor="black", label=named)
     axes.set(xlabel="learning rate", ylabel="training loss, smoothed", xscale="linear" if linear else "log")
     seen = [column(rows, "loss" if single else "smoothed") for rows, _ in curves.values()]
     finite = [[loss for loss in losses if math.isfinite(loss)] for losses in seen]
@@ -138,8 +117,6 @@ def write_figure(figure: Figure, path: Path, legend: bool = True) -> None:
 
 def schedule_command(arguments: Sequence[str], out: Path) -> None:
     """Draws lr and momentum of every job of the command line, without training, and prints the main values."""
-    if out.is_dir():
-        raise ConfigError(f"--out (={out}) is a folder; name a picture, such as {out / 'schedule.png'}")
     if out.suffix.lower() not in PICTURES:
         raise ConfigError(f"--out (={out}) must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
     make_folder(out.parent)

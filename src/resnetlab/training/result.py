@@ -30,10 +30,10 @@ def completed(config: Config) -> Summary | None:
             print_line(config, f"{folder.path}: {SUMMARY} or {METRICS} is damaged; made again from the last checkpoint")
         return None
     print_line(config, f"already {done['status']}: {folder.path} (force=true starts over)")
-    say_missing_snapshots(config, folder, done["epochs_trained"])
     if config.trainer.profile is not None:
-        nothing = "nothing is trained, so nothing is recorded"
-        print_line(config, f"note: trainer.profile={config.trainer.profile}: {nothing}")
+        print_line(
+            config, f"note: trainer.profile={config.trainer.profile}: nothing is trained, so nothing is recorded"
+        )
     return done
 
 
@@ -68,14 +68,6 @@ def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
         *([profile] if folder.trace.exists() else []),
         f"TensorBoard: tensorboard --logdir {folder.path}",
     ]
-
-
-def say_missing_snapshots(config: Config, folder: RunFolder, epochs: int) -> None:
-    """Says which snapshots are not there though their epoch was trained: before snapshots asked for them."""
-    missing = [epoch for epoch in config.snapshots if epoch <= epochs and not folder.snapshot(epoch).exists()]
-    if missing:
-        reason = "they were trained without it; force=true trains again"
-        print_line(config, f"note: no snapshot of epochs {missing}: {reason}")
 
 
 def print_line(config: Config, line: str) -> None:

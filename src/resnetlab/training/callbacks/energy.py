@@ -3,7 +3,6 @@
 import statistics
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -20,32 +19,11 @@ class NoGpuSensor(Exception):
     """No energy can be measured; the message says why."""
 
 
-class GpuSensor:
-    """NVML's counters of one GPU (Volta, 2017, or newer). Raises NoGpuSensor for one that does not count its energy."""
+def open_gpu(device: torch.device) -> Any:
+    """NVML's handle of the GPU that torch computes on; shutdown() closes it.
 
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
-        if self.joules() is None:
-            raise NoGpuSensor("the GPU does not count its energy (Volta and newer do)")
-
-    def joules(self) -> float | None:
-        """Since the driver was loaded, so that only differences mean something; None while NVML does not answer."""
-        return self.read(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1000)  # from mJ
-
-    def load(self) -> float | None:
-        """The percentage of the last moments (a sixth of a second to a second) in which a kernel ran, or None."""
-        return self.read(lambda: float(pynvml.nvmlDeviceGetUtilizationRates(self.handle).gpu))
-
-    @staticmethod
-    def read(query: Callable[[], float]) -> float | None:
-        try:
-            return query()
-        except pynvml.NVMLError:
-            return None
-
-
-def open_sensor(device: torch.device) -> GpuSensor:
-    """The sensor of the GPU that torch computes on; shutdown() closes it. Raises NoGpuSensor."""
+    Raises NoGpuSensor for a GPU that does not count its energy: Volta (2017) and newer do.
+    """
     if device.type != "cuda":
         raise NoGpuSensor(f"no CUDA device: {device.type}")
     try:
@@ -53,10 +31,12 @@ def open_sensor(device: torch.device) -> GpuSensor:
     except pynvml.NVMLError as error:
         raise NoGpuSensor(f"NVML cannot be used: {error}") from None
     try:
-        return GpuSensor(find_handle(torch.cuda.get_device_properties(device)))
-    except (NoGpuSensor, pynvml.NVMLError) as error:
+        handle = find_handle(torch.cuda.get_device_properties(device))
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError as error:
         shutdown()
-        raise NoGpuSensor(str(error)) from None
+        raise NoGpuSensor(f"the GPU does not count its energy (Volta and newer do): {error}") from None
+    return handle
 
 
 def shutdown() -> None:
@@ -81,7 +61,7 @@ def find_handle(gpu: Any) -> Any:
 def energy_source(device: torch.device) -> dict[str, str | None]:
     """For the manifest: energy_source is "counter", or None with the reason."""
     try:
-        open_sensor(device)
+        open_gpu(device)
     except NoGpuSensor as error:
         return {"energy_source": None, "energy_reason": str(error)}
     shutdown()
@@ -89,10 +69,10 @@ def energy_source(device: torch.device) -> dict[str, str | None]:
 
 
 class EnergyMeter:
-    """Measures from start() to stop(). A thread of its own samples the load, so that no step waits for NVML."""
+    """Measures one GPU from start() to stop(). A thread of its own samples the load, so that no step waits for NVML."""
 
-    def __init__(self, sensor: GpuSensor, interval: float = 1.0) -> None:
-        self.sensor, self.interval = sensor, interval
+    def __init__(self, handle: Any, interval: float = 1.0) -> None:
+        self.handle, self.interval = handle, interval
         self.loads: list[float | None] = []
         self.joules: float | None = None
         self.started = 0.0
@@ -101,15 +81,15 @@ class EnergyMeter:
         self.thread.start()
 
     def start(self) -> None:
-        self.joules, self.started, self.loads = self.sensor.joules(), time.perf_counter(), []
+        self.joules, self.started, self.loads = self.read_joules(), time.perf_counter(), []
 
     def stop(self) -> Metrics:
         """power/joules, power/watts and power/gpu_load since start(); without those that NVML did not answer."""
-        now, seconds = self.sensor.joules(), time.perf_counter() - self.started
+        now, seconds = self.read_joules(), time.perf_counter() - self.started
         metrics: Metrics = {}
         if now is not None and self.joules is not None and now > self.joules:  # a counter that stands still is broken
             metrics = {"power/joules": now - self.joules, "power/watts": (now - self.joules) / seconds}
-        loads = [load for load in (*self.loads, self.sensor.load()) if load is not None]
+        loads = [load for load in (*self.loads, self.read_load()) if load is not None]
         return metrics | ({"power/gpu_load": statistics.fmean(loads)} if loads else {})
 
     def close(self) -> None:
@@ -118,10 +98,22 @@ class EnergyMeter:
         self.thread.join(timeout=5)
         shutdown()
 
+    def read_joules(self) -> float | None:
+        """Since the driver was loaded, so that only differences mean something; None while NVML does not answer."""
+        with suppress(pynvml.NVMLError):
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1000)  # from mJ
+        return None
+
+    def read_load(self) -> float | None:
+        """The percentage of the last moments (a sixth of a second to a second) in which a kernel ran, or None."""
+        with suppress(pynvml.NVMLError):
+            return float(pynvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)
+        return None
+
     def _sample(self) -> None:
         while not self.ended.wait(self.interval):
             loads = self.loads  # a start() in between begins another list, which this sample is not part of
-            loads.append(self.sensor.load())
+            loads.append(self.read_load())
 
 
 def combine_gpus(gpus: list[Metrics]) -> Metrics:
@@ -138,7 +130,7 @@ class Energy(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         try:
-            self.meter = EnergyMeter(open_sensor(pl_module.device))
+            self.meter = EnergyMeter(open_gpu(pl_module.device))
         except NoGpuSensor:
             self.meter = None
 

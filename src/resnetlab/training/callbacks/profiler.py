@@ -61,41 +61,32 @@ class Profile(L.Callback):
         if self.steps_seen == self.first:
             self.begin(module)
         elif self.steps_seen == self.first + self.count:
-            self.write(module)
+            self.stop(module, save=True)
 
     def begin(self, module: ImageClassifier) -> None:
         if module.engine_name == "graph":
             os.environ.update(FOR_GRAPHS)  # for good: CUPTI stays as long as the process
         on_cuda = [ProfilerActivity.CUDA] if module.device.type == "cuda" else []
-        wait(module.device)
+        if on_cuda:
+            torch.cuda.synchronize(module.device)  # the steps before are not recorded
         # without acc_events torch warns that the events of a second recording would be lost
         self.profiler = profile(activities=[ProfilerActivity.CPU, *on_cuda], acc_events=True)
         self.profiler.start()
 
-    def stop(self, module: ImageClassifier) -> profile | None:
-        """Ends the recording, if there is one, and returns it."""
+    def stop(self, module: ImageClassifier, save: bool) -> None:
+        """Ends the recording, if there is one. save: writes the files."""
         profiler, self.profiler = self.profiler, None
-        if profiler is not None:
-            wait(module.device)
-            profiler.stop()
-            module.step.mark = nullcontext
-        return profiler
-
-    def write(self, module: ImageClassifier) -> None:
-        """Ends the recording and writes the files."""
-        profiler = self.stop(module)
-        assert profiler is not None
-        self.folder.trace.parent.mkdir(exist_ok=True)
-        profiler.export_chrome_trace(str(self.folder.trace))
-        order = f"self_{module.device.type}_time_total"
-        table = profiler.key_averages().table(sort_by=order, row_limit=OPERATIONS, max_name_column_width=80)
-        write_text(self.folder.operations, f"{self.count} steps from step {self.first} of the epoch on\n{table}\n")
+        if profiler is None:
+            return
+        profiler.stop()  # which waits for the device
+        module.step.mark = nullcontext
+        if save:
+            self.folder.trace.parent.mkdir(exist_ok=True)
+            profiler.export_chrome_trace(str(self.folder.trace))
+            order = f"self_{module.device.type}_time_total"
+            table = profiler.key_averages().table(sort_by=order, row_limit=OPERATIONS, max_name_column_width=80)
+            write_text(self.folder.operations, f"{self.count} steps from step {self.first} of the epoch on\n{table}\n")
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         assert isinstance(pl_module, ImageClassifier)
-        self.stop(pl_module)
-
-
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        self.stop(pl_module, save=False)

@@ -1,7 +1,6 @@
 """TensorBoard's pages: the network and augmented inputs at the start; hparams and the confusion matrix at the end."""
 
 from collections.abc import Mapping
-from itertools import product
 from typing import Any
 
 import lightning as L
@@ -12,19 +11,19 @@ from torchvision.utils import make_grid
 
 from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
+from resnetlab.runs.summary import CHOICES, SETTINGS
 
 GRID_IMAGES, MAGNIFY = 64, 2
-GROUPS = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
-KEYS = ("seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
 
 
 class TensorBoardPages(L.Callback):
     """Writes what TensorBoard shows beside the scalars."""
 
     def __init__(self, config: Config) -> None:
-        values = {key: getattr(config, key) for key in KEYS}
-        self.hyperparameters = {group: getattr(config, group).name for group in GROUPS}
-        self.hyperparameters |= {key: str(value) if value is None else value for key, value in values.items()}
+        """The options chosen and the top-level values are for the hparams tab, where TensorBoard takes no None."""
+        values = {choice: getattr(config, choice).name for choice in CHOICES}
+        values |= {key: getattr(config, key) for key in SETTINGS}
+        self.hyperparameters = {key: "None" if value is None else value for key, value in values.items()}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -57,20 +56,12 @@ def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:
 
 
 def confusion_figure(counts: torch.Tensor, names: tuple[str, ...]) -> Figure:
-    """Rows are true classes, columns predictions; shown as shares of a row, with the counts where they fit."""
-    figure = Figure(figsize=(7, 6))
-    figure.subplots_adjust(left=0.2, right=0.97, top=0.97, bottom=0.14)
-    axes = figure.add_subplot()
-    shares = counts.double() / counts.sum(1, keepdim=True).clamp(min=1)
-    picture = axes.imshow(shares.cpu().numpy(), vmin=0, vmax=1, cmap="Blues")
-    figure.colorbar(picture, label="share of the true class")
-    axes.set(xlabel="predicted", ylabel="true")
-    if len(names) <= 20:
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-        axes.set_yticks(range(len(names)), names)
-        for row, column in product(range(len(names)), repeat=2):
-            color = "white" if shares[row, column] > 0.5 else "black"
-            axes.text(column, row, str(int(counts[row, column])), ha="center", va="center", fontsize=8, color=color)
+    """Rows are true classes, columns predictions; with the counts where they fit."""
+    from sklearn.metrics import ConfusionMatrixDisplay  # a second, which no start waits for
+
+    figure = Figure(figsize=(10, 10), layout="constrained")
+    display = ConfusionMatrixDisplay(counts.cpu().numpy(), display_labels=names)
+    display.plot(ax=figure.add_subplot(), cmap="Blues", include_values=len(names) <= 20, xticks_rotation=45)
     return figure
 
 

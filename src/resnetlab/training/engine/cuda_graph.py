@@ -28,11 +28,7 @@ class CudaGraphRunner:
     """
 
     def __init__(
-        self,
-        step: TrainStep,
-        module: nn.Module,
-        scaled: ScaledOptimizer,
-        lr_momentum_table: npt.NDArray[np.float64],
+        self, step: TrainStep, module: nn.Module, scaled: ScaledOptimizer, lr_momentum_table: npt.NDArray[np.float64]
     ) -> None:
         self.step, self.module = step, module
         self.optimizer, self.scaler = scaled.optimizer, scaled.scaler
