@@ -16,7 +16,7 @@ from resnetlab.runs.load import Run
 from resnetlab.runs.summary import CHOICES, SETTINGS
 
 TOP = (*CHOICES, *(key for key in SETTINGS if key not in ("study", "seed")))
-# what a setting is that no manifest names, for those that claims speak of
+# what a setting is that no manifest names, for those that claims mention
 DEFAULTS: dict[str, Any] = {
     **{"averaging": "none", "precision": "32-true"},
     **{"data.augment": True, "data.normalize": "mean_image", "data.split": "official"},
@@ -28,7 +28,7 @@ SCHEDULE_DEFAULTS = {  # which published rows name, and manifests do not
     **{"schedule.relative": True, "schedule.milestones": [[20, 1.0], [40, 0.1], [50, 0.0125], [60, 0.0025]]},
     **{"schedule.div_factor": 25.0, "schedule.pct_start": 0.3, "schedule.final_div_factor": 1e4},
 }
-UNSEEN = {*SILENT} - {"precision"}  # change no metric but costs; claims speak of the precision
+UNSEEN = {*SILENT} - {"precision"}  # change no metric but costs; claims name the precision
 SMALLER = ("data", *REDUCING)
 BUDGET = ("epochs", "schedule.length", "schedule.stretch")  # which each publication has its own of
 RECIPE = ("optimizer", "schedule", "regularization")
