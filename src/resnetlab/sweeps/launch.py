@@ -10,9 +10,9 @@ from resnetlab.config.compose import parse
 from resnetlab.config.messages import USAGE_ERRORS
 from resnetlab.errors import ConfigError
 from resnetlab.runs.sweep_records import NO_OBJECTIVE
-from resnetlab.sweeps.child_process import sigterm_as_exit
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.jobs import Backend, Job, run_jobs
+from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.processes import Processes
 from resnetlab.sweeps.ray_tasks import RayTasks
 from resnetlab.sweeps.run_job import SweepTask, failure, record

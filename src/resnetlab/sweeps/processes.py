@@ -22,9 +22,9 @@ from typing import NamedTuple
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.child_process import import_path
 from resnetlab.sweeps.jobs import POLL_SECONDS, Job, killed_outcome
 from resnetlab.sweeps.parallelism import resources_per_job
+from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, train_forked
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted

@@ -18,9 +18,9 @@ from typing import Any
 from resnetlab.config.schema import Config
 from resnetlab.errors import first_line
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.child_process import import_path
 from resnetlab.sweeps.jobs import Job, killed_outcome
 from resnetlab.sweeps.parallelism import cores, gpus_per_job
+from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.run_job import failure
 from resnetlab.sweeps.worker import train_task
 
