@@ -7,7 +7,7 @@ from benchmarks.bench import bench
 from benchmarks.options import Options
 from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
 from resnetlab.errors import LabError
-from resnetlab.sweeps.child_process import sigterm_as_exit
+from resnetlab.sweeps.process_setup import sigterm_as_exit
 
 
 def main(argv: Sequence[str] | None = None) -> int:

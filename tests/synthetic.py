@@ -15,7 +15,7 @@ from typing import Any
 from resnetlab import Config, compose
 from resnetlab.config.compose import to_plain, to_yaml
 from resnetlab.runs.files import write_json, write_rows, write_text
-from resnetlab.runs.layout import RunFolder, run_key
+from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import summarize
 
 DEFAULTS: dict[str, Any] = {
@@ -116,7 +116,3 @@ def trained(folder: RunFolder) -> Iterator["subprocess.Popen[str]"]:
     finally:
         process.kill()
         process.communicate()
-
-
-def key_of(config: Config) -> str:
-    return run_key(config.folder.path)

@@ -20,7 +20,7 @@ import resnetlab
 import resnetlab.models
 from resnetlab.cli import main
 from resnetlab.config.option_files import conf_dir
-from resnetlab.config.overrides import SEARCH, configurations_of, normalize_arguments
+from resnetlab.config.overrides import SEARCH, compose_jobs, normalize_arguments
 from resnetlab.config.schema import GROUPS
 from resnetlab.sweeps.search.plan import make_plan
 
@@ -70,7 +70,7 @@ def check_training(arguments: list[str]) -> None:
     if SEARCH in expanded:
         assert make_plan([a for a in expanded if a != "-m"]).space.distributions
         return
-    assert configurations_of([a for a in expanded if a != "-m"], multirun="-m" in expanded)
+    assert compose_jobs([a for a in expanded if a != "-m"], multirun="-m" in expanded)
 
 
 def test_every_command_begins_with_a_program_that_is_checked() -> None:

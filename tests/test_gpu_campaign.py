@@ -27,10 +27,6 @@ def calls(budget: int = 600) -> list[list[str]]:
     return [shlex.split(line) for line in log.read_text().splitlines()]
 
 
-def test_the_campaign_is_valid_bash() -> None:
-    assert subprocess.run(["bash", "-n", SCRIPT], capture_output=True).stderr == b""
-
-
 def test_the_second_campaign_skips_what_is_done() -> None:
     first, second = calls(), calls()
     assert [call[:2] for call in first[:2]] == [["-m", "benchmarks"], ["-m", "pytest"]]

@@ -1,4 +1,4 @@
-"""The bench's arithmetic by hand, and its refusals; test_peers.py has the processes. Nothing is timed."""
+"""The bench's arithmetic by hand, and its errors; test_peers.py has the processes. Nothing is timed."""
 
 import json
 import math
@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from benchmarks.table import show
 from resnetlab.models import resnet56v2
 
 SETTING = Setting(4, "32-true")
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="it is an error where there is no GPU")
 
 
 def test_the_ceiling_by_hand() -> None:
@@ -82,13 +84,11 @@ def test_rows_by_hand() -> None:
 
 def test_the_rows_have_the_keys_of_the_published_files() -> None:
     (path,) = (ROOT / "results" / "bench").glob("*/bench.json")
-    kept = json.loads(path.read_text())
-    assert set(kept) - {"seconds"} == set(content())
-    for made, known in (
-        (content()[part][0], kept[part][0]) for part in ("rows", "comparisons", "roofline", "concurrent")
-    ):
-        assert list(made) == list(known)
-    assert {row["name"] for row in kept["rows"]} <= set(NAMES)
+    committed = json.loads(path.read_text())
+    assert set(committed) - {"seconds"} == set(content())
+    for part in ("rows", "comparisons", "roofline", "concurrent"):
+        assert list(content()[part][0]) == list(committed[part][0])
+    assert {row["name"] for row in committed["rows"]} <= set(NAMES)
 
 
 def test_an_interval_is_of_rounds_and_not_of_the_steps_within() -> None:
@@ -99,10 +99,7 @@ def test_an_interval_is_of_rounds_and_not_of_the_steps_within() -> None:
     }
     row = rows(Measurements(turns, {"bare": {}, "lab_eager": {}}), SETTING, None)[1]
     assert (row["ratio_to_bare"], row["ratio_95"], row["ratios"]) == (3.5, [1.0, 6.0], 6)
-
-
-def test_the_interval_is_of_ranks() -> None:
-    """Of six values both ends, since 1 - 2/2^6 is above 0.95; of nine the second and the eighth."""
+    # it is of ranks: of six values both ends, since 1 - 2/2^6 is above 0.95; of nine the second and the eighth
     assert interval([1, 2, 3, 4, 5]) is None
     assert interval([6, 1, 2, 5, 3, 4]) == [1, 6]
     assert interval([1, 2, 3, 4, 5, 6, 7, 8, 9]) == [2, 8]
@@ -117,13 +114,10 @@ def test_the_lab_against_the_others_by_hand() -> None:
     # 8 images of the bare loop took 3, 2 and 2 s; the lab 1.1, 1.1 and 1.15 times as long
     assert found["lab_eager", "bare"]["times"] == pytest.approx(2 * seconds / (2.2 * seconds + 0.5), rel=1e-9)
     assert found["lab_eager", "bare"]["n"] == 3
-
-
-def test_what_lies_between_epochs_counts_for_all_of_whom_it_is_known() -> None:
-    """50,000 images take 1 s each; the lab loses another, the loop three."""
+    # what lies between epochs counts for all of whom it is known: 50,000 images take 1 s, the lab loses 1, the loop 3
     turns = {name: [[[50_000, 1.0]]] for name in ("torch_loop", "lightning_plain", "lab_eager")}
-    found = comparisons(Measurements(turns, between_epochs={"lab_eager": [1.0], "torch_loop": [3.0]}), SETTING)
-    assert {entry["over"]: entry["times"] for entry in found} == {"torch_loop": 2.0, "lightning_plain": 0.5}
+    losing = comparisons(Measurements(turns, between_epochs={"lab_eager": [1.0], "torch_loop": [3.0]}), SETTING)
+    assert {entry["over"]: entry["times"] for entry in losing} == {"torch_loop": 2.0, "lightning_plain": 0.5}
 
 
 def test_runs_at_once_by_hand() -> None:
@@ -135,10 +129,8 @@ def test_runs_at_once_by_hand() -> None:
 
 
 def test_the_first_setting_has_twice_the_time() -> None:
-    budget = Budget(1000, reserve=100)
-    assert [budget.share(*part) for part in ((0, 3), (0, 2), (1, 3), (2, 3))] == pytest.approx(
-        [450, 600, 450, 900], abs=1
-    )
+    shares = [Budget(1000, reserve=100).share(*part) for part in ((0, 3), (0, 2), (1, 3), (2, 3))]
+    assert shares == pytest.approx([450, 600, 450, 900], abs=1)
     assert Budget(1000).share(0, 1) == pytest.approx(1000, abs=1)
     assert Budget(10, reserve=100).share(0, 2) == 0
 
@@ -247,6 +239,8 @@ def test_a_gpu_does_all_sizes_of_its_main_precision_first(monkeypatch: pytest.Mo
         ("--keras-python nowhere/python", "--keras-python (=nowhere/python) must be a Python that has keras"),
         ("--names keras --model resnet18", "--names (=keras): the series' Keras code has no resnet18"),
         ("--start-up 1", "unrecognized arguments: --start-up 1"),
+        pytest.param("--names lab_graph", "(=lab_graph) needs a CUDA device", marks=WITHOUT_GPU),
+        pytest.param("--precisions 16-mixed", "(=16-mixed) needs a CUDA device", marks=WITHOUT_GPU),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(arguments: str, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,22 +252,10 @@ def test_a_wrong_option_is_refused_in_one_line(arguments: str, wanted: str, caps
     assert not any(Path().iterdir())
 
 
-def test_an_interrupt_before_anything_was_done_says_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupted(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("benchmarks.__main__.bench", interrupted)
+def test_an_interrupt_before_anything_was_done_is_one_line(monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setattr("benchmarks.__main__.bench", Mock(side_effect=KeyboardInterrupt))
     assert main([]) == 130
     assert capsys.readouterr().err == "interrupted; nothing was written\n"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="it is refused where there is no GPU")
-def test_what_needs_a_gpu_is_refused_without_one(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, wanted in (("--names lab_graph", "lab_graph"), ("--precisions 16-mixed", "16-mixed")):
-        assert main(arguments.split()) == 2
-        assert f"(={wanted}) needs a CUDA device" in capsys.readouterr().err
 
 
 def test_the_commands_of_the_documentation_are_understood() -> None:
@@ -283,9 +265,7 @@ def test_the_commands_of_the_documentation_are_understood() -> None:
     for line in found:
         if "DIR/" not in line and "16-mixed" not in line:  # what this machine may not have
             assert Options.from_command_line(shlex.split(line)).settings[0].batch_size > 1
-
-
-def test_what_is_named_twice_is_measured_once() -> None:
+    # what is named twice is measured once
     twice = "--names bare,lab_eager,bare --batch-sizes 64,32,64 --precisions 32-true,32-true --concurrent 2,2,1"
     options = Options.from_command_line(twice.split())
     assert (options.names, options.batch_sizes) == (("bare", "lab_eager"), (64, 32))
@@ -319,10 +299,8 @@ def test_the_tables_and_the_plots(capsys: pytest.CaptureFixture[str]) -> None:
     # medians over rounds: 8 images in 3.3, 2.2 and 2.3 s, of the 50 that the machine allows
     expected = ["lab_eager", "3.5", "2.4", "to", "3.6", "1150.0", "1.100", "7.0%", "7", "\N{EN DASH}", "3"]
     assert line.split() == expected
-    assert (
-        "lab_eager is 0.870 times as fast as torch_loop over an epoch (too few rounds for an interval), n = 3"
-        in printed
-    )
+    found = "times as fast as torch_loop over an epoch (too few rounds for an interval), n = 3"
+    assert f"lab_eager is 0.870 {found}" in printed
     assert printed.count("its last loss is not finite") == 2
     assert "  bare: its last loss is not finite" in printed
     assert "  roofline: 50 images/s, by the copy rate of large arrays" in printed

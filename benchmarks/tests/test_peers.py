@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,22 +23,11 @@ from benchmarks.peers.protocol import PeerSpec, resident_peak
 from benchmarks.peers.torch_parts import peak_mib
 from benchmarks.process import ROOT, PeerFailed, PeerProcess, start_peer
 from benchmarks.rounds import measure
-from resnetlab.sweeps.child_process import import_path, sigterm_as_exit
+from resnetlab.sweeps.process_setup import import_path, sigterm_as_exit
 
 PARAMETERS = 570_602  # of a ResNet20v2 by Atienza's code, batch-norm statistics not counted
-SPEC = PeerSpec(
-    ("bare", "lab_eager"),
-    "resnet20v2",
-    8,
-    "32-true",
-    "cpu",
-    root=None,
-    images=16,
-    lr=8e-4,
-    wd=0.2,
-    shift=0.07,
-    depth=20,
-)
+RECIPE: dict[str, Any] = {"lr": 8e-4, "wd": 0.2, "shift": 0.07, "depth": 20}
+SPEC = PeerSpec(("bare", "lab_eager"), "resnet20v2", 8, "32-true", "cpu", root=None, images=16, **RECIPE)
 KERAS = os.environ.get("KERAS_PYTHON") or (sys.executable if find_spec("tensorflow") and find_spec("keras") else None)
 TIMEOUT = 120.0
 
@@ -52,8 +42,8 @@ for line in sys.stdin:
     if "leaps" in order:
         print("some words", file=sys.stderr)
         raise SystemExit("no such order")
-    told = {"losses": {"small": 1}, "peak_mib": {"small": 2}, "between_epochs": []}
-    print(json.dumps({"grains": {"small": [[order.get("steps", 4), 0.5]]}, **told}), flush=True)
+    reported = {"losses": {"small": 1}, "peak_mib": {"small": 2}, "between_epochs": []}
+    print(json.dumps({"grains": {"small": [[order.get("steps", 4), 0.5]]}, **reported}), flush=True)
 """
 
 # a bench that starts a peer with two DataLoader workers and waits
@@ -180,12 +170,12 @@ def test_a_peer_that_fails_says_why(started: PeerProcess) -> None:
 
 def test_a_peer_that_fails_costs_its_own_rows_only() -> None:
     """The second one gets as far as its first word."""
-    told: list[str] = []
+    reported: list[str] = []
     other = PeerProcess(["bare"], [sys.executable, "-c", "print('{}', flush=True); raise SystemExit('a word')"])
-    found = measure([small(), other], 3, 0.1, time.monotonic() + TIMEOUT, lambda found, what: told.append(what))
+    found = measure([small(), other], 3, 0.1, time.monotonic() + TIMEOUT, lambda found, what: reported.append(what))
     assert found.turns == {"small": [[[4, 0.5]]] * 3}
     assert found.failed == {"bare": "a word"}
-    assert told[-3:] == ["round 1 of 3", "round 2 of 3", "round 3 of 3"]
+    assert reported[-3:] == ["round 1 of 3", "round 2 of 3", "round 3 of 3"]
 
 
 def test_no_round_is_begun_that_would_end_too_late_but_there_is_one_at_least() -> None:
@@ -254,13 +244,8 @@ def test_the_lab_runs_in_grains_and_alone() -> None:
 def test_the_keras_peer_needs_nothing_of_ours() -> None:
     """It runs in another interpreter, with the standard library, numpy and, imported late, Keras and TensorFlow."""
     found, top = set(), set()
-    for name in (
-        "benchmarks/__init__",
-        "benchmarks/peers/__init__",
-        "benchmarks/peers/protocol",
-        "benchmarks/peers/keras",
-    ):
-        tree = ast.parse((ROOT / f"{name}.py").read_text())
+    for name in ("__init__", "peers/__init__", "peers/protocol", "peers/keras"):
+        tree = ast.parse((ROOT / "benchmarks" / f"{name}.py").read_text())
         for node in ast.walk(tree):
             names = [n.name for n in node.names] if isinstance(node, ast.Import) else []
             names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []

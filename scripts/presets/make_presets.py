@@ -10,10 +10,11 @@ from typing import Any
 
 from header import header
 from resnetlab.config.compose import compose
-from resnetlab.published.configuration import GROUPS, configuration, preset_of
-from resnetlab.published.match import FILE, digests
+from resnetlab.published.configuration import configuration, preset_of
+from resnetlab.published.preset_matching import FILE, digests
 from resnetlab.published.results import Published, rows
 from resnetlab.runs.files import write_text
+from resnetlab.runs.summary import CHOICES
 
 EXPERIMENTS = Path(__file__).parents[2] / "conf" / "experiment"
 ALWAYS = {0.92, 0.93}  # the thresholds of every preset
@@ -46,8 +47,8 @@ def digest_line(preset: str) -> str:
 def preset(row: Published) -> str:
     """The text of the preset of that row's configuration."""
     keys = configuration(row)
-    groups = {key: value for key, value in keys.items() if key in GROUPS}
-    top = {key: value for key, value in keys.items() if key not in GROUPS and "." not in key}
+    groups = {key: value for key, value in keys.items() if key in CHOICES}
+    top = {key: value for key, value in keys.items() if key not in CHOICES and "." not in key}
     nested: dict[str, dict[str, Any]] = {}
     for key, value in keys.items():
         group, dot, name = key.partition(".")

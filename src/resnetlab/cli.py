@@ -16,11 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status: 2 if the command is wrong, 1 if something else is."""
     parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (
-        *(add_evaluate, add_schedule, add_lr_range, add_interpolate),
-        *(add_status, add_report, add_published, add_options),
-    ):
-        add(commands)
+    for name, (add_arguments, run, summary) in COMMANDS.items():
+        add_arguments(subparser := commands.add_parser(name, help=summary))
+        subparser.set_defaults(command=run)
     options, rest = parser.parse_known_args(negative_values(sys.argv[1:] if argv is None else argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
     if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
@@ -28,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if rest:  # overrides behind an option
         options.overrides += rest
     try:
-        status = options.command(options)
+        options.command(options)
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -45,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from resnetlab.config.messages import interrupted
 
         return interrupted(stop)
-    return status or 0
+    return 0
 
 
 def negative_values(argv: Sequence[str]) -> list[str]:
@@ -59,30 +57,23 @@ def negative_values(argv: Sequence[str]) -> list[str]:
     return joined
 
 
-def add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("evaluate", help="loss and accuracy of a checkpoint on any part of its data")
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CKPT")
     parser.add_argument("--on", choices=("train", "val", "test"), default="val", help="which images (default: val)")
-    parser.add_argument(
-        "--averaged", action="store_true", help="the averaged weights (EMA, SWA) instead of the raw ones"
-    )
+    parser.add_argument("--averaged", action="store_true", help="the averaged weights instead of the raw ones")
     parser.add_argument("--root", help="the folder of the data set, if it has moved")
-    parser.set_defaults(command=run_evaluate)
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from resnetlab.training.evaluate import evaluate_checkpoint
 
-    figures = evaluate_checkpoint(options.checkpoint, options.on, options.root, options.averaged)
-    for name, value in figures.items():
+    for name, value in evaluate_checkpoint(options.checkpoint, options.on, options.root, options.averaged).items():
         print(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
 
 
-def add_schedule(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("schedule", help="draws lr and momentum over a run before it is trained")
+def add_schedule(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     parser.add_argument("--out", type=Path, default=Path("schedule.png"), help="the picture (default: schedule.png)")
-    parser.set_defaults(command=run_schedule)
 
 
 def run_schedule(options: argparse.Namespace) -> None:
@@ -91,8 +82,7 @@ def run_schedule(options: argparse.Namespace) -> None:
     schedule_command(options.overrides, options.out)
 
 
-def add_lr_range(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("lr-range", help="the learning-rate range test; a comma overlays several")
+def add_lr_range(parser: argparse.ArgumentParser) -> None:
     add_overrides(parser)
     parser.add_argument("--start", type=float, default=1e-7, help="first learning rate (default: 1e-7)")
     parser.add_argument("--end", type=float, default=10.0, help="last learning rate (default: 10)")
@@ -100,7 +90,6 @@ def add_lr_range(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--ramp", choices=("exponential", "linear"), default="exponential")
     parser.add_argument("--stop", type=float, default=4.0, help="end at this multiple of the least loss (default: 4)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: outputs/<study>/lr-range/<choices>")
-    parser.set_defaults(command=run_lr_range)
 
 
 def run_lr_range(options: argparse.Namespace) -> None:
@@ -110,15 +99,13 @@ def run_lr_range(options: argparse.Namespace) -> None:
     lr_range_command(options.overrides, ramp, options.out)
 
 
-def add_interpolate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("interpolate", help="loss and accuracy on the line through two checkpoints' weights")
+def add_interpolate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("first", type=Path, metavar="A", help="the checkpoint at alpha 1")
     parser.add_argument("second", type=Path, metavar="B", help="the checkpoint at alpha 0")
     parser.add_argument("--alpha", default="-0.5:1.5:41", help="start:stop:count or numbers (default: -0.5:1.5:41)")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N training and N/5 validation images only")
     parser.add_argument("--root", help="the folder of the data set, if it has moved")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: a folder in A's run")
-    parser.set_defaults(command=run_interpolate)
 
 
 def run_interpolate(options: argparse.Namespace) -> None:
@@ -132,12 +119,10 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=digits wd=0.1,0.2")
 
 
-def add_status(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("status", help="how far every run is: a table that follows them on a terminal")
+def add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
     parser.add_argument("--once", action="store_true", help="print it once, as where there is no terminal")
     parser.add_argument("--all", action="store_true", help="every run, printed once")
-    parser.set_defaults(command=run_status)
 
 
 def run_status(options: argparse.Namespace) -> None:
@@ -147,13 +132,9 @@ def run_status(options: argparse.Namespace) -> None:
         status_command(options.folders, options.once, options.all)
 
 
-def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("report", help="a table of finished runs: mean, sd and n over seeds")
+def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="write report.html, table.csv, table.md and the figures"
-    )
-    parser.set_defaults(command=run_report)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, table.csv, table.md and figures")
 
 
 def run_report(options: argparse.Namespace) -> None:
@@ -170,7 +151,7 @@ def run_report(options: argparse.Namespace) -> None:
     collection = collect(options.folders)
     print_table(collection)
     if options.out is not None:
-        from resnetlab.published.beside import write_series_report
+        from resnetlab.published.series_report import write_series_report
 
         try:
             paths = write_series_report(collection, options.out)
@@ -180,10 +161,8 @@ def run_report(options: argparse.Namespace) -> None:
             print(path)
 
 
-def add_options(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("options", help="the settings of train.py: groups, options, keys, their defaults")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="GROUP | GROUP=OPTION | KEY", help="such as schedule=cosine")
-    parser.set_defaults(command=run_options)
 
 
 def run_options(options: argparse.Namespace) -> None:
@@ -192,22 +171,18 @@ def run_options(options: argparse.Namespace) -> None:
     print(options_text(options.names))
 
 
-def add_published(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    parser = commands.add_parser("published", help="the published results, and the preset that repeats each")
+def add_published(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", default="table", metavar="FORM", help="table, csv or json (default: table)")
     parser.add_argument("--post", help="the rows of one source: I, II, IV, V, VI, atienza, fastai, part1 or part2")
     parser.add_argument("--optimizer", help="such as adamw")
     parser.add_argument("--schedule", help="such as piecewise_linear")
     parser.add_argument("--id", metavar="GLOB", help="such as 'post4-*'")
-    parser.add_argument(
-        "--claims", type=Path, nargs="+", metavar="DIR", help="judge the published claims by the runs below DIR"
-    )
-    parser.set_defaults(command=run_published)
+    parser.add_argument("--claims", type=Path, nargs="+", metavar="DIR", help="judge the claims by the runs below DIR")
 
 
 def run_published(options: argparse.Namespace) -> None:
     if options.claims is not None:
-        from resnetlab.published.claims.printing import print_claims
+        from resnetlab.published.claims.print_claims import print_claims
 
         for name in ("optimizer", "schedule", "id"):
             if getattr(options, name) is not None:
@@ -215,10 +190,21 @@ def run_published(options: argparse.Namespace) -> None:
         print_claims(options.claims, options.format, options.post)
         return
     from resnetlab.published import find
-    from resnetlab.published.listing import print_rows
+    from resnetlab.published.print_rows import print_rows
 
     print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format)
 
+
+COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
+    "evaluate": (add_evaluate, run_evaluate, "loss and accuracy of a checkpoint on any part of its data"),
+    "schedule": (add_schedule, run_schedule, "draws lr and momentum over a run before it is trained"),
+    "lr-range": (add_lr_range, run_lr_range, "the learning-rate range test; a comma overlays several"),
+    "interpolate": (add_interpolate, run_interpolate, "loss and accuracy on the line through two checkpoints' weights"),
+    "status": (add_status, run_status, "how far every run is: a table that follows them on a terminal"),
+    "report": (add_report, run_report, "a table of finished runs: mean, sd and n over seeds"),
+    "published": (add_published, run_published, "the published results, and the preset that repeats each"),
+    "options": (add_options, run_options, "the settings of train.py: groups, options, keys, their defaults"),
+}
 
 if __name__ == "__main__":
     sys.exit(main())

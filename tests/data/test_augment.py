@@ -45,30 +45,6 @@ def test_shift_by_whole_pixels_is_scipys_to_the_bit() -> None:
     assert torch.equal(shift_bilinear(x, torch.zeros(SHAPE[0], 2)), x)
 
 
-def test_a_ramp_moves_by_the_shift_rows_first() -> None:
-    rows, columns = torch.meshgrid(torch.arange(9.0), torch.arange(7.0), indexing="ij")
-    moved = shift_bilinear((rows + 100 * columns)[None, None], torch.tensor([[0.25, -1.5]]))
-    # By hand: row 4 reads row 4.25, column 3 reads column 1.5; exact in float32.
-    assert moved[0, 0, 4, 3] == 4.25 + 150
-    assert moved[0, 0, 8, 0] == 8  # both beyond the edge: the corner of the last row
-
-
-def test_a_single_row_replicates_its_edges() -> None:
-    x = torch.tensor([1.0, 2.0, 4.0])[None, None, None]
-    moved = shift_bilinear(x, torch.tensor([[0.0, 1.5]]))
-    assert moved.flatten().tolist() == [3.0, 4.0, 4.0]  # between 2 and 4, then the edge
-    moved = shift_bilinear(x, torch.tensor([[0.0, -0.25]]))
-    assert moved.flatten().tolist() == [1.0, 1.75, 3.5]
-
-
-@pytest.mark.parametrize("function", [shift_bilinear, pad_crop])
-def test_each_image_has_its_own_shift(function: object) -> None:
-    x, shift = images(), shifts(4).round()
-    together = function(x, shift)  # type: ignore[operator]
-    for n in range(len(x)):
-        assert torch.equal(together[n : n + 1], function(x[n : n + 1], shift[n : n + 1]))  # type: ignore[operator]
-
-
 def test_shift_in_float32_stays_float32_and_near_float64() -> None:
     x, shift = images(torch.float32), shifts(3.2).float()
     moved = shift_bilinear(x, shift)

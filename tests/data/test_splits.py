@@ -94,13 +94,6 @@ def test_stratified_parts_keep_unequal_shares_within_one() -> None:
     assert counts(parts.val, labels)[:3] == [120, 60, 20]
 
 
-def test_tail_is_not_stratified() -> None:
-    labels = np.sort(LABELS[:50_000])
-    parts = cut("tail", labels=np.concatenate([labels, LABELS[50_000:]]), val_size=5_000)
-    assert counts(parts.val)[9] != 5_000  # the labels of LABELS, which are shuffled ...
-    assert counts(parts.val, labels)[9] == 5_000  # ... and of this pool, whose last 5,000 are all of class 9
-
-
 @pytest.mark.parametrize("kind", ["stratified", "holdout"])
 def test_the_seed_matters_and_nothing_else_does(kind: str) -> None:
     np.random.seed(1)

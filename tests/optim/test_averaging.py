@@ -12,7 +12,7 @@ from torch.optim.swa_utils import update_bn
 
 from conftest import tiny
 from resnetlab import Config, ConfigError, run
-from resnetlab.models import ResNetV2
+from resnetlab.models import ResNetV1, ResNetV2
 from resnetlab.optim.averaging import EMA, SWA, Averaging, reestimated_statistics
 from resnetlab.optim.schedules import RunLength
 from resnetlab.runs.files import read_rows
@@ -114,12 +114,15 @@ def test_after_an_exception_inside_or_of_the_inputs_everything_is_as_it_was() ->
 
 
 def test_no_random_number_is_drawn_and_dropout_stays_off() -> None:
-    def with_dropout(p: float) -> nn.Module:
-        return nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(p), nn.BatchNorm2d(3)).train()
+    """With a head that has norms of (N, C) and two dropouts."""
 
-    torch.manual_seed(0)
-    before, model, twin = torch.get_rng_state(), with_dropout(0.5), with_dropout(0.0)
+    def with_dropout(p: float) -> nn.Module:
+        torch.manual_seed(0)
+        return ResNetV1(8, head="concat", dropout=p).train()
+
+    model, twin = with_dropout(0.5), with_dropout(0.0)
     update_bn(inputs(), twin)
+    before = torch.get_rng_state()
     with reestimated_statistics(model, inputs()):
         for name, expected in twin.state_dict().items():
             assert torch.equal(model.state_dict()[name], expected), name

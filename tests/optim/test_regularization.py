@@ -114,6 +114,7 @@ def test_penalty_is_the_sum_over_convolution_kernels_and_nothing_else() -> None:
             torch.testing.assert_close(p.grad, 2e-3 * p.detach(), rtol=1e-15, atol=0.0)
         else:
             assert p.grad is None, name
+    assert penalty(conv_kernels(nn.Linear(2, 2)), 1e-4).item() == 0.0
 
 
 def test_penalty_in_a_loss_agrees_with_autograd_through_the_plain_sum() -> None:
@@ -134,10 +135,6 @@ def test_penalty_keeps_the_memory_format_and_zero_weights() -> None:
     assert kernel.grad is not None
     assert kernel.grad.stride() == kernel.stride()
     assert kernel.grad.count_nonzero() == 0  # through a norm alone it would be 0/0
-
-
-def test_penalty_of_no_kernels_is_zero() -> None:
-    assert penalty(conv_kernels(nn.Linear(2, 2)), 1e-4).item() == 0.0
 
 
 def test_conv_kernels_leaves_out_frozen_and_repeated_ones() -> None:

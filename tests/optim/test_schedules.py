@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from resnetlab.errors import ConfigError
-from resnetlab.optim import schedules
 from resnetlab.optim.schedules import (
     SCHEDULES,
     Constant,
@@ -61,7 +60,6 @@ def raises(message: str) -> Any:
 def test_registry_and_names() -> None:
     assert set(NAMES) <= set(SCHEDULES)
     assert all(schedule.name == name for name, schedule in SCHEDULES.items())
-    assert all(hasattr(schedules, name) for name in schedules.__all__)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -269,9 +267,6 @@ def test_warmup_by_hand() -> None:
     got = lrs(Step(step_size=1, gamma=0.5, warmup=2, warmup_from=0.2), RunLength(4, 3), lr=1.0)
     rise = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1, 1, 1]
     np.testing.assert_allclose(got, np.array(rise) * np.repeat([1, 0.5, 0.25], 4), rtol=1e-12)
-
-
-def test_no_warmup_is_exactly_no_warmup() -> None:
     assert lrs(Constant(warmup=0.0, warmup_from=0.0), RunLength(2, 2)).tolist() == [LR] * 4
     assert lrs(Constant(warmup=1.0, warmup_from=0.0), RunLength(2, 2)).tolist() == [0.0, LR / 2, LR, LR]
 

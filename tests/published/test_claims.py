@@ -17,25 +17,16 @@ from scipy import stats
 from resnetlab import compose
 from resnetlab.cli import main
 from resnetlab.config.option_files import conf_dir
-from resnetlab.config.overrides import configurations_of, normalize_arguments
+from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
-from resnetlab.published.claims import Claim, Part, Verdict, claims, group_runs, judge
+from resnetlab.published.claims import Claim, Part, Verdict, claims, group_runs, judge, metrics
 from resnetlab.published.claims.data import contexts
 from resnetlab.published.claims.hypothesis_tests import difference_test, level_test
-from resnetlab.published.claims.metrics import (
-    COSTS,
-    DESCRIPTIONS,
-    LOGARITHMIC,
-    NUMBERED,
-    OF_ROWS,
-    SUMMARY,
-    WINDOWED,
-    value_of,
-)
-from resnetlab.published.claims.printing import counts
-from resnetlab.published.claims.rules import NO_FLUCTUATION
-from resnetlab.published.claims.select import DEFAULTS, context_settings, settings
+from resnetlab.published.claims.part_results import NO_FLUCTUATION
+from resnetlab.published.claims.print_claims import counts
+from resnetlab.published.claims.run_groups import DEFAULTS, context_settings, settings
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY
+from resnetlab.report.columns import COSTS
 from resnetlab.report.groups import Collection, Configuration, collect
 from resnetlab.report.statistics import holm
 from resnetlab.runs.files import write_json
@@ -91,9 +82,12 @@ def spread_around(mean: float, n: int, sd: float = 0.001) -> list[float]:
     return [float(value) for value in mean + (values - values.mean()) * sd / values.std(ddof=1)]
 
 
-def test_every_published_claim_is_there_once() -> None:
+def test_every_published_claim_is_there_once_and_every_metric_is_named_by_one() -> None:
     expected = [f"{prefix}-{number:02d}" for prefix, n in COUNTS.items() for number in range(1, n + 1)]
     assert sorted(claim.id for claim in claims()) == sorted(expected)
+    named = {part.metric for claim in claims() for part in claim.parts}
+    lists = (metrics.SUMMARY, metrics.OF_ROWS, metrics.LOGARITHMIC, COSTS, metrics.DESCRIPTIONS)
+    assert {name for names in lists for name in names} <= named
 
 
 @pytest.mark.parametrize("claim", claims(), ids=lambda claim: claim.id)
@@ -107,15 +101,10 @@ def test_a_claim_is_decidable_or_says_why_not(claim: Claim) -> None:
     assert named <= {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
     for part in claim.parts:
         assert part.context in contexts()
-        assert part.metric in (*SUMMARY, *OF_ROWS) or NUMBERED.fullmatch(part.metric)
+        assert part.metric in (*metrics.SUMMARY, *metrics.OF_ROWS) or metrics.NUMBERED.fullmatch(part.metric)
         assert part.expect in {"contrast": ("higher", "lower", "equal"), "level": ("",)}[part.rule]
         assert (part.margin > 0) or part.expect != "equal"
         assert part.rule != "level" or not (part.at_least is None and part.at_most is None)
-
-
-def test_every_metric_is_one_that_a_claim_names() -> None:
-    named = {part.metric for claim in claims() for part in claim.parts}
-    assert {*SUMMARY, *OF_ROWS, *LOGARITHMIC, *COSTS, *DESCRIPTIONS} <= named
 
 
 def test_what_tests_settle_is_a_test() -> None:
@@ -173,12 +162,11 @@ QUICK = {"III-02", "IV-10", "NB-19", "C2-03"}
 def test_what_would_decide_is_what_is_looked_for(claim: Claim) -> None:
     """The runs of these commands, and no others, give every part of the claim its metrics, and as published."""
     commands = [normalize_arguments(text.replace("=16-mixed", "=bf16-mixed").split()) for text in claim.decided_by]
-    configs = [config for arguments in commands for config in configurations_of(arguments, multirun=True)]
+    configs = [config for arguments in commands for _, config in compose_jobs(arguments, multirun=True)]
     found = verdict_of([as_run(config, seed) for config in configs for seed in (0, 1)], claim)
     for part in found.parts:
-        assert part.result.counts, part.result.part
-        assert part.result.scope.none, part.result.scope
-        assert sum(part.result.counts) > 1
+        assert sum(part.counts) > 1, part.part
+        assert part.scope.none, part.scope
 
 
 A, B = [0.931, 0.934, 0.929, 0.936], [0.925, 0.931, 0.927]
@@ -252,7 +240,7 @@ def test_verdicts(part: Part, means: dict[float, float], n: int, expected: str, 
     found = verdict(sweep(tmp_path, means, n), part)
     assert found.verdict == expected
     assert found.scope == ""
-    assert f"n = {n}" in found.parts[0].result.text
+    assert f"n = {n}" in found.parts[0].text
 
 
 def test_the_seeds_that_would_do_would_do(tmp_path: Path) -> None:
@@ -262,16 +250,15 @@ def test_the_seeds_that_would_do_would_do(tmp_path: Path) -> None:
     assert verdict(sweep(tmp_path / "many", {0.2: 0.9315, 0.01: 0.93}, int(needed[1])), CONTRAST).verdict == HOLDS
 
 
-@pytest.mark.parametrize("part", [CONTRAST, LEVEL])
-def test_seeds_without_scatter_decide_nothing(part: Part, tmp_path: Path) -> None:
-    found = verdict(sweep(tmp_path, APART, 4, sd=0.0), part)
-    assert (found.verdict, found.parts[0].why) == (CANNOT, "the seeds do not differ")
+def test_seeds_without_scatter_decide_nothing(tmp_path: Path) -> None:
+    for found in verdicts(sweep(tmp_path, APART, 4, sd=0.0), CONTRAST, LEVEL):
+        assert (found.verdict, found.parts[0].why) == (CANNOT, "the seeds do not differ")
 
 
 def test_reduced_runs_decide_the_relation_and_say_so(tmp_path: Path) -> None:
     small = {"model": "resnet20v2", "data.resolution": 16, "data.limit": 640}
     sweep(tmp_path, APART, 4, epochs=20, **small)
-    relation, level = verdicts(tmp_path, CONTRAST, replace(LEVEL, presets=["post4-table1-21"]))
+    relation, level = verdicts(tmp_path, CONTRAST, LEVEL)
     for text in ("holds (reduced: ", "20 epochs", "data.limit 640", "data.resolution 16", "resnet20v2"):
         assert text in str(relation)
     assert not relation.full
@@ -282,6 +269,9 @@ def test_reduced_runs_decide_the_relation_and_say_so(tmp_path: Path) -> None:
     assert not both.full
     assert "0 hold, 0 do not hold, 0 hold in runs" in counts([both])
     assert "1 hold in part:" in counts([both])
+    part = replace(LEVEL, presets=(), full=True)  # what only full runs may say
+    assert verdict(tmp_path, part).parts[0].why == "no such runs"
+    assert verdict(tmp_path, replace(part, full=False)).verdict == HOLDS
 
 
 def test_full_runs_are_preferred_and_n_1_of_them_is_not(tmp_path: Path) -> None:
@@ -290,7 +280,7 @@ def test_full_runs_are_preferred_and_n_1_of_them_is_not(tmp_path: Path) -> None:
     assert str(verdict(tmp_path, CONTRAST)) == "does not hold (reduced: data.resolution 16)"
     sweep(tmp_path, APART, 3)
     assert str(verdict(tmp_path, CONTRAST)) == "holds"
-    assert "of 1 other pairs 0 with this sign" in verdict(tmp_path, CONTRAST).parts[0].result.text
+    assert "of 1 other pairs 0 with this sign" in verdict(tmp_path, CONTRAST).parts[0].text
 
 
 ODD, PUBLISHED = [[30.0, 1.0], [60.0, 0.1]], [[20.0, 1.0], [40.0, 0.1], [50.0, 0.0125], [60.0, 0.00625]]
@@ -315,15 +305,12 @@ def test_differences_from_the_context_are_named(part: Part, keys: Any, expected:
     assert found.parts[0].why == ("no such runs" if expected == CANNOT else "")
 
 
-def test_a_second_difference_forbids_a_contrast(tmp_path: Path) -> None:
+def test_a_second_difference_forbids_a_contrast_and_no_decay_is_a_decay_of_0(tmp_path: Path) -> None:
     plant_all(tmp_path, 4, {"best": 0.935}, {"best": 0.925, "wd": 0.01, "lr": 2e-3})
     assert verdict(tmp_path, CONTRAST).verdict == CANNOT
     assert verdict(tmp_path, replace(CONTRAST, also=["lr"])).verdict == HOLDS
-
-
-def test_no_decay_is_a_decay_of_0(tmp_path: Path) -> None:
     plant_all(tmp_path, 4, {"amplitude": 3.0}, {"amplitude": 0.02, "regularization": "none", "wd": None})
-    assert verdict(tmp_path, replace(BY_ID["IV-15"].parts[0])).verdict == HOLDS
+    assert verdict(tmp_path, BY_ID["IV-15"].parts[0]).verdict == HOLDS
 
 
 @pytest.mark.parametrize("change", ["device", "threads", "recalibrate_bn"])
@@ -339,15 +326,15 @@ def test_costs_are_compared_on_one_machine_that_does_one_work(change: str, tmp_p
                 found["differs_from_defaults"][change] = True
             write_json(path, found | {change: 4})
     assert verdict(tmp_path, part).parts[0].why == "no such runs"
-    assert verdict(tmp_path, CONTRAST).parts[0].result.counts == (3, 3)
+    assert verdict(tmp_path, CONTRAST).parts[0].counts == (3, 3)
 
 
 def test_p_is_holms_over_all_parts(tmp_path: Path) -> None:
     sweep(tmp_path, {0.2: 0.9325, 0.01: 0.93}, 4)
     asked = [CONTRAST, *(replace(LEVEL, at_least=0.9325 - k / 5000) for k in range(1, 4))]
     found = [judged.parts[0] for judged in verdicts(tmp_path, *asked)]
-    assert [part.adjusted for part in found] == holm([part.result.test and part.result.test.p for part in found])
-    ps = [part.result.test.p for part in found if part.result.test]
+    assert [part.adjusted for part in found] == holm([part.test and part.test.p for part in found])
+    ps = [part.test.p for part in found if part.test]
     assert found[ps.index(min(ps))].adjusted == pytest.approx(4 * min(ps))
     assert (verdict(tmp_path, CONTRAST).parts[0].adjusted or 0) < (found[0].adjusted or 0)
 
@@ -363,13 +350,6 @@ def test_batchnorm_lag(amplitude: float, left: float, group: float, expected: st
     assert str(found) == expected
     if expected == CANNOT:
         assert [part.why for part in found.parts] == [NO_FLUCTUATION, NO_FLUCTUATION]
-
-
-def test_what_only_full_runs_may_say_reduced_ones_do_not(tmp_path: Path) -> None:
-    plant_all(tmp_path, 3, {"best": 0.97, "data.resolution": 16})
-    part = replace(LEVEL, presets=(), full=True)
-    assert verdict(tmp_path, part).parts[0].why == "no such runs"
-    assert verdict(tmp_path, replace(part, full=False)).verdict == HOLDS
 
 
 def test_a_seed_of_three_studies_counts_once_with_re_estimated_statistics_if_any_has_them(tmp_path: Path) -> None:
@@ -422,7 +402,7 @@ def test_runs_that_never_reach_it_are_not_dropped(tmp_path: Path) -> None:
     for found in verdicts(tmp_path, part, level):
         assert found.verdict == CANNOT
         assert found.parts[0].why.endswith(": 2 of 4 runs never reach it")
-        assert "(n = 2 of 4)" in found.parts[0].result.text
+        assert "(n = 2 of 4)" in found.parts[0].text
     none = verdict(tmp_path, replace(part, metric="epoch_to_0.943"))
     assert none.parts[0].why == "batch_size 128: 3 of 4 runs never reach it; batch_size 64: 4 of 4 runs never reach it"
     assert verdict(tmp_path, replace(part, metric="epoch_to_0.9")).verdict == HOLDS
@@ -432,13 +412,13 @@ def test_fluctuation_is_asked_of_the_runs_that_were_chosen(tmp_path: Path) -> No
     plant_all(tmp_path, 5, {"amplitude": 0.01})
     plant_all(tmp_path, 3, {"amplitude": 3.0, "wd": 0.3})
     first = verdict(tmp_path, BY_ID["IV-05"]).parts[0]
-    assert (first.result.counts, first.why) == ((5,), NO_FLUCTUATION)
+    assert (first.counts, first.why) == ((5,), NO_FLUCTUATION)
 
 
 def test_of_equal_configurations_the_one_nearest_to_the_published_is_tested(tmp_path: Path) -> None:
     nearest, far = {"amplitude": 3.0, "optimizer.eps": 1e-8}, {"amplitude": 0.01, "optimizer.beta2": 0.99}
     plant_all(tmp_path, 3, nearest, far | {"optimizer.eps": 1e-8}, far | {"data.resolution": 16})
-    assert verdict(tmp_path, BY_ID["IV-05"]).parts[0].result.scope.other == ("optimizer.eps 1e-08",)
+    assert verdict(tmp_path, BY_ID["IV-05"]).parts[0].scope.other == ("optimizer.eps 1e-08",)
 
 
 def test_of_pairs_the_one_with_most_seeds_is_tested_whether_it_fluctuates_or_not(tmp_path: Path) -> None:
@@ -448,11 +428,11 @@ def test_of_pairs_the_one_with_most_seeds_is_tested_whether_it_fluctuates_or_not
     assert verdict(tmp_path, part).parts[0].why == NO_FLUCTUATION
     ending_early = ({"amplitude": 3.0, "wd": wd, "epochs": 20} for wd in (0.2, 0.0))  # which are looked at last
     plant_all(tmp_path, 9, *ending_early)
-    assert verdict(tmp_path, part).parts[0].result.counts == (5, 5)
+    assert verdict(tmp_path, part).parts[0].counts == (5, 5)
 
 
 def of(path: Path, *names: str) -> list[float | None]:
-    return [value_of(read_run(path), name) for name in names]
+    return [metrics.value_of(read_run(path), name) for name in names]
 
 
 def test_metrics_of_the_rows(tmp_path: Path) -> None:
@@ -475,22 +455,16 @@ def test_metrics_of_the_rows(tmp_path: Path) -> None:
     text = (path / "metrics.csv").read_text()
     (path / "metrics.csv").write_text(text.replace("3,0.0008,", "3,nan,", 1))  # a rate is missing
     assert of(path, "calm_ratio") == [None]
-
-
-def test_a_stretched_schedule_has_no_metrics_of_numbered_epochs(tmp_path: Path) -> None:
-    path = plant(tmp_path, 0, amplitude=3.0, left=0.3, **{"schedule.stretch": True})
-    assert of(path, *WINDOWED, "onset") == [*[None] * 5, 12]
-
-
-def command(*arguments: str) -> int:
-    return main(["published", "--claims", *arguments])
+    path = plant(tmp_path, 0, amplitude=3.0, left=0.3, **{"schedule.stretch": True})  # has none of numbered epochs
+    assert of(path, *metrics.WINDOWED, "onset") == [*[None] * 5, 12]
 
 
 def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in range(5):
         plant(tmp_path, seed, best=0.93 + seed / 2000, amplitude=3.0, left=0.05)
     change_summary(plant(tmp_path, 9), status="diverged", diverged_epoch=7)
-    assert command(".") == 0
+    command = ["published", "--claims", "."]
+    assert main(command) == 0
     table = capsys.readouterr().out
     assert all(claim.id in table for claim in claims())
     assert max(map(len, table.splitlines()[:-3])) <= 220
@@ -499,7 +473,7 @@ def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[st
     of_all, found = (
         {entry["id"]: entry for entry in json.loads(text)["claims"]}
         for extra in ((), ("--post", "IV"))
-        if command(".", "--format", "json", *extra) == 0 and (text := capsys.readouterr().out)
+        if main([*command, "--format", "json", *extra]) == 0 and (text := capsys.readouterr().out)
     )
     assert len(found) == COUNTS["IV"]
     assert found.items() <= of_all.items()  # --post leaves the correction as it is
@@ -508,24 +482,29 @@ def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert found["IV-02"]["would_decide"] == [
         "python train.py experiment=post4-table1-21 wd=0.01,0.05,0.1,0.2,0.3,0.4 seeds=5"
     ]
-    assert command(".", "--format", "csv") == 0
+    assert main([*command, "--format", "csv"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + sum(max(1, len(claim.parts)) for claim in claims())
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "wanted"),
     [
-        ("nowhere", "nowhere is not a folder"),
-        (".", "no finished run below (1 diverged)"),
-        (". --post VII", "post (=VII) must be one of I, II"),
-        (". --format xml", "format (=xml) must be one of table, csv, json"),
-        (". --id post4-*", "--id (=post4-*) does not go with --claims"),
+        ("--claims nowhere", ["nowhere is not a folder"]),
+        ("--claims .", ["no finished run below (1 diverged)"]),
+        ("--claims . --post VII", ["post (=VII) must be one of I, II"]),
+        ("--claims . --format xml", ["format (=xml) must be one of table, csv, json"]),
+        ("--claims . --id post4-*", ["--id (=post4-*) does not go with --claims"]),
+        ("--post VII", ["post (=VII)", "IV", "part1"]),
+        ("--optimizer adamx", ["optimizer (=adamx)", "adamw", "sgd"]),
+        ("--schedule linear", ["schedule (=linear)", "piecewise_linear"]),
+        ("--id post9-*", ["id (=post9-*)", "post4-table1-09"]),
+        ("--format xml", ["format (=xml)", "table", "json"]),
     ],
 )
-def test_bad_input_is_one_line(arguments: str, message: str, tmp_path: Path, capsys: Any) -> None:
+def test_bad_input_is_one_line(arguments: str, wanted: list[str], tmp_path: Path, capsys: Any) -> None:
     change_summary(plant(tmp_path, 0), status="diverged")
-    assert command(*arguments.split()) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    assert main(["published", *arguments.split()]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert all(text in printed.err for text in wanted)

@@ -25,7 +25,7 @@ from resnetlab.data import Data, ImageData
 from resnetlab.optim.averaging import SWA
 from resnetlab.optim.schedules import RunLength, schedule_table
 from resnetlab.published import Published, find, preset_of, rows
-from resnetlab.published.match import FILE, matching_preset, matching_presets, reduction
+from resnetlab.published.preset_matching import FILE, matching_preset, matching_presets, reduction
 from resnetlab.training.build import build_module
 
 EXPERIMENTS = conf_dir() / "experiment"
@@ -97,9 +97,7 @@ def test_figures_are_as_printed_misprints_included() -> None:
     transition = BY_ID["post1-transition-bs64-0.93"]
     assert (transition.bound, transition.epoch_at_threshold) == (">", 160)
     assert (BY_ID["post2-trial3b-07"].ema_momentum, BY_ID["part1-fixed-resnet18"].momentum) == (0.95, 0.9)
-
-
-def test_reached_compares_with_the_threshold_and_epochs_count_from_one() -> None:
+    # reached compares with the threshold, and epochs count from one
     assert BY_ID["post2-trial1-01"].reached is True
     assert BY_ID["post2-trial1-02"].reached is False  # 0.914 at epoch 48
     assert BY_ID["post1-transition-bs32-0.91"].reached is True  # no val_acc beside the epoch
@@ -113,6 +111,8 @@ def test_every_row_has_a_preset_and_the_same_configuration_has_one() -> None:
     assert {row.id: preset_of(row.id) for row in rows() if preset_of(row.id) != row.id} == SAME | transitions
     assert len(PRESETS) == 89
     assert {preset_of(row.id) for row in rows()} <= {path.stem for path in EXPERIMENTS.glob("*.yaml")}
+    with FILE.open(newline="") as file:  # of their digests
+        assert {entry["name"] for entry in csv.DictReader(file)} == {preset_of(row.id) for row in rows()}
 
 
 def test_the_presets_are_what_the_data_make(tmp_path: Path) -> None:
@@ -173,11 +173,6 @@ def test_a_preset_is_what_its_rows_say(preset: str) -> None:
         assert module.model.eval()(torch.zeros(2, 3, 32, 32)).isfinite().sum() == 2 * 10
 
 
-def test_every_preset_has_a_line_among_the_digests() -> None:
-    with FILE.open(newline="") as file:
-        assert {entry["name"] for entry in csv.DictReader(file)} == {preset_of(row.id) for row in rows()}
-
-
 NINE = "experiment=post4-table1-09"
 
 
@@ -207,15 +202,13 @@ def test_a_run_is_known_as_a_repetition_or_a_reduction(
     assert (reduction(found) or (None,))[0] == reduces
 
 
-def test_runs_that_differ_in_what_keras_ignores_are_all_found() -> None:
-    found = compose("experiment=post2-trial3b-05").identity
-    assert matching_presets(found) == ["post2-trial3b-05", "post2-trial3b-06", "post2-trial3b-07"]
-
-
 def test_a_reduction_names_what_is_reduced_and_nothing_else() -> None:
     found = compose("experiment=post1-bs64", "data.limit=500", "epochs=60").identity  # 60 is the lab's default
     assert reduction(found) == ("post1-bs64", "data.limit 500, epochs 60")
     assert reduction(compose(NINE, "model=resnet20v2").identity) == ("post4-table1-09", "model resnet20v2")
+    # runs that differ in what Keras ignores are all found
+    found = compose("experiment=post2-trial3b-05").identity
+    assert matching_presets(found) == ["post2-trial3b-05", "post2-trial3b-06", "post2-trial3b-07"]
 
 
 def check_learning_rates(config: Config, row: Published) -> None:
@@ -343,22 +336,3 @@ def test_published_prints_json_and_csv_with_everything(capsys: pytest.CaptureFix
     assert (first["preset"], len(others)) == ("cifar10p2-multistep-50", 14)
     assert json.loads(first["milestones"]) == [[25, 0.05], [40, 0.005], [50, 0.0005]]
     assert (first["augmentation"], first["shift"]) == ("true", "")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "wanted"),
-    [
-        ("--post VII", ["post (=VII)", "IV", "part1"]),
-        ("--optimizer adamx", ["optimizer (=adamx)", "adamw", "sgd"]),
-        ("--schedule linear", ["schedule (=linear)", "piecewise_linear"]),
-        ("--id post9-*", ["id (=post9-*)", "post4-table1-09"]),
-        ("--format xml", ["format (=xml)", "table", "json"]),
-    ],
-)
-def test_published_names_what_is_valid_in_one_line(
-    arguments: str, wanted: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["published", *arguments.split()]) == 2
-    printed = capsys.readouterr()
-    assert (printed.out, printed.err.count("\n")) == ("", 1)
-    assert all(word in printed.err for word in wanted)

@@ -22,10 +22,10 @@ from test_resume import heed_interrupts
 
 from resnetlab.cli import main
 from resnetlab.report.status import fit_to_terminal, label_runs, render
-from resnetlab.runs.layout import RUN_FILES
+from resnetlab.runs.layout import RUN_FILES, run_key
 from resnetlab.runs.state import StateReader
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from synthetic import begin_run, key_of, synthetic_rows, ten_epochs, trained
+from synthetic import begin_run, synthetic_rows, ten_epochs, trained
 
 
 def rows_of(printed: str) -> list[list[str]]:
@@ -51,7 +51,7 @@ def test_the_table_says_of_every_run_what_it_is(capsys: pytest.CaptureFixture[st
     sweep.record(4, Outcome("failed", reason="of long ago", folder=str(replace(ten_epochs(), wd=0.2).folder.path)))
     os.utime(sweep.path / "job-4.json", (1, 1))
     jobs = [replace(ten_epochs(), wd=0.6), replace(ten_epochs(), wd=0.6, seed=1), replace(ten_epochs(), wd=0.1)]
-    sweep.write_plan((key_of(config), f"job {n}", config.epochs) for n, config in enumerate(jobs))
+    sweep.write_plan((run_key(config.folder.path), f"job {n}", config.epochs) for n, config in enumerate(jobs))
     sweep.record(0, Outcome("failed", reason="file in the way", folder=str(jobs[0].folder.path)))
     with trained(running):
         assert main(["status"]) == 0
@@ -59,13 +59,14 @@ def test_the_table_says_of_every_run_what_it_is(capsys: pytest.CaptureFixture[st
     assert " ".join(printed.split("configuration")[0].split()).startswith(
         "9 runs: 1 running, 2 failed, 2 interrupted, 1 damaged, 2 finished, 1 diverged; 1 not begun; time left 0:0"
     )
+    best = {seed: max(row["val/acc"] for row in synthetic_rows(10, 0.9, seed)) for seed in (0, 1)}
     assert [(row[1], *row[2:5]) for row in rows_of(printed) if row[0] == "wd"] == [
         ("0.2", "2", "running", "6/10"),
         ("0.4", "0", "failed", "3/10"),
         ("0.2", "0", "interrupted", "4/10"),
         ("0.2", "1", "interrupted", "0/10"),
         ("0.3", "0", "damaged", "10/10"),
-        *best_first(),
+        *(("0.1", str(seed), "finished", "10/10") for seed in sorted(best, key=lambda seed: -best[seed])),
         ("0.5", "0", "diverged", "2/10"),
     ]
     assert "failed: wd 0.4, seed 0: CUDA out of memory" in printed
@@ -74,12 +75,6 @@ def test_the_table_says_of_every_run_what_it_is(capsys: pytest.CaptureFixture[st
     assert "of long ago" not in printed
     assert main(["status", "outputs/some"]) == 0
     assert "running" not in capsys.readouterr().out
-
-
-def best_first() -> list[tuple[str, str, str, str]]:
-    """The two finished runs, whose accuracies depend on chance."""
-    best = {seed: max(row["val/acc"] for row in synthetic_rows(10, 0.9, seed)) for seed in (0, 1)}
-    return [("0.1", str(seed), "finished", "10/10") for seed in sorted(best, key=lambda seed: -best[seed])]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "manifest.json", "metrics.csv", "summary.json"])
@@ -139,21 +134,15 @@ def test_without_a_terminal_it_is_plain_and_80_columns_wide(
     assert "..." not in printed
 
 
-@pytest.fixture
-def many() -> Path:
-    """500 finished runs."""
+def test_500_runs_are_few_rows_and_each_file_is_opened_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     one = begin_run(10, "finished").path
     summary = json.loads((one / "summary.json").read_text())
     for number in range(499):
         other = one.parents[1] / f"c{number}" / f"seed={number % 5}"
         shutil.copytree(one, other)
         (other / "summary.json").write_text(json.dumps({**summary, "wd": number / 1000, "seed": number % 5}))
-    return one.parents[2]
-
-
-def test_500_runs_are_few_rows_and_each_file_is_opened_once(
-    many: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
     opened: list[str] = []
     original = io.open
 
@@ -162,7 +151,7 @@ def test_500_runs_are_few_rows_and_each_file_is_opened_once(
         return original(file, *arguments, **keywords)
 
     monkeypatch.setattr(io, "open", count)  # what pathlib opens with
-    reader = StateReader([many], label_runs)
+    reader = StateReader([one.parents[2]], label_runs)
     for _ in range(2):
         found = reader.read(0.0)
     counts = Counter(name for name in opened if name in RUN_FILES)

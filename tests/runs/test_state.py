@@ -11,17 +11,17 @@ import pytest
 from resnetlab import Config, compose
 from resnetlab.config.compose import to_plain
 from resnetlab.runs import state as state_module
-from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.layout import RunFolder, run_key
 from resnetlab.runs.state import RunState, RunStates, StateReader, is_locked, seconds_left, settings_of
 from resnetlab.runs.summary import CHOICES, SETTINGS, summarize
 from resnetlab.runs.sweep_records import Outcome, SweepFolder, planned_seeds
-from synthetic import begin_run, key_of, ten_epochs, trained
+from synthetic import begin_run, ten_epochs, trained
 
 OUTPUTS = Path("outputs")
 
 
 def entry(config: Config, label: str = "") -> tuple[str, str, int]:
-    return key_of(config), label, config.epochs
+    return run_key(config.folder.path), label, config.epochs
 
 
 def states(now: float = 0.0) -> RunStates:
@@ -113,7 +113,7 @@ def test_time_left_by_hand() -> None:
     configs = [replace(ten_epochs(), wd=wd) for wd in (0.1, 0.2, 0.3, 0.4)]
     SweepFolder.open("some").write_plan(map(entry, configs))
     waiting = states().waiting
-    assert [job.run for job in waiting] == [key_of(config) for config in configs[2:]]
+    assert [job.run for job in waiting] == [run_key(config.folder.path) for config in configs[2:]]
     assert RunStates(two).left() == 180.0  # the longer one
     assert RunStates(two, waiting).left() == (180 + 60 + 2 * 10 * 20) / 2
     assert RunStates([*two, replace(running, left=None)]).left() is None

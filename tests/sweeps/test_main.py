@@ -12,7 +12,6 @@ import pytest
 from conftest import TINY, tiny
 from processes import command, environment, train
 from resnetlab import ConfigError
-from resnetlab.config.messages import print_error
 from resnetlab.config.overrides import normalize_arguments
 from resnetlab.sweeps.main import main
 from resnetlab.training.run import run_lock
@@ -142,16 +141,3 @@ def test_hydra_still_shows_the_configuration(
     assert "wd: 0.3" in shown
     assert "lr: 0.1" in shown
     assert not any(Path().iterdir())
-
-
-def test_help_does_without_torch_and_hydra() -> None:
-    code = "import sys; from resnetlab.sweeps.main import main; main(['wd=1', '--help']); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
-    assert "train.py" in done.stdout
-    assert not {"torch", "hydra", "omegaconf", "lightning"} & set(done.stdout.splitlines()[-1].split())
-
-
-def test_exit_status_tells_the_command_from_the_world(capsys: pytest.CaptureFixture[str]) -> None:
-    assert print_error(ConfigError("lr (=-1) must be above 0")) == 2
-    assert print_error(OSError("disk full")) == 1
-    assert capsys.readouterr().err.count("\n") == 2

@@ -11,7 +11,7 @@ import torch
 from conftest import tiny
 from resnetlab import Config, ConfigError
 from resnetlab.config.overrides import compose_jobs, jobs_of, normalize_arguments
-from resnetlab.published.match import matching_preset
+from resnetlab.published.preset_matching import matching_preset
 from resnetlab.report.groups import collect
 from resnetlab.report.page import row as row_of_page
 from resnetlab.report.table import count_text, table_md

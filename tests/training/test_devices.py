@@ -13,7 +13,7 @@ from test_sweeps_killed import children_of, gone, wait_for
 from conftest import TINY, tiny
 from processes import train
 from resnetlab import build, run
-from resnetlab.config.overrides import configurations_of
+from resnetlab.config.overrides import compose_jobs
 from resnetlab.data import derive_seed
 from resnetlab.errors import ConfigError
 from resnetlab.runs.files import read_rows
@@ -202,7 +202,7 @@ def test_an_image_for_each_device_there_must_be(overrides: str, wanted: str) -> 
 
 def test_a_sweep_of_runs_on_several_devices_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"trainer.devices \(=2\) must be 1 with -m"):
-        refuse_several_devices(configurations_of([*TINY, "trainer.devices=1,2"], multirun=True))
+        refuse_several_devices([c for _, c in compose_jobs([*TINY, "trainer.devices=1,2"], multirun=True)])
 
 
 def test_energy_of_several_gpus_is_summed() -> None:

@@ -1,4 +1,6 @@
-"""The lab computes what Keras 3 computes: forward pass, losses, five training steps, shifts; see make_keras_parity.py.
+"""The lab computes what Keras 3 computes: forward pass, losses, five training steps, shifts.
+
+scripts/make_keras_parity.py made the values.
 
 All figures are float32 of another library, kernel by kernel: each tolerance is a few times what was measured, and
 well below what the nearest wrong reading of Keras gives.

@@ -16,17 +16,11 @@ from resnetlab.errors import ConfigError
 from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.regularization import resolve
 
-
-def register() -> None:
-    """Stores the schemas under schema/, where they do not show up among a group's options."""
-    store = ConfigStore.instance().store
-    store(name="lab_schema", node=Config)
-    for group, options in GROUPS.items():
-        for name, option in options.items():
-            store(group=f"schema/{group}", name=name, node=option)
-
-
-register()
+store = ConfigStore.instance().store
+store(name="lab_schema", node=Config)
+for group, options in GROUPS.items():
+    for name, option in options.items():
+        store(group=f"schema/{group}", name=name, node=option)  # schema/: not shown among the group's options
 
 
 def hydra_context() -> AbstractContextManager[None]:

@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 
-from resnetlab.config.option_files import Key, default_options, options, top_level
+from resnetlab.config.option_files import Key, default_options, options, suggestion, top_level
 from resnetlab.errors import ConfigError
 
 HELP = """\
@@ -78,7 +77,7 @@ def option_text(group: str, name: str) -> str:
     """What the option is, and its keys; of a preset, its file."""
     found = {option.name: option for option in options(group)}
     if name not in found:
-        meant = _suggestion(name, found, f"resnetlab options {group} lists them")
+        meant = suggestion(name, found, f"resnetlab options {group} lists them")
         raise ConfigError(f"{group} (={name}) is not there; {meant}")
     if group == "experiment":
         return found[name].text.rstrip()
@@ -94,7 +93,7 @@ def key_text(name: str) -> str:
             lines += [_key_lines([key]), *(_wrapped("    of ", names, 7) if names else [])]
     if not lines:
         known = {word for key in owners for word in (key.name, key.name.rpartition(".")[2])} | set(default_options())
-        meant = _suggestion(name, sorted(known), "resnetlab options lists the groups")
+        meant = suggestion(name, sorted(known), "resnetlab options lists the groups")
         raise ConfigError(f"{name} is no group and no key; {meant}")
     return "\n".join(lines)
 
@@ -122,11 +121,6 @@ def preset_families(names: Iterable[str]) -> list[str]:
         shown = ends if len(ends) <= 60 else f"{ends[:60].rpartition(',')[0]}, ..."
         lines.append(members[0] if len(members) == 1 else f"{family + '...':18} {len(members):2}: {shown}")
     return lines
-
-
-def _suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
-    close = get_close_matches(name, known, n=4)
-    return f"did you mean {', '.join(close)}?" if close else otherwise
 
 
 def _key_lines(keys: Iterable[Key]) -> str:

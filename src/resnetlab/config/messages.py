@@ -7,16 +7,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from resnetlab.config.option_files import conf_dir, options
+from resnetlab.config.option_files import options, suggestion
 from resnetlab.config.schema import GROUPS
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as some of Hydra's
+PRESETS = "`resnetlab options experiment` lists them"
 
 # beginnings of the lines that are left out: types, search paths and advice of Hydra and OmegaConf
 LEFT_OUT = (
@@ -42,7 +42,8 @@ def error_message(error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         if group == "experiment":
-            return missing_preset_message(option)
+            presets = [preset.name for preset in options("experiment")]
+            return f"{group} (={option}) is not there; {suggestion(option, presets, PRESETS)}"
         return f"{group} (={option}) must be one of {', '.join(sorted(error.options))}"
     chain = list(causes(error))
     for link in chain:
@@ -75,12 +76,3 @@ def unknown_key_message(key: str, path: str, valid: Sequence[str]) -> str:
     close = get_close_matches(key, settable, n=1)
     meant = f"did you mean {path}{close[0]}? " if close else ""
     return f"unknown key {path}{key}; {meant}valid: {', '.join(settable)}"
-
-
-def missing_preset_message(name: str) -> str:
-    """One line about a preset that is not there: the closest few names, and where all of them are."""
-    close = get_close_matches(name, [preset.name for preset in options("experiment")], n=4)
-    meant = f"did you mean {', '.join(close)}? " if close else ""
-    folder = conf_dir() / "experiment"
-    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    return f"experiment (={name}) is not there; {meant}`ls {shown}` or `resnetlab published` lists them"

@@ -1,6 +1,8 @@
 """The folder conf/, read without torch and Hydra: its groups, options and presets, and the keys in their comments."""
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,3 +67,9 @@ def options(group: str) -> list[OptionFile]:
 def top_level() -> OptionFile:
     """conf/config.yaml."""
     return OptionFile(conf_dir() / "config.yaml")
+
+
+def suggestion(name: str, known: Iterable[str], otherwise: str) -> str:
+    """The known names that look like a wrong one, or where to look."""
+    close = get_close_matches(name, known, n=4)
+    return f"did you mean {', '.join(close)}?" if close else otherwise

@@ -65,20 +65,14 @@ def check_argument(argument: str) -> None:
 
 def jobs_of(arguments: Sequence[str]) -> list[tuple[str, Config]]:
     """(label, configuration) of each job of train.py's command line; a comma makes a sweep, with or without -m."""
-    overrides = [argument for argument in normalize_arguments(arguments) if argument != "-m"]
-    found = compose_jobs(overrides, multirun=True)
+    found = compose_jobs([argument for argument in normalize_arguments(arguments) if argument != "-m"], multirun=True)
     if len({label for label, _ in found}) < len(found):
         raise ConfigError("two jobs of the sweep are the same; name each value once")
     return found
 
 
-def configurations_of(overrides: Sequence[str], multirun: bool) -> list[Config]:
-    """The configurations of the command line, in the sweep's order. Raises for the first that is wrong."""
-    return [config for _, config in compose_jobs(overrides, multirun)]
-
-
 def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Config]]:
-    """The same, each with its label: the overrides that differ, "wd=0.1, seed=0", or "" for one job alone."""
+    """The same of overrides alone; label: the overrides that differ, "wd=0.1, seed=0", or "" for one job alone."""
     with hydra_context():
         parsed = parse_overrides(overrides)
         sweeps = preset_sweep(hydra_settings(overrides))
@@ -142,6 +136,6 @@ def preset_sweep(settings: DictConfig) -> dict[str, str]:
 
 
 def job_labels(batches: Sequence[Sequence[str]]) -> list[str]:
-    """The overrides of each job that not all jobs share: "wd=0.1, seed=0", or "" for one job alone."""
-    shared = set(batches[0]).intersection(*batches) if batches else set()
+    """The overrides of each job that not all jobs share."""
+    shared = set(batches[0]).intersection(*batches)
     return [", ".join(o for o in batch if o not in shared) for batch in batches]

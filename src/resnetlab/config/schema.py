@@ -1,10 +1,11 @@
-"""The typed configuration of a run: one dataclass, its fields the keys of the command line; and a run's identity."""
+"""The typed configuration of a run: one dataclass, its fields the keys of the command line."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from resnetlab.config.identity import identity_of, readable_name
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
 from resnetlab.data import SOURCES, Data
 from resnetlab.models.options import MODELS, Model
@@ -12,7 +13,6 @@ from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
 from resnetlab.optim.regularization import REGULARIZATIONS, Regularization
 from resnetlab.optim.schedules import SCHEDULES, Schedule
-from resnetlab.runs.files import digest
 from resnetlab.runs.layout import OUTPUTS, RunFolder, seed_folder
 
 OBJECTIVES = ("final_val_acc", "best_val_acc", "final_val_acc_avg", "final_test_acc")
@@ -55,33 +55,13 @@ class Config:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Choices of the groups, and every other value that differs from its default and changes the result.
-
-        A key that is added later leaves the identity of old runs alone, because they have its default; so does a group,
-        whose default is its option "none".
-        """
-        values = {key: value for group in GROUPS for key, value in _group_identity(group, getattr(self, group)).items()}
-        defaults = {
-            "wd": self.regularization.default_wd,
-            "l2": self.regularization.default_l2,
-            "momentum": self.optimizer.default_momentum,
-            "ema_momentum": self.averaging.default_momentum,
-        }
-        for key in fields(self):
-            value = getattr(self, key.name)
-            if key.name not in GROUPS and value is not None and value != defaults.get(key.name, key.default):
-                values[key.name] = value
-        if self.trainer.resolved_precision != "32-true":
-            values["precision"] = self.trainer.resolved_precision  # auto means another one on another device
-        return {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+        """All that makes it another run than the defaults' (config/identity.py)."""
+        return identity_of(self, GROUPS)
 
     @cached_property
     def name(self) -> str:
         """For example resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-wd0.1-3f9a2c71."""
-        parts = [self.model.name, self.data.name, self.optimizer.name, self.schedule.name, self.regularization.name]
-        parts += [] if self.averaging.name == "none" else [self.averaging.name]
-        parts += [f"{short}{self.identity[key]:g}" for key, short in READABLE.items() if key in self.identity]
-        return "-".join([*parts, digest(self.identity)])
+        return readable_name(self, self.identity)
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -102,32 +82,3 @@ GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
     "averaging": _instances(AVERAGINGS),
     "trainer": dict(TRAINERS),
 }
-
-# keys that do not change a run's metrics: where things are, what is shown, what is computed from the rows afterwards
-NOT_IDENTITY = {
-    *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
-    *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
-}
-
-# keys that stand in the folder's name when they are not at their defaults
-READABLE = {
-    **{"epochs": "e", "batch_size": "b", "lr": "lr", "wd": "wd", "l2": "l2", "momentum": "m", "ema_momentum": "ema"},
-    **{"shift": "shift", "data.limit": "limit", "model.depth": "depth", "trainer.devices": "devices"},
-}
-
-
-def _group_identity(group: str, chosen: Any) -> dict[str, Any]:
-    """{"schedule": "cosine", "schedule.final": 0.1}: the option's name, and its values that are not its defaults."""
-    default = GROUPS[group][chosen.name]
-    named = {} if (group, chosen.name) == ("averaging", "none") else {group: chosen.name}
-    values = {key.name: getattr(chosen, key.name) for key in fields(chosen)}
-    return named | {
-        f"{group}.{key}": as_floats(value) for key, value in values.items() if value != getattr(default, key)
-    }
-
-
-def as_floats(value: Any) -> Any:
-    """A list with its integers as floats, at any depth: [[20, 1]] and [[20, 1.0]] are one schedule."""
-    if isinstance(value, list):
-        return [float(x) if isinstance(x, int) and not isinstance(x, bool) else as_floats(x) for x in value]
-    return value

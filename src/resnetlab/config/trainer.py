@@ -35,19 +35,18 @@ class TrainerOptions:
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator (=cuda): torch sees no CUDA device here; take auto or cpu")
         if self.precision == "16-mixed" and self.resolved_accelerator == "cpu":
-            raise ConfigError(
-                "trainer.precision (=16-mixed) needs a CUDA device; on the cpu take 32-true or bf16-mixed"
-            )
+            raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; on a cpu take 32-true or bf16-mixed")
         require(1 <= self.devices <= 64, "trainer.devices", self.devices, "be in 1..64")
         if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
-        chunk, profile, patience = self.chunk, self.profile, self.patience
-        require(chunk is None or 1 <= chunk <= 10_000, "trainer.chunk", chunk, "be in 1..10,000 steps, or null")
-        require(chunk in (None, 1) or self.devices == 1, "trainer.chunk", chunk, "be 1 on several devices")
-        profile_ok = profile is None or 1 <= profile <= 1000
-        require(profile_ok, "trainer.profile", profile, "be in 1..1,000 steps, or null for no profile")
-        patience_ok = patience is None or patience >= 1
-        require(patience_ok, "trainer.patience", patience, "be at least 1 epoch, or null for none")
+        for key, most, unit in (
+            ("chunk", 10_000, "steps"),
+            ("profile", 1000, "steps"),
+            ("patience", 100_000, "epochs"),
+        ):
+            value = getattr(self, key)
+            require(value is None or 1 <= value <= most, f"trainer.{key}", value, f"be in 1..{most:,} {unit}, or null")
+        require(self.chunk in (None, 1) or self.devices == 1, "trainer.chunk", self.chunk, "be 1 on several devices")
         images = self.recalibration_images
         require(images >= 2, "trainer.recalibration_images", images, "be at least 2")
 

@@ -5,7 +5,6 @@ import re
 
 from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
 from resnetlab.config.trainer import ENGINES
-from resnetlab.data import Data
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.optimizers import check_pair
@@ -68,9 +67,7 @@ def check_options(config: Config) -> None:
 def check_batches(config: Config) -> None:
     """The model trains on every batch, also the last one of an epoch, and each device has images to validate."""
     if config.recalibrate_bn and config.model.norm != "batch":
-        raise ConfigError(
-            f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} keeps no running statistics"
-        )
+        raise ConfigError(f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} has no statistics")
     images, devices = config.data.images(), config.trainer.devices
     last = (images - 1) % config.batch_size + 1
     if last // devices < config.model.min_batch_size:
@@ -96,7 +93,9 @@ def check_momentum(config: Config) -> None:
 
 def check_metrics(config: Config) -> None:
     """The metrics that the objective and the schedule read will be there."""
-    if config.objective == "final_test_acc" and not _has_test(config.data):
+    data = config.data
+    has_test = data.split in ("tail", "holdout") or (data.split == "stratified" and data.pool == "train")
+    if config.objective == "final_test_acc" and not has_test:
         raise ConfigError("objective (=final_test_acc) needs untouched test images: data.split=holdout or tail")
     if config.objective == "final_val_acc_avg" and config.averaging.name == "none":
         raise ConfigError("objective (=final_val_acc_avg) needs an average: averaging=ema or swa")
@@ -109,9 +108,8 @@ def check_length(config: Config) -> None:
     """The schedule and the average fit the run's epochs, and every learning rate is finite and not negative."""
     averaging_lr = getattr(config.averaging, "lr", None)
     if config.schedule.stateful and averaging_lr is not None:
-        raise ConfigError(
-            f"averaging.lr (={averaging_lr:g}) cannot go with schedule={config.schedule.name}; leave it out"
-        )
+        cure = f"cannot go with schedule={config.schedule.name}; leave it out"
+        raise ConfigError(f"averaging.lr (={averaging_lr:g}) {cure}")
     span = RunLength(config.data.steps_per_epoch(config.batch_size), config.epochs)
     config.schedule.check_span(span)
     config.averaging.check_span(span)
@@ -128,7 +126,3 @@ def monitors(config: Config) -> list[str]:
 def cycles_momentum(config: Config) -> bool:
     """Whether the schedule sets the momentum at each step."""
     return bool(getattr(config.schedule, "cycle_momentum", False))
-
-
-def _has_test(data: Data) -> bool:
-    return data.split in ("tail", "holdout") or (data.split == "stratified" and data.pool == "train")

@@ -2,28 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from resnetlab.data.epoch_plan import EpochPlan, derive_seed, epoch_plan
+from resnetlab.data.epoch_plan import derive_seed, epoch_plan
 from resnetlab.data.options import Data
-from resnetlab.data.sources import SOURCES, Images, Source, load
-from resnetlab.data.splits import Split, split
+from resnetlab.data.sources import SOURCES, Images, load
 
 if TYPE_CHECKING:
     from resnetlab.data.datamodule import Chunk, ImageData
 
-__all__ = [
-    "SOURCES",
-    "Chunk",
-    "Data",
-    "EpochPlan",
-    "ImageData",
-    "Images",
-    "Source",
-    "Split",
-    "derive_seed",
-    "epoch_plan",
-    "load",
-    "split",
-]
+__all__ = ["SOURCES", "Chunk", "Data", "ImageData", "Images", "derive_seed", "epoch_plan", "load"]
 
 
 def __getattr__(name: str) -> Any:

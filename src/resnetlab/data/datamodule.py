@@ -58,9 +58,8 @@ class ImageData(L.LightningDataModule):
             config.split, pool.labels.numpy(), len(source.test), config.pool, config.val_size, config.split_seed
         )
         self.class_names = source.class_names
-        train, val = pool[parts.train], pool[parts.val]
-        if config.limit is not None:
-            train, val = _first(train, config.limit), _first(val, config.limit // 5)
+        limits = (None, None) if config.limit is None else (config.limit, config.limit // 5)
+        train, val = pool[parts.train[: limits[0]]], pool[parts.val[: limits[1]]]
         self.limited = (len(train), len(val)) != (len(parts.train), len(parts.val))
         self.test_images = None if parts.test is None else pool[parts.test]
         if config.resolution is not None:
@@ -190,7 +189,3 @@ class Loader:
 
     def __iter__(self) -> Iterator[Any]:
         return self.batches()
-
-
-def _first(images: Images, count: int) -> Images:
-    return images[torch.arange(min(count, len(images)))]

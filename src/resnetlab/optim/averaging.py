@@ -56,7 +56,7 @@ class EMA(Averaging):
 
     Keras' use_ema: step 0 copies, and every overwrite_frequency steps the weights become the average. Null is
     never: Keras then overwrites them once, when training has ended, which is our averaged figure of the last epoch.
-    warmup: m is at most (1 + k) / (10 + k) at step k (TensorFlow's num_updates), so that the first weights fade soon.
+    warmup is TensorFlow's num_updates.
     Nothing is read back from the device. A step that the gradient scaler skips under 16-mixed is averaged all the same.
     """
 
@@ -104,9 +104,7 @@ class PairedAverage(AveragedModel):
 class SWA(Averaging):
     """Stochastic weight averaging: the plain mean of the weights after each epoch beyond `start`, the last included.
 
-    Izmailov et al. 2018 (arXiv 1803.05407). start: a fraction of the run below 1, or a number of epochs: those that are
-    trained before the first one whose weights are averaged. lr: the constant learning rate from then on, whatever the
-    schedule says; null leaves the schedule alone.
+    Izmailov et al. 2018 (arXiv 1803.05407).
     """
 
     name: str = "swa"

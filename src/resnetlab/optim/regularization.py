@@ -29,9 +29,7 @@ from resnetlab.errors import ConfigError, require
 class Regularization:
     """Base config of the group `regularization`: read by the optimizer and by the loss.
 
-    label_smoothing: in [0, 1), for the cross-entropy in training.
-    decay: the tensors that wd reaches. "all": every trainable tensor, batch norm and biases too, as in Keras;
-    "kernels": those with two or more dimensions (convolution and dense kernels).
+    decay: "all" is every trainable tensor, batch norm and biases too, as in Keras.
     default_wd, default_l2: what the top-level keys wd and l2 mean when null; None = not used here, a value is refused.
     decay_kind: "none" | "decoupled" | "coupled", see the table at the top of the file.
     """
@@ -50,10 +48,8 @@ class Regularization:
         require(0 <= smoothing < 1, "regularization.label_smoothing", smoothing, "be in [0, 1); 0 is off")
         require(self.decay in ("all", "kernels"), "regularization.decay", self.decay, "be all or kernels")
         if self.decay != "all" and self.decay_kind == "none":
-            raise ConfigError(
-                f"regularization.decay (={self.decay}) is not used by regularization={self.name}, which has no wd; "
-                "take regularization=weight_decay or leave decay out"
-            )
+            cure = "which has no wd; take regularization=weight_decay or leave decay out"
+            raise ConfigError(f"regularization.decay (={self.decay}) is not used by regularization={self.name}, {cure}")
 
 
 @dataclass
@@ -192,9 +188,7 @@ def check_groups(model: nn.Module, groups: Mapping[str, Iterable[Tensor]]) -> No
             must = "trainable: it must be in one" if p.requires_grad else "frozen: it must be in none"
             raise ConfigError(f"tensor {name} is in {len(where)} parameter groups {where} and {must}")
     if found:
-        raise ConfigError(
-            f"{len(found)} tensors in the groups are not this model's; build the optimizer from the model"
-        )
+        raise ConfigError(f"{len(found)} tensors in the groups are not this model's; build the optimizer from it")
 
 
 def wd_normalized(factor: float, batch_size: int, images: int, epochs: float) -> float:

@@ -1,26 +1,16 @@
 """Batch-norm lag: a section and a plot on why the validation loss fluctuates under strong weight decay.
 
-Two causes can be told apart: running batch-norm statistics that lag behind the weights (then the fluctuation is gone
+There are two suspects: running batch-norm statistics that lag behind the weights (then the fluctuation is gone
 with re-estimated statistics, and with group norm, which keeps none), or the loss surface (then it stays).
 """
 
 from collections.abc import Iterator, Sequence
 
+from resnetlab.report import plots
 from resnetlab.report.columns import Column
 from resnetlab.report.groups import Collection, Configuration, differing_keys
 from resnetlab.report.page import Section, StudyTable
-from resnetlab.report.plots import (
-    COLORS,
-    Configurations,
-    Plot,
-    draw_band,
-    label_epochs,
-    log_scale,
-    make_panels,
-    means,
-    seeds_note,
-    values_by_epoch,
-)
+from resnetlab.report.plots import Configurations, Plot
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS
 
 COLUMNS = (
@@ -65,25 +55,23 @@ def configurations_with_fluctuation(configurations: Configurations) -> list[Conf
 
 def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
     """Plot validation loss with running and re-estimated statistics, weight norm and relative update by epoch."""
-    drawn = configurations_with_fluctuation(configurations)[: len(COLORS)]
+    drawn = configurations_with_fluctuation(configurations)[: len(plots.COLORS)]
     if not drawn:
         needed = f"runs of {FLUCTUATION_EPOCHS[0] + 4} epochs or more, and a schedule that is not stretched."
         return f"{TITLE}: needs recalibrate_bn=true or model.norm=group, {needed}"
-    figure, (loss, weights, update) = make_panels(2.8, 1.1, 1.1)
-    for color, c in zip(COLORS, drawn, strict=False):
-        draw_band(loss, c.runs, "val/ce", color, c.label)
-        again = values_by_epoch(c.runs, "val/ce_recal")
-        loss.plot(list(again), means(again), "--", color=color, lw=1.1)
-        draw_band(weights, c.runs, "weight_norm", color, None)
-        draw_band(update, c.runs, "relative_update", color, None)
-    log_scale(loss)
-    for axes, text in ((loss, "validation ce"), (weights, "weight norm"), (update, "relative update")):
-        axes.set_ylabel(text, fontsize=9)
+    heights = {"validation ce": 2.8, "weight norm": 1.1, "relative update": 1.1}
+    figure, (loss, weights, update) = plots.make_panels("epoch", heights)
+    for color, c in zip(plots.COLORS, drawn, strict=False):
+        plots.draw_band(loss, c.runs, "val/ce", color, c.label)
+        again = plots.values_by_epoch(c.runs, "val/ce_recal")
+        loss.plot(list(again), plots.means(again), "--", color=color, lw=1.1)
+        plots.draw_band(weights, c.runs, "weight_norm", color, None)
+        plots.draw_band(update, c.runs, "relative_update", color, None)
+    plots.log_scale(loss)
     loss.legend(fontsize=7)
-    label_epochs(update)
     caption = (
         "Validation cross-entropy with running (solid) and re-estimated (dashed) batch-norm statistics of the same "
-        f"weights; their norm; how far each epoch's last step moves them. {seeds_note([drawn])}"
+        f"weights; their norm; how far each epoch's last step moves them. {plots.seeds_note([drawn])}"
     )
     return Plot("batchnorm-lag", TITLE, caption, figure)
 

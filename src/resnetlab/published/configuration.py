@@ -10,13 +10,8 @@ from typing import Any
 
 from resnetlab.published.results import Published, one, rows
 
-GROUPS = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
-
 FILE = Path(__file__).with_name("filled.toml")
-OPEN = (
-    *("batch_size", "lr_initial", "schedule", "milestones"),
-    *("wd", "shift", "augmentation", "normalization", "split"),
-)
+OPEN = ("batch_size", "lr_initial", "schedule", "milestones", "wd", "shift", "augmentation", "normalization", "split")
 
 
 def fill(row: Published) -> tuple[Published, dict[str, str]]:
@@ -110,11 +105,9 @@ def preset_of(row_id: str) -> str:
 
 @cache
 def _presets() -> dict[str, str]:
+    found: dict[str, str] = {}
     firsts: dict[str, str] = {}
-    return {row.id: firsts.setdefault(_fingerprint(row), row.id) for row in rows()}
-
-
-def _fingerprint(row: Published) -> str:
-    if row.post == "fastai":
-        return row.id
-    return json.dumps([configuration(row), row.wd_candidates, row.ema_momentum], sort_keys=True)
+    for row in rows():
+        same = json.dumps([configuration(row), row.wd_candidates, row.ema_momentum], sort_keys=True)
+        found[row.id] = row.id if row.post == "fastai" else firsts.setdefault(same, row.id)
+    return found

@@ -13,7 +13,7 @@ SETTINGS = {  # {key: heading}
     **{"batch_size": "batch", "lr": "lr", "l2": "l2", "wd": "wd", "momentum": "momentum"},
     **{"ema_momentum": "m (ema)", "shift": "shift"},
 }
-COSTS = ("seconds_per_epoch", "power_w")  # published of another machine: no distance in sd
+COSTS = ("seconds_per_epoch", "power_w")  # depend on the machine, so that a published one has no distance in sd
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,6 @@ class ReferenceValues:
     values: Mapping[str, Sequence[float]]
     source: str = ""
 
-    def mean(self, metric: str) -> float | None:
-        """Mean of the published values of one column; None where there is none."""
-        values = self.values.get(metric, ())
-        return statistics.fmean(values) if values else None
-
 
 @dataclass(frozen=True)
 class Column:
@@ -42,11 +37,6 @@ class Column:
     heading: str
     title: str
     digits: int | None = None
-
-    @property
-    def published_digits(self) -> int | None:
-        """Digits of a single published value: epochs are whole."""
-        return 0 if "epoch" in self.metric and self.digits == 1 else self.digits
 
 
 @dataclass(frozen=True)
@@ -123,7 +113,8 @@ def notes(
 def published_note(column: Column, published: Sequence[float]) -> Iterator[str]:
     """For example "published 0.9230, 0.9242"; nothing where there is none."""
     if published:
-        yield "published " + ", ".join(number(value, column.published_digits) for value in sorted(published))
+        digits = 0 if "epoch" in column.metric and column.digits == 1 else column.digits  # a single epoch is whole
+        yield "published " + ", ".join(number(value, digits) for value in sorted(published))
 
 
 def number(value: float, digits: int | None) -> str:

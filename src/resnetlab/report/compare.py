@@ -1,6 +1,6 @@
 """Tests of pairs of configurations that differ in one key, with verdicts in words."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -42,16 +42,12 @@ class Comparison:
         return self.permutation_p if self.welch_p is None else self.welch_p
 
 
-def pairs(configurations: Iterable[Configuration]) -> Iterator[tuple[Configuration, Configuration, str]]:
-    """All pairs of one study that differ in exactly one key, and that key."""
+def compare(configurations: Sequence[Configuration], metric: str) -> list[Comparison]:
+    """Every pair of one study that differs in exactly one key, and has the metric on each side; the least p first."""
+    found = []
     for first, second in combinations(configurations, 2):
         if first.study == second.study and len(keys := differing_keys(first, second) or ()) == 1:
-            yield first, second, *keys
-
-
-def compare(configurations: Sequence[Configuration], metric: str) -> list[Comparison]:
-    """Every pair in which each side has the metric, with verdicts; those with the least p first."""
-    found = [c for first, second, key in pairs(configurations) if (c := run_tests(first, second, key, metric))]
+            found += [c for key in keys if (c := run_tests(first, second, key, metric))]
     adjusted = holm([c.p for c in found])
     family = sum(p is not None for p in adjusted)
     tested = [replace(c, adjusted=p) for c, p in zip(found, adjusted, strict=True)]

@@ -53,18 +53,14 @@ def fluctuations(run: Run) -> dict[str, float]:
 def noise_scales(run: Run) -> list[tuple[float, float]]:
     """(epoch, g) with g = eps N / (B (1 - m)), Smith and Le (2017), arXiv 1710.06451: eps the learning rate and m the
     momentum (of Adam and its kin: beta1) at the start of the epoch, N the training images, B the batch size."""
-    batch, images = run.metrics.get("batch_size"), training_images(run)
-    if not batch or not images:
+    batch = run.metrics.get("batch_size")
+    row = next((row for row in run.rows if "time/train" in row and "time/images_per_second" in row), None)
+    if not batch or row is None:
         return []
+    images = round(row["time/train"] * row["time/images_per_second"])
     momenta = [row.get("momentum", run.metrics.get("momentum", 0.0)) for row in run.rows]
     return [
         (row["epoch"], row["lr"] * images / (batch * (1 - m)))
         for row, m in zip(run.rows, momenta, strict=True)
         if "lr" in row and m < 1
     ]
-
-
-def training_images(run: Run) -> int | None:
-    """Images an epoch: its training seconds times the images a second."""
-    row = next((row for row in run.rows if "time/train" in row and "time/images_per_second" in row), None)
-    return None if row is None else round(row["time/train"] * row["time/images_per_second"])

@@ -1,7 +1,7 @@
 """report.html: one self-contained page that also works without JavaScript, on a phone and on paper."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -24,7 +24,6 @@ from resnetlab.report.groups import Collection, Configuration, Key
 from resnetlab.report.plots import WrittenPlot
 from resnetlab.report.statistics import mean_interval
 from resnetlab.report.table import count_text
-from resnetlab.runs.load import Run
 
 MOST_PAIRS = 150  # rows on the page; pairs.csv has them all
 SELECTION = ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc")
@@ -95,6 +94,8 @@ def page(
     first = collection.configurations[:1]
     constant = [(key, setting_text(c, key)) for c in first for key in SETTINGS if key not in varied]
     return environment.get_template("page.html").render(
+        cell_of=cell,
+        count_text=count_text,
         header=header(collection, origins),
         columns=shown,
         unmeasured=[c.heading for c in columns(collection.thresholds) if c not in shown],
@@ -104,7 +105,7 @@ def page(
         published=references is not None,
         comparisons=[pairs_panel(metric, found) for metric, found in comparisons.items()],
         selected=[chosen for c in collection.configurations if (chosen := selection_row(c))],
-        sections=[(section, [study_table(section, table) for table in section.tables]) for section in sections],
+        sections=sections,
         studies=plots,
         skipped=[(KINDS[kind], [run for run in collection.skipped if run.kind == kind]) for kind in KINDS],
         remarks=[(run.path, remark) for run in collection.runs for remark in run.remarks],
@@ -124,13 +125,9 @@ def header(collection: Collection, origins: Mapping[Key, Origin]) -> dict[str, A
         "singles": sum(c.n == 1 for c in collection.configurations),
         "subsets": sum(bool(c.reduced_data) for c in collection.configurations),
         "reductions": list(dict.fromkeys(origin.changes for origin in origins.values())),
-        "commits": count_texts(runs, commit),
-        "machines": count_texts(runs, machine),
+        "commits": Counter(commit(run.manifest) for run in runs).most_common(),
+        "machines": Counter(machine(run.manifest) for run in runs).most_common(),
     }
-
-
-def count_texts(runs: Sequence[Run], describe: Callable[[Mapping[str, Any]], str]) -> list[tuple[str, int]]:
-    return Counter(describe(run.manifest) for run in runs).most_common()
 
 
 def commit(manifest: Mapping[str, Any]) -> str:
@@ -157,13 +154,12 @@ def row(
     references: Mapping[Key, ReferenceValues],
     origins: Mapping[Key, Origin],
 ) -> dict[str, Any]:
-    reference, origin = references.get(c.key), origins.get(c.key)
+    reference = references.get(c.key)
     return {
         "configuration": c,
         "count": count_text(c.n, c.planned),
-        "published": reference.name if reference else None,
-        "source": reference.source if reference else None,
-        "origin": origin.preset if origin else None,
+        "reference": reference,
+        "origin": origins.get(c.key),
         "cells": [cell(c, column, reference) for column in shown],
         "settings": [(setting_text(c, key), c.setting(key)) for key in varied],
     }
@@ -206,14 +202,6 @@ def selection_row(c: Configuration) -> dict[str, Any] | None:
         "cells": [cell(c, Column(metric, "", "", 4), None) for metric in SELECTION],
         "gains": [best_less_last, difference(c, "best_val_acc", "best_test_acc") or NOTHING],
     }
-
-
-def study_table(section: Section, table: StudyTable) -> dict[str, Any]:
-    rows = [
-        {"configuration": c, "count": count_text(c.n, c.planned), "cells": [cell(c, x, None) for x in section.columns]}
-        for c in table.configurations
-    ]
-    return {"study": table.study, "rows": rows, "sentences": table.sentences}
 
 
 def difference(c: Configuration, first: str, second: str) -> str | None:

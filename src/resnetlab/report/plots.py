@@ -38,59 +38,51 @@ class Plot:
 
 @dataclass(frozen=True)
 class WrittenPlot:
-    """A plot whose files are written, with the text of its SVG. stem: of its files' names."""
+    """A plot whose files are written. stem: of their names; address: a data URL of the SVG."""
 
     stem: str
     title: str
     caption: str
-    svg: str
-
-    @property
-    def address(self) -> str:
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
+    address: str
 
 
-def make_panels(*heights: float) -> tuple[Figure, list[Any]]:
-    """(figure, axes) of panels of those heights in inches below each other, with a common x axis."""
-    figure = Figure(figsize=(WIDTH, sum(heights) + 0.6))
-    panels = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0])
-    high = sum(heights) + 0.6
+def make_panels(x: str, heights: Mapping[str, float]) -> tuple[Figure, list[Any]]:
+    """(figure, axes) of panels below each other with a common x axis. heights: in inches, by label of the y axis."""
+    high = sum(heights.values()) + 0.6
+    figure = Figure(figsize=(WIDTH, high))
+    ratios = list(heights.values())
+    panels = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0])
     figure.subplots_adjust(left=0.15, right=0.97, top=1 - 0.1 / high, bottom=0.5 / high, hspace=0.08)
-    for axes in panels:
+    for axes, label in zip(panels, heights, strict=True):
         axes.grid(alpha=0.3, linewidth=0.5)
         axes.tick_params(labelsize=8)
+        axes.set_ylabel(label, fontsize=9 if len(label) < 20 else 8)
+    panels[-1].set_xlabel(x, fontsize=9)
+    if x == "epoch":
+        panels[-1].xaxis.get_major_locator().set_params(integer=True)
     return figure, panels
 
 
-def svg_of(figure: Figure) -> str:
-    """The figure as SVG, without a date and with the same identifiers every time."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "resnetlab", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return buffer.getvalue().decode()
-
-
 def write_plot(plot: Plot, folder: Path, prefix: str) -> WrittenPlot:
-    """Write PREFIX-STEM.png and PREFIX-STEM.svg."""
-    stem, svg = f"{prefix}-{plot.stem}", svg_of(plot.figure)
-    write_text(folder / f"{stem}.svg", svg)
+    """Write PREFIX-STEM.png and PREFIX-STEM.svg, the latter without a date and with the same identifiers every time."""
+    stem, buffer = f"{prefix}-{plot.stem}", io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "resnetlab", "svg.fonttype": "none"}):
+        plot.figure.savefig(buffer, format="svg", metadata={"Date": None})
+    write_text(folder / f"{stem}.svg", buffer.getvalue().decode())
     write_atomically(folder / f"{stem}.png", lambda file: plot.figure.savefig(file, format="png", dpi=120))
-    return WrittenPlot(stem, plot.title, plot.caption, svg)
+    address = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return WrittenPlot(stem, plot.title, plot.caption, address)
 
 
 def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[str]) -> Plot:
     """Accuracies with the thresholds, losses, and the learning rate of one configuration over the epochs."""
-    figure, (accuracy, loss, rate) = make_panels(2.3, 2.3, 0.9)
+    figure, (accuracy, loss, rate) = make_panels("epoch", {"accuracy": 2.3, "loss": 2.3, "lr": 0.9})
     for axes, name in ((accuracy, "acc"), (loss, "loss")):
         for part, color in (("train", TRAIN), ("val", VALIDATION)):
             draw_band(axes, configuration.runs, f"{part}/{name}", color, f"{part}_{name}".replace("train_", ""))
     draw_thresholds(accuracy, thresholds)
-    accuracy.set_ylabel("accuracy", fontsize=9)
     log_scale(loss)
-    loss.set_ylabel("loss", fontsize=9)
     draw_band(rate, configuration.runs, "lr", "black", "lr")
-    rate.set_ylabel("lr", fontsize=9)
-    label_epochs(rate)
     accuracy.legend(fontsize=8, loc="lower right")
     loss.legend(fontsize=8)
     several = f"n = {configuration.n}: lines are means, bands reach from the least to the greatest run"
@@ -101,22 +93,17 @@ def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[st
 
 def plot_side_by_side(stem: str, configurations: Configurations, thresholds: Sequence[str]) -> Plot:
     """Validation accuracy and loss of several configurations, one colour each."""
-    figure, (accuracy, loss) = make_panels(2.6, 2.2)
+    figure, (accuracy, loss) = make_panels("epoch", {"validation accuracy": 2.6, "validation loss": 2.2})
     for place, configuration in enumerate(configurations):
         color = COLORS[place % len(COLORS)]
         text = f"{configuration.label}, n = {configuration.n}"
         draw_band(accuracy, configuration.runs, "val/acc", color, text if len(text) < 60 else f"{text[:57]} ...")
         draw_band(loss, configuration.runs, "val/loss", color, None)
     draw_thresholds(accuracy, thresholds)
-    accuracy.set_ylabel("validation accuracy", fontsize=9)
     log_scale(loss)
-    loss.set_ylabel("validation loss", fontsize=9)
-    label_epochs(loss)
     accuracy.legend(fontsize=7, loc="lower right")
-    caption = (
-        "Validation accuracy and loss; lines are means over seeds, bands reach from the least to the greatest run."
-    )
-    return Plot(stem, "Validation side by side", caption, figure)
+    bands = "lines are means over seeds, bands reach from the least to the greatest run"
+    return Plot(stem, "Validation side by side", f"Validation accuracy and loss; {bands}.", figure)
 
 
 def values_by_epoch(runs: Sequence[Run], column: str) -> dict[float, list[float]]:
@@ -159,12 +146,6 @@ def log_scale(axes: Any) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-
-
-def label_epochs(axes: Any) -> None:
-    """An x axis of whole epochs."""
-    axes.set_xlabel("epoch", fontsize=9)
-    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def groups_along(configurations: Configurations, key: str) -> list[list[Configuration]]:

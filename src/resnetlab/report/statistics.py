@@ -16,7 +16,6 @@ from itertools import combinations
 import numpy as np
 from scipy.special import chdtri, ndtr, stdtr, stdtrit
 
-CONFIDENCE = 0.95
 MOST_PERMUTATIONS = 20_000  # up to so many, all are counted; above, as many are drawn
 MOST_SEEDS = 10_000
 
@@ -43,33 +42,20 @@ def mean_interval(values: Sequence[float]) -> MeanInterval | None:
     sd = statistics.stdev(values)
     if sd < 1e-12 * max(map(abs, values)):  # rounding
         sd = 0.0
-    half = student(n - 1) * sd / math.sqrt(n)
+    half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
     return MeanInterval(n, mean, sd, mean - half, mean + half)
-
-
-@lru_cache
-def student(freedom: int) -> float:
-    """The two-sided 95 % quantile: 12.7 for one degree of freedom, 4.30 for two."""
-    return float(stdtrit(freedom, 0.5 + CONFIDENCE / 2))
 
 
 def welch(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Two-sided p of Welch's t-test, which allows for unequal sd; None where a side has n = 1 or neither has an sd."""
-    found = mean_difference(a, b)
-    return None if found is None else float(2 * stdtr(found.freedom, -abs(found.difference) / found.error))
+    if (found := mean_difference(a, b)) is None:
+        return None
+    difference, error, freedom = found
+    return float(2 * stdtr(freedom, -abs(difference) / error))
 
 
-@dataclass(frozen=True, slots=True)
-class MeanDifference:
-    """mean(a) - mean(b), its standard error, and Welch's degrees of freedom."""
-
-    difference: float
-    error: float
-    freedom: float
-
-
-def mean_difference(a: Sequence[float], b: Sequence[float]) -> MeanDifference | None:
-    """Difference of the means; None where a side has n = 1 or neither has an sd."""
+def mean_difference(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float] | None:
+    """mean(a) - mean(b), its standard error, Welch's degrees of freedom; None where a side has n = 1 or none an sd."""
     if min(len(a), len(b)) < 2:
         return None
     errors = [statistics.variance(side) / len(side) for side in (a, b)]
@@ -77,7 +63,7 @@ def mean_difference(a: Sequence[float], b: Sequence[float]) -> MeanDifference | 
     if total <= 1e-24 * max(map(abs, (*a, *b))) ** 2:  # rounding
         return None
     freedom = total**2 / sum(error**2 / (len(side) - 1) for error, side in zip(errors, (a, b), strict=True))
-    return MeanDifference(statistics.fmean(a) - statistics.fmean(b), math.sqrt(total), freedom)
+    return statistics.fmean(a) - statistics.fmean(b), math.sqrt(total), freedom
 
 
 def permutation(a: Sequence[float], b: Sequence[float]) -> float:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -65,15 +66,16 @@ def fit_to_terminal(found: RunStates, console: Console) -> Group:
 def render(found: RunStates, rows: int, now: float) -> Group:
     """Counts and time left, the first `rows` runs, how many more there are, and why some failed."""
     shown, hidden = found.runs[:rows], RunStates(found.runs[rows:])
-    several = len({run.study for run in found.runs}) > 1
+    if len({run.study for run in found.runs}) > 1:
+        shown = [replace(run, label=f"{run.study}: {run.label}") for run in shown]
     parts: list[Text | Table] = [Text(headline(found))]
     if shown:
-        parts.append(table_of(shown, several, now))
+        parts.append(table_of(shown, now))
     if hidden.runs:
         parts.append(Text(f"... and {len(hidden.runs)} more: {counts_text(hidden)}; --all prints every run"))
     reasons = [run for run in shown if run.reason]
     for run in reasons[:MOST_REASONS]:
-        parts.append(Text(f"{run.state}: {configuration_text(run, several)}, seed {run.seed}: {run.reason}"))
+        parts.append(Text(f"{run.state}: {run.label}, seed {run.seed}: {run.reason}"))
     if len(reasons) > MOST_REASONS:
         parts.append(Text(f"... and {len(reasons) - MOST_REASONS} more with a reason"))
     return Group(*parts)
@@ -93,33 +95,26 @@ def counts_text(found: RunStates) -> str:
     return ", ".join(f"{count} {state}" for state, count in found.counts().items())
 
 
-def table_of(runs: Sequence[RunState], several: bool, now: float) -> Table:
-    """One row a run, its name folded where there is no room. several: the names begin with their study.
-
-    The age is that of a run's last row.
-    """
+def table_of(runs: Sequence[RunState], now: float) -> Table:
+    """One row a run, its label folded where there is no room. The age is that of a run's last row."""
     grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     grid.add_column("configuration", overflow="fold", min_width=14)
     trained = any(run.state == "running" for run in runs)
     for heading in ("seed", "state", "epoch", "last", "best", "s/epoch", *(("left",) if trained else ()), "age"):
         grid.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
     for run in runs:
-        grid.add_row(*map(Text, cells(run, several, trained, now)), style=STYLES.get(run.state))
+        grid.add_row(*map(Text, cells(run, trained, now)), style=STYLES.get(run.state))
     return grid
 
 
-def configuration_text(run: RunState, several: bool) -> str:
-    return f"{run.study}: {run.label}" if several else run.label
-
-
-def cells(run: RunState, several: bool, trained: bool, now: float) -> list[str]:
+def cells(run: RunState, trained: bool, now: float) -> list[str]:
     seed = str(run.seed) if run.seed >= 0 else "?"
     epoch = f"{run.done}/{'?' if run.epochs is None else run.epochs}"
     accuracies = ["-" if value is None else f"{value:.4f}" for value in (run.last, run.best)]
     seconds = "-" if run.seconds is None else f"{run.seconds:.3g}" if run.seconds < 1000 else f"{run.seconds:.0f}"
     lefts = [duration(run.left) if run.state == "running" else ""] if trained else []
     changed = "-" if run.changed is None else age(now - run.changed)
-    return [configuration_text(run, several), seed, run.state, epoch, *accuracies, seconds, *lefts, changed]
+    return [run.label, seed, run.state, epoch, *accuracies, seconds, *lefts, changed]
 
 
 def label_runs(runs: Sequence[Run]) -> Mapping[Path, str]:

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -51,15 +52,15 @@ def print_table(collection: Collection) -> None:
     """Print one row a configuration, 120 columns wide at most, and below it the runs that are skipped."""
     console = Console(width=min(WIDTH, Console().width) if Console().is_terminal else WIDTH)
     thresholds = collection.thresholds[:2]
-    heads = ("configuration", *(f"epoch at {name}" for name in thresholds), "best val acc", "final val acc", "s/epoch")
-    metrics: list[tuple[str, int | None]] = [(f"epoch_to_{name}", 1) for name in thresholds]
-    metrics += [("best_val_acc", 4), ("final_val_acc", 4), ("seconds_per_epoch", None)]
-    table = Table(*heads)
+    metrics: dict[str, tuple[str, int | None]] = {f"epoch at {name}": (f"epoch_to_{name}", 1) for name in thresholds}
+    metrics |= {"best val acc": ("best_val_acc", 4), "final val acc": ("final_val_acc", 4)}
+    metrics["s/epoch"] = "seconds_per_epoch", None
+    table = Table("configuration", *metrics)
     for study, configurations in collection.studies.items():
         table.add_section()
         table.add_row(f"[bold]{escape(study)}[/bold]")
         for c in configurations:
-            cells = [mean_sd(c.values(metric), c.n, digits) for metric, digits in metrics]
+            cells = [mean_sd(c.values(metric), c.n, digits) for metric, digits in metrics.values()]
             table.add_row(f"{escape(marked(c))}; {count_text(c.n, c.planned)}", *cells)
     console.print(table)
     for line in remark_lines(collection):
@@ -96,7 +97,8 @@ def csv_row(c: Configuration, metrics: Sequence[str], references: References | N
         found = c.interval(metric) or MeanInterval(0, float("nan"))
         cells += [found.mean if found.n else None, found.sd, found.n, found.low, found.high]
         if references is not None:
-            published = references[c.key].mean(metric) if c.key in references else None
+            values = references[c.key].values.get(metric) if c.key in references else None
+            published = fmean(values) if values else None
             comparable = published is not None and found.sd and metric not in COSTS
             cells += [published, (found.mean - published) / found.sd if comparable else None]  # type: ignore[operator]
     return cells

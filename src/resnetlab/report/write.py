@@ -64,7 +64,7 @@ def write_plots(collection: Collection, folder: Path, plots: Sequence[PlotStudy]
     """Draw and write all plots, study by study."""
     best = best_first(collection.configurations)[:MOST_CURVES]
     for place, (study, configurations) in enumerate(collection.studies.items(), 1):
-        prefix = f"{place:02d}-{slug(study)}"
+        prefix = f"{place:02d}-{re.sub(r'[^A-Za-z0-9._-]+', '-', study)[:60] or 'study'}"
         found = StudyPlots(study)
         for plot in (draw(configurations, collection.thresholds) for draw in plots):
             if isinstance(plot, str):
@@ -87,7 +87,3 @@ def curves(configurations: Sequence[Configuration], thresholds: Sequence[str]) -
         yield plot_side_by_side("side-by-side", configurations[:MOST_OVERLAID], thresholds)
     for number, configuration in enumerate(configurations, 1):
         yield plot_curves(f"curves-{number:02d}", configuration, thresholds)
-
-
-def slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:60] or "study"

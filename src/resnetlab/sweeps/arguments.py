@@ -7,8 +7,6 @@ from typing import NoReturn
 from resnetlab.config.overrides import normalize_arguments
 from resnetlab.errors import ConfigError
 
-INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are ConfigErrors, and so one line."""
@@ -27,9 +25,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
     parser.add_argument("--package", "-p")
-    parser.add_argument("--info", "-i", nargs="?", const="all", choices=INFO)
-    for flags in (("--resolve",), ("--shell-completion", "-sc"), ("--hydra-help",)):
-        parser.add_argument(*flags, action="store_true")
+    parser.add_argument("--resolve", action="store_true")
     options, unknown = parser.parse_known_intermixed_args(arguments)
     overrides = normalize_arguments([*options.overrides, *unknown, *(["-m"] if options.multirun else [])])
     if unknown:
@@ -38,7 +34,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     options.shows = [a for a in arguments if a not in (*options.overrides, "-m", "--multirun")]
     options.overrides = [override for override in overrides if override != "-m"]
     if options.shows and options.multirun:
-        raise ConfigError("-m trains a sweep; leave it out to look at a job with --cfg or --info")
-    if options.shows and not (options.cfg or options.info or options.shell_completion or options.hydra_help):
+        raise ConfigError("-m trains a sweep; leave it out to look at a job with --cfg")
+    if options.shows and not options.cfg:
         raise ConfigError(f"{options.shows[0]} goes with --cfg")
     return options

@@ -4,11 +4,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import Any
 
 import hydra
 from hydra.types import TaskFunction
-from omegaconf import DictConfig
 
 from resnetlab.config.compose import hydra_context
 from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
@@ -26,9 +25,6 @@ from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 
-if TYPE_CHECKING:
-    from resnetlab.sweeps.search.loop import Search
-
 Jobs = Sequence[tuple[str, Config]]  # (label, configuration), the label "" of a single run
 INTERRUPTED = Outcome("interrupted", reason="the same command goes on")
 
@@ -39,7 +35,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         options = parse_arguments(arguments)
         if options.shows:
-            call_hydra(show_only, [*options.shows, *options.overrides])
+            call_hydra(lambda node: None, [*options.shows, *options.overrides])  # prints, and calls nothing
             return 0
         with preserve_process_state():  # schedule=lambda is called here
             with hydra_context():
@@ -68,8 +64,8 @@ def run_command(arguments: Sequence[str]) -> int:
     return 0
 
 
-def make_search(overrides: Sequence[str]) -> "Search":
-    """The search, checked."""
+def make_search(overrides: Sequence[str]) -> Any:
+    """The Search, checked."""
     if find_spec("optuna") is None:
         raise ConfigError("hydra/sweeper=optuna needs Optuna: pip install 'resnetlab[optuna]'")
     from resnetlab.sweeps.search.loop import Search
@@ -78,7 +74,7 @@ def make_search(overrides: Sequence[str]) -> "Search":
     return Search(make_plan(overrides))
 
 
-def run_search(search: "Search", overrides: Sequence[str], launcher: str) -> int:
+def run_search(search: Any, overrides: Sequence[str], launcher: str) -> int:
     """Runs what is missing of the search, and prints its result; returns the exit status."""
     with search.opened():
         status = run_sweep([], search.plan.config, overrides, launcher, search) if search.unfinished else 0
@@ -87,9 +83,7 @@ def run_search(search: "Search", overrides: Sequence[str], launcher: str) -> int
     return status
 
 
-def run_sweep(
-    jobs: Jobs, config: Config, overrides: Sequence[str], launcher: str, search: "Search | None" = None
-) -> int:
+def run_sweep(jobs: Jobs, config: Config, overrides: Sequence[str], launcher: str, search: Any = None) -> int:
     """Runs all jobs, whatever becomes of some, and prints what became of each; returns the exit status.
 
     jobs: none for a search. config: of any of them. launcher: its name.
@@ -131,7 +125,3 @@ def call_hydra(task: TaskFunction, arguments: Sequence[str]) -> None:
     """Calls hydra.main's application, which reads its arguments from sys.argv."""
     sys.argv[1:] = arguments
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
-
-
-def show_only(node: DictConfig) -> None:
-    """Never called: --cfg and its like print, and train nothing."""

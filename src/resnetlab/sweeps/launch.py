@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from omegaconf import DictConfig, open_dict
+from omegaconf import open_dict
 
 from resnetlab.config.compose import parse
 from resnetlab.config.messages import USAGE_ERRORS
 from resnetlab.errors import ConfigError
 from resnetlab.runs.sweep_records import NO_OBJECTIVE
-from resnetlab.sweeps.child_process import sigterm_as_exit
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.jobs import Backend, Job, run_jobs
+from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.processes import Processes
 from resnetlab.sweeps.ray_tasks import RayTasks
 from resnetlab.sweeps.run_job import SweepTask, failure, record
@@ -37,7 +37,10 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
         done = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=NO_OBJECTIVE)
         returns.append(done)
         try:
-            done.cfg = done.hydra_cfg = compose_job(launcher, overrides, number)
+            done.cfg = launcher.context.config_loader.load_sweep_config(launcher.config, list(overrides))
+            with open_dict(done.cfg):
+                done.cfg.hydra.job.id = done.cfg.hydra.job.num = number
+            done.hydra_cfg = done.cfg
             jobs.append(Job(number, label, overrides, parse(done.cfg)))
         except USAGE_ERRORS as error:
             record(task.folder, number, failure(error, task.folder.log(number)), label)
@@ -49,11 +52,3 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
         assert job.outcome is not None
         returns[job.number - first].return_value = job.outcome.value
     return returns
-
-
-def compose_job(launcher: Any, overrides: Sequence[str], number: int) -> DictConfig:
-    """The job's whole configuration, Hydra's part included."""
-    node: DictConfig = launcher.context.config_loader.load_sweep_config(launcher.config, list(overrides))
-    with open_dict(node):
-        node.hydra.job.id = node.hydra.job.num = number
-    return node

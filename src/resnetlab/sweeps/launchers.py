@@ -4,26 +4,27 @@ A new launcher of another package needs a row here at most; one of resnetlab's o
 hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
 from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError, require
-from resnetlab.runs.sweep_records import SweepFolder
+from resnetlab.runs.sweep_records import NO_OBJECTIVE, Outcome, SweepFolder
 from resnetlab.sweeps.parallelism import cores, jobs_at_once_on_ray, resources_per_job
-from resnetlab.sweeps.submitit_results import tolerate_lost_jobs
 
 Values = Mapping[str, Any]
 Bounds = Mapping[str, tuple[int, int]]  # least and most
 MOST = 1024
+LOST = "its job {} ended without a result (killed, cancelled or out of time; the same command goes on)"
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,34 @@ class Launcher:
     jobs_at_once: Callable[[Values, Sequence[Config]], int | None] = lambda values, configs: 1
     around: Callable[[SweepFolder], AbstractContextManager[None]] = lambda folder: nullcontext()
     advice: str = ""
+
+
+@contextmanager
+def tolerate_lost_jobs(folder: SweepFolder) -> Iterator[None]:
+    """Makes submitit's launchers wait for every job.
+
+    hydra-submitit-launcher 1.2 asks one job after the other for its result and gives up at the first that has none,
+    while others are queued or training.
+    """
+    from submitit.core import core, utils
+
+    kind: Any = core.Job
+    original = kind.results
+
+    def results(job: Any) -> list[Any]:
+        try:
+            return original(job)
+        except utils.UncompletedJobError:
+            number = job.submission().args[2]  # of the launcher's call: overrides, a key, the job's number
+            if number not in folder.outcomes():
+                folder.record(number, Outcome("failed", reason=LOST.format(job.job_id), log=str(job.paths.stderr)))
+            return [JobReturn(status=JobStatus.COMPLETED, _return_value=NO_OBJECTIVE)]
+
+    kind.results = results
+    try:
+        yield
+    finally:
+        kind.results = original
 
 
 SUBMITIT = Launcher(

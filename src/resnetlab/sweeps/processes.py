@@ -22,14 +22,14 @@ from typing import NamedTuple
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.child_process import import_path
-from resnetlab.sweeps.jobs import POLL_SECONDS, Job
-from resnetlab.sweeps.killed_worker import cause_of_death, killed_outcome
+from resnetlab.sweeps.jobs import POLL_SECONDS, Job, killed_outcome
 from resnetlab.sweeps.parallelism import resources_per_job
+from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, train_forked
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
 SERVER_LOG = "server.log"
+SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork server was killed
 PRELOAD = ["resnetlab.sweeps.worker", "resnetlab.training.run"]  # first the server's log, then all that a job imports
 
 
@@ -94,28 +94,32 @@ def receive_outcome(job: Job) -> Outcome | None:
     return None
 
 
+def cause_of_death(status: int) -> str | None:
+    """What has killed a process of that exit status; None if it has ended by itself."""
+    if status == SERVER_LOST:
+        return "the loss of the process it was forked from"
+    number = -status if status < 0 else max(0, status - 128)  # a shell's way, and Lightning's, to say the same
+    if not number:
+        return None
+    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
+    cause = "; the system does that when memory runs out" if number == signal.SIGKILL else ""
+    return f"signal {number} ({name}{cause})"
+
+
 def fork(log: Path, overrides: list[str], environment: dict[str, str]) -> ForkedJob:
     """Forks a process. The first waits for its server, which imports for 8 s. Raises OSError if there is no server."""
-    server_log, arguments = log.with_name(SERVER_LOG), (str(log), overrides, environment)
-    with suppress(EOFError, ConnectionError):  # a server that has just been killed may still have looked alive
-        return fork_once(arguments, server_log)
-    time.sleep(POLL_SECONDS)
-    try:
-        return fork_once(arguments, server_log)
-    except (EOFError, ConnectionError) as error:
-        raise OSError(f"the process from which jobs are forked has ended: see {server_log}") from error
-
-
-def fork_once(arguments: tuple[str, list[str], dict[str, str]], server_log: Path) -> ForkedJob:
-    """Raises EOFError or ConnectionError where the server has gone meanwhile."""
-    context = get_context("forkserver")
+    context, server_log = get_context("forkserver"), log.with_name(SERVER_LOG)
     context.set_forkserver_preload(PRELOAD)
-    start_server(server_log)
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=train_forked, args=(theirs, *arguments))
-    with theirs, hidden_main():
-        process.start()
-    return ForkedJob(process, ours)
+    for _ in range(2):  # a server that has just been killed may still look alive
+        with suppress(EOFError, ConnectionError):
+            start_server(server_log)
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=train_forked, args=(theirs, str(log), overrides, environment))
+            with theirs, hidden_main():
+                process.start()
+            return ForkedJob(process, ours)
+        time.sleep(POLL_SECONDS)
+    raise OSError(f"the process from which jobs are forked has ended: see {server_log}")
 
 
 @contextmanager

@@ -7,7 +7,6 @@ memory ran out is tried without end, and nobody learns of it.
 
 import logging
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -19,10 +18,9 @@ from typing import Any
 from resnetlab.config.schema import Config
 from resnetlab.errors import first_line
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.child_process import import_path
-from resnetlab.sweeps.jobs import Job
-from resnetlab.sweeps.killed_worker import RAY_MEMORY, RAY_REASON, killed_outcome
+from resnetlab.sweeps.jobs import Job, killed_outcome
 from resnetlab.sweeps.parallelism import cores, gpus_per_job
+from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.run_job import failure
 from resnetlab.sweeps.worker import train_task
 
@@ -52,7 +50,7 @@ class RayTasks:
         self.needs = {"CPU": num_cpus, "GPU": gpus_per_job(configs, num_gpus)}
         self.elsewhere = address is not None
         self.remote: Any = None
-        self.temporary: str | None = None
+        self.temporary: tempfile.TemporaryDirectory[str] | None = None
         self.problem = ""
         self.sigterm_handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own there
         for key, value in {**ANY_CLUSTER, **({} if self.elsewhere else LOCAL_CLUSTER)}.items():
@@ -91,7 +89,7 @@ class RayTasks:
         try:
             return Outcome(**self.ray.get(task))
         except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
-            reason = RAY_MEMORY if isinstance(error, OutOfMemoryError) else RAY_REASON
+            reason = "memory ran out" if isinstance(error, OutOfMemoryError) else "its worker on Ray was killed"
             return killed_outcome(job, reason, log, self.retries)
         except RayError as error:  # the node has no resnetlab, or not this folder
             return failure(error, log, str(job.run.path), cause=getattr(error, "cause", error))
@@ -102,16 +100,16 @@ class RayTasks:
             self.ray.shutdown()
             signal.signal(signal.SIGTERM, self.sigterm_handler)
         if self.temporary is not None:
-            shutil.rmtree(self.temporary, ignore_errors=True)
+            self.temporary.cleanup()
         return []
 
     def connect(self) -> None:
         options: dict[str, Any] = {"address": self.address}
         if not self.elsewhere:
             short = "/tmp" if Path("/tmp").is_dir() else None  # a socket's path has 107 letters at most
-            self.temporary = tempfile.mkdtemp(prefix="resnetlab-ray-", dir=short)
+            self.temporary = tempfile.TemporaryDirectory(prefix="resnetlab-ray-", dir=short, ignore_cleanup_errors=True)
             options = {"address": "local", "num_cpus": cores(), "include_dashboard": False}
-            options |= {"object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": self.temporary}
+            options |= {"object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": self.temporary.name}
         try:
             self.ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (OSError, RuntimeError, ValueError) as error:

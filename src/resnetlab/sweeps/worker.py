@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from resnetlab.sweeps.child_process import end_with_parent, redirect_output
+from resnetlab.sweeps.process_setup import end_with_parent, redirect_output
 
 SERVER_LOG_VARIABLE = "RESNETLAB_FORK_LOG"  # set for the fork server only
 

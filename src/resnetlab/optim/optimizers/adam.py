@@ -68,10 +68,7 @@ class TensorAdam(torch.optim.Adam):
 
 @dataclass
 class Adam(_AdamKin):
-    """Adam (Kingma & Ba, arXiv:1412.6980), decayed as the regularization says.
-
-    fused: one kernel for all tensors; null = where torch supports it for the parameters' device (the CPU too).
-    """
+    """Adam (Kingma & Ba, arXiv:1412.6980), decayed as the regularization says."""
 
     name: str = "adam"
     fused: bool | None = None  # one kernel for all tensors: true | false; null: where torch has it for the device
@@ -102,10 +99,7 @@ class RAdam(_AdamKin):
 
 @dataclass
 class NAdam(_AdamKin):
-    """NAdam (Dozat 2016): Adam with Nesterov's look-ahead.
-
-    momentum_decay: at step t beta1 is momentum * (1 - 0.96^(t*momentum_decay) / 2).
-    """
+    """NAdam (Dozat 2016): Adam with Nesterov's look-ahead."""
 
     name: str = "nadam"
     momentum_decay: float = 4e-3  # d in beta1 = momentum * (1 - 0.96^(t*d) / 2) at step t; at least 0

@@ -60,8 +60,11 @@ class Optimizer:
         check_range("lr", lr, above=0.0)
         check_range("momentum", momentum, least=0.0, below=1.0)
         wd, _ = resolve(regularization, wd, None)
-        groups = self._split(model, _decayed(model, wd or 0.0, regularization.decay))
-        optimizer = self._make(groups, lr, momentum, regularization.decay_kind == "decoupled")
+        groups = [
+            {"name": group, "params": [p for _, p in named], "weight_decay": 0.0 if group == "rest" else wd or 0.0}
+            for group, named in decay_groups(model, regularization.decay).items()
+        ]
+        optimizer = self._make(self._split(model, groups), lr, momentum, regularization.decay_kind == "decoupled")
         check_groups(model, {g["name"]: g["params"] for g in optimizer.param_groups})
         optimizer.register_load_state_dict_post_hook(match_layout)
         return optimizer
@@ -71,13 +74,6 @@ class Optimizer:
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
         raise NotImplementedError(f"{type(self).__name__} is a base class; take one of OPTIMIZERS")
-
-
-def _decayed(model: nn.Module, wd: float, decay: str) -> Groups:
-    return [
-        {"name": group, "params": [p for _, p in named], "weight_decay": 0.0 if group == "rest" else wd}
-        for group, named in decay_groups(model, decay).items()
-    ]
 
 
 def check_range(

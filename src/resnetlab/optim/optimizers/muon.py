@@ -96,7 +96,6 @@ class MuonAdamW(torch.optim.Optimizer):
 class Muon(Optimizer):
     """Muon on the convolution kernels, AdamW on the rest; momentum (0.95) is Muon's and the AdamW part's beta1.
 
-    nesterov: orthogonalise the momentum looked ahead. ns_steps: Newton-Schulz steps. beta2, eps, fused: AdamW's.
     A CUDA graph cannot capture it: the update reads the lr on the host.
     """
 

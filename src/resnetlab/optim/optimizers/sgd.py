@@ -76,7 +76,7 @@ class DecoupledSGD(torch.optim.SGD):
 
 @dataclass
 class SGD(Optimizer):
-    """SGD with momentum (0.9). nesterov: steps by g + momentum*v. fused: null = where torch supports it."""
+    """SGD with momentum (0.9)."""
 
     name: str = "sgd"
     nesterov: bool = False  # step by g + momentum*v instead of v

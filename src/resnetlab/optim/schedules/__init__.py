@@ -4,7 +4,7 @@
 warns of a run that is too short. `ReduceOnPlateau` alone has state and builds torch's scheduler.
 """
 
-from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, length_warning, schedule_table
+from resnetlab.optim.schedules.base import RunLength, Schedule, length_warning, schedule_table
 from resnetlab.optim.schedules.cyclic import Cyclic, OneCycle
 from resnetlab.optim.schedules.decay import Cosine, CosineRestarts, Exponential, MultiStep, Polynomial, Step
 from resnetlab.optim.schedules.piecewise import Constant, PiecewiseConstant, PiecewiseLinear
@@ -26,7 +26,6 @@ __all__ = [
     "ReduceOnPlateau",
     "RunLength",
     "Schedule",
-    "SchedulePoint",
     "Step",
     "length_warning",
     "schedule_table",

@@ -37,8 +37,7 @@ class _Cycle(Schedule):
 class Cyclic(_Cycle):
     """Up from lowest x lr to lr in `up` epochs, down again in `down`, over and over, as torch's CyclicLR.
 
-    Smith 2017, arXiv 1506.01186, who advises 2 to 10 epochs for `up`. mode: triangular | triangular2 (half the height
-    with each cycle) | exp_range (height x gamma^k after k steps of the run, whether stretched or not).
+    Smith 2017, arXiv 1506.01186, who advises 2 to 10 epochs for `up`. exp_range counts the run's steps, also stretched.
     """
 
     name: str = "cyclic"

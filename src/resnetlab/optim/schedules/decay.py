@@ -96,8 +96,8 @@ class Polynomial(Schedule):
 class Cosine(Schedule):
     """lr for `constant` epochs, then down to final x lr along a cosine, there after T = length or the run's epochs.
 
-    half: half a period, flat at both ends, as torch's CosineAnnealingLR (which rises again after T; Loshchilov & Hutter
-    2017, arXiv 1608.03983). quarter: a quarter period, cos(pi/2 t/T), steep at the end (Moenchmeyer's series, post V).
+    half: torch's CosineAnnealingLR (which rises again after T; Loshchilov & Hutter 2017, arXiv 1608.03983). quarter:
+    cos(pi/2 t/T) (Moenchmeyer's series, post V).
     """
 
     name: str = "cosine"

@@ -4,7 +4,7 @@
 """
 
 from resnetlab.published.claims.data import Claim, Part, claims
-from resnetlab.published.claims.select import RunGroup, group_runs
+from resnetlab.published.claims.run_groups import RunGroup, group_runs
 from resnetlab.published.claims.verdicts import Verdict, judge
 
 __all__ = ["Claim", "Part", "RunGroup", "Verdict", "claims", "group_runs", "judge"]

@@ -78,18 +78,12 @@ def _file() -> dict[str, Any]:
     return tomllib.loads(FILE.read_text(encoding="utf-8"))
 
 
-@cache
-def _claims() -> tuple[Claim, ...]:
-    return tuple(
-        Claim(**claim | {"parts": tuple(Part(**part) for part in claim.get("parts", ()))}) for claim in _file()["claim"]
-    )
-
-
 def claims(post: str | None = None) -> list[Claim]:
     """All claims, or those of one source, in the sources' order. Raises ConfigError for a source that has none."""
+    found = [Claim(**raw | {"parts": [Part(**part) for part in raw.get("parts", ())]}) for raw in _file()["claim"]]
     if post is not None:
-        require_choice("post", post, [claim.post for claim in _claims()])
-    return [claim for claim in _claims() if post in (None, claim.post)]
+        require_choice("post", post, [claim.post for claim in found])
+    return [claim for claim in found if post in (None, claim.post)]
 
 
 def contexts() -> dict[str, dict[str, Any]]:

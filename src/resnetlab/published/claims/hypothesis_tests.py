@@ -1,13 +1,12 @@
 """One-sided tests for and against a claim about a mean or a difference of means."""
 
 import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy.special import stdtr
 
-from resnetlab.report.statistics import mean_difference
+from resnetlab.report.statistics import mean_difference, mean_interval
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def difference_test(a: Sequence[float], b: Sequence[float], expect: str, margin:
     found = mean_difference(a, b)
     if found is None:
         return None
-    apart, error, freedom = found.difference, found.error, found.freedom
+    apart, error, freedom = found
     sd = error * math.sqrt(min(len(a), len(b)) / 2)
     if expect == "equal":
         above, below = upper_tail((apart - margin) / error, freedom), upper_tail((-apart - margin) / error, freedom)
@@ -59,10 +58,10 @@ def difference_test(a: Sequence[float], b: Sequence[float], expect: str, margin:
 
 def level_test(values: Sequence[float], at_least: float | None, at_most: float | None) -> OneSidedTest | None:
     """Student's test of the mean against a bound, or of its lying between two. None with one run or no scatter."""
-    if len(values) < 2 or (sd := statistics.stdev(values)) <= 1e-12 * max(map(abs, values)):
+    found = mean_interval(values)
+    if found is None or not found.sd:
         return None
-    mean, error, freedom = statistics.fmean(values), sd / math.sqrt(len(values)), len(values) - 1
-    sides = [mean - at_least] if at_least is not None else []
-    sides += [at_most - mean] if at_most is not None else []
-    ps = [upper_tail(inside / error, freedom) for inside in sides]
-    return OneSidedTest(max(ps), min(1.0, len(ps) * (1 - max(ps))), min(sides), sd)
+    sides = [found.mean - at_least] if at_least is not None else []
+    sides += [at_most - found.mean] if at_most is not None else []
+    ps = [upper_tail(inside / (found.sd / math.sqrt(found.n)), found.n - 1) for inside in sides]
+    return OneSidedTest(max(ps), min(1.0, len(ps) * (1 - max(ps))), min(sides), found.sd)

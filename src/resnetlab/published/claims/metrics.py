@@ -5,10 +5,10 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from resnetlab.report.columns import COSTS
 from resnetlab.runs.load import Run
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, loss_range, rows_within
 
-COSTS = ("seconds_per_epoch", "power_w")  # which depend on the machine and on what else a run does
 # ratios and sizes of fluctuations go over orders of magnitude: tested as logarithms, shown as they are
 LOGARITHMIC = ("amplitude", "fluctuation_left", "jump_ratio", "calm_ratio")
 # of numbered epochs, in which a stretched schedule has other rates
@@ -103,10 +103,6 @@ def onset(rows: Sequence[Row]) -> float | None:
     return next((rows[i]["epoch"] for i in range(5, len(rows)) if values[i] > 2 * sorted(values[i - 5 : i])[2]), None)
 
 
-def difference(a: float | None, b: float | None) -> float | None:
-    return None if a is None or b is None else a - b
-
-
 OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
     "amplitude": fluctuation,
     "fluctuation_left": lambda rows: ratio(loss_range(rows, "val/ce_recal"), loss_range(rows, "val/ce")),
@@ -116,5 +112,5 @@ OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
     "calm_ratio": calm_ratio,
     "lowest_acc": lambda rows: min(rows_within(rows, "val/acc"), default=None),
     "onset": onset,
-    "avg_gain": lambda rows: difference(rows[-1].get("val/acc_avg"), rows[-1].get("val/acc")),
+    "avg_gain": lambda rows: rows[-1].get("val/acc_avg", math.nan) - rows[-1].get("val/acc", math.nan),
 }

@@ -1,26 +1,16 @@
 """Verdicts: Holm's correction over all parts that can be tested, and a claim's parts combined."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from resnetlab.published.claims.data import Claim
 from resnetlab.published.claims.hypothesis_tests import OneSidedTest
-from resnetlab.published.claims.rules import PartResult, evaluate
-from resnetlab.published.claims.select import Differences, RunGroup
+from resnetlab.published.claims.part_results import PartResult, evaluate
+from resnetlab.published.claims.run_groups import Differences, RunGroup
 from resnetlab.report.compare import ALPHA
 from resnetlab.report.statistics import holm, seeds_needed
 
 HOLDS, FAILS, PARTLY, CANNOT = "holds", "does not hold", "holds in part", "cannot tell"
-
-
-@dataclass(frozen=True)
-class PartVerdict:
-    """Verdict on one part. adjusted: Holm's p over all parts that were tested; why: why it cannot be told."""
-
-    result: PartResult
-    adjusted: float | None
-    verdict: str
-    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,7 +20,7 @@ class Verdict:
     claim: Claim
     verdict: str
     scope: str
-    parts: Sequence[PartVerdict]
+    parts: Sequence[PartResult]
 
     @property
     def full(self) -> bool:
@@ -51,13 +41,13 @@ def judge(claims: Sequence[Claim], groups: Sequence[RunGroup]) -> list[Verdict]:
     return [combine(claim, [next(judged) for _ in results]) for claim, results in zip(claims, found, strict=True)]
 
 
-def judge_part(result: PartResult, adjusted: float | None, alpha: float) -> PartVerdict:
+def judge_part(result: PartResult, adjusted: float | None, alpha: float) -> PartResult:
     """Verdict on one part. alpha: of the strictest step of Holm's, by which the seeds are counted that would do."""
     if result.test is None or adjusted is None:
-        return PartVerdict(result, None, CANNOT, result.why)
+        return replace(result, verdict=CANNOT)
     if adjusted < ALPHA and (result.permutation_p is None or result.permutation_p < ALPHA):
-        return PartVerdict(result, adjusted, HOLDS if result.test.favourable else FAILS)
-    return PartVerdict(result, adjusted, CANNOT, seeds_missing(result, result.test, alpha))
+        return replace(result, adjusted=adjusted, verdict=HOLDS if result.test.favourable else FAILS, why="")
+    return replace(result, adjusted=adjusted, verdict=CANNOT, why=seeds_missing(result, result.test, alpha))
 
 
 def seeds_missing(result: PartResult, test: OneSidedTest, alpha: float) -> str:
@@ -73,7 +63,7 @@ def seeds_missing(result: PartResult, test: OneSidedTest, alpha: float) -> str:
     return f"{unknown}; about {max(seeds, *(n + 1 for n in result.counts))} seeds would do"
 
 
-def combine(claim: Claim, parts: Sequence[PartVerdict]) -> Verdict:
+def combine(claim: Claim, parts: Sequence[PartResult]) -> Verdict:
     """Verdict on a claim: it holds if all parts do, and does not if one does not.
 
     In part if the relations do, and the levels, which reduced runs never decide, have no run.
@@ -82,18 +72,17 @@ def combine(claim: Claim, parts: Sequence[PartVerdict]) -> Verdict:
         return Verdict(claim, HOLDS, "", parts)
     failed = [part for part in parts if part.verdict == FAILS]
     held = [part for part in parts if part.verdict == HOLDS]
-    levels = [part for part in parts if not part.result.counts and not part.result.part.is_relation]
+    levels = [part for part in parts if not part.counts and not part.part.is_relation]
     if failed or (held and len(held) == len(parts)):
         return Verdict(claim, FAILS if failed else HOLDS, scopes(failed or held), parts)
-    reduced = any(not part.result.scope.none for part in held)
+    reduced = any(not part.scope.none for part in held)
     if reduced and len(held) + len(levels) == len(parts):
         return Verdict(claim, PARTLY, f"{scopes(held)}; the relation, not the levels", parts)
     return Verdict(claim, CANNOT, "", parts)
 
 
-def scopes(parts: Sequence[PartVerdict]) -> str:
+def scopes(parts: Sequence[PartResult]) -> str:
     """All differences of the runs that decided, each once."""
-    found = [part.result.scope for part in parts]
-    reduced = dict.fromkeys(text for scope in found for text in scope.reduced)
-    other = dict.fromkeys(text for scope in found for text in scope.other)
+    reduced = dict.fromkeys(text for part in parts for text in part.scope.reduced)
+    other = dict.fromkeys(text for part in parts for text in part.scope.other)
     return str(Differences(tuple(reduced), tuple(other)))

@@ -14,8 +14,8 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from resnetlab.config.identity import NOT_IDENTITY
 from resnetlab.config.overrides import parse_overrides
-from resnetlab.config.schema import NOT_IDENTITY
 from resnetlab.errors import ConfigError, first_line
 
 
@@ -39,7 +39,7 @@ class Space:
         space = cls(tuple(found.values()))
         if not space.distributions:
             raise ConfigError(
-                "hydra/sweeper=optuna has nothing to search; give a key several values, such as 'wd=interval(0.01,0.5)'"
+                "hydra/sweeper=optuna has nothing to search; give values, such as 'wd=interval(0.01,0.5)'"
             )
         return space
 
@@ -68,10 +68,7 @@ def refuse(override: Override, line: str) -> None:
     """Raises ConfigError for keys that no search can be over."""
     key = str(override.key_or_group)
     if key == "seed":
-        raise ConfigError(
-            f"{line} (or seeds=N) cannot be searched: a trial is one run; take one seed, and give the best trial "
-            f"seeds=5"
-        )
+        raise ConfigError(f"{line} (or seeds=N) cannot be searched: a trial is one run; give the best one seeds=5")
     if key in NOT_IDENTITY or key.startswith("hydra"):
         raise ConfigError(f"{line} cannot be searched: {key} does not change what a run computes")
 

@@ -9,35 +9,26 @@ from typing import Any
 from resnetlab.published.claims.data import Part, Where, contexts
 from resnetlab.published.claims.metrics import may_be_unreached, value_of
 from resnetlab.published.configuration import configuration
-from resnetlab.published.match import REDUCING, SILENT, matching_preset
+from resnetlab.published.preset_matching import REDUCING, SILENT, matching_preset
 from resnetlab.published.results import one, rows
 from resnetlab.report.groups import Collection, format_value
 from resnetlab.runs.load import Run
+from resnetlab.runs.summary import CHOICES, SETTINGS
 
-TOP = (
-    *("model", "data", "optimizer", "schedule", "regularization", "averaging"),
-    *("epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift"),
-)
-# what a setting is that no manifest names, for those that claims speak of
+TOP = (*CHOICES, *(key for key in SETTINGS if key not in ("study", "seed")))
+# what a setting is that no manifest names, for those that claims mention
 DEFAULTS: dict[str, Any] = {
-    "averaging": "none",
-    "data.augment": True,
-    "data.normalize": "mean_image",
-    "data.split": "official",
-    "model.norm": "batch",
-    "model.shortcut_kernel": 1,
-    "model.stem": "cifar",
-    "precision": "32-true",
-    "schedule.cycle_momentum": True,
-    "schedule.highest_momentum": 0.95,
-    "schedule.lowest_momentum": 0.85,
+    **{"averaging": "none", "precision": "32-true"},
+    **{"data.augment": True, "data.normalize": "mean_image", "data.split": "official"},
+    **{"model.norm": "batch", "model.shortcut_kernel": 1, "model.stem": "cifar"},
+    **{"schedule.cycle_momentum": True, "schedule.highest_momentum": 0.95, "schedule.lowest_momentum": 0.85},
     "schedule.shape": "half",
 }
 SCHEDULE_DEFAULTS = {  # which published rows name, and manifests do not
     **{"schedule.relative": True, "schedule.milestones": [[20, 1.0], [40, 0.1], [50, 0.0125], [60, 0.0025]]},
     **{"schedule.div_factor": 25.0, "schedule.pct_start": 0.3, "schedule.final_div_factor": 1e4},
 }
-UNSEEN = {*SILENT} - {"precision"}  # change no metric but costs; claims speak of the precision
+UNSEEN = {*SILENT} - {"precision"}  # change no metric but costs; claims name the precision
 SMALLER = ("data", *REDUCING)
 BUDGET = ("epochs", "schedule.length", "schedule.stretch")  # which each publication has its own of
 RECIPE = ("optimizer", "schedule", "regularization")

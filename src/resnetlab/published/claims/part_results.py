@@ -10,8 +10,9 @@ from fnmatch import fnmatchcase
 
 from resnetlab.published.claims.data import Part, Where
 from resnetlab.published.claims.hypothesis_tests import OneSidedTest, difference_test, level_test
-from resnetlab.published.claims.metrics import COSTS, description, may_be_unreached, scaled
-from resnetlab.published.claims.select import Differences, RunGroup, differences, distance, matches
+from resnetlab.published.claims.metrics import description, may_be_unreached, scaled
+from resnetlab.published.claims.run_groups import Differences, RunGroup, differences, distance, matches
+from resnetlab.report.columns import COSTS
 from resnetlab.report.groups import format_value
 from resnetlab.report.statistics import least_permutation_p, mean_interval, permutation
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS
@@ -22,9 +23,10 @@ NO_FLUCTUATION = "the validation loss does not fluctuate in these runs, which ma
 
 @dataclass(frozen=True)
 class PartResult:
-    """Result of one part. test: None where none is possible; why: the reason.
+    """Result of one part. test: None where none is possible; why: why it cannot be told.
 
     permutation_p: of a contrast, where n is large enough for it to get below 5 %. counts: runs on each side.
+    adjusted: Holm's p over all parts that were tested. verdict: HOLDS, FAILS or CANNOT.
     """
 
     part: Part
@@ -34,6 +36,8 @@ class PartResult:
     scope: Differences = field(default_factory=Differences)
     permutation_p: float | None = None
     counts: tuple[int, ...] = ()
+    adjusted: float | None = None
+    verdict: str = ""
 
 
 def evaluate(part: Part, groups: Sequence[RunGroup]) -> PartResult:

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from resnetlab.errors import ConfigError
 from resnetlab.published.claims.data import claims
-from resnetlab.published.claims.select import RunGroup, group_runs
-from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, PartVerdict, Verdict, judge
-from resnetlab.published.listing import write_csv
+from resnetlab.published.claims.part_results import PartResult
+from resnetlab.published.claims.run_groups import RunGroup, group_runs
+from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, Verdict, judge
+from resnetlab.published.print_rows import write_csv
 from resnetlab.published.results import require_choice
 from resnetlab.report.groups import Collection, collect
 from resnetlab.runs.load import require_folders
@@ -99,15 +100,15 @@ def lines(verdict: Verdict) -> Iterator[str]:
     yield from (part_line(part, single=len(verdict.parts) == 1) for part in verdict.parts)
 
 
-def part_line(part: PartVerdict, single: bool) -> str:
+def part_line(result: PartResult, single: bool) -> str:
     """Values, p, and the part's own verdict where a claim has several."""
-    result, cannot = part.result, part.verdict == CANNOT
+    cannot = result.verdict == CANNOT
     if not result.text:
         presets = f" ({', '.join(result.part.presets)})" if result.part.presets else ""
-        return f"{result.part.metric}: {part.why}{presets}"
-    text = result.text if part.adjusted is None else f"{result.text}; p = {part.adjusted:.2g}"
-    text += f" -> {part.verdict}" if cannot or not single else ""
-    text += f": {part.why}" if part.why else ""
+        return f"{result.part.metric}: {result.why}{presets}"
+    text = result.text if result.adjusted is None else f"{result.text}; p = {result.adjusted:.2g}"
+    text += f" -> {result.verdict}" if cannot or not single else ""
+    text += f": {result.why}" if result.why else ""
     return f"{text} ({result.scope})" if cannot and not result.scope.none else text
 
 
@@ -123,13 +124,13 @@ def entry(verdict: Verdict) -> dict[str, Any]:
     parts = [
         {
             "verdict": part.verdict,
-            "figure": part.result.part.metric,
-            "rule": part.result.part.rule,
-            "figures": part.result.text,
-            "n": list(part.result.counts),
-            "p_two_sided": part.result.test and part.result.test.p,
+            "figure": part.part.metric,
+            "rule": part.part.rule,
+            "figures": part.text,
+            "n": list(part.counts),
+            "p_two_sided": part.test and part.test.p,
             "p_holm": part.adjusted,
-            "departures": str(part.result.scope),
+            "departures": str(part.scope),
             "why": part.why,
         }
         for part in verdict.parts

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from resnetlab.published.batchnorm_lag import lag_section
 from resnetlab.published.configuration import preset_of
-from resnetlab.published.match import matching_presets, reduction
+from resnetlab.published.preset_matching import matching_presets, reduction
 from resnetlab.published.results import Published, rows
 from resnetlab.published.series_plots import SERIES_PLOTS
 from resnetlab.report.columns import ReferenceValues
@@ -40,19 +40,15 @@ def values_of(presets: Sequence[str], precision: str) -> ReferenceValues:
             known = values.setdefault(metric, {})
             if not (known and in_prose(row)):
                 known[row.table, row.run] = value  # a run's other thresholds repeat its figures
+    first = mine[0]
+    rows_text = first.id if len(mine) == 1 else f"{first.id} and {len(mine) - 1} more"
+    lost = "" if first.wd is not None else ", its wd lost in print and filled in"
     found = {metric: tuple(runs.values()) for metric, runs in values.items()}
-    return ReferenceValues(label(mine), found, mine[0].source)
+    return ReferenceValues(f"{rows_text} (confidence {first.confidence}{lost})", found, first.source)
 
 
 def in_prose(row: Published) -> bool:
     return row.table in ("prose", "introduction")
-
-
-def label(mine: Sequence[Published]) -> str:
-    """Names of the rows, and what is uncertain about them."""
-    text = mine[0].id if len(mine) == 1 else f"{mine[0].id} and {len(mine) - 1} more"
-    lost = "" if mine[0].wd is not None else ", its wd lost in print and filled in"
-    return f"{text} (confidence {mine[0].confidence}{lost})"
 
 
 def printed_values(row: Published, precision: str) -> Iterator[tuple[str, float]]:

@@ -1,0 +1,71 @@
+"""Identity of a configuration, and the readable name of its folder, outputs/<study>/<name>/seed=<n>."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from resnetlab.runs.files import digest
+
+# keys that do not change a run's metrics: where things are, what is shown, what is computed from the rows afterwards
+NOT_IDENTITY = {
+    *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
+    *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
+}
+
+# keys that stand in the folder's name when they are not at their defaults
+READABLE = {
+    **{"epochs": "e", "batch_size": "b", "lr": "lr", "wd": "wd", "l2": "l2", "momentum": "m", "ema_momentum": "ema"},
+    **{"shift": "shift", "data.limit": "limit", "model.depth": "depth", "trainer.devices": "devices"},
+}
+
+
+def identity_of(config: Any, groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Choices of the groups, and every other value that differs from its default and changes the result.
+
+    A key that is added later leaves the identity of old runs alone, because they have its default; so does a group,
+    whose default is its option "none". groups: {group: {option: its defaults}}, as schema.GROUPS.
+    """
+    values: dict[str, Any] = {}
+    for group, options in groups.items():
+        values |= group_identity(group, getattr(config, group), options)
+    defaults = {
+        "wd": config.regularization.default_wd,
+        "l2": config.regularization.default_l2,
+        "momentum": config.optimizer.default_momentum,
+        "ema_momentum": config.averaging.default_momentum,
+    }
+    for key in fields(config):
+        value = getattr(config, key.name)
+        if key.name not in groups and value is not None and value != defaults.get(key.name, key.default):
+            values[key.name] = value
+    if config.trainer.resolved_precision != "32-true":
+        values["precision"] = config.trainer.resolved_precision  # auto means another one on another device
+    return {key: value for key, value in values.items() if key not in NOT_IDENTITY}
+
+
+def group_identity(group: str, chosen: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """{"schedule": "cosine", "schedule.final": 0.1}: the option's name, and its values that are not its defaults."""
+    default, values = (
+        options[chosen.name],
+        {} if (group, chosen.name) == ("averaging", "none") else {group: chosen.name},
+    )
+    for key in fields(chosen):
+        value = getattr(chosen, key.name)
+        if value != getattr(default, key.name):
+            values[f"{group}.{key.name}"] = as_floats(value)
+    return values
+
+
+def as_floats(value: Any) -> Any:
+    """A list with its integers as floats, at any depth: [[20, 1]] and [[20, 1.0]] are one schedule."""
+    if isinstance(value, list):
+        return [float(x) if isinstance(x, int) and not isinstance(x, bool) else as_floats(x) for x in value]
+    return value
+
+
+def readable_name(config: Any, identity: Mapping[str, Any]) -> str:
+    """The chosen options, the values of READABLE, and a digest of the whole identity."""
+    groups = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
+    parts = [option for group in groups if (option := getattr(config, group).name) != "none" or group != "averaging"]
+    parts += [f"{short}{identity[key]:g}" for key, short in READABLE.items() if key in identity]
+    return "-".join([*parts, digest(identity)])
