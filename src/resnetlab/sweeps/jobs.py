@@ -105,14 +105,6 @@ def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job
         set_outcome(job, failure(error, folder.log(job.number), str(job.run.path)), folder)
 
 
-def killed_outcome(job: Job, reason: str, log: Path, retries: int) -> Outcome | None:
-    """The outcome of a job whose worker was killed; None if it shall be started again."""
-    if job.starts <= retries:
-        return None
-    times = f", {job.starts} times" if job.starts > 1 else ""
-    return Outcome("failed", reason=reason + times, log=str(log), folder=str(job.run.path))
-
-
 def set_outcome(job: Job, outcome: Outcome | None, folder: SweepFolder) -> None:
     """Sets and records the outcome, if there is one."""
     if outcome is not None:

@@ -22,14 +22,14 @@ from typing import NamedTuple
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.jobs import POLL_SECONDS, Job, killed_outcome
+from resnetlab.sweeps.jobs import POLL_SECONDS, Job
+from resnetlab.sweeps.killed_worker import cause_of_death, killed_outcome
 from resnetlab.sweeps.parallelism import resources_per_job
 from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, train_forked
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
 SERVER_LOG = "server.log"
-SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork server was killed
 PRELOAD = ["resnetlab.sweeps.worker", "resnetlab.training.run"]  # first the server's log, then all that a job imports
 
 
@@ -92,18 +92,6 @@ def receive_outcome(job: Job) -> Outcome | None:
         if forked.outcome.poll():  # else its server was killed, and it has not ended yet
             return Outcome(**forked.outcome.recv())
     return None
-
-
-def cause_of_death(status: int) -> str | None:
-    """What has killed a process of that exit status; None if it has ended by itself."""
-    if status == SERVER_LOST:
-        return "the loss of the process it was forked from"
-    number = -status if status < 0 else max(0, status - 128)  # a shell's way, and Lightning's, to say the same
-    if not number:
-        return None
-    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
-    cause = "; the system does that when memory runs out" if number == signal.SIGKILL else ""
-    return f"signal {number} ({name}{cause})"
 
 
 def fork(log: Path, overrides: list[str], environment: dict[str, str]) -> ForkedJob:

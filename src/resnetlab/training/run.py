@@ -15,10 +15,10 @@ from resnetlab.runs.summary import Summary, out_of_patience
 from resnetlab.training.build import Session, build_session
 from resnetlab.training.callbacks.checkpoints import read_checkpoint, resume_point
 from resnetlab.training.conclude import conclude
+from resnetlab.training.describe import describe
 from resnetlab.training.distributed import decide_once, process_group
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.lightning_internals import python_interrupts, silence_lightning
-from resnetlab.training.manifest import describe
 from resnetlab.training.result import EpochHook, completed, finished, print_line
 
 LOCK_TIMEOUT = 2.0  # s: a process that was just killed lets go of its lock in a moment, and `status` holds one for ms

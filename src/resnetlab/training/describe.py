@@ -1,0 +1,53 @@
+"""The lines printed before a run trains, and the files written then: config.yaml and manifest.json."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from resnetlab.config.compose import to_yaml
+from resnetlab.config.schema import Config
+from resnetlab.optim.schedules import length_warning
+from resnetlab.runs.files import write_json, write_text
+from resnetlab.runs.load import read_manifest
+from resnetlab.training.build import Session
+from resnetlab.training.callbacks.profiler import steps_warning
+from resnetlab.training.engine.select import select_engine
+from resnetlab.training.manifest import make_manifest
+from resnetlab.training.result import print_line
+
+CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # they decide about rounding
+
+
+def describe(config: Config, session: Session, resumed: bool) -> None:
+    """Writes config.yaml and manifest.json, and prints what is going to be trained."""
+    folder = config.folder
+    manifest = make_manifest(config, session.module)
+    if resumed and (earlier := read_manifest(folder.path)):
+        manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
+        pairs = {key: (earlier[key], manifest[key]) for key in CONDITIONS if key in earlier}  # older: without engine
+        if changed := ", ".join(f"{key} {before} -> {now}" for key, (before, now) in pairs.items() if before != now):
+            print_line(config, f"note: resumed under other conditions ({changed}); equality to the bit is not promised")
+    write_text(folder.config, to_yaml(config))
+    write_json(folder.manifest, manifest)
+    for line in description(config, session, manifest):
+        print_line(config, line)
+
+
+def description(config: Config, session: Session, manifest: dict[str, Any]) -> Iterator[str]:
+    """The network, where it is trained, what the optimizer does to which tensors, the images, what may surprise."""
+    counts, devices = manifest["model"], config.trainer.devices
+    yield (
+        f"{config.model.name}: {counts['trainable_parameters']:,} trainable parameters + {counts['statistics']:,} "
+        f"batch-norm statistics, {counts['convolutions']} convolutions; on "
+        f"{f'{devices} x ' if devices > 1 else ''}{manifest['device']}, "
+        f"{manifest['precision']}, engine: {manifest['engine']}, threads: {manifest['threads']}"
+    )
+    for group in manifest["optimizer_groups"]:
+        counted = f"{group['tensors']} tensors, {group['parameters']:,} parameters"
+        yield f"optimizer group {group['name']}: {counted}, wd {group['wd']:g}"
+    data, span = session.data, session.module.span
+    images = f"{len(data.train):,} training and {len(data.val):,} validation images"
+    yield f"{images}; run folder {config.folder.path}"
+    notes = [select_engine(config)[1], data.subset_warning(), length_warning(config.schedule, span)]
+    for note in (*notes, steps_warning(config.trainer.profile, span.steps_per_epoch)):
+        if note:
+            yield f"note: {note}"
