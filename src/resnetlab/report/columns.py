@@ -1,4 +1,4 @@
-"""Columns of the table: the series' own metrics, then costs, then settings; and the cells in them."""
+"""Columns of the table: accuracies and epochs first, then costs, then settings; and the cells in them."""
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The LightningModule: where network, loss, optimizer and schedule meet."""
+"""The LightningModule of one run: network, loss, optimizer, schedule and metrics."""
 
 import math
 from collections.abc import Callable
