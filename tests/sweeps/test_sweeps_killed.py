@@ -180,7 +180,7 @@ def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one(la
     if launcher == ("ray",):
         pytest.importorskip("ray")
     chance = random.Random(20)
-    common = ("epochs=12", "data.limit=320", "batch_size=8", "trainer.progress=lines")
+    common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
     sweep = (*common, "wd=0.1,0.2,0.3", "seed=0,1", f"hydra/launcher={launcher[0]}", *launcher[1:])
     disturbed = [f for wd in (0.1, 0.2, 0.3) for f in folders((*common, f"wd={wd}"), "seed", (0, 1))]
     targets = ["worker", "parent"] * 10 + ["server"] * (5 if launcher[0] == "processes" else 0)
@@ -189,6 +189,7 @@ def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one(la
     while targets:
         with started(*sweep, "hydra.launcher.retries=100") as parent:
             while targets and parent.poll() is None:
+                assert not all(folder.summary.exists() for folder in disturbed), "finished before all kills: more epochs"
                 wait_for(lambda: workers(parent.pid) or parent.poll() is not None)
                 if chance.random() < 0.5:
                     time.sleep(chance.uniform(0, 10))
