@@ -189,7 +189,7 @@ def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one(la
     while targets:
         with started(*sweep, "hydra.launcher.retries=100") as parent:
             while targets and parent.poll() is None:
-                assert not all(folder.summary.exists() for folder in disturbed), "finished before all kills: more epochs"
+                assert not all(folder.summary.exists() for folder in disturbed), "finished too soon for all kills"
                 wait_for(lambda: workers(parent.pid) or parent.poll() is not None)
                 if chance.random() < 0.5:
                     time.sleep(chance.uniform(0, 10))
