@@ -12,7 +12,7 @@ from resnetlab.data import augment
 from resnetlab.data.epoch_plan import EpochPlan, epoch_plan
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
-from resnetlab.data.sources import Images, load
+from resnetlab.data.sources import Images, digest_of, load
 from resnetlab.data.splits import split
 from resnetlab.errors import DataError
 
@@ -41,6 +41,7 @@ class ImageData(L.LightningDataModule):
         self.config, self.batch_size, self.shift, self.seed = config, batch_size, shift, seed
         self.class_names: tuple[str, ...] = ()
         self.limited = False
+        self.source_digest: str | None = None  # of the images as they were read, None where they were not
         self.train_images: Images | None = None
         self.val_images: Images | None = None
         self.test_images: Images | None = None
@@ -67,6 +68,10 @@ class ImageData(L.LightningDataModule):
             self.test_images = self.test_images and self.test_images.scaled(config.resolution)
         self.train_images, self.val_images = train, val
         self.normalizer = Normalizer(config.normalize, train)
+        self.source_digest = self.digest()
+        if config.digest not in (None, self.source_digest):
+            held = f"is of other images than {config.name} has ({self.source_digest})"
+            raise DataError(f"data.digest (={config.digest}) {held}; images of your own are known to build() alone")
 
     @property
     def train(self) -> Images:
@@ -79,6 +84,11 @@ class ImageData(L.LightningDataModule):
         self.setup()
         assert self.val_images is not None
         return self.val_images
+
+    def digest(self) -> str:
+        """Digest of the images as they are now."""
+        self.setup()
+        return digest_of(self.class_names, (self.train_images, self.val_images, self.test_images))
 
     @property
     def steps_per_epoch(self) -> int:

@@ -30,6 +30,8 @@ class Data:
     padding: int = 4  # of translate=pad_crop, pixels on each side, 1 to 8
     limit: int | None = None  # use the first N training and N/5 validation images, for quick looks; null: all
     resolution: int | None = None  # pixels per side, 8 or 16, by means over squares, for quick looks; null: all
+    # of the images, which must have it; build(config, data) sets it for images of your own; null: whatever is there
+    digest: str | None = None
     eval_batch_size: int | None = None  # images per batch of validation; null: 500 on a CPU, 5,000 on a GPU
 
     def check(self) -> None:

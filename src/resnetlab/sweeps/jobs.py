@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resnetlab.config.schema import Config
+from resnetlab.errors import LabError
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.run_job import failure, record, skip_if_completed
@@ -101,7 +102,7 @@ def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job
         if job.outcome is None:
             backend.start(job, folder.log(job.number), running)
             job.starts += 1
-    except OSError as error:
+    except (OSError, LabError) as error:
         set_outcome(job, failure(error, folder.log(job.number), str(job.run.path)), folder)
 
 
