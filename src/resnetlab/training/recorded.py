@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -53,8 +54,8 @@ def refuse_other_run(folder: RunFolder, config: Config) -> None:
         pairs = [f"{key} is {there}, not {here}" for key, (there, here) in zip(keys[:3], values, strict=False)]
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
         raise LabError(f"{place} belongs to another run ({', '.join(pairs)}{more}); {cure}")
-    if place == folder.path:
-        refuse_other_schedule(str(place), manifest.get("digests", {}), config)
+    if not config.force:
+        refuse_other_schedule(place, manifest.get("digests", {}), config, cure)
 
 
 def recorded_seed(folder: RunFolder, manifest: Mapping[str, Any], unknown: int) -> Any:
@@ -66,8 +67,8 @@ def recorded_seed(folder: RunFolder, manifest: Mapping[str, Any], unknown: int) 
         return unknown
 
 
-def refuse_other_schedule(place: str, digests: Mapping[str, str], config: Config) -> None:
+def refuse_other_schedule(place: Path, digests: Mapping[str, str], config: Config, cure: str = CURE) -> None:
     """Raises LabError if the user's function makes other learning rates than those that `place` was trained with."""
     if digests.get("schedule", now := schedule_digest(config)) != now:
         function = f"schedule.function (={config.schedule.function})"  # type: ignore[attr-defined]
-        raise LabError(f"{place} was trained with other learning rates than {function} makes now; restore it, {CURE}")
+        raise LabError(f"{place} was trained with other learning rates than {function} makes now; restore it, {cure}")

@@ -141,18 +141,16 @@ def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[s
             continue
         try:
             checkpoint = read_checkpoint(path)
-            saved, rows = (
-                from_plain(checkpoint["config"], checked=False),
-                checkpoint["callbacks"][Recorder.__name__]["rows"],
-            )
+            saved = from_plain(checkpoint["config"], checked=False)
+            epochs = len(checkpoint["callbacks"][Recorder.__name__]["rows"])
             if (saved.identity, saved.seed) != (config.identity, config.seed):
                 raise DataError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
         except Exception as error:  # torch raises many kinds for a damaged file
             damage = describe_damage(path, error)
             remarks.append(f"{path} cannot be used ({damage}); going back to what was saved before it")
             continue
-        refuse_other_schedule(str(path), checkpoint.get("digests", {}), config)
+        refuse_other_schedule(path, checkpoint.get("digests", {}), config)
         if path == folder.previous:
             write_link(path, folder.last)  # or the next save would keep the damaged one as its previous
-        return path, [*remarks, f"resuming after epoch {len(rows)} from {path}"]
+        return path, [*remarks, f"resuming after epoch {epochs} from {path}"]
     return None, remarks + (["no readable checkpoint is left: starting from the beginning"] if remarks else [])

@@ -5,7 +5,7 @@ from typing import Any
 
 import lightning as L
 
-from resnetlab.errors import RunPruned
+from resnetlab.errors import DataError, RunPruned
 from resnetlab.runs.files import write_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import Row, best_row, out_of_patience
@@ -38,6 +38,12 @@ class Recorder(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch != len(self.rows):  # Lightning (2.6.6) starts at 0 if a checkpoint holds no loops
+            raise DataError(
+                f"training would go on after epoch {trainer.current_epoch}, the rows end at {len(self.rows)}"
+            )
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epoch_start = time.perf_counter()
