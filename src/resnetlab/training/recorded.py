@@ -21,8 +21,9 @@ CURE = f"{STUDY}, or start over with force=true"
 
 def digests_of(config: Config, data: ImageData) -> dict[str, str]:
     """Digests of what decides a run's result and is no value of its configuration: {"images", "schedule"}."""
-    schedule = schedule_digest(config)
-    return {"images": data.digest()} | ({} if schedule is None else {"schedule": schedule})
+    data.setup()
+    found = {"images": config.data.digest or data.source_digest, "schedule": schedule_digest(config)}
+    return {name: digest for name, digest in found.items() if digest is not None}
 
 
 def schedule_digest(config: Config) -> str | None:
