@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from resnetlab.console import age, duration, on_terminal
+from resnetlab.console import Console, age, duration, on_terminal
 from resnetlab.report.groups import group_by_configuration, with_labels
 from resnetlab.runs.load import Run, require_folders
 from resnetlab.runs.state import RunState, RunStates, StateReader

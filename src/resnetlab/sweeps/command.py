@@ -9,7 +9,7 @@ from typing import Any
 import hydra
 from hydra.types import TaskFunction
 
-from resnetlab.config.compose import hydra_context
+from resnetlab.config.compose import compose, hydra_context
 from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs
@@ -35,6 +35,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         options = parse_arguments(arguments)
         if options.shows:
+            compose(*options.overrides)  # checked as for training
             call_hydra(lambda node: None, [*options.shows, *options.overrides])  # prints, and calls nothing
             return 0
         with preserve_process_state():  # schedule=lambda is called here
