@@ -74,8 +74,8 @@ def error_message(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines()]
     text = " ".join(line for line in lines if line and not line.startswith(LEFT_OUT))
     first = next((str(link).splitlines()[0] for link in reversed(chain) if str(link)), "")
-    key = getattr(error, "full_key", None)
-    return f"{f'{key}: ' if key else ''}{text if first in text else f'{text}: {first}'}"
+    place = getattr(error, "full_key", None)
+    return f"{f'{place}: ' if place else ''}{text if first in text else f'{text}: {first}'}"
 
 
 def missing_option_message(name: str, valid: Iterable[str]) -> str:

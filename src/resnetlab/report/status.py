@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from resnetlab.console import Console, age, duration, on_terminal
+from resnetlab.console import Console, age, duration, on_terminal, say
 from resnetlab.report.groups import group_by_configuration, with_labels
 from resnetlab.runs.load import Run, require_folders
 from resnetlab.runs.state import RunState, RunStates, StateReader
@@ -32,7 +32,7 @@ def status_command(folders: Sequence[Path], once: bool = False, everything: bool
     reader = StateReader(folders, label_runs)
     found = reader.read(time.time())
     if not found.runs and not found.waiting:
-        print(f"no runs below {', '.join(map(str, folders))}")
+        say(f"no runs below {', '.join(map(str, folders))}")
     elif once or everything or not terminal or console.is_dumb_terminal:
         rows = len(found.runs) if everything else MOST_ROWS
         console.print(render(found, rows, time.time()), soft_wrap=False)
@@ -86,6 +86,8 @@ def headline(found: RunStates) -> str:
     runs = "1 run" if len(found.runs) == 1 else f"{len(found.runs)} runs"
     parts = [f"{runs}: {counts_text(found)}" if found.runs else runs]
     parts += [f"{len(found.waiting)} not begun"] if found.waiting else []
+    if sum(run.state == "finished" for run in found.runs) > 1:
+        parts.append("the finished sorted by best val_acc")
     if any(run.state == "running" for run in found.runs):
         parts.append(f"time left {duration(found.left())}")
     return "; ".join(parts)

@@ -14,12 +14,13 @@ from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs
 from resnetlab.config.schema import Config
-from resnetlab.console import say
+from resnetlab.console import say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.layout import OUTPUTS, run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.arguments import parse_arguments
 from resnetlab.sweeps.launchers import checked_settings, choice, find_launcher, refuse_several_devices
+from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
 from resnetlab.training.distributed import silence_secondary
@@ -97,7 +98,9 @@ def run_sweep(jobs: Jobs, config: Config, overrides: Sequence[str], launcher: st
     outcomes = collect(folder, task.labels, missing)
     for line in (*table_lines(outcomes, task.labels, config.objective), *seed_lines(outcomes, jobs, config.objective)):
         say(line)
-    say(f"runs: resnetlab report {OUTPUTS / config.study}; logs and outcomes: {folder.path}")
+    studies = dict.fromkeys(job.study for job in (config, *(job for _, job in jobs)))
+    where = " ".join(str(OUTPUTS / study) for study in studies)
+    say(f"runs: resnetlab report {where}; logs and outcomes: {folder.path}")
     return status or exit_status(outcomes)
 
 
@@ -106,7 +109,7 @@ def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[
     row, failed = find_launcher(launcher), Outcome("failed", reason="left no outcome")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # an error of a launcher's is raised here, and not printed by Hydra
     try:
-        with row.around(task.folder):
+        with sigterm_as_exit(), row.around(task.folder):
             call_hydra(task, ["-m", *overrides])
         return 0, failed
     except KeyboardInterrupt:
@@ -115,7 +118,7 @@ def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[
         status = end.code if isinstance(end.code, int) else 1
         return status, INTERRUPTED if status > 128 else failed
     except Exception as error:  # the launcher's
-        status = print_error(error) if isinstance(error, (LabError, OSError, *USAGE_ERRORS)) else 1
+        status = print_error(error) if isinstance(error, (LabError, OSError, *USAGE_ERRORS)) else unexpected(error)
         reason = f"left no outcome: {type(error).__name__}: {first_line(error)}{row.advice}"
         return status, Outcome("failed", reason=reason)
     finally:

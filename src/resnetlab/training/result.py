@@ -1,6 +1,7 @@
 """The result of a run: whether it has come to its end, its objective, its lines. From its files, without Lightning."""
 
 import csv
+import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -42,7 +43,8 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
         summary = read_summary(folder.path)
         rows = read_rows(folder.metrics)
         whole = {**summary, **threshold_columns(rows, config.thresholds)}
-        return whole if summary["epochs_trained"] == len(rows) else None
+        number = math.isfinite(objective(config, whole))  # not: NaN, a text, no such key
+        return whole if number and summary["epochs_trained"] == len(rows) else None
     except (OSError, UnusableRun, ValueError, KeyError, TypeError, AttributeError, csv.Error):  # cut or overwritten
         return None
 
