@@ -82,12 +82,12 @@ def test_an_error_of_any_kind_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> 
         error = torch.OutOfMemoryError(f"CUDA out of memory. {long}\nSecond line")
         with monkeypatch.context() as patched:
             patched.setattr(RUN, "describe", Mock(side_effect=error))
-            outcome = run_job(config, folder, 0)
+            outcome = run_job(config, folder, 0, [])
         assert (outcome.status, outcome.objective) == ("failed", None)
         reason = f"OutOfMemoryError: CUDA out of memory. {long}"
         assert outcome.reason == (f"{reason[:500]}..." if long else reason)
         assert "Second line" in Path("job-0.log").read_text()
-    assert run_job(config, folder, 0).status == "finished"
+    assert run_job(config, folder, 0, []).status == "finished"
 
 
 def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,14 +103,14 @@ def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patched:
         patched.setattr(RUN, "fit", kill)
-        assert run_job(forced, folder, 0).status == "failed"
+        assert run_job(forced, folder, 0, []).status == "failed"
     assert not forced.folder.summary.exists()  # of the run before
-    assert run_job(forced, folder, 0).status == "finished"
+    assert run_job(forced, folder, 0, []).status == "finished"
     earlier = json.loads(forced.folder.manifest.read_text())["earlier"]
     assert len(earlier) == 1  # has gone on from the checkpoint
-    assert run_job(forced, folder, 1).status == "skipped"  # an equal job
+    assert run_job(forced, folder, 1, []).status == "skipped"  # an equal job
     other = SweepFolder.open("default")
-    assert run_job(forced, other, 0).status == "finished"
+    assert run_job(forced, other, 0, []).status == "finished"
     assert "earlier" not in json.loads(forced.folder.manifest.read_text())
 
 

@@ -34,7 +34,7 @@ OURS = {  # what to write here: the names elsewhere; a group's option as "traine
     "averaging=swa": "swa use_swa",
     "thresholds": "target_acc target_accuracy",
     "objective": "metric optimized_metric",
-    "study, the folder of the runs below outputs/": "name run_name exp_name experiment_name project output_dir "
+    "study, the folder of the runs below outputs/": "run_name exp_name experiment_name project output_dir "
     "save_dir log_dir logdir default_root_dir workdir",
     "hydra.launcher.jobs (with hydra/launcher=processes)": "n_jobs jobs num_parallel parallel",
     "hydra.sweeper.n_trials (with hydra/sweeper=optuna)": "n_trials trials num_trials",

@@ -86,10 +86,9 @@ def headline(found: RunStates) -> str:
     runs = "1 run" if len(found.runs) == 1 else f"{len(found.runs)} runs"
     parts = [f"{runs}: {counts_text(found)}" if found.runs else runs]
     parts += [f"{len(found.waiting)} not begun"] if found.waiting else []
-    if sum(run.state == "finished" for run in found.runs) > 1:
-        parts.append("the finished sorted by best val_acc")
     if any(run.state == "running" for run in found.runs):
         parts.append(f"time left {duration(found.left())}")
+    parts += ["sorted by state, then best"] if found.counts().get("finished", 0) > 1 else []
     return "; ".join(parts)
 
 

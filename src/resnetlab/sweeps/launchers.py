@@ -4,9 +4,12 @@ A new launcher of another package needs a row here at most; one of resnetlab's o
 hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,7 +23,7 @@ from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError, require
 from resnetlab.runs.sweep_records import NO_OBJECTIVE, Outcome, SweepFolder
 from resnetlab.sweeps.parallelism import cores, jobs_at_once_on_ray, resources_per_job
-from resnetlab.sweeps.process_setup import announce_parent
+from resnetlab.sweeps.process_setup import end_with_parent
 
 Values = Mapping[str, Any]
 Bounds = Mapping[str, tuple[int, int]]  # least and most
@@ -74,6 +77,18 @@ def tolerate_lost_jobs(folder: SweepFolder) -> Iterator[None]:
         kind.results = original
 
 
+@contextmanager
+def end_workers_with_parent(folder: SweepFolder) -> Iterator[None]:
+    """Makes joblib's workers end with this process, also by a kill: they would wait for jobs for five minutes."""
+    module: Any = import_module("hydra_plugins.hydra_joblib_launcher._core")
+    original = module.Parallel
+    module.Parallel = partial(original, initializer=end_with_parent, initargs=((), os.getpid()))
+    try:
+        yield
+    finally:
+        module.Parallel = original
+
+
 SUBMITIT = Launcher(
     module="hydra_plugins.hydra_submitit_launcher",
     package="hydra-submitit-launcher",
@@ -100,7 +115,7 @@ LAUNCHERS = {
             **{"pre_dispatch": ("2*n_jobs", "all"), "max_nbytes": (None,), "mmap_mode": ("r",), "temp_folder": (None,)},
         },
         jobs_at_once=lambda values, _: values["n_jobs"] if values["n_jobs"] > 0 else cores(),
-        around=lambda folder: announce_parent(),
+        around=end_workers_with_parent,
         advice="; hydra/launcher=processes loses only the one that is killed",
     ),
     "ray": Launcher(

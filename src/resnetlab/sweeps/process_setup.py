@@ -13,7 +13,6 @@ from pathlib import Path
 from resnetlab.console import tolerant_output
 
 PARENT_CHECK_SECONDS = 1.0
-PARENT_VARIABLE = "RESNETLAB_PARENT"  # the process that a worker of joblib ends with
 
 
 def end_with_parent(descriptors: Sequence[int] = (), parent: int | None = None) -> None:
@@ -38,23 +37,6 @@ def wait_for(descriptors: Sequence[int]) -> bool:
     if not descriptors:
         time.sleep(PARENT_CHECK_SECONDS)
     return bool(wait(descriptors, PARENT_CHECK_SECONDS if descriptors else 0))
-
-
-@contextmanager
-def announce_parent() -> Iterator[None]:
-    """Inside, workers that are started end with this process once they have a job (`end_with_announced_parent`)."""
-    os.environ[PARENT_VARIABLE] = str(os.getpid())
-    try:
-        yield
-    finally:
-        os.environ.pop(PARENT_VARIABLE, None)
-
-
-def end_with_announced_parent() -> None:
-    """Ends this process with the sweep's, if it is a worker of joblib, which would wait for jobs for five minutes."""
-    parent = int(os.environ.pop(PARENT_VARIABLE, 0))
-    if parent not in (0, os.getpid()):
-        end_with_parent(parent=parent)
 
 
 def import_path() -> str:

@@ -21,7 +21,6 @@ from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
 from resnetlab.runs.layout import SWEEP_START
 from resnetlab.runs.summary import Summary
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps.process_setup import end_with_announced_parent
 from resnetlab.training.result import EpochHook, completed, objective
 
 MAX_REASON = 500  # letters: it has to fit into a pipe and into a table
@@ -46,7 +45,6 @@ class SweepTask:
     def __call__(self, node: DictConfig) -> float:
         """Trains one job and records its outcome; returns the objective, NaN if there is none."""
         tolerant_output()
-        end_with_announced_parent()
         hydra_config = HydraConfig.get()
         number, overrides = hydra_config.job.num, list(hydra_config.overrides.task)
         label, left = self.labels.get(number, ""), self.jobs - number - 1
