@@ -124,10 +124,9 @@ def _function(path: str) -> tuple[Callable[..., Any], frozenset[str]]:
         ) from error
     require(callable(f), "function", path, f"a function of t in epochs, it is of type {type(f).__name__}")
     try:
-        names = signature(f).parameters
+        return f, frozenset({"T", "step", "steps"} & {*signature(f).parameters})
     except (TypeError, ValueError):  # of some functions in C
-        names = {}
-    return f, frozenset({"T", "step", "steps"} & {*names})
+        return f, frozenset()
 
 
 def _one_line(error: BaseException) -> str:
