@@ -17,6 +17,7 @@ import torch
 import yaml
 
 import resnetlab
+import resnetlab.data
 import resnetlab.models
 from resnetlab.cli import main
 from resnetlab.config.option_files import conf_dir
