@@ -264,6 +264,8 @@ def test_networks_differ_where_the_sources_do() -> None:
     assert options("part1-naive-resnet18-sgd") == ("imagenet", "batch", False, None)
     assert options("part1-fixed-resnet18") == ("cifar", "batch", True, None)
     assert options("part1-gn-ws-resnet9-bs32") == ("cifar", "group_ws", True, None)
+    groups = {name for name in PRESETS if composed(name).model.channels_per_group == 4}
+    assert groups == {"part1-gn-ws-resnet9-bs32", "part1-gn-ws-resnet18-bs32"}
     assert options("cifar10p2-cosine-50") == ("cifar", "batch", False, None)
     assert options("post6-headline-20ep") == (None, "batch", None, 3)
     assert composed("part1-naive-resnet18-adam").optimizer.eps == 1e-8  # type: ignore[attr-defined]
@@ -289,6 +291,7 @@ def test_a_header_says_what_was_published_and_what_is_filled(preset: str) -> Non
     assert bool(sweeps) == (preset in WD_LOST)
     for sweep in sweeps:
         assert {float(wd) for wd in sweep.split(",")} == set(BY_ID[preset].wd_candidates)
+    assert ("data.fill=black" in text) == (composed(preset).data.translate == "pad_crop")
     ema = BY_ID[preset].ema_momentum
     assert ("averaging=ema" in text) == (ema is not None)
 

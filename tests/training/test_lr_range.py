@@ -110,6 +110,21 @@ def test_valley_is_fastais() -> None:
         assert valley(losses) == end - max(best) + int(third) + int(third / 2)
 
 
+@pytest.mark.parametrize("fall", range(1, 10))
+@pytest.mark.parametrize("start", [0, 1, 30])
+def test_valley_is_silent_about_a_fall_of_few_steps_and_never_beyond_a_longer_one(start: int, fall: int) -> None:
+    """Flat, then `fall` steps down, and up to the explosion, as after a lucky batch."""
+    losses = [2.3] * (start + 1) + [2.3 - 0.1 * k for k in range(1, fall + 1)] + [2.3 * 1.2**k for k in range(1, 20)]
+    rows = [{"lr": 1e-6 * 1.3**k, "smoothed": loss} for k, loss in enumerate(losses)]
+    found = suggestions([{"lr": 1e-9, "smoothed": 2.3}] * (len(rows) // 9) + rows)["valley"]
+    if fall < 5:
+        assert found is None
+    else:
+        assert rows[start]["lr"] < found < rows[start + fall]["lr"]
+    place = valley(losses)
+    assert place is None or 0 < place < start + fall
+
+
 def test_the_suggestions_on_a_curve_made_by_hand() -> None:
     losses = [5.5, 5.5, 5.5, 5.5, 9.0, 8.9, 8.5, 7.0, 6.5, 6.4, 6.3, 6.0, 6.2, 9.0, 5.0, 20.0]
     rows = [{"lr": 10.0 ** (k - 10), "smoothed": loss} for k, loss in enumerate(losses)]

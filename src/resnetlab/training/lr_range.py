@@ -121,12 +121,14 @@ def steepest(losses: Sequence[float], logs: Sequence[float]) -> int | None:
 
 
 def valley(losses: Sequence[float]) -> int | None:
-    """Index half way along the longest decreasing subsequence, as fastai counts it; None if nothing decreases.
+    """Index half way along the longest decreasing subsequence, as fastai counts it; None if it has no 6 values.
 
-    fastai places the subsequence as if it had no gaps, so that it ends where it ends and is as long as it is long.
+    fastai places the subsequence as if it had no gaps, so that it ends where it ends and is as long as it is long. Of
+    fewer values his third and sixth are no whole steps: the index then lies before the descent, at -1 even, the end of
+    the curve.
     """
     end, length = longest_decrease(losses)
-    return end - length + int(length / 3) + int(length / 6) if length > 1 else None
+    return end - length + int(length / 3) + int(length / 6) if length >= 6 else None
 
 
 def longest_decrease(values: Sequence[float]) -> tuple[int, int]:
