@@ -6,9 +6,9 @@ from pathlib import Path
 
 from resnetlab.report.columns import ReferenceValues
 from resnetlab.report.compare import compare
-from resnetlab.report.groups import Collection, Configuration, Key
+from resnetlab.report.groups import Collection, Configuration, Key, best_first
 from resnetlab.report.page import Origin, Section, StudyPlots, page
-from resnetlab.report.plots import Plot, best_first, plot_curves, plot_side_by_side, write_plot
+from resnetlab.report.plots import MOST_LINES, Plot, plot_curves, plot_side_by_side, write_plot
 from resnetlab.report.table import pairs_csv, table_csv, table_md
 from resnetlab.runs.files import write_text
 
@@ -16,7 +16,6 @@ from resnetlab.runs.files import write_text
 PlotStudy = Callable[[Sequence[Configuration], Sequence[str]], Plot | str]
 
 MOST_CURVES = 12  # each takes half a second, and a page with more of them is not looked at
-MOST_OVERLAID = 8
 
 
 def write_report(
@@ -84,6 +83,6 @@ def write_plots(collection: Collection, folder: Path, plots: Sequence[PlotStudy]
 def curves(configurations: Sequence[Configuration], thresholds: Sequence[str]) -> Iterator[Plot]:
     """The configurations overlaid, then each by itself."""
     if len(configurations) > 1:
-        yield plot_side_by_side("side-by-side", configurations[:MOST_OVERLAID], thresholds)
+        yield plot_side_by_side("side-by-side", configurations[:MOST_LINES], thresholds)
     for number, configuration in enumerate(configurations, 1):
         yield plot_curves(f"curves-{number:02d}", configuration, thresholds)

@@ -12,6 +12,8 @@ from typing import IO, Any
 
 from resnetlab.errors import ConfigError
 
+FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001 (full-width signs are taken for formulas too)
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call write(file) on a temporary file beside `path`, and rename it when its bytes are on the disk.
@@ -56,6 +58,20 @@ def read_rows(path: Path) -> list[dict[str, float]]:
             {key: int(cell) if cell.lstrip("-").isdigit() else float(cell) for key, cell in row.items() if cell}
             for row in csv.DictReader(file)
         ]
+
+
+def safe_cell(value: Any) -> Any:
+    """A CSV cell that no spreadsheet takes for a formula: a text that may begin one gets an apostrophe in front.
+
+    Numbers, and texts that are numbers, are left alone.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def digest(content: Any) -> str:
