@@ -28,8 +28,8 @@ INTRO = (
     "Under strong decay a validation loss may fluctuate while the training loss is smooth. There are two suspects: the "
     "loss surface, and batch norm's running averages, which lag behind weights that each step moves far.\nThe test: "
     "the same weights with statistics re-estimated on training images (<code>recalibrate_bn=true</code>), and group "
-    "norm, which keeps none. All over epochs 10 to 36, as far as a run goes; a fluctuation is max \u2212 min of what is "
-    "left when the straight line through these epochs is taken out, so that an even fall is none."
+    "norm, which keeps none. All over epochs 10 to 36, as far as a run goes; a fluctuation is max \u2212 min of what "
+    "is left when the straight line through these epochs is taken out, so that an even fall is none."
 )
 TITLE = "Batch-norm lag and the fluctuation of the validation loss"
 LEAST_RATIO = 2.0  # the validation loss fluctuates by more than so many times what the training loss does

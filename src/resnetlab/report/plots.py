@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from resnetlab.report.columns import number
-from resnetlab.report.groups import Configuration, describe_setting
+from resnetlab.report.groups import SHOWN_APART, Configuration, describe_setting
 from resnetlab.report.table import count_text
 from resnetlab.runs.curves import LINES, epochs_rates, within_reach
 from resnetlab.runs.files import write_atomically, write_text
@@ -161,8 +161,8 @@ def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
     values = [float(name) for name in thresholds]
     shown = within_reach(axes, values)
     if hidden := [number(value, None) for value in values if value not in shown]:
-        corner = {"transform": axes.transAxes, "va": "top", "ha": "left"}
-        axes.text(0.01, 0.98, f"off this axis: {', '.join(hidden)}", fontsize=7, color="tab:green", **corner)
+        corner = {"transform": axes.transAxes, "va": "bottom", "ha": "right"}
+        axes.text(0.99, 0.02, f"off this axis: {', '.join(hidden)}", fontsize=7, color="tab:green", **corner)
     for place, value in enumerate(values):
         if value not in shown:
             continue
@@ -209,9 +209,10 @@ def draw_legend(figure: Figure, axes: Any, groups: Sequence[Configurations], key
         return
     identities = [group[0].identity or {} for group in groups]
     keys = dict.fromkeys(other for identity in identities for other in identity if other != key)
-    keys = {name: None for name in keys if len({repr(identity.get(name)) for identity in identities}) > 1}
+    varied = [name for name in keys if len({repr(identity.get(name)) for identity in identities}) > 1]
+    varied = [name for name in varied if name not in SHOWN_APART] or varied
     for style, group in zip(STYLES, groups, strict=False):
-        parts = [describe_setting(group[0], name) or f"default {name.split('.')[-1]}" for name in keys]
+        parts = [describe_setting(group[0], name) or f"default {name.split('.')[-1]}" for name in varied]
         axes.plot([], [], style, color="#777777", label=", ".join(parts))
     legend_above(figure, axes)
 

@@ -1,5 +1,6 @@
 """Write the files of a report: the page, the tables, the plots."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -26,7 +27,7 @@ def write_report(
     sections: Sequence[Section] = (),
     plots: Sequence[PlotStudy] = (),
 ) -> list[Path]:
-    """Write report.html, table.csv, table.md, pairs.csv and figures/*.png|svg below `out`; returns the first four.
+    """Write report.html, table.csv, table.md, pairs.csv, figures/*.png|svg, tensorboard/* below `out`; returns four.
 
     references: published values by the configuration's key, None leaves their columns out; origins: what reduced
     configurations are reductions of. sections and plots are added to the report's own, plots to every study.
@@ -43,7 +44,21 @@ def write_report(
     }
     for name, text in files.items():
         write_text(out / name, text)
+    link_runs(collection, out / "tensorboard")
     return [out / name for name in files]
+
+
+def link_runs(collection: Collection, folder: Path) -> None:
+    """Link every run under the report's short name of it, for `tensorboard --logdir`; replaces earlier links."""
+    folder.mkdir(exist_ok=True)
+    for link in filter(Path.is_symlink, folder.iterdir()):
+        link.unlink()
+    for c in collection.configurations:
+        for run in c.runs:
+            name = re.sub(r"[/\x00-\x1f]", "_", f"{c.study}, {c.label}, seed {run.seed}")
+            link = folder / name.encode()[:200].decode(errors="ignore")
+            if not os.path.lexists(link):
+                link.symlink_to(os.path.relpath(run.path.resolve(), folder.resolve()))
 
 
 def remove_old_plots(folder: Path, stems: Set[str]) -> None:
