@@ -12,6 +12,7 @@ import pytest
 import torch
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 from torch import Tensor
 
 from conftest import tiny
@@ -69,12 +70,24 @@ def test_a_run_writes_the_files_of_the_contract(finished: Config) -> None:
 
 def test_tensorboard_has_scalars_over_epochs_pictures_and_hparams(finished: Config) -> None:
     events = EventAccumulator(str(finished.folder.path)).Reload()
-    scalars = events.Scalars("val/acc")
+    scalars = events.Scalars("accuracy/val")
     assert [point.step for point in scalars] == [1, 2, 3]
     assert scalars[-1].value == pytest.approx(summary_of(finished)["final_val_acc"])
-    assert {"lr", "momentum", "train/ce", "hparam/final_val_acc"} <= set(events.Tags()["scalars"])
-    assert set(events.Tags()["images"]) == {"inputs/first batch, augmented", "confusion matrix, validation"}
-    assert "_hparams_/session_start_info" in events.summary_metadata
+    tags = sorted(events.Tags()["scalars"])
+    assert {"lr", "momentum", "loss/train_ce"} <= set(tags)
+    assert "epoch" not in tags  # it is the axis
+    groups = list(dict.fromkeys(tag.split("/")[0] for tag in tags))
+    assert (groups[:3], groups[-1]) == (["accuracy", "loss", "lr"], "result")
+    single = [tag for tag in tags if len(events.Scalars(tag)) == 1]
+    assert single == tags[-len(single) :]  # the last of the alphabet, in which TensorBoard orders its cards
+    pictures = {"pictures/first batch, augmented", "pictures/confusion matrix, validation"}
+    assert set(events.Tags()["images"]) == pictures
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    values = parse_session_start_info_plugin_data(content).hparams
+    assert {"lr", "wd", "model.depth", "data.limit"} <= set(values)  # nested keys that differ from their defaults too
+    assert values["lr"].number_value == finished.lr
+    # TensorBoard would take the first run's list of columns for all runs
+    assert "_hparams_/experiment" not in events.summary_metadata
 
 
 def test_checkpoints_are_plain_data_and_hold_the_history(finished: Config) -> None:

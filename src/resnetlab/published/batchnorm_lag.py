@@ -5,6 +5,7 @@ with re-estimated statistics, and with group norm, which keeps none), or the los
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 
 from resnetlab.report import plots
@@ -35,13 +36,17 @@ TITLE = "Batch-norm lag and the fluctuation of the validation loss"
 LEAST_RATIO = 2.0  # the validation loss fluctuates by more than so many times what the training loss does
 SILENT = {"recalibrate_bn", "threads"}  # keys that change nothing in the training
 EXPLAINED = 0.5  # by the statistics, if less than this share of the fluctuation is left with re-estimated ones
-UNDECIDED = "Cannot tell"
 
 
 def lag_section(collection: Collection) -> Section | None:
     """Section with a table and a conclusion for each study with such runs; None where there is none."""
     tables = [
-        StudyTable(study, found, sentences := list(findings(configurations)), UNDECIDED not in sentences[-1])
+        StudyTable(
+            study,
+            found,
+            sentences := list(findings(configurations)),
+            not re.search("cannot be told|Cannot tell", sentences[-1]),
+        )
         for study, configurations in collection.studies.items()
         if (found := configurations_with_fluctuation(configurations))
     ]
@@ -86,7 +91,7 @@ def findings(configurations: Configurations) -> Iterator[str]:
     yield from (sentence(c, control_of(c, found)) for c in pairs)
     fluctuating = [c for c in pairs if c.mean("fluctuation_running") > LEAST_RATIO * c.mean("fluctuation_train")]
     if not pairs:
-        yield f"{UNDECIDED} the cause: no run here was validated with both kinds of statistics."
+        yield "No run here was validated with both kinds of statistics, so the cause cannot be told."
     elif not fluctuating:
         yield f"No validation loss fluctuates over {LEAST_RATIO:g} times as much as training's: nothing to explain."
     else:
@@ -122,7 +127,7 @@ def conclusion(fluctuating: Configurations, controls: Sequence[tuple[Configurati
     verdicts = [is_explained(c) for c in fluctuating]
     ns = " and ".join(map(str, sorted({c.n for c in fluctuating})))
     if None in verdicts:
-        return f"{text}. {UNDECIDED} at n = {ns} whether the running statistics explain it; more seeds would."
+        return f"{text}. Cannot tell at n = {ns} whether the running statistics explain it; more seeds would."
     if not any(verdicts):
         return f"{text}. The running statistics do not explain it (n = {ns})."
     some = f" in {verdicts.count(True)} of {len(verdicts)}" if not all(verdicts) else ""

@@ -29,7 +29,7 @@ from resnetlab.report.statistics import MeanInterval
 from resnetlab.runs.files import safe_cell
 
 References = Mapping[Key, ReferenceValues]
-WIDTH, LABEL = 120, 22  # of the table where there is no terminal, and of a configuration at least
+WIDTH, LABEL = 120, 18  # of the table where there is no terminal, and of a configuration at least
 FIRST = ("best_val_acc", "final_val_acc", "final_val_acc_recal", "final_val_acc_avg", "averaged_test_acc")
 PAIR_COLUMNS = (
     *("study", "figure", "key", "first", "second", "n_first", "n_second"),
@@ -55,7 +55,7 @@ def print_table(collection: Collection, wide: bool = False) -> None:
         [mean_sd(c.values(column.metric), c.n, column.digits) for column in chosen] for c in collection.configurations
     ]
     heads = [textwrap.fill(column.heading, 14) for column in chosen]
-    label = max(LABEL, console.width // 4)
+    label = max(LABEL, console.width // 5)
     room = 10**6 if wide else console.width - label - 4
     count = fitting([[head, *(row[place] for row in rows)] for place, head in enumerate(heads)], room)
     table = Table("configuration", *heads[:count])

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from resnetlab.errors import ConfigError
 
-FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # noqa: RUF001 (full-width signs are taken for formulas too)
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -63,9 +63,12 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 def safe_cell(value: Any) -> Any:
     """A CSV cell that no spreadsheet takes for a formula: a text that may begin one gets an apostrophe in front.
 
-    Numbers, and texts that are numbers, are left alone.
+    Numbers, and texts that are numbers, are left alone. A carriage return, which would begin a row, becomes a space.
     """
-    if not isinstance(value, str) or not value.lstrip().startswith(FORMULA):
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r", " ")
+    if not value.lstrip().startswith(FORMULA):
         return value
     try:
         float(value)

@@ -54,8 +54,8 @@ def draw_range_test(
         if single:
             axes.plot(rates, column(rows, "loss"), color=color, alpha=0.25, linewidth=0.8, label="each batch")
         start = suggested.get(chosen[label] or "")
-        named = label if start is None else f"{label}: lr {start:.2g}"
-        axes.plot(rates, column(rows, "smoothed"), color=color, label="smoothed" if single else named)
+        line = label if start is None else f"{label}: lr {start:.2g}"
+        axes.plot(rates, column(rows, "smoothed"), color=color, label="smoothed" if single else line)
         for rule, lr in suggested.items():
             if lr is not None:
                 height = min(rows, key=lambda row: abs(math.log(row["lr"] / lr)))["smoothed"]
