@@ -365,3 +365,13 @@ def test_weight_norm_and_relative_update_are_those_of_the_checkpoints_weights(ba
         assert row["relative_update"] == pytest.approx(whole, rel=1e-4)  # differences of float32 numbers near 0.1
     else:  # the last of two
         assert 0 < row["relative_update"] < 2 * whole
+
+
+@pytest.mark.parametrize(("norm", "said"), [("batch", True), ("group", False)])
+def test_a_run_whose_statistics_lag_says_so(
+    norm: str, said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What lag_note finds in its rows is in test_misleading; group norm has no statistics."""
+    monkeypatch.setattr("resnetlab.training.conclude.lag_note", lambda rows, classes: f"{len(rows)} of {classes}")
+    run(tiny("epochs=1", f"model.norm={norm}", "trainer.progress=lines"))
+    assert ("note: 1 of 10" in capsys.readouterr().out) == said

@@ -112,7 +112,9 @@ class Collection:
 
     @property
     def runs(self) -> list[Run]:
-        return [run for configuration in self.configurations for run in configuration.runs]
+        """Of all configurations, in the order of their names, which no result changes."""
+        by_name = sorted(self.configurations, key=lambda c: (c.study, c.name))
+        return [run for configuration in by_name for run in configuration.runs]
 
     @property
     def studies(self) -> dict[str, list[Configuration]]:

@@ -66,7 +66,9 @@ def print_table(collection: Collection, wide: bool = False) -> None:
         table.add_row(f"[bold]{escape(study)}[/bold]\n{escape(described(configurations))}".strip())
         for c in configurations:
             name = c.label if common_reduction(configurations) else marked(c)
-            table.add_row(f"{escape(name)}; {count_text(c.n, c.planned)}", *next(texts)[:count])
+            n = count_text(c.n, c.planned)
+            between = " " if len(name) + len(n) + 2 <= label else "\n"
+            table.add_row(f"{escape(name)};{between}{n}", *next(texts)[:count])
     if wide:
         console.width = max(
             console.width, console.measure(table, options=console.options.update(max_width=10**6)).maximum
