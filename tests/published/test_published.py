@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import fields
 from functools import cache
@@ -27,6 +28,7 @@ from resnetlab.optim.schedules import RunLength, schedule_table
 from resnetlab.published import Published, find, preset_of, rows
 from resnetlab.published.preset_matching import FILE, matching_preset, matching_presets, reduction
 from resnetlab.training.build import build_module
+from synthetic import write_run
 
 EXPERIMENTS = conf_dir() / "experiment"
 BY_ID = {row.id: row for row in rows()}

@@ -37,7 +37,7 @@ def print_rows(rows: Sequence[Published], form: str = "table", wide: bool = Fals
 def _print_table(rows: Sequence[Published], wide: bool = False) -> None:
     """The columns that a terminal has room for, the first of IMPORTANT first; wide, and elsewhere: all."""
     columns = dict(zip(COLUMNS, zip(COLUMNS, *map(_cells, rows), strict=True), strict=True))
-    room = Console().width if Console().is_terminal and not wide else 220
+    room = Console().width if Console().is_terminal and not wide else 10**6
     count = fitting([columns[name] for name in IMPORTANT], room - 1)
     shown = [name for name in COLUMNS if name in IMPORTANT[:count]]
     rest = "" if count == len(COLUMNS) else f" {len(COLUMNS) - count} more columns: --wide."
@@ -45,7 +45,8 @@ def _print_table(rows: Sequence[Published], wide: bool = False) -> None:
     table = Table(*shown, caption=note)
     for cells in zip(*(columns[name][1:] for name in shown), strict=True):
         table.add_row(*cells)
-    Console(width=room).print(table)
+    needed = 1 + sum(3 + max(map(len, columns[name])) for name in shown)
+    Console(width=min(room, needed)).print(table)
 
 
 def _cells(row: Published) -> list[str]:

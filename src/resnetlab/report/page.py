@@ -107,7 +107,7 @@ def page(
         constants=[f"{SETTINGS[key]} {text}" for key, text in constant if text != NOTHING],
         rows=[row(c, shown, varied, references or {}, origins) for c in collection.configurations],
         published=bool(references),
-        added_title="What the series argues from" if related else "Comparisons",
+        series_studies={study for study, *_ in (*(references or {}), *origins)},
         comparisons=[pairs_panel(metric, found) for metric, found in comparisons.items()],
         selected=[chosen for c in collection.configurations if (chosen := selection_row(c))],
         sections=sections,
