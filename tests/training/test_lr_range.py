@@ -18,7 +18,16 @@ from resnetlab.cli import main
 from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
 from resnetlab.training.build import build_module
-from resnetlab.training.lr_range import Ramp, diverged_at, longest_decrease, range_test, steepest, suggestions, valley
+from resnetlab.training.lr_range import (
+    Ramp,
+    diverged_at,
+    longest_decrease,
+    preferred,
+    range_test,
+    steepest,
+    suggestions,
+    valley,
+)
 from resnetlab.training.module import ImageClassifier
 
 CPU = torch.device("cpu")
@@ -233,3 +242,19 @@ def test_divergence_at_the_last_step_is_divergence() -> None:
     assert diverged_at(rows, Ramp()) == 2.0
     assert diverged_at(rows[:1], Ramp()) is None
     assert diverged_at([*rows, {"lr": 3.0, "smoothed": float("nan")}], Ramp()) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("found", "rule"),
+    [
+        ({"steepest": 1e-2, "valley": 2e-3, "minimum/10": 4e-3}, "valley"),
+        ({"steepest": 1e-2, "valley": 3.9e-2, "minimum/10": 4e-3}, "minimum/10"),  # the valley is at the least loss
+        ({"steepest": None, "valley": None, "minimum/10": 4e-3}, "minimum/10"),
+        ({"steepest": None, "valley": 1e-3, "minimum/10": None}, "valley"),
+        ({"steepest": None, "valley": None, "minimum/10": None}, None),
+    ],
+)
+def test_one_suggestion_is_preferred_and_why(found: dict[str, float | None], rule: str | None) -> None:
+    chosen, why = preferred(found)
+    assert chosen == rule
+    assert bool(why) == bool(rule)
