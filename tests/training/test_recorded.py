@@ -17,6 +17,7 @@ from resnetlab import Config, ConfigError, DataError, LabError, build, compose, 
 from resnetlab.config.compose import to_plain
 from resnetlab.data import ImageData, Images
 from resnetlab.data.normalize import Normalizer
+from resnetlab.data.sources import Source
 from resnetlab.optim.schedules.special import _function
 from resnetlab.runs.sweep_records import SweepFolder
 from resnetlab.sweeps.jobs import Job, start
@@ -222,8 +223,11 @@ def test_images_handed_in_have_folders_of_their_own() -> None:
         data.setup()
         change(data)
         folders.add(build(config, data)[0].config.folder.path)
+    source = Source(own_images(config).train, own_images(config).val, tuple("abcdefghij"))
+    handed_in = ImageData(config.data, config.batch_size, config.shift, config.seed, source=source)
+    folders.add(build(config, handed_in)[0].config.folder.path)
     folders |= {build(config, own_images(config, classes))[0].config.folder.path for classes in (10, 7)}
-    assert len(folders) == len(CHANGES) + 3
+    assert len(folders) == len(CHANGES) + 4
     assert sum("digits" in str(path) for path in folders) == 1
     (again,) = {build(config, own_images(config))[0].config.folder.path for _ in range(2)}
     assert again in folders

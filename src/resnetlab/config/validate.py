@@ -33,7 +33,7 @@ def check_values(config: Config) -> None:
     folder_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study)
     must = "be a folder's name: at most 100 letters, digits, '.', '_' and '-'"
     require(folder_name is not None, "study", repr(config.study), must)
-    require(config.seed >= 0, "seed", config.seed, "be >= 0")
+    require(0 <= config.seed < 10**18, "seed", config.seed, "be in 0..999,999,999,999,999,999")
     require(1 <= config.epochs <= 100_000, "epochs", config.epochs, "be in 1..100,000")
     require(1 <= config.batch_size <= 1_000_000, "batch_size", config.batch_size, "be in 1..1,000,000")
     require(math.isfinite(config.lr) and config.lr > 0, "lr", config.lr, "be a finite number above 0")
@@ -68,16 +68,23 @@ def check_batches(config: Config) -> None:
     """The model trains on every batch, also the last one of an epoch, and each device has images to validate."""
     if config.recalibrate_bn and config.model.norm != "batch":
         raise ConfigError(f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} has no statistics")
-    images, devices = config.data.images(), config.trainer.devices
+    devices, side = config.trainer.devices, config.data.side()
+    check_last_batch(config, config.data.images(), side, side)
+    val_images = config.data.val_images()
+    require(val_images >= devices, "trainer.devices", devices, f"be at most the {val_images} validation images")
+
+
+def check_last_batch(config: Config, images: int, height: int, width: int) -> None:
+    """The model trains on the last batch of an epoch of so many images, on every device."""
+    devices = config.trainer.devices
     last = (images - 1) % config.batch_size + 1
-    if last // devices < config.model.min_batch_size:
+    least = config.model.min_batch_size(height, width) if last // devices == 1 else 1
+    if last // devices < least:
         share = f"{last // devices} for one of the {devices} devices, " if devices > 1 else ""
         raise ConfigError(
             f"batch_size (={config.batch_size}) leaves a last batch of {last} of {images:,} images, {share}on which "
-            f"{config.model.name} cannot train; take another"
+            f"{config.model.name} cannot train at {height}x{width} pixels; take another"
         )
-    val_images = config.data.val_images()
-    require(val_images >= devices, "trainer.devices", devices, f"be at most the {val_images} validation images")
 
 
 def check_momentum(config: Config) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from resnetlab.config.compose import to_plain
 from resnetlab.config.schema import Config
+from resnetlab.config.validate import check_last_batch
 from resnetlab.data import ImageData
 from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import RunLength
@@ -57,6 +58,7 @@ def build_session(config: Config, data: ImageData | None = None, epoch_hook: Epo
     if data is None:
         data = ImageData(config.data, config.batch_size, config.shift, config.seed, steps_per_chunk(config))
     else:
+        check_last_batch(config, len(data.train), *data.train.pixels.shape[2:])
         config = with_digest(config, data)
     module = build_module(config, data)
     folder = config.folder
@@ -110,7 +112,9 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
 
 
 def build_module(config: Config, data: ImageData) -> ImageClassifier:
-    """The LightningModule, its weights drawn from (seed, epoch 0)."""
+    """The LightningModule, its weights drawn from (seed, epoch 0). Raises DataError for labels without a class."""
+    data.setup()
+    data.check_labels()
     return ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
 
 

@@ -8,7 +8,7 @@ from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import MANIFEST, METRICS, SUMMARY, RunFolder
-from resnetlab.runs.load import UnusableRun, read_manifest, read_summary
+from resnetlab.runs.load import UnusableRun, is_accuracy, read_manifest, read_summary
 from resnetlab.runs.summary import Row, Summary, threshold_columns
 from resnetlab.training.distributed import is_secondary
 from resnetlab.training.recorded import refuse_other_run
@@ -48,8 +48,10 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
         summary = read_summary(folder.path)
         rows = read_rows(folder.metrics)
         whole = {**summary, **threshold_columns(rows, config.thresholds)}
-        known = summary["epochs_trained"] == len(rows) and read_manifest(folder.path)  # without it, whose run is it?
-        return whole if known else None
+        value = 0.0 if summary["status"] == "diverged" else summary[config.objective]
+        usable = value is None or (is_accuracy(value) and value == value)  # a sweeper learns from no NaN
+        known = usable and read_manifest(folder.path)  # without it, whose run is it?
+        return whole if known and summary["epochs_trained"] == len(rows) else None
     except (OSError, UnusableRun, ValueError, KeyError, TypeError, AttributeError, csv.Error):  # cut or overwritten
         return None
 
