@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import fields, is_dataclass
 
 from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
 from resnetlab.config.trainer import ENGINES
@@ -14,6 +15,7 @@ from resnetlab.optim.schedules import RunLength, schedule_table
 
 def check(config: Config) -> None:
     """Raises ConfigError for the first value or combination that makes no sense."""
+    check_numbers(config)
     check_values(config)
     check_columns(config)
     for group in GROUPS:
@@ -26,6 +28,18 @@ def check(config: Config) -> None:
     check_momentum(config)
     check_metrics(config)
     check_length(config)
+
+
+def check_numbers(part: object, path: str = "") -> None:
+    """Refuses numbers that nobody means: float32 makes 0 of 1e-320 and infinity of 1e308. path: "" or "schedule."."""
+    for key in fields(part):  # type: ignore[arg-type]
+        value = getattr(part, key.name)
+        if is_dataclass(value):
+            check_numbers(value, f"{key.name}.")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float):
+                must = "be 0, or from 1e-30 to 1e9 in size"
+                require(number == 0 or 1e-30 <= abs(number) <= 1e9, path + key.name, value, must)
 
 
 def check_values(config: Config) -> None:
