@@ -1,8 +1,96 @@
-"""Durations as they are printed."""
+"""Printing: durations, what a terminal must not be sent, letters that an encoding lacks, errors nobody foresaw."""
 
-from resnetlab.console import age, duration
+import io
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from resnetlab import cli
+from resnetlab.console import Console, age, complain, duration, guarded, plain, say, tolerant_output
+from resnetlab.sweeps.main import main
 
 
 def test_durations_by_hand() -> None:
     assert (duration(93784), duration(59.6), duration(None)) == ("26:03:04", "0:01:00", "?")
     assert [age(seconds) for seconds in (59, 150, 7200, 200_000)] == ["59s", "2m", "2h", "2d"]
+
+
+CODES = ["\x1b[31m", "\x1b]0;title\x07", "\x9b2J", "\x08\x08", "\r", "\x7f", "\u202e", "\u2066", "\x00", "\x1b[2A"]
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_control_codes_never_reach_the_terminal(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"a{code}b")
+    complain(f"a{code}b")
+    Console(force_terminal=True, color_system="truecolor").print(f"a{code}b", style="red")
+    printed = capsys.readouterr()
+    coloured = re.sub(r"\x1b\[[0-9;]*m", "", printed.out.splitlines()[-1])
+    letters = {*printed.out.splitlines()[0], *coloured, *printed.err.rstrip("\n")}
+    assert not letters & set("\x1b\x07\x9b\x08\r\x7f\u202e\u2066\x00")
+    assert plain("ä\tb\n→ 数") == "ä\tb\n→ 数"
+
+
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", "+-"), ("latin-1", "±"), ("cp437", "±"), ("utf-8", "±")])
+def test_letters_that_the_encoding_lacks_are_replaced(
+    encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    tolerant_output()
+    say("0.9 ± 0.1 \N{EN DASH} 数据 → é")
+    Console(width=60).print("0.9 ± 0.1 │ 数据")
+    stream.flush()
+    text = stream.buffer.getvalue().decode(encoding)  # type: ignore[attr-defined]
+    assert text.count(f"0.9 {shown} 0.1") == 2
+
+
+@pytest.mark.parametrize("entrance", [main, cli.main])
+@pytest.mark.parametrize(
+    "error", [RecursionError("deep\nlines"), TypeError(), MemoryError("much"), KeyError("x" * 9000)]
+)
+def test_an_error_that_nobody_foresaw_is_one_line_and_a_log(
+    error: Exception, entrance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("resnetlab.config.help.help_text", fail)
+    monkeypatch.setattr("resnetlab.config.help.options_text", fail)
+    assert entrance(["--help"] if entrance is main else ["options"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 2000
+    assert line.startswith(f"error: unexpected {type(error).__name__}: ")
+    log = Path(line.rpartition("traceback: ")[2])
+    assert "in fail" in log.read_text()
+    assert log.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_interrupts_pass_the_last_net(stop: type[BaseException]) -> None:
+    def end() -> int:
+        raise stop
+
+    with pytest.raises(stop):
+        guarded(end)
+
+
+@pytest.mark.parametrize("arguments", [(main, ["lr=1"]), (main, ["--help"]), (cli.main, ["options"])])
+def test_a_working_folder_that_was_removed_is_one_line(
+    arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    try:
+        assert arguments[0](arguments[1]) == 2
+    finally:
+        os.chdir(tmp_path)
+    assert capsys.readouterr().err == (
+        "error: the working folder has been removed or cannot be read; cd into another one\n"
+    )

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "data": "errors",
     "optim": "errors",
     "runs": "errors console",
-    "config": "models data optim runs errors",
+    "config": "models data optim runs console errors",
     "training": "config models data optim runs console errors",
     "report": "runs console errors",
     "published": "report runs console errors",

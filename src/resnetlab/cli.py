@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from resnetlab.console import complain, guarded, say
 from resnetlab.errors import ConfigError, DataError, LabError
 
 __all__ = ["main"]
@@ -14,12 +15,17 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one subcommand; returns the exit status: 2 if the command is wrong, 1 if something else is."""
+    return guarded(lambda: command(sys.argv[1:] if argv is None else argv))
+
+
+def command(argv: Sequence[str]) -> int:
+    """The same without the last net."""
     parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (add_arguments, run, summary) in COMMANDS.items():
         add_arguments(subparser := commands.add_parser(name, help=summary))
         subparser.set_defaults(command=run)
-    options, rest = parser.parse_known_args(negative_values(sys.argv[1:] if argv is None else argv))
+    options, rest = parser.parse_known_args(negative_values(argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
     if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -32,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         if isinstance(error, LabError) and error.__cause__ is None and error.__context__ is None:
-            print(f"error: {error}", file=sys.stderr, flush=True)  # without torch, which takes seconds
+            complain(f"error: {error}")  # without torch, which takes seconds
             return 2 if isinstance(error, ConfigError) else 1
         from resnetlab.config.messages import USAGE_ERRORS, print_error
 
@@ -68,7 +74,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from resnetlab.training.evaluate import evaluate_checkpoint
 
     for name, value in evaluate_checkpoint(options.checkpoint, options.on, options.root, options.averaged).items():
-        print(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
+        say(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
 
 
 def add_schedule(parser: argparse.ArgumentParser) -> None:
@@ -149,7 +155,7 @@ def run_report(options: argparse.Namespace) -> None:
 
         make_folder(options.out / "figures")
     collection = collect(options.folders)
-    print_table(collection)
+    paths: Sequence[Path] = []
     if options.out is not None:
         from resnetlab.published.series_report import write_series_report
 
@@ -157,8 +163,9 @@ def run_report(options: argparse.Namespace) -> None:
             paths = write_series_report(collection, options.out)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; the report in {options.out} is not complete") from None
-        for path in paths:
-            print(path)
+    print_table(collection)
+    for path in paths:
+        say(str(path))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +175,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run_options(options: argparse.Namespace) -> None:
     from resnetlab.config.help import options_text
 
-    print(options_text(options.names))
+    say(options_text(options.names))
 
 
 def add_published(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,53 @@
-"""Printing to a console that may be closed, durations, and a countdown."""
+"""Printing to a console that may be closed or know few letters, durations, a countdown, and the last net for errors."""
 
+import codecs
+import io
 import os
 import sys
+import tempfile
 import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from rich import console as rich
+from rich.segment import Segment
+
+# names and messages from run folders may hold them: a terminal obeys the first two, and shows text in another order
+# after the others. Lines and tabs stay.
+CONTROL_CODES = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {9, 10}
+PLAIN = str.maketrans(dict.fromkeys(map(chr, CONTROL_CODES), "\N{REPLACEMENT CHARACTER}"))
+ASCII = str.maketrans({"±": "+-", "–": "-", "×": "x", "→": "->", "…": "..."})  # noqa: RUF001
+MOST_LETTERS = 1200  # of an error's line
+
+
+def tolerant_output() -> None:
+    """Makes standard output and error replace letters that their encoding lacks. Call it first in every process."""
+    codecs.register_error("resnetlab", replacement)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="resnetlab")
+
+
+def replacement(error: UnicodeError) -> tuple[str, int]:
+    """ASCII for the letters that cannot be encoded: "+-" for a plus-minus sign, "?" for an unknown one."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end].translate(ASCII)
+    return text.encode("ascii", "replace").decode(), error.end
+
+
+def plain(text: str) -> str:
+    """The text without what would command a terminal: escape sequences and other control codes."""
+    return text.translate(PLAIN)
+
+
+class Console(rich.Console):
+    """Rich's console, for texts from run folders: their control codes are not sent to the terminal."""
+
+    def render(self, *arguments: Any, **options: Any) -> Iterable[Segment]:
+        for text, style, control in super().render(*arguments, **options):
+            yield Segment(text if control else plain(text), style, control)
 
 
 def on_terminal() -> bool:
@@ -13,9 +58,43 @@ def on_terminal() -> bool:
 def say(line: str) -> None:
     """Print the line at once; discard it and all later ones when the reader has gone (`train.py | head`)."""
     try:
-        print(line, flush=True)
+        print(plain(line), flush=True)
     except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (stays open until the process ends)
+
+
+def complain(line: str) -> None:
+    """Print the line on standard error, the middle of a very long one left out."""
+    if len(line) > MOST_LETTERS:
+        line = f"{line[: MOST_LETTERS // 2]} ... {line[-MOST_LETTERS // 2 :]}"
+    print(plain(line), file=sys.stderr, flush=True)
+
+
+def unexpected(error: BaseException) -> int:
+    """Print one line about an error that nobody foresaw, and where its traceback is; return the exit status, 1."""
+    try:
+        descriptor, log = tempfile.mkstemp(prefix="resnetlab-", suffix=".log")
+        with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exception(error, file=file)
+    except OSError as problem:
+        log = f"cannot be written ({problem})"
+    first = (str(error).splitlines() or [""])[0]
+    complain(f"error: unexpected {type(error).__name__}: {first}; traceback: {log}")
+    return 1
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """The exit status of an entrance, which prints one line for any error."""
+    tolerant_output()
+    try:
+        Path.cwd()
+    except OSError:
+        complain("error: the working folder has been removed or cannot be read; cd into another one")
+        return 2
+    try:
+        return main()
+    except Exception as error:
+        return unexpected(error)
 
 
 def duration(seconds: float | None) -> str:

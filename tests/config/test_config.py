@@ -60,7 +60,7 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
         ("thresholds=[92]", ["thresholds (=92.0)"]),
         ("thresholds=[[0.9]]", ["thresholds"]),
         ("thresholds=[0.9,0.9]", ["thresholds", "differ"]),
-        ("epochs=3.5", ["epochs", "3.5", "Integer"]),
+        ("epochs=3.5", ["epochs", "3.5", "whole number"]),
         ("epochs=99999999999999999999999", ["epochs"]),
         (f"study={'x' * 300}", ["study"]),
         ("schedule=lambda schedule.function=sys.exit", ["sys.exit"]),

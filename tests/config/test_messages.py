@@ -1,9 +1,16 @@
 """Errors of Hydra and OmegaConf as one line: each kind of message that is rewritten, and the exit statuses."""
 
+import re
+import shlex
+
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from resnetlab import ConfigError, compose
-from resnetlab.config.messages import USAGE_ERRORS, error_message, interrupted, print_error
+from resnetlab.config.foreign_names import FOREIGN, OURS
+from resnetlab.config.help import key_owners
+from resnetlab.config.messages import USAGE_ERRORS, error_message, interrupted, override_message, print_error
+from resnetlab.config.schema import GROUPS
 
 TOP = (
     "model, data, optimizer, schedule, regularization, averaging, trainer, study, seed, epochs, batch_size, lr, wd, "
@@ -16,26 +23,101 @@ TOP = (
     [
         ("experiment=dem", "experiment (=dem) is not there; did you mean demo?"),
         ("experiment=xyzzy", "experiment (=xyzzy) is not there; `resnetlab options experiment` lists them"),
-        ("optimizer=adamx", "optimizer (=adamx) must be one of adam, adamw, muon, nadam, radam, sgd"),
+        ("averaging=emma", "averaging (=emma) must be one of ema, none, swa; did you mean ema?"),
         ("wdd=0.1", f"unknown key wdd; did you mean wd? valid: {TOP}"),
         ("+wdd=0.1", f"unknown key wdd; did you mean wd? valid: {TOP}"),
         ("patience=1", "unknown key patience; did you mean schedule.patience or trainer.patience?"),
         ("optimizer.bta2=1", "unknown key optimizer.bta2; did you mean optimizer.beta2? valid: beta2, eps, fused"),
         ("+optimizer.bta2=1", "unknown key optimizer.bta2; did you mean optimizer.beta2? valid: beta2, eps, fused"),
+        ("epochs=many", "epochs (=many) must be a whole number"),
+        ("trainer.devices=2.5", "trainer.devices (=2.5) must be a whole number"),
+        ("wd=abc", "wd (=abc) must be a number"),
+        ("thresholds=[high]", "thresholds[0] (=[high]) must be a number"),
+        ("data.flip=perhaps", "data.flip (=perhaps) must be true or false"),
+        ("snapshots=3", "snapshots (=3) must be a list, such as [1,2]"),
+        ("lr=null", "lr (=null) must not be null"),
+        ("lr", "lr is not of the form KEY=VALUE, without spaces around ="),
+        ("lr=1e-3,", "lr=1e-3, ends in a comma; a value is missing behind it"),
+        ("epochs = 3", "'epochs = 3' has spaces around =; write epochs=3"),
+        ("wd=1,2", "wd (=1,2) has several values; add -m for a sweep of them, or brackets for a list: [1,2]"),
+        ("schedule=lambda", "schedule.function must be given"),
+        ("data.root=${nothing}", "data.root: Interpolation key 'nothing' not found"),
         (
-            "epochs=many",
-            "Error merging override epochs=many: Value 'many' of type 'str' could not be converted to Integer",
+            "schedule.final=0.1",
+            "schedule.final is a key of schedule=cosine or cosine_restarts or polynomial; choose one, such as "
+            "schedule=cosine",
         ),
-        ("lr=null", "Error merging override lr=null: field 'lr' is not Optional"),
-        ("lr", "Error parsing override 'lr' missing EQUAL at '<EOF>'"),
-        ("schedule=lambda", "Structured config of type `Lambda` has missing mandatory value: function"),
-        ("data.root=${nothing}", "Interpolation key 'nothing' not found"),
     ],
 )
 def test_a_message_in_one_line(override: str, message: str) -> None:
     with pytest.raises(USAGE_ERRORS) as caught:
         compose(override)
     assert error_message(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        *(("schedule=onecycle", "one_cycle"), ("schedule=OneCycleLR", "one_cycle"), ("schedule=StepLR", "step")),
+        *(("schedule=CosineAnnealingLR", "cosine"), ("schedule=ReduceLROnPlateau", "reduce_on_plateau")),
+        *(("optimizer=AdamW", "adam or adamw"), ("model=ResNet-18", "resnet18"), ("data=CIFAR-100", "cifar10")),
+    ],
+)
+def test_an_option_under_its_name_elsewhere_is_recognized(option: str, meant: str) -> None:
+    with pytest.raises(USAGE_ERRORS) as caught:
+        compose(option)
+    assert f"; did you mean {meant}" in error_message(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "ours"),
+    [
+        *(("max_epochs=3", "epochs"), ("trainer.max_epochs=3", "epochs"), ("weight_decay=0.1", "wd")),
+        *(("learning_rate=0.1", "lr"), ("scheduler=x", "schedule="), ("optimizer.weight_decay=0.1", "wd")),
+        *(("data.data_dir=x", "data.root"), ("early_stopping=3", "trainer.patience"), ("+gpus=1", "trainer.devices")),
+        *(("precision=16", "trainer.precision=16-mixed"), ("trainer=gpu", "trainer.accelerator=cuda")),
+        *(("logger=wandb", "nothing"), ("ckpt_path=x", "the same command"), ("sampler=tpe", "hydra.sweeper.sampler")),
+        *(("fast_dev_run=true", "epochs=1"), ("num_workers=4", "nothing"), ("optim=sgd", "optimizer=")),
+        *(
+            ("data.num_workers=4", "nothing"),
+            ("T_max=10", "schedule.length"),
+            ("trainer.fp16=true", "trainer.precision"),
+        ),
+    ],
+)
+def test_a_name_of_another_library_is_translated(override: str, ours: str) -> None:
+    with pytest.raises(USAGE_ERRORS) as caught:
+        compose(override)
+    assert f"; here: {ours}" in error_message(caught.value)
+
+
+@pytest.mark.parametrize("key", ["batch_size", "lr", "seed", "epochs", "study"])
+@pytest.mark.parametrize("group", ["data", "optimizer", "trainer"])
+def test_a_top_level_key_below_a_group_is_recognized(group: str, key: str) -> None:
+    with pytest.raises(USAGE_ERRORS) as caught:
+        compose(f"{group}.{key}=1")
+    assert error_message(caught.value) == f"unknown key {group}.{key}; did you mean {key}?"
+
+
+def test_no_translated_name_is_a_key_of_the_lab_and_each_translation_begins_with_one() -> None:
+    keys = {key.name for key in key_owners()} | {*GROUPS, "hydra.launcher.jobs", "hydra.sweeper.n_trials"}
+    keys |= {"hydra.sweeper.sampler", "trainer.precision", "trainer.accelerator", "trainer.progress"}
+    ends = {key.rpartition(".")[2] for key in keys} - {"precision", "n_trials", "sampler", "jobs"}
+    assert not ends & set(FOREIGN)
+    for ours in OURS:
+        named = re.match(r"nothing|the same command|a smaller|([\w.]+)", ours)
+        assert named is not None
+        assert named[1] is None or named[1] in keys, ours
+
+
+@pytest.mark.parametrize(
+    "text", ["/a=b", "/a/[b]", "/a/{b}", "/数据", "/a'b", '/a"b', "/a(b)", "/a\\", "~x", "/ü~", "/a,b c"]
+)
+def test_a_text_that_the_grammar_cannot_read_is_shown_as_it_must_be_quoted(text: str) -> None:
+    """The cure is what a shell hands on as one argument that is read as the text."""
+    (argument,) = shlex.split(override_message(f"data.root={text}").rpartition("quoted twice: ")[2])
+    (override,) = OverridesParser.create().parse_overrides([argument])
+    assert override.value() == text
 
 
 def test_the_first_cause_is_said_unless_it_is_there_already() -> None:

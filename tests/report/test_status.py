@@ -56,9 +56,11 @@ def test_the_table_says_of_every_run_what_it_is(capsys: pytest.CaptureFixture[st
     with trained(running):
         assert main(["status"]) == 0
     printed = capsys.readouterr().out
-    assert " ".join(printed.split("configuration")[0].split()).startswith(
+    headline = " ".join(printed.split("configuration")[0].split())
+    assert headline.startswith(
         "9 runs: 1 running, 2 failed, 2 interrupted, 1 damaged, 2 finished, 1 diverged; 1 not begun; time left 0:0"
     )
+    assert headline.endswith("; sorted by state, then best")
     best = {seed: max(row["val/acc"] for row in synthetic_rows(10, 0.9, seed)) for seed in (0, 1)}
     assert [(row[1], *row[2:5]) for row in rows_of(printed) if row[0] == "wd"] == [
         ("0.2", "2", "running", "6/10"),

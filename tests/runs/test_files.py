@@ -1,13 +1,15 @@
 """Small files: exact round trips, and never half a file."""
 
+import errno
 import math
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnetlab.runs.files import read_rows, write_atomically, write_json, write_rows, write_text
+from resnetlab.runs.files import read_json, read_rows, write_atomically, write_json, write_rows, write_text
 
 numbers = st.one_of(st.integers(-(10**9), 10**9), st.floats(allow_nan=False))
 
@@ -45,3 +47,35 @@ def test_a_failure_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: 
 def test_json_has_no_nan(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan"):
         write_json(tmp_path / "x.json", {"a": math.nan})
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{", "", "\0", "\xff", "NaN 1", "1e", "[1,]"])
+def test_what_is_no_json_is_a_value_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=r"."):
+        read_json(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("read", [read_json, read_rows])
+def test_a_pipe_a_device_and_a_folder_are_not_read(read, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "link").symlink_to("fifo")
+    (tmp_path / "folder").mkdir()
+    for name in ("fifo", "zero", "link", "folder"):
+        with pytest.raises(OSError, match=rf"is not a regular file: '.*{name}'"):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG])
+def test_an_error_of_the_disk_names_the_file(number: int, tmp_path: Path) -> None:
+    def fail(file: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OSError, match=r"\[Errno \d+\] .*: '.*summary.json'$"):
+        write_atomically(tmp_path / "summary.json", fail)
+
+
+def test_rows_with_other_line_ends_and_quotes(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_bytes(b'epoch,"a"\r\n1,"2.5"\r\n')
+    assert read_rows(tmp_path / "m.csv") == [{"epoch": 1, "a": 2.5}]

@@ -1,11 +1,14 @@
 """One validator of summary.json, for training, status and report; the rest of it is tested with the report."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from resnetlab.runs.load import UnusableRun, planned_epochs, read_manifest, read_run, read_summary
+from resnetlab.runs.state import StateReader
+from resnetlab.runs.sweep_records import SweepFolder, read_end, read_plan
 from resnetlab.training.result import finished
 from synthetic import begin_run, change_summary, ten_epochs
 
@@ -52,3 +55,45 @@ def test_planned_epochs_are_the_manifests_or_those_of_config_yaml() -> None:
     assert planned_epochs(folder.path, read_manifest(folder.path)) == 7
     folder.config.unlink()
     assert planned_epochs(folder.path, read_manifest(folder.path)) is None
+
+
+BROKEN = ['"text"', "NaN", "null", "3", "[]", "{}", "[" * 100_000, '{"status":' * 100_000, '{"status": "finished"}', ""]
+
+
+@pytest.mark.parametrize("text", [*BROKEN, None], ids=lambda text: "fifo" if text is None else text[:12])
+def test_no_content_of_a_file_is_a_traceback_or_a_hang_for_training_status_and_report(text: str | None) -> None:
+    for name in ("summary.json", "manifest.json", "metrics.csv", "config.yaml"):
+        folder = begin_run(10, "finished", seed=len(name))
+        (folder.path / name).unlink(missing_ok=True)
+        os.mkfifo(folder.path / name) if text is None else (folder.path / name).write_text(text)
+        done = finished(folder, ten_epochs())
+        assert done is None or name in ("manifest.json", "config.yaml")
+        if name in ("summary.json", "metrics.csv"):
+            assert kind_of(folder.path) == "unreadable"
+        (run,) = StateReader([folder.path]).read(0.0).runs
+        assert run.state in ("damaged", "finished", "interrupted")
+
+
+@pytest.mark.parametrize("text", [*BROKEN, '{"folder": 1}', '{"jobs": {}}', '{"jobs": [null, {"run": 3}]}', None])
+def test_no_content_of_a_sweeps_files_is_a_traceback_or_a_hang(text: str | None) -> None:
+    folder = SweepFolder.open("some")
+    for name in ("sweep.json", "job-0.json"):
+        os.mkfifo(folder.path / name) if text is None else (folder.path / name).write_text(text)
+    assert read_plan(folder.path) == []
+    assert read_end(folder.path / "job-0.json") is None
+    assert set(folder.outcomes()) <= {0}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.9", [0.9], {}, True])
+@pytest.mark.parametrize("objective", ["final_val_acc", "best_val_acc", "final_test_acc"])
+def test_a_run_whose_objective_is_no_number_is_not_finished(value: object, objective: str) -> None:
+    folder = begin_run(10, "finished")
+    config = ten_epochs()
+    config.objective = objective
+    assert finished(folder, config) is not None
+    change_summary(folder.path, **{objective: value})
+    assert finished(folder, config) is None
+    summary = json.loads(folder.summary.read_text())
+    del summary[objective]
+    folder.summary.write_text(json.dumps(summary))
+    assert finished(folder, config) is None

@@ -113,6 +113,37 @@ def nodes(monkeypatch: pytest.MonkeyPatch, *found: tuple[bool, float, float]) ->
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(nodes=lambda: listed, shutdown=lambda: None))
 
 
+def test_rays_own_files_are_private_and_its_token_is_in_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+
+    def init(**options) -> None:
+        os.umask(mask := os.umask(0o022))
+        seen.update(options, umask=mask)
+
+    fake = SimpleNamespace(init=init, shutdown=lambda: None, remote=lambda **_: lambda function: function)
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    before = os.umask(0o002)
+    tokens = set()
+    try:
+        for _ in range(2):
+            os.environ.pop("RAY_AUTH_TOKEN", None)
+            engine = RayTasks([tiny()], None, 1, 0.0, retries=0)
+            engine.connect()
+            parent = Path(str(seen["_temp_dir"])).parent
+            assert parent.stat().st_mode & 0o777 == 0o700
+            assert len(f"{seen['_temp_dir']}/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store") < 107
+            engine.stop([])
+            assert not parent.exists()
+            tokens.add(os.environ["RAY_AUTH_TOKEN"])
+        assert (seen["umask"], engine.umask, os.umask(0o002)) == (0o077, 0o002, 0o002)
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+        assert len(tokens) == 2
+        assert min(map(len, tokens)) == 64
+    finally:
+        os.umask(before)
+
+
 def tasks(cpus: int, gpus: float) -> RayTasks:
     engine = RayTasks([], "auto", cpus, gpus, retries=0)
     engine.remote = SimpleNamespace(options=lambda **_: pytest.fail("has put a task that no node can take"))

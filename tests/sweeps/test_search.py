@@ -214,7 +214,7 @@ def test_a_pruned_run_keeps_what_it_has_and_goes_on_by_itself_to_the_same_bits(t
     config = tiny("wd=0.1", "study=pruned")
     sweep = SweepFolder(tmp_path)
     sweep.assign(0, make_pruned(tmp_path / "journal"))
-    outcome = run_job(config, sweep, 0)
+    outcome = run_job(config, sweep, 0, [])
     assert (outcome.status, outcome.reason, outcome.objective) == ("pruned", "after epoch 2 of 3", None)
     folder = config.folder
     assert [row["epoch"] for row in read_rows(folder.metrics)] == [1, 2]
@@ -223,7 +223,7 @@ def test_a_pruned_run_keeps_what_it_has_and_goes_on_by_itself_to_the_same_bits(t
     assert reported == {row["epoch"]: row["val/acc"] for row in read_rows(folder.metrics)}
     assert len(read_checkpoint(folder.last)["callbacks"]["Recorder"]["rows"]) == 2
     written = folder.metrics.stat().st_mtime_ns
-    again = run_job(config, sweep, 0)  # as after a kill before it could say so
+    again = run_job(config, sweep, 0, [])  # as after a kill before it could say so
     assert (again.status, again.reason) == ("pruned", "after epoch 2 of 3")
     assert folder.metrics.stat().st_mtime_ns == written  # nothing trained
     run(config)
@@ -239,7 +239,7 @@ def test_no_epoch_is_reported_twice_and_the_end_is_not_pruned(tmp_path: Path, mo
     assert stored(tmp_path / "journal").trials[3].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
     assert (tmp_path / "journal").read_text().count('"step":2,"intermediate_value":0.2') == 1
     monkeypatch.setattr("resnetlab.sweeps.run_job.trial_hook", lambda folder, number: lambda rows: True)
-    assert run_job(tiny("epochs=1"), SweepFolder(tmp_path), 0).status == "finished"
+    assert run_job(tiny("epochs=1"), SweepFolder(tmp_path), 0, []).status == "finished"
 
 
 def test_a_storage_that_is_damaged_or_anothers_is_one_line(sweep, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -82,12 +83,12 @@ def test_an_error_of_any_kind_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> 
         error = torch.OutOfMemoryError(f"CUDA out of memory. {long}\nSecond line")
         with monkeypatch.context() as patched:
             patched.setattr(RUN, "describe", Mock(side_effect=error))
-            outcome = run_job(config, folder, 0)
+            outcome = run_job(config, folder, 0, [])
         assert (outcome.status, outcome.objective) == ("failed", None)
         reason = f"OutOfMemoryError: CUDA out of memory. {long}"
         assert outcome.reason == (f"{reason[:500]}..." if long else reason)
         assert "Second line" in Path("job-0.log").read_text()
-    assert run_job(config, folder, 0).status == "finished"
+    assert run_job(config, folder, 0, []).status == "finished"
 
 
 def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,14 +104,14 @@ def test_force_starts_a_job_over_once_in_a_sweep(monkeypatch: pytest.MonkeyPatch
 
     with monkeypatch.context() as patched:
         patched.setattr(RUN, "fit", kill)
-        assert run_job(forced, folder, 0).status == "failed"
+        assert run_job(forced, folder, 0, []).status == "failed"
     assert not forced.folder.summary.exists()  # of the run before
-    assert run_job(forced, folder, 0).status == "finished"
+    assert run_job(forced, folder, 0, []).status == "finished"
     earlier = json.loads(forced.folder.manifest.read_text())["earlier"]
     assert len(earlier) == 1  # has gone on from the checkpoint
-    assert run_job(forced, folder, 1).status == "skipped"  # an equal job
+    assert run_job(forced, folder, 1, []).status == "skipped"  # an equal job
     other = SweepFolder.open("default")
-    assert run_job(forced, other, 0).status == "finished"
+    assert run_job(forced, other, 0, []).status == "finished"
     assert "earlier" not in json.loads(forced.folder.manifest.read_text())
 
 
@@ -224,11 +225,41 @@ def test_the_table_counts_and_what_left_nothing_is_not_forgotten() -> None:
 
 
 def test_a_launcher_that_cannot_start_is_one_line_in_the_table(sweep) -> None:
-    status, out, err = sweep("epochs=1", "wd=0.1,0.2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=0")
-    assert status != 0
-    assert "n_jobs == 0" in out
+    core = pytest.importorskip("hydra_plugins.hydra_joblib_launcher._core")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core, "Parallel", Mock(side_effect=RuntimeError("no semaphores here")))
+        status, out, err = sweep("epochs=1", "wd=0.1,0.2", "hydra/launcher=joblib")
+    assert status == 1
+    assert "no semaphores here" in out
     assert "2 failed of 2 jobs" in out
-    assert "Traceback" not in err
+    assert err.startswith("error: unexpected RuntimeError: no semaphores here; traceback: ")
+    assert err.count("\n") == 1
+
+
+def test_two_launches_in_one_second_with_one_process_number_have_folders_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.getpid", lambda: 1)
+    folders = [SweepFolder.open("some") for _ in range(50)]
+    assert len({folder.path for folder in folders}) == 50
+    monkeypatch.setattr("resnetlab.runs.sweep_records.secrets.token_hex", lambda count: "00")
+    monkeypatch.setattr("resnetlab.runs.sweep_records.datetime", Mock(now=lambda: datetime(2026, 1, 1)))
+    SweepFolder.open("some")
+    with pytest.raises(FileExistsError):
+        SweepFolder.open("some")
+
+
+def test_a_jobs_manifest_has_the_command_that_repeats_it_alone_and_jobs_are_counted_once(sweep) -> None:
+    status, out, _ = sweep("epochs=1", "wd=0.1,0.2", "trainer.progress=lines")
+    assert status == 0
+    assert [line for line in out.splitlines() if line.startswith("job ")][:2] == [
+        "job 0: wd=0.1 (1 more behind it)",
+        "job 1: wd=0.2",
+    ]
+    for path in Path("outputs").rglob("manifest.json"):
+        script, *overrides = json.loads(path.read_text())["command"]
+        assert script == "train.py"
+        assert path.parent == compose(*overrides).folder.path
 
 
 def test_labels_are_what_tells_the_jobs_apart() -> None:

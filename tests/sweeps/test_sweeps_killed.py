@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="fi
 
 
 PROCESSES = ("hydra/launcher=processes", "hydra.launcher.jobs=2")
+JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 LONG = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
 
 
@@ -351,17 +352,32 @@ def test_a_script_on_standard_input_is_not_run_again_in_the_jobs() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_sweep_ends_its_processes_and_says_what_is_left(number: int, status: int) -> None:
-    with started(*LONG, "seed=0,1,2", *PROCESSES) as parent:
+@pytest.mark.parametrize("launcher", [PROCESSES, JOBLIB, ()], ids=["processes", "joblib", "basic"])
+def test_an_interrupted_sweep_ends_its_processes_and_says_what_is_left(
+    launcher: tuple[str, ...], number: int, status: int
+) -> None:
+    with started(*LONG, "seed=0,1,2", *launcher) as parent:
         wait_for(lambda: has_rows(folders(LONG, "seed", (0,))[0], 1), parent)
-        children = workers(parent.pid)
+        children = descendants_of(parent.pid)
         parent.send_signal(number)
         assert parent.wait(60) == status
-        assert len(children) == 2
-        assert all(gone(pid) for pid in children)
+        assert len(children) >= 2 if launcher else not children
+    wait_for(lambda: all(gone(pid) for pid in children))
     said = Path("log").read_text()
     assert "3 interrupted of 3 jobs" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_joblibs_workers_end_with_a_killed_parent() -> None:
+    with started(*LONG, "seed=0,1", *JOBLIB) as parent:
+        wait_for(lambda: has_rows(folders(LONG, "seed", (0,))[0], 1), parent)
+        children = descendants_of(parent.pid)
+        parent.kill()
+        began = time.monotonic()
+        wait_for(lambda: all(gone(pid) for pid in children))
+    assert time.monotonic() - began < 30
+    assert len(children) >= 3
 
 
 @pytest.mark.slow

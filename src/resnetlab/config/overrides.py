@@ -1,21 +1,31 @@
 """The command line of train.py as configurations: which overrides are allowed, and the jobs that they make."""
 
+import math
+import os
 import re
+import time
 from collections.abc import Sequence
-from itertools import product
+from itertools import accumulate, product
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig
 
 from resnetlab.config.compose import hydra_context, parse
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS, Config
+from resnetlab.console import Countdown
 from resnetlab.errors import ConfigError
 
 SEARCH = "hydra/sweeper=optuna"
 HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")  # Hydra's own that may be set
+NOT_SET = ("_target_", "hydra.sweeper.params")  # but for these: what is called, and a preset's sweep
+CHOICES = (*GROUPS, "experiment", "hydra/launcher", "hydra/sweeper")  # keys whose value is a file's name
+MOST_JOBS = 10_000  # of a sweep: each is composed and checked first, which takes 0.2 to 0.5 s
+MOST_LETTERS = 200  # of a key and of an option's name; a file's has 255 at most
+DEEPEST = 20  # nesting of a value
+NOW = re.compile(r"\$\{now:([^{}]*)\}")
 
 
 def normalize_arguments(arguments: Sequence[str]) -> list[str]:
@@ -27,14 +37,14 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
     ['-m', 'lr=0.1', 'wd=0.1,0.2', 'seed=range(0,3)']
     """
     overrides, flags = [], []
-    for argument in arguments:
+    for argument in map(spell_out, arguments):
         check_argument(argument)
         if argument in ("-m", "--multirun", SEARCH) or argument.startswith("seeds="):
             flags = ["-m"]
         if argument.startswith("seeds="):
             count = argument.removeprefix("seeds=")
-            if not re.fullmatch(r"[1-9]\d{0,5}", count):
-                raise ConfigError(f"seeds (={count}) must be a number of seeds, such as 5 for seed=0..4")
+            if not re.fullmatch(r"[1-9]\d{0,5}", count) or int(count) > MOST_JOBS:
+                raise ConfigError(f"seeds (={count}) must be in 1..{MOST_JOBS:,}, such as 5 for seed=0..4")
             overrides.append(f"seed=range(0,{count})")
         elif argument not in ("-m", "--multirun", "experiment=null"):  # null: conf/config.yaml's, which Hydra refuses
             overrides.append(argument)
@@ -44,9 +54,30 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
     return [*flags, *overrides]
 
 
+def spell_out(argument: str) -> str:
+    """`${now:...}` as the time it is, which would be another in every job, and ~/ as the home folder."""
+    argument = NOW.sub(lambda found: time.strftime(found[1]), argument)
+    key, equals, value = argument.partition("=")
+    if equals and re.match(r"""["']?~/""", value):  # no shell expands it behind a =
+        inner = value[1:-1] if value[0] in "\"'" and value[-1] == value[0] else value
+        return f'{key}="{os.path.expanduser(inner)}"'
+    return argument
+
+
 def check_argument(argument: str) -> None:
     """Raises ConfigError for what Hydra allows and the lab does not."""
-    key, _, value = argument.partition("=")
+    key, equals, value = argument.partition("=")
+    if equals and not key.strip("+~ "):
+        raise ConfigError(f"{argument} has no key; write KEY=VALUE")
+    for name in (key, value) if "." not in key and key in CHOICES else (key,):
+        if len(name) > MOST_LETTERS:
+            raise ConfigError(f"{name[:40]}... is not there: no key and no option has {len(name):,} letters")
+    if max(accumulate((letter in "[{(") - (letter in "]})") for letter in argument), default=0) > DEEPEST:
+        raise ConfigError(f"{key} (={value[:40]}...) is nested more than {DEEPEST} deep")
+    if key.lstrip("+~").startswith("hydra") and (key.endswith(NOT_SET) or NOT_SET[1] in key):
+        raise ConfigError(
+            f"{key} (={value}) cannot be set; a sweep is written -m lr=0.1,0.2, a launcher hydra/launcher=..."
+        )
     if key.lstrip("+~").startswith("hydra") and not key.startswith(HYDRA_KEYS):
         raise ConfigError(f"{key} is not supported; of Hydra's own keys these are: {', '.join(HYDRA_KEYS)}")
     if key in ("hydra/launcher", "hydra/sweeper") and value in ("", "null"):
@@ -86,12 +117,14 @@ def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Co
             batches = [list(overrides)]
         if not batches:
             raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
-        nodes = [hydra.compose("config", overrides=batch, return_hydra_config=True) for batch in batches]
-        for node in nodes if len(nodes) > 1 else ():
-            if preset_sweep(node.hydra) != sweeps:
+        configs, countdown = [], Countdown("checked job", len(batches))
+        for batch in batches:
+            node = hydra.compose("config", overrides=batch, return_hydra_config=True)
+            if len(batches) > 1 and preset_sweep(node.hydra) != sweeps:
                 chosen = f"experiment={node.hydra.runtime.choices.experiment}"
                 raise ConfigError(f"{chosen} is a sweep of its own and cannot be one value of another; give it alone")
-        configs = [parse(node) for node in nodes]
+            configs.append(parse(node))
+            countdown.tick()
     return list(zip(job_labels(batches), configs, strict=True))
 
 
@@ -116,8 +149,24 @@ def split_sweep(overrides: Sequence[Override]) -> list[list[str]]:
                 raise ConfigError(f"{override.input_line} is not supported: a sweep is over the lab's own keys")
             if not override.is_discrete_sweep():
                 raise ConfigError(f"{override.input_line} is no list of values; {SEARCH} searches an interval")
-            values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            values[key] = [f"{key}={value}" for value in sweep_values(override)]
+    if math.prod(map(len, values.values())) > MOST_JOBS:
+        most = max(values, key=lambda key: len(values[key]))
+        raise ConfigError(
+            f"the sweep has more than {MOST_JOBS:,} jobs, the most in one command; give {most} fewer values"
+        )
     return [list(job) for job in product(*values.values())]
+
+
+def sweep_values(override: Override) -> list[str]:
+    """The values of a list or a range. Raises ConfigError for a range of more than a sweep can have."""
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep):
+        assert sweep.start is not None
+        assert sweep.stop is not None
+        if not sweep.step or not abs(sweep.stop - sweep.start) <= MOST_JOBS * abs(sweep.step):
+            raise ConfigError(f"{override.input_line} must be a range of at most {MOST_JOBS:,} values")
+    return list(override.sweep_string_iterator())
 
 
 def hydra_settings(overrides: Sequence[str]) -> DictConfig:

@@ -47,7 +47,7 @@ def check_values(config: Config) -> None:
     folder_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study)
     must = "be a folder's name: at most 100 letters, digits, '.', '_' and '-'"
     require(folder_name is not None, "study", repr(config.study), must)
-    require(config.seed >= 0, "seed", config.seed, "be >= 0")
+    require(0 <= config.seed < 10**18, "seed", config.seed, "be in 0..999,999,999,999,999,999")
     require(1 <= config.epochs <= 100_000, "epochs", config.epochs, "be in 1..100,000")
     require(1 <= config.batch_size <= 1_000_000, "batch_size", config.batch_size, "be in 1..1,000,000")
     require(math.isfinite(config.lr) and config.lr > 0, "lr", config.lr, "be a finite number above 0")

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from resnetlab.console import age, duration, on_terminal
+from resnetlab.console import Console, age, duration, on_terminal, say
 from resnetlab.report.groups import group_by_configuration, with_labels
 from resnetlab.runs.load import Run, require_folders
 from resnetlab.runs.state import RunState, RunStates, StateReader
@@ -32,7 +32,7 @@ def status_command(folders: Sequence[Path], once: bool = False, everything: bool
     reader = StateReader(folders, label_runs)
     found = reader.read(time.time())
     if not found.runs and not found.waiting:
-        print(f"no runs below {', '.join(map(str, folders))}")
+        say(f"no runs below {', '.join(map(str, folders))}")
     elif once or everything or not terminal or console.is_dumb_terminal:
         rows = len(found.runs) if everything else MOST_ROWS
         console.print(render(found, rows, time.time()), soft_wrap=False)
@@ -88,6 +88,7 @@ def headline(found: RunStates) -> str:
     parts += [f"{len(found.waiting)} not begun"] if found.waiting else []
     if any(run.state == "running" for run in found.runs):
         parts.append(f"time left {duration(found.left())}")
+    parts += ["sorted by state, then best"] if found.counts().get("finished", 0) > 1 else []
     return "; ".join(parts)
 
 

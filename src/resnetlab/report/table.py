@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from resnetlab.console import Console
 from resnetlab.report.columns import (
     COSTS,
     NOTHING,

@@ -1,11 +1,13 @@
 """Atomic writes of small files, CSV that reads back exactly, and digests."""
 
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -26,8 +28,10 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            error.filename = str(path)  # a full disk does not say which file it was
         raise
 
 
@@ -38,6 +42,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON. Raises ValueError for NaN and infinity, which JSON does not have."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file. Raises OSError for a pipe or a device, which might be read without end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return path.read_text(encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises OSError, and ValueError for what is no JSON or nested without end."""
+    try:
+        return json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deep") from None
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -51,11 +70,10 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def read_rows(path: Path) -> list[dict[str, float]]:
     """Rows of a CSV by write_rows: empty cells are left out, whole numbers stay whole."""
-    with path.open(newline="") as file:
-        return [
-            {key: int(cell) if cell.lstrip("-").isdigit() else float(cell) for key, cell in row.items() if cell}
-            for row in csv.DictReader(file)
-        ]
+    return [
+        {key: int(cell) if cell.lstrip("-").isdigit() else float(cell) for key, cell in row.items() if cell}
+        for row in csv.DictReader(io.StringIO(read_text(path), newline=""))
+    ]
 
 
 def digest(content: Any) -> str:

@@ -1,7 +1,6 @@
 """Read and validate the files of finished runs; the reason where a run cannot be used."""
 
 import csv
-import json
 import math
 import os
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import ConfigError
-from resnetlab.runs.files import read_rows
+from resnetlab.runs.files import read_json, read_rows, read_text
 from resnetlab.runs.layout import CONFIG, MANIFEST, METRICS, RUN_FILES, SEED, SUMMARY
 from resnetlab.runs.summary import Row, Summary
 
@@ -78,10 +77,10 @@ def read_summary(path: Path) -> Summary:
     Raises UnusableRun: unfinished where there is none, unreadable where it is damaged or not a run's.
     """
     try:
-        summary = json.loads((path / SUMMARY).read_text())
+        summary = read_json(path / SUMMARY)
     except (FileNotFoundError, NotADirectoryError):
         raise UnusableRun("unfinished", progress(path)) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UnusableRun("unreadable", f"{SUMMARY} cannot be read ({type(error).__name__})") from None
     for problem in summary_problems(summary):
         raise UnusableRun("unreadable", f"{SUMMARY} is not a run's: {problem}")
@@ -121,7 +120,7 @@ def is_accuracy(value: Any) -> bool:
 def progress(path: Path) -> str:
     """A sentence on how far a run without a summary is."""
     try:
-        done = (path / METRICS).read_text().count("\n") - 1
+        done = read_text(path / METRICS).count("\n") - 1
     except (OSError, UnicodeDecodeError):
         return "not finished: no epoch is written yet"
     epochs = planned_epochs(path, read_manifest(path))
@@ -134,7 +133,7 @@ def planned_epochs(path: Path, manifest: dict[str, Any]) -> int | None:
     if is_count(epochs, 1):
         return int(epochs)
     try:
-        found = re.search(r"^epochs: (\d{1,18})$", (path / CONFIG).read_text(), re.MULTILINE)
+        found = re.search(r"^epochs: (\d{1,18})$", read_text(path / CONFIG), re.MULTILINE)
     except (OSError, UnicodeDecodeError):
         return None
     return int(found[1]) if found else None
@@ -163,8 +162,8 @@ def read_metrics(path: Path, epochs: int) -> tuple[list[Row], list[str]]:
 def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest; {} where there is none that can be read, or its parts are not what the lab writes."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except (OSError, ValueError, RecursionError):
+        manifest = read_json(path / MANIFEST)
+    except (OSError, ValueError):
         return {}
     usable = isinstance(manifest, dict) and all(isinstance(manifest.get(key, {}), dict) for key in ("model", "config"))
     return manifest if usable and is_valid_identity(manifest.get("differs_from_defaults")) else {}

@@ -1,9 +1,9 @@
-"""Records of sweeps: their jobs and the outcomes, in the files of outputs/<study>/sweeps/<when>-<process>/."""
+"""Records of sweeps: their jobs and the outcomes, in the files of outputs/<study>/sweeps/<when>-<process>-<random>/."""
 
-import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resnetlab.runs import layout
-from resnetlab.runs.files import write_json
+from resnetlab.runs.files import read_json, write_json
 
 RUN = re.compile(rf"[^/]+/[^/]+/{layout.SEED}\d{{1,18}}")
 NO_OBJECTIVE = math.nan  # the objective of a run that has none: neither good nor bad, so no sweeper may learn from it
@@ -77,8 +77,8 @@ def sweeps_of(runs: Iterable[Path]) -> list[Path]:
 def read_plan(sweep: Path) -> list[PlannedJob]:
     """All jobs of the sweep; none where it has left no list, as a search does, whose jobs are made up on the way."""
     found = []
-    with suppress(OSError, ValueError, RecursionError, KeyError, TypeError):
-        for number, job in enumerate(json.loads((sweep / layout.SWEEP_PLAN).read_text())["jobs"]):
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        for number, job in enumerate(read_json(sweep / layout.SWEEP_PLAN)["jobs"]):
             with suppress(KeyError, TypeError):
                 run, label, epochs = job["run"], job["label"], job["epochs"]
                 if RUN.fullmatch(run) and isinstance(label, str) and isinstance(epochs, int):
@@ -89,9 +89,9 @@ def read_plan(sweep: Path) -> list[PlannedJob]:
 def read_end(path: Path) -> JobEnd | None:
     """Read an outcome file; None where it cannot be read or names no run."""
     try:
-        when, outcome = path.stat().st_mtime, json.loads(path.read_text())
+        when, outcome = path.stat().st_mtime, read_json(path)
         folder, status, reason = (str(outcome[key]) for key in ("folder", "status", "reason"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return JobEnd(when, status, (reason.splitlines() or [""])[0], layout.run_key(folder)) if folder else None
 
@@ -123,7 +123,7 @@ def planned_seeds(runs: Iterable[Path]) -> dict[tuple[str, str], set[int]]:
 
 
 class SweepFolder:
-    """outputs/<study>/sweeps/<when>-<process>: the outcomes and logs of one launch of the command.
+    """outputs/<study>/sweeps/<when>-<process>-<random>: the outcomes and logs of one launch of the command.
 
     Outcomes are also kept in memory, because a full disk takes no file.
     """
@@ -134,9 +134,10 @@ class SweepFolder:
 
     @classmethod
     def open(cls, study: str) -> "SweepFolder":
-        """Make a new folder."""
-        path = layout.OUTPUTS / study / layout.SWEEPS / f"{datetime.now():%Y-%m-%d-%H%M%S}-{os.getpid()}"
-        path.mkdir(parents=True, exist_ok=True)
+        """Make a new folder, which no other launch has: containers and hosts on one disk may share process numbers."""
+        name = f"{datetime.now():%Y-%m-%d-%H%M%S}-{os.getpid()}-{secrets.token_hex(4)}"
+        path = layout.OUTPUTS / study / layout.SWEEPS / name
+        path.mkdir(parents=True)
         (path / layout.SWEEP_START).touch()
         return cls(path)
 
@@ -156,7 +157,7 @@ class SweepFolder:
     def assignment(self, number: int) -> dict[str, Any] | None:
         """What was assigned to the job, in this process or another; None for a job that belongs to no search."""
         try:
-            content: dict[str, Any] = json.loads((self.path / layout.assignment_file(number)).read_text())
+            content: dict[str, Any] = read_json(self.path / layout.assignment_file(number))
         except FileNotFoundError:
             return None
         return content
@@ -171,5 +172,5 @@ class SweepFolder:
         found = dict(self.known)
         for path in self.path.glob(layout.outcome_file("*")):
             with suppress(OSError, ValueError, TypeError):
-                found.setdefault(layout.job_number(path), Outcome(**json.loads(path.read_text())))
+                found.setdefault(layout.job_number(path), Outcome(**read_json(path)))
         return found

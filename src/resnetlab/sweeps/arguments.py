@@ -29,7 +29,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     options, unknown = parser.parse_known_intermixed_args(arguments)
     overrides = normalize_arguments([*options.overrides, *unknown, *(["-m"] if options.multirun else [])])
     if unknown:
-        raise ConfigError(f"{unknown[0]} is not supported; python train.py --help shows what is")
+        cure = "a setting is KEY=VALUE without dashes; python train.py --help lists them"
+        raise ConfigError(f"{unknown[0]} is not supported; {cure}")
     options.multirun = "-m" in overrides
     options.shows = [a for a in arguments if a not in (*options.overrides, "-m", "--multirun")]
     options.overrides = [override for override in overrides if override != "-m"]

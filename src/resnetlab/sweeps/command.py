@@ -9,17 +9,18 @@ from typing import Any
 import hydra
 from hydra.types import TaskFunction
 
-from resnetlab.config.compose import hydra_context
+from resnetlab.config.compose import compose, hydra_context
 from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs
 from resnetlab.config.schema import Config
-from resnetlab.console import say
+from resnetlab.console import say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.layout import OUTPUTS, run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.arguments import parse_arguments
 from resnetlab.sweeps.launchers import checked_settings, choice, find_launcher, refuse_several_devices
+from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
 from resnetlab.training.distributed import silence_secondary
@@ -35,6 +36,7 @@ def run_command(arguments: Sequence[str]) -> int:
     try:
         options = parse_arguments(arguments)
         if options.shows:
+            compose(*options.overrides)  # checked as for training
             call_hydra(lambda node: None, [*options.shows, *options.overrides])  # prints, and calls nothing
             return 0
         with preserve_process_state():  # schedule=lambda is called here
@@ -96,7 +98,9 @@ def run_sweep(jobs: Jobs, config: Config, overrides: Sequence[str], launcher: st
     outcomes = collect(folder, task.labels, missing)
     for line in (*table_lines(outcomes, task.labels, config.objective), *seed_lines(outcomes, jobs, config.objective)):
         say(line)
-    say(f"runs: resnetlab report {OUTPUTS / config.study}; logs and outcomes: {folder.path}")
+    studies = dict.fromkeys(job.study for job in (config, *(job for _, job in jobs)))
+    where = " ".join(str(OUTPUTS / study) for study in studies)
+    say(f"runs: resnetlab report {where}; logs and outcomes: {folder.path}")
     return status or exit_status(outcomes)
 
 
@@ -105,7 +109,7 @@ def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[
     row, failed = find_launcher(launcher), Outcome("failed", reason="left no outcome")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # an error of a launcher's is raised here, and not printed by Hydra
     try:
-        with row.around(task.folder):
+        with sigterm_as_exit(), row.around(task.folder):
             call_hydra(task, ["-m", *overrides])
         return 0, failed
     except KeyboardInterrupt:
@@ -114,7 +118,7 @@ def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[
         status = end.code if isinstance(end.code, int) else 1
         return status, INTERRUPTED if status > 128 else failed
     except Exception as error:  # the launcher's
-        status = print_error(error) if isinstance(error, (LabError, OSError, *USAGE_ERRORS)) else 1
+        status = print_error(error) if isinstance(error, (LabError, OSError, *USAGE_ERRORS)) else unexpected(error)
         reason = f"left no outcome: {type(error).__name__}: {first_line(error)}{row.advice}"
         return status, Outcome("failed", reason=reason)
     finally:

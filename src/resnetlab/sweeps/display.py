@@ -4,10 +4,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 
-from resnetlab.console import duration, on_terminal, say
+from resnetlab.console import Console, duration, on_terminal, say
 from resnetlab.runs.files import read_rows
 from resnetlab.sweeps.jobs import Job
 

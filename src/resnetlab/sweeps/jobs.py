@@ -1,6 +1,5 @@
 """The loop that gives the jobs of a sweep their outcomes, on any backend: processes or Ray."""
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resnetlab.config.schema import Config
+from resnetlab.console import complain
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.run_job import failure, record, skip_if_completed
@@ -80,7 +80,7 @@ def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, on_poll
                 set_outcome(job, backend.outcome_of(job, folder.log(job.number)), folder)
                 if job.outcome is None:
                     waiting.append(job)
-                    print(f"note: {job.name}: killed; started again after the others", file=sys.stderr)
+                    complain(f"note: {job.name}: killed; started again after the others")
             on_poll()
             time.sleep(POLL_SECONDS)
     finally:
@@ -101,7 +101,7 @@ def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job
         if job.outcome is None:
             backend.start(job, folder.log(job.number), running)
             job.starts += 1
-    except OSError as error:
+    except Exception as error:
         set_outcome(job, failure(error, folder.log(job.number), str(job.run.path)), folder)
 
 

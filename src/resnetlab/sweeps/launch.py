@@ -12,7 +12,6 @@ from resnetlab.errors import ConfigError
 from resnetlab.runs.sweep_records import NO_OBJECTIVE
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.jobs import Backend, Job, run_jobs
-from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.processes import Processes
 from resnetlab.sweeps.ray_tasks import RayTasks
 from resnetlab.sweeps.run_job import SweepTask, failure, record
@@ -45,7 +44,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
         except USAGE_ERRORS as error:
             record(task.folder, number, failure(error, task.folder.log(number)), label)
     if jobs:
-        with sigterm_as_exit(), Display(jobs, jobs[0].config.trainer.progress) as display:
+        with Display(jobs, jobs[0].config.trainer.progress) as display:
             backend = BACKENDS[launcher.backend]([job.config for job in jobs], **launcher.options)
             run_jobs(jobs, task.folder, backend, display)
     for job in jobs:

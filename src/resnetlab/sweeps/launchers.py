@@ -4,9 +4,12 @@ A new launcher of another package needs a row here at most; one of resnetlab's o
 hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,6 +23,7 @@ from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError, require
 from resnetlab.runs.sweep_records import NO_OBJECTIVE, Outcome, SweepFolder
 from resnetlab.sweeps.parallelism import cores, jobs_at_once_on_ray, resources_per_job
+from resnetlab.sweeps.process_setup import end_with_parent
 
 Values = Mapping[str, Any]
 Bounds = Mapping[str, tuple[int, int]]  # least and most
@@ -31,14 +35,15 @@ LOST = "its job {} ended without a result (killed, cancelled or out of time; the
 class Launcher:
     """One launcher.
 
-    module, package: to import, and to install. bounds: least and most of its values. jobs_at_once: of its values and
-    the jobs' configurations; None where it is not known here. around: a context in which it runs. advice: ends the
-    message about an error of its own.
+    module, package: to import, and to install. bounds: least and most of its values. choices: the only values of some.
+    jobs_at_once: of its values and the jobs' configurations; None where it is not known here. around: a context in
+    which it runs. advice: ends the message about an error of its own.
     """
 
     module: str = "hydra"
     package: str = ""
     bounds: Bounds = field(default_factory=dict)
+    choices: Mapping[str, Sequence[object]] = field(default_factory=dict)
     jobs_at_once: Callable[[Values, Sequence[Config]], int | None] = lambda values, configs: 1
     around: Callable[[SweepFolder], AbstractContextManager[None]] = lambda folder: nullcontext()
     advice: str = ""
@@ -72,6 +77,18 @@ def tolerate_lost_jobs(folder: SweepFolder) -> Iterator[None]:
         kind.results = original
 
 
+@contextmanager
+def end_workers_with_parent(folder: SweepFolder) -> Iterator[None]:
+    """Makes joblib's workers end with this process, also by a kill: they would wait for jobs for five minutes."""
+    module: Any = import_module("hydra_plugins.hydra_joblib_launcher._core")
+    original = module.Parallel
+    module.Parallel = partial(original, initializer=end_with_parent, initargs=((), os.getpid()))
+    try:
+        yield
+    finally:
+        module.Parallel = original
+
+
 SUBMITIT = Launcher(
     module="hydra_plugins.hydra_submitit_launcher",
     package="hydra-submitit-launcher",
@@ -92,7 +109,13 @@ LAUNCHERS = {
     "joblib": Launcher(
         module="hydra_plugins.hydra_joblib_launcher",
         package="hydra-joblib-launcher",
+        bounds={"n_jobs": (-1, MOST), "verbose": (0, 100), "timeout": (1, 10**9)},
+        choices={  # its other values are for arrays and threads, of which a job has none
+            **{"backend": (None, "loky"), "prefer": ("processes",), "require": (None,), "batch_size": ("auto", "1")},
+            **{"pre_dispatch": ("2*n_jobs", "all"), "max_nbytes": (None,), "mmap_mode": ("r",), "temp_folder": (None,)},
+        },
         jobs_at_once=lambda values, _: values["n_jobs"] if values["n_jobs"] > 0 else cores(),
+        around=end_workers_with_parent,
         advice="; hydra/launcher=processes loses only the one that is killed",
     ),
     "ray": Launcher(
@@ -127,6 +150,7 @@ def checked_settings(overrides: Sequence[str]) -> DictConfig:
         check_installed(str(error.missing_cfg_file).removeprefix("hydra/launcher/"))
         raise
     check_launcher(choice(settings, "launcher"), dict(settings.launcher))
+    check_bounds("hydra.sweeper", dict(settings.sweeper), {"max_batch_size": (1, 100_000)})
     return settings
 
 
@@ -141,6 +165,10 @@ def check_launcher(name: str, values: Values) -> None:
     """Raises ConfigError if its package is missing, or for a value out of its bounds or beyond this machine."""
     check_installed(name)
     check_bounds("hydra.launcher", values, find_launcher(name).bounds)
+    for key, choices in find_launcher(name).choices.items():
+        valid = " or ".join("null" if choice is None else str(choice) for choice in choices)
+        require(values.get(key) in choices, f"hydra.launcher.{key}", values.get(key), f"be {valid}")
+    require(values.get("n_jobs") != 0, "hydra.launcher.n_jobs", 0, "be a number of jobs, or -1 for all cores")
     if name == "ray" and values.get("address") is None:
         for key, here in (("num_cpus", cores()), ("num_gpus", torch.cuda.device_count())):
             value = values.get(key)

@@ -3,14 +3,20 @@
 import sys
 from collections.abc import Sequence
 
+from resnetlab.console import guarded, say
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status: 0, 1 if something failed, 2 if it is refused, 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: command(list(sys.argv[1:] if argv is None else argv)))
+
+
+def command(arguments: Sequence[str]) -> int:
+    """The help, or what run_command makes of the arguments."""
     if {"-h", "--help"} & set(arguments):
         from resnetlab.config.help import help_text
 
-        print(help_text())
+        say(help_text())
         return 0
     try:
         from resnetlab.sweeps.command import run_command  # takes seconds, in which an impatient user may interrupt

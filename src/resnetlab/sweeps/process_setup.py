@@ -4,28 +4,39 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 
+from resnetlab.console import tolerant_output
+
 PARENT_CHECK_SECONDS = 1.0
 
 
-def end_with_parent(descriptor: int = 0) -> None:
-    """Ends this process with the one that holds the other end of the pipe, and with its parent (a fork server).
+def end_with_parent(descriptors: Sequence[int] = (), parent: int | None = None) -> None:
+    """Ends this process with those that hold the other ends of the pipes, and with its parent (a fork server).
 
-    descriptor: of a pipe that nobody writes to, the standard input or multiprocessing's. PR_SET_PDEATHSIG would do the
-    same, but on Linux only, and not for a parent that died before the child could ask for it.
+    descriptors: of pipes that nobody writes to, the standard input or multiprocessing's. parent: its number, if it may
+    have ended already. PR_SET_PDEATHSIG would do the same, but on Linux only, and not for a parent that died before the
+    child could ask for it.
     """
-    parent = os.getppid()
+    parent = parent or os.getppid()
 
     def exit_after_parent() -> None:
-        while not wait([descriptor], PARENT_CHECK_SECONDS) and os.getppid() == parent:
+        while os.getppid() == parent and not wait_for(descriptors):
             pass
         os._exit(1)
 
     threading.Thread(target=exit_after_parent, daemon=True).start()
+
+
+def wait_for(descriptors: Sequence[int]) -> bool:
+    """Whether the other end of one of them was closed, after a second at most."""
+    if not descriptors:
+        time.sleep(PARENT_CHECK_SECONDS)
+    return bool(wait(descriptors, PARENT_CHECK_SECONDS if descriptors else 0))
 
 
 def import_path() -> str:
@@ -35,6 +46,7 @@ def import_path() -> str:
 
 def redirect_output(log: str | Path) -> None:
     """Sends all that this process and its children print to the log."""
+    tolerant_output()
     with Path(log).open("ab") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)

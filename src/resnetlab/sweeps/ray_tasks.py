@@ -7,6 +7,7 @@ memory ran out is tried without end, and nobody learns of it.
 
 import logging
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -32,6 +33,7 @@ ANY_CLUSTER = {
 LOCAL_CLUSTER = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: all listens on 127.0.0.1, where _node_ip_address does not
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # messages about killed workers in the middle of our display
+    "RAY_AUTH_MODE": "token",  # one of the sweep's own: Ray would keep one in the home, which all can read (2.60)
     "RAY_worker_niceness": "0",  # Ray's 15 starves the training on a machine that does other things too
 }
 OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third of the memory
@@ -53,9 +55,13 @@ class RayTasks:
         self.remote: Any = None
         self.temporary: tempfile.TemporaryDirectory[str] | None = None
         self.problem = ""
+        os.umask(mask := os.umask(0o077))  # it can be read only by setting it
+        self.umask = mask
         self.sigterm_handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own there
         for key, value in {**ANY_CLUSTER, **({} if self.elsewhere else LOCAL_CLUSTER)}.items():
             os.environ.setdefault(key, value)  # before the import, which reads them
+        if not self.elsewhere:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         self.ray: Any = import_module("ray")
 
     def has_room(self, running: Sequence[Job]) -> bool:
@@ -78,7 +84,7 @@ class RayTasks:
         if not self.elsewhere:
             environment["PYTHONPATH"] = import_path()
         task = self.remote.options(name=f"resnetlab.worker {log}", runtime_env={"env_vars": environment})
-        job.handle = task.remote(os.getcwd(), str(log), job.worker_overrides)
+        job.handle = task.remote(os.getcwd(), str(log), job.worker_overrides, self.umask)
 
     def has_ended(self, job: Job) -> bool:
         return bool(self.ray.wait([job.handle], timeout=0)[0])
@@ -110,12 +116,16 @@ class RayTasks:
             short = "/tmp" if Path("/tmp").is_dir() else None  # a socket's path has 107 letters at most
             self.temporary = tempfile.TemporaryDirectory(prefix="resnetlab-ray-", dir=short, ignore_cleanup_errors=True)
             options = {"address": "local", "num_cpus": cores(), "include_dashboard": False}
-            options |= {"object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": self.temporary.name}
+            below = os.path.join(self.temporary.name, "r")  # which Ray makes writable for all; its parent is private
+            options |= {"object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": below}
+            os.umask(0o077)  # Ray's processes inherit it; a job has that of before
         try:
             self.ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (OSError, RuntimeError, ValueError) as error:
             self.problem = f"no cluster of Ray (hydra.launcher.address={self.address}): {first_line(error)}"
             raise OSError(self.problem) from error
+        finally:
+            os.umask(self.umask)
         signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         # a worker for each job, as memory and threads are a process's; not tried again by Ray
         limits = {"num_cpus": self.needs["CPU"], "num_gpus": self.needs["GPU"], "max_calls": 1, "max_retries": 0}

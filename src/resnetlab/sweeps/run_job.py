@@ -3,6 +3,8 @@
 import gc
 import sys
 import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from omegaconf import DictConfig
 from resnetlab.config.compose import parse
 from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
-from resnetlab.console import say
+from resnetlab.console import complain, say, tolerant_output
 from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
 from resnetlab.runs.layout import SWEEP_START
 from resnetlab.runs.summary import Summary
@@ -42,21 +44,26 @@ class SweepTask:
 
     def __call__(self, node: DictConfig) -> float:
         """Trains one job and records its outcome; returns the objective, NaN if there is none."""
-        number = HydraConfig.get().job.num
-        label = self.labels.get(number, "")
+        tolerant_output()
+        hydra_config = HydraConfig.get()
+        number, overrides = hydra_config.job.num, list(hydra_config.overrides.task)
+        label, left = self.labels.get(number, ""), self.jobs - number - 1
         try:
             config = parse(node)
             if config.trainer.progress != "off":
-                say(f"job {number}{f' ({number + 1} of {self.jobs})' if self.jobs else ''}: {label}")
-            outcome = run_job(config, self.folder, number)
-        except USAGE_ERRORS as error:  # what a sweeper made up
+                say(f"job {number}: {label}{f' ({left} more behind it)' if left > 0 else ''}")
+            outcome = run_job(config, self.folder, number, overrides)
+        except Exception as error:  # what a sweeper made up
             outcome = failure(error, self.folder.log(number))
         record(self.folder, number, outcome, label)
         return outcome.value
 
 
-def run_job(config: Config, folder: SweepFolder, number: int) -> Outcome:
-    """Trains what is left to train. A failure is an outcome like any other, its traceback in the job's log."""
+def run_job(config: Config, folder: SweepFolder, number: int, overrides: Sequence[str]) -> Outcome:
+    """Trains what is left to train. A failure is an outcome like any other, its traceback in the job's log.
+
+    overrides: of this job, for the run's manifest, which holds a command that repeats it alone.
+    """
     from resnetlab.training.run import train  # brings Lightning, whose seconds a sweep of other processes does without
 
     path = str(config.folder.path)
@@ -64,7 +71,8 @@ def run_job(config: Config, folder: SweepFolder, number: int) -> Outcome:
     try:
         if (done := skip_if_completed(config)) is not None:
             return done
-        summary = train(config, epoch_hook=trial_hook(folder, number))
+        with command_of(overrides):
+            summary = train(config, epoch_hook=trial_hook(folder, number))
         return outcome_of(config, summary, summary["status"])
     except RunLocked:
         return Outcome("skipped", reason="is being trained by another process", folder=path)
@@ -75,6 +83,16 @@ def run_job(config: Config, folder: SweepFolder, number: int) -> Outcome:
     finally:
         gc.collect()  # a module and its trainer refer to each other; the next job may need their memory
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def command_of(overrides: Sequence[str]) -> Iterator[None]:
+    """Inside, sys.argv is the command of one run, and not that of the sweep or of a worker."""
+    before, sys.argv = sys.argv, ["train.py", *overrides]
+    try:
+        yield
+    finally:
+        sys.argv = before
 
 
 def trial_hook(folder: SweepFolder, number: int) -> EpochHook | None:
@@ -126,4 +144,4 @@ def record(folder: SweepFolder, number: int, outcome: Outcome, label: str) -> No
     """Writes the outcome down with the job's label, and prints at once what failed."""
     folder.record(number, replace(outcome, label=label))
     if outcome.status == "failed":
-        print(f"error: {label or f'job {number}'}: {outcome.reason}", file=sys.stderr, flush=True)
+        complain(f"error: {label or f'job {number}'}: {outcome.reason}")

@@ -28,7 +28,7 @@ def train_forked(report: Connection, log: str, overrides: list[str], environment
     sweep = multiprocessing.parent_process()
     assert sweep is not None
     os.setsid()
-    end_with_parent(sweep.sentinel)
+    end_with_parent([sweep.sentinel])
     redirect_output(log)
     print(f"process {os.getpid()}", flush=True)
     os.environ.clear()
@@ -40,8 +40,9 @@ def train_forked(report: Connection, log: str, overrides: list[str], environment
     report.send(train_job(Path(log), overrides))
 
 
-def train_task(folder: str, log: str, overrides: list[str]) -> dict[str, Any]:
-    """The outcome's fields, trained in a worker of Ray, whose working folder and output may be anywhere."""
+def train_task(folder: str, log: str, overrides: list[str], umask: int) -> dict[str, Any]:
+    """The outcome's fields, trained in a worker of Ray, whose working folder, output and umask may be any."""
+    os.umask(umask)
     os.chdir(folder)
     redirect_output(log)
     return train_job(Path(log), overrides)
@@ -58,4 +59,4 @@ def train_job(log: Path, overrides: list[str]) -> dict[str, Any]:
         config = compose(*overrides)
     except Exception as error:  # its parent has composed it: files have changed since
         return asdict(failure(error, log))
-    return asdict(run_job(config, SweepFolder(log.parent), job_number(log)))
+    return asdict(run_job(config, SweepFolder(log.parent), job_number(log), overrides))

@@ -74,7 +74,9 @@ def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifie
     root: where the data set is now, if it has moved. Raises DataError in one line.
     """
     if path.is_dir():
-        raise DataError(f"{path} is a folder; name a checkpoint, such as {path / 'best.ckpt'}")
+        found = next((file for name in ("best.ckpt", "*.ckpt") for file in sorted(path.rglob(name))), None)
+        cure = f"name a checkpoint, such as {found}" if found else "there is no checkpoint (*.ckpt) below it"
+        raise DataError(f"{path} is a folder; {cure}")
     if not path.is_file():
         raise DataError(f"{path} is not there; a run's are in its checkpoints/ folder")
     try:

@@ -49,8 +49,8 @@ class Ramp:
     def __post_init__(self) -> None:
         if not 0 < self.start < self.end < math.inf:
             raise ConfigError(f"--start (={self.start:g}) must be above 0 and below --end (={self.end:g})")
-        if self.steps < 10:
-            raise ConfigError(f"--steps (={self.steps}) must be at least 10")
+        if not 10 <= self.steps <= 100_000:
+            raise ConfigError(f"--steps (={self.steps}) must be in 10..100,000")
         if not 1 < self.stop < math.inf:
             raise ConfigError(f"--stop (={self.stop:g}) must be above 1, a multiple of the least loss; 1e9 is never")
 

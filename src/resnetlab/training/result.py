@@ -8,7 +8,7 @@ from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import METRICS, SUMMARY, RunFolder
-from resnetlab.runs.load import UnusableRun, read_summary
+from resnetlab.runs.load import UnusableRun, is_accuracy, read_summary
 from resnetlab.runs.summary import Row, Summary, threshold_columns
 from resnetlab.training.distributed import is_secondary
 
@@ -42,7 +42,9 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
         summary = read_summary(folder.path)
         rows = read_rows(folder.metrics)
         whole = {**summary, **threshold_columns(rows, config.thresholds)}
-        return whole if summary["epochs_trained"] == len(rows) else None
+        value = 0.0 if summary["status"] == "diverged" else summary[config.objective]
+        usable = value is None or (is_accuracy(value) and value == value)  # a sweeper learns from no NaN
+        return whole if usable and summary["epochs_trained"] == len(rows) else None
     except (OSError, UnusableRun, ValueError, KeyError, TypeError, AttributeError, csv.Error):  # cut or overwritten
         return None
 

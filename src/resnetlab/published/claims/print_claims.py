@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from resnetlab.console import Console
 from resnetlab.errors import ConfigError
 from resnetlab.published.claims.data import claims
 from resnetlab.published.claims.part_results import PartResult

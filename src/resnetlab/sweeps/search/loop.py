@@ -25,6 +25,7 @@ from resnetlab.sweeps.search.pruning import make_pruner
 from resnetlab.sweeps.search.study import (
     STATUSES,
     asked_trials,
+    check_storage,
     count_trials,
     open_study,
     report_epochs,
@@ -48,6 +49,7 @@ class Search:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Opens the study under its lock. Raises RunLocked; ConfigError if the storage is damaged or another one's."""
+        check_storage(self.plan)
         with search_lock(self.plan):
             self.study, self.storage = open_study(self.plan)
             self.study.pruner = make_pruner(self.plan.options, self.plan.epochs)  # Hyperband's changes the sampling

@@ -15,7 +15,7 @@ from optuna.distributions import (
 )
 
 from resnetlab.config.identity import NOT_IDENTITY
-from resnetlab.config.overrides import parse_overrides
+from resnetlab.config.overrides import parse_overrides, sweep_values
 from resnetlab.errors import ConfigError, first_line
 
 
@@ -85,7 +85,7 @@ def distribution(override: Override, line: str) -> BaseDistribution:
             if isinstance(low, int) and isinstance(high, int):
                 return IntDistribution(low, high, log=log)
             return FloatDistribution(low, high, log=log)
-        values = list(map(str, override.sweep_string_iterator()))
+        values = sweep_values(override)
         if not values:
             raise ValueError("it is empty")
         if len(set(values)) < len(values):

@@ -28,13 +28,19 @@ BEGINNING = b'{"op_code"'  # of every line that Optuna writes
 STATUSES = ("complete", "pruned", "refused", "failed", "not ended")
 
 
-def open_storage(path: Path) -> JournalStorage:
-    """The journal, made if it is missing. Raises ConfigError if it is damaged or another kind of file."""
+def open_storage(path: Path, write: bool = True) -> JournalStorage:
+    """The journal, made if it is missing. Raises ConfigError if it is damaged or another kind of file.
+
+    write=False: of a file that is there, to look at it without the files that lock it.
+    """
     logging.set_verbosity(logging.ERROR)
-    lock: Any = FileLock(f"{path}.held")  # .lock is the name of Optuna's own
+    lock: Any = FileLock(f"{path}.held") if write else None  # .lock is the name of Optuna's own
     try:
-        with lock:
-            truncate_partial_line(path)
+        if write:
+            with lock:
+                truncate_partial_line(path)
+        else:
+            check_beginning(path.read_bytes()[: len(BEGINNING)])
         return JournalStorage(JournalFileBackend(str(path), lock))
     except Exception as error:  # Optuna replays whatever stands there
         raise ConfigError(
@@ -44,14 +50,18 @@ def open_storage(path: Path) -> JournalStorage:
         ) from None
 
 
+def check_beginning(content: bytes) -> None:
+    if content and not content.startswith(BEGINNING):
+        raise ValueError("it is not a journal of Optuna's")
+
+
 def truncate_partial_line(path: Path) -> None:
     """Cuts off half a line at the end, which a machine that went down leaves: Optuna would write on behind it."""
     if not path.exists():
         return
     with path.open("rb+") as file:
         content = file.read()
-        if content and not content.startswith(BEGINNING):
-            raise ValueError("it is not a journal of Optuna's")
+        check_beginning(content)
         if content and not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)
             os.fsync(file.fileno())
@@ -60,22 +70,36 @@ def truncate_partial_line(path: Path) -> None:
 def open_study(plan: SearchPlan) -> tuple[Study, JournalStorage]:
     """The search as far as it is. Raises ConfigError if the storage holds another one."""
     storage = open_storage(plan.storage)
-    if not (names := get_all_study_names(storage)):
+    if not get_all_study_names(storage):
         create_study(storage=storage, study_name=NAME, direction="maximize")
-    elif NAME not in names:
+    study = own_study(plan, storage)
+    if "signature" not in study.user_attrs:
+        study.set_user_attr("signature", json.loads(json.dumps(plan.signature)))
+    return study, storage
+
+
+def own_study(plan: SearchPlan, storage: JournalStorage) -> Study:
+    """The study in the storage. Raises ConfigError if it is another search's."""
+    if NAME not in (names := get_all_study_names(storage)):
         raise ConfigError(
             f"{plan.storage} holds studies of somebody else's ({names[0]}); take another hydra.sweeper.storage"
         )
     study = load_study(study_name=NAME, storage=storage)
-    signature = json.loads(json.dumps(plan.signature))
-    if (known := study.user_attrs.get("signature")) is None and not study.trials:
-        study.set_user_attr("signature", signature)
-    elif known != signature:
+    known, signature = study.user_attrs.get("signature"), json.loads(json.dumps(plan.signature))
+    if known != signature and (known is not None or study.trials):
         raise ConfigError(
             f"{plan.storage} belongs to another search ({difference(known or {}, signature)}); "
             f"take another hydra.sweeper.storage, or leave it out"
         )
-    return study, storage
+    return study
+
+
+def check_storage(plan: SearchPlan) -> None:
+    """Raises ConfigError as `open_study` does, before anything is written beside a user's file."""
+    if plan.storage.exists():
+        storage = open_storage(plan.storage, write=False)
+        if get_all_study_names(storage):
+            own_study(plan, storage)
 
 
 def difference(known: dict[str, Any], wanted: dict[str, Any]) -> str:

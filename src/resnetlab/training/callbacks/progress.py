@@ -4,10 +4,9 @@ import time
 from typing import Any
 
 import lightning as L
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from resnetlab.console import duration, on_terminal, say
+from resnetlab.console import Console, duration, on_terminal, say
 from resnetlab.data import Chunk
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import improvements
