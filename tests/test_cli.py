@@ -11,8 +11,8 @@ from conftest import tiny
 from resnetlab import run
 from resnetlab.cli import main
 from resnetlab.config.compose import to_plain
+from resnetlab.report.columns import mean_sd
 from resnetlab.report.groups import collect
-from resnetlab.report.table import mean_sd
 
 
 def test_mean_and_sd_by_hand() -> None:

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 import resnetlab
+import resnetlab.data
 import resnetlab.models
 from resnetlab.cli import main
 from resnetlab.config.option_files import conf_dir
@@ -190,7 +191,7 @@ def test_a_documented_signature_is_the_codes(name: str) -> None:
     namespace: dict[str, object] = {}
     source = f"from __future__ import annotations\n{ast.unparse(documented()[name])}"
     exec(source, namespace)
-    home = resnetlab if name in resnetlab.__all__ else resnetlab.models
+    home = next(home for home in (resnetlab, resnetlab.models, resnetlab.data) if name in home.__all__)
     stated = inspect.signature(namespace[name]).parameters  # type: ignore[arg-type]
     actual = inspect.signature(getattr(home, name)).parameters
     assert [(p.name, p.kind) for p in stated.values()] == [(p.name, p.kind) for p in actual.values()]
@@ -203,7 +204,7 @@ def test_the_api_page_names_everything_public() -> None:
     text = (ROOT / "docs" / "api.md").read_text()
     for name in (*resnetlab.__all__, *resnetlab.models.__all__):
         assert re.search(rf"^### .*\b{name}\b|`{name}`", text, flags=re.MULTILINE), name
-    assert set(documented()) <= {*resnetlab.__all__, *resnetlab.models.__all__}
+    assert set(documented()) <= {*resnetlab.__all__, *resnetlab.models.__all__, *resnetlab.data.__all__}
 
 
 def test_the_configuration_page_names_every_option_and_every_top_level_key() -> None:

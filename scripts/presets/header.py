@@ -111,6 +111,12 @@ def _notes(row: Published) -> Iterator[str]:
         )
     if row.split == "stratified":
         yield "The size of the validation set is not printed: 10,000 of all 60,000 images (data.val_size, data.pool)."
+    if row.options.get("data.translate") == "pad_crop":
+        yield (
+            "The source pads with black (data.fill=black), here it is with the mean. It divides by (0.2023, "
+            "0.1994, 0.2010), the mean deviations of an image, here by those of all pixels: the norm after the first "
+            "convolution removes the factor but for 7 % between the channels."
+        )
     if row.precision == "32-true":
         yield "On a GPU, where trainer.precision=auto is 16-mixed, add trainer.precision=32-true."
     if row.milestones is not None and tuple(epoch for epoch, _ in row.milestones) == ATIENZAS_DROPS:

@@ -141,6 +141,7 @@ def run_status(options: argparse.Namespace) -> None:
 def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, table.csv, table.md and figures")
+    parser.add_argument("--wide", action="store_true", help="print every column, however wide the terminal is")
 
 
 def run_report(options: argparse.Namespace) -> None:
@@ -156,14 +157,14 @@ def run_report(options: argparse.Namespace) -> None:
         make_folder(options.out / "figures")
     collection = collect(options.folders)
     paths: Sequence[Path] = []
-    if options.out is not None:
+    if options.out is not None:  # before anything is printed, which may fail
         from resnetlab.published.series_report import write_series_report
 
         try:
             paths = write_series_report(collection, options.out)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(f"interrupted; the report in {options.out} is not complete") from None
-    print_table(collection)
+    print_table(collection, options.wide)
     for path in paths:
         say(str(path))
 
@@ -184,6 +185,7 @@ def add_published(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", help="such as adamw")
     parser.add_argument("--schedule", help="such as piecewise_linear")
     parser.add_argument("--id", metavar="GLOB", help="such as 'post4-*'")
+    parser.add_argument("--wide", action="store_true", help="print every column, however wide the terminal is")
     parser.add_argument("--claims", type=Path, nargs="+", metavar="DIR", help="judge the claims by the runs below DIR")
 
 
@@ -194,12 +196,12 @@ def run_published(options: argparse.Namespace) -> None:
         for name in ("optimizer", "schedule", "id"):
             if getattr(options, name) is not None:
                 raise ConfigError(f"--{name} (={getattr(options, name)}) does not go with --claims; --post does")
-        print_claims(options.claims, options.format, options.post)
+        print_claims(options.claims, options.format, options.post, options.wide)
         return
     from resnetlab.published import find
     from resnetlab.published.print_rows import print_rows
 
-    print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format)
+    print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format, options.wide)
 
 
 COMMANDS = {  # what adds the arguments, what runs it, and its line in --help

@@ -74,6 +74,22 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
         ("schedule=reduce_on_plateau schedule.monitor=val/los", ["schedule.monitor (=val/los)", "val/loss"]),
         ("schedule=reduce_on_plateau schedule.monitor=val/loss_recal", ["schedule.monitor"]),
         ("data.limit=65 model=resnet56v1_concat", ["batch_size (=64)", "a last batch of 1 of 65 images"]),
+        (
+            "data.limit=65 model=resnet18 data.resolution=8",
+            ["a last batch of 1 of 65 images, on which resnet18", "8x8"],
+        ),
+        ("data.limit=65 model=resnet9 data.resolution=8", ["batch_size (=64)", "cannot train at 8x8 pixels"]),
+        ("data.limit=65 model=resnet9 model.stem=imagenet", ["cannot train at 32x32 pixels"]),
+        ("data=digits model=resnet18 model.stem=imagenet batch_size=1", ["batch_size (=1)", "at 16x16 pixels"]),
+        ("data.limit=66 model=resnet18 data.resolution=8 trainer.devices=2", ["1 for one of the 2 devices, on which"]),
+        ("model=resnet18 model.channels_per_group=4", ["model.channels_per_group (=4) must be left out with"]),
+        ("schedule.milestones=[[0,0],[5,1]]", ["must not be 0 throughout epoch 1", "schedule.interval=step"]),
+        (
+            "schedule=lambda schedule.function=math.sin epochs=3",
+            ["must not be 0 throughout epoch 1", "schedule.interval=step"],
+        ),
+        ("averaging=swa averaging.anneal_epochs=3", ["averaging.anneal_epochs (=3) must be 0, or a number of epochs"]),
+        ("averaging=swa averaging.lr=1 averaging.anneal=exp", ["averaging.anneal (=exp) must be one of cos, linear"]),
         ("data.split=holdout data.val_size=60000", ["data.val_size (=60000)", "50,000"]),
         ("data=digits data.limit=60 schedule=one_cycle epochs=1", ["1 step"]),
         ("schedule.name=cosine", ["schedule.name (=cosine)"]),
@@ -180,3 +196,18 @@ def test_every_option_of_a_group_is_an_instance_with_its_defaults() -> None:
         for name, option in GROUPS.get(group, {}).items():
             assert isinstance(option, base)
             assert option.name == name
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        "model=resnet18 data.limit=65 data.resolution=16",  # 2x2 pixels are left
+        "model=resnet18 data.limit=65 data.resolution=8 model.norm=group",
+        "model=resnet9 data.limit=66 data.resolution=8",
+        "model=resnet20v2 data.limit=65 data.resolution=8",
+        "schedule.milestones=[[0,0],[5,1]] schedule.interval=step",
+        "model=resnet18 model.norm=group model.channels_per_group=64",
+    ],
+)
+def test_what_can_be_trained_is_not_refused(overrides: str) -> None:
+    compose(*overrides.split())

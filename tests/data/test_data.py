@@ -18,6 +18,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision import datasets
+from torchvision.transforms import functional as tv
 
 from resnetlab.data import SOURCES, Data, ImageData, Images, derive_seed, load
 from resnetlab.data import epoch_plan as plan
@@ -356,6 +357,22 @@ def test_a_batch_is_normalised_then_moved_then_flipped_as_planned(
     assert 0.3 < float(table.flip.double().mean()) < 0.7  # 100 images, 4 standard errors
 
 
+@pytest.mark.parametrize("normalize", ["channel", "none", "mean_image"])
+def test_black_padding_is_torchvisions_random_crop_before_normalize(normalize: str) -> None:
+    keys = {"translate": "pad_crop", "padding": 3, "normalize": normalize, "limit": 60, "augment": True}
+    some, mean = data(fill="black", **keys), data(**keys)
+    table, (x, _, _) = some.plan(2), epoch(some, 2)
+    source = load("digits", "nowhere").train.pixels[:60]
+    m, s = some.normalizer.mean, some.normalizer.std
+    for got, index, (dy, dx), mirror in zip(
+        x, table.order.tolist(), table.shift.int().tolist(), table.flip, strict=True
+    ):
+        image = tv.to_tensor(tv.crop(tv.pad(tv.to_pil_image(source[index]), 3), 3 + dy, 3 + dx, 16, 16))
+        image = tv.normalize(image, m.flatten(), s.flatten()) if normalize == "channel" else image - m
+        torch.testing.assert_close(got, tv.hflip(image) if mirror else image, rtol=0, atol=1e-6)
+    assert torch.equal(x, epoch(mean, 2)[0]) == (normalize == "none")  # there the mean is 0, which is black
+
+
 @pytest.mark.parametrize("eval_batch_size", [100, 360, 500])
 def test_evaluation_neither_shuffles_nor_augments(eval_batch_size: int) -> None:
     some = data(augment=True, normalize="none", eval_batch_size=eval_batch_size)
@@ -490,6 +507,8 @@ def test_sizes_and_steps_are_known_before_the_images_are(keys: dict[str, Any], b
         ({"name": "cifar10", "resolution": 24}, "data.resolution (=24) must be 8 or 16 pixels a side"),
         ({"split_seed": -1}, "data.split_seed (=-1) must be in 0..4294967295"),
         ({"padding": 0}, "data.padding (=0) must be in 1..8"),
+        ({"fill": "white", "translate": "pad_crop"}, "data.fill (=white) must be one of mean, black"),
+        ({"fill": "black"}, "data.fill (=black) is used by data.translate=pad_crop only"),
         ({"eval_batch_size": 0}, "data.eval_batch_size (=0) must be in 1..1,000,000, or null"),
     ],
 )

@@ -324,6 +324,86 @@ def test_a_standardized_convolution_is_the_plain_one_with_qiaos_weights() -> Non
     torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)  # float64
 
 
+class AuthorsConv(nn.Conv2d):
+    """The notebook's WeightStdConv2d (hemildesai/cifar10-experiments, messing_with_normalization.ipynb, cell 5)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight - self.weight.mean(dim=1, keepdim=True).mean(dim=2, keepdim=True).mean(dim=3, keepdim=True)
+        std = weight.view(weight.size(0), -1).std(dim=1).view(-1, 1, 1, 1) + 1e-5
+        return F.conv2d(x, weight / std.expand_as(weight), None, self.stride, self.padding)
+
+
+def authors_logits(model: Any, x: Tensor, group_factor: int) -> Tensor:
+    """The notebook's forward pass over torchvision's names, with GroupNorm(planes // group_factor, planes)."""
+
+    def normed(conv: nn.Conv2d, norm: nn.GroupNorm, y: Tensor) -> Tensor:
+        layer = AuthorsConv(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=False
+        )
+        layer.weight = conv.weight
+        twin = nn.GroupNorm(conv.out_channels // group_factor, conv.out_channels)
+        twin.load_state_dict(norm.state_dict())
+        return twin(layer(y))
+
+    x = F.relu(normed(model.conv1, model.bn1, x))
+    for block in torchvision_blocks(model):
+        y = F.relu(normed(block.conv1, block.bn1, x))
+        y = normed(block.conv2, block.bn2, y)
+        x = F.relu(y + (x if block.downsample is None else normed(*block.downsample, x)))
+    return model.fc(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("name", "channels"), [("resnet18", 4), ("resnet9", 4), ("resnet9", 16), ("resnet9", 64)])
+def test_group_ws_with_4_channels_a_group_is_the_authors_network(name: str, channels: int) -> None:
+    model, x = built(name, norm="group_ws", channels_per_group=channels, zero_init_residual=False), noise(3, 3, 16, 16)
+    with torch.no_grad():
+        logits, others = (
+            model(x),
+            [authors_logits(model, x, factor) for factor in (channels, 4 if channels > 4 else 16)],
+        )
+    scale = float(logits.std())
+    assert float((logits - others[0]).abs().max()) < 1e-5 * scale
+    assert float((logits - others[1]).abs().max()) > 0.05 * scale  # the number of groups is seen
+
+
+@pytest.mark.parametrize("channels", [1, 2, 8])
+@pytest.mark.parametrize("name", ["resnet20v2", "resnet56v1_concat", "resnet9"])
+def test_every_group_norm_has_the_channels_per_group_that_are_asked_for(name: str, channels: int) -> None:
+    config = named(name, norm="group", channels_per_group=channels)
+    config.check()
+    layers = of_type(config.build(10, seeded()), nn.GroupNorm)
+    assert {layer.num_channels // layer.num_groups for layer in layers} == {channels}
+
+
+# --- the smallest batch
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("size", [(4, 4), (8, 8), (16, 16), (32, 32), (8, 64), (12, 20)])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *(("resnet18", {"stem": stem}) for stem in ("cifar", "imagenet")),
+        *(("resnet9", {"stem": stem}) for stem in ("cifar", "imagenet")),
+        *(("resnet56v1", {"head": head, "depth": 8}) for head in ("average", "concat")),
+        ("resnet20v2", {"depth": 11, "shortcut_kernel": 3}),
+    ],
+)
+def test_the_smallest_batch_is_the_least_that_torch_trains_on(
+    name: str, options: dict[str, Any], size: tuple[int, int], norm: str
+) -> None:
+    config = named(name, norm=norm, **options)
+    torch.manual_seed(4)
+    before = torch.get_rng_state()
+    smallest = config.min_batch_size(*size)
+    assert torch.equal(torch.get_rng_state(), before)
+    model = config.build(10, seeded()).train()
+    model(noise(smallest, 3, *size))
+    if smallest > 1:
+        with pytest.raises(ValueError, match="more than 1 value per channel"):
+            model(noise(1, 3, *size))
+
+
 BEFORE_THE_ZERO = ("conv1.weight", "bn1.weight", "bn1.bias", "conv2.weight")
 
 
@@ -416,6 +496,8 @@ REFUSED = [
     *((name, "norm", "layer") for name in MODELS),
     *((name, "bn_momentum", 0.0) for name in MODELS),
     *((name, "bn_eps", 0.0) for name in MODELS),
+    *((name, "channels_per_group", value) for name in MODELS for value in (4, 0, -1, 3, 128)),
+    *(("resnet20v2", "channels_per_group", value) for value in (32, 64)),
 ]
 
 
@@ -429,7 +511,7 @@ def test_an_impossible_value_is_refused_by_key_and_value(name: str, key: str, va
     for attempt in (config.check, lambda: config.build(10)):
         with pytest.raises(ConfigError) as caught:
             attempt()
-        assert str(caught.value).startswith(f"model.{key} (={value}) must be ")
+        assert str(caught.value).startswith(f"model.{key} (={value}) must ")
         assert key not in CHOICES or str(caught.value).endswith(f" must be one of {CHOICES[key]}")
         assert "\n" not in str(caught.value)
 

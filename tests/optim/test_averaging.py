@@ -258,6 +258,17 @@ def test_a_resumed_average_equals_an_undisturbed_one(averaging: str, monkeypatch
         assert losses[2:] != others[2:]
 
 
+@pytest.mark.parametrize("warmup", [1, 2, 2.5, 3])
+def test_a_plateau_after_a_warmup_resumes_to_the_bit(warmup: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = f"schedule=reduce_on_plateau schedule.warmup={warmup} schedule.patience=0 schedule.threshold=9 epochs=6"
+    config = tiny(*keys.split())
+    run(config)
+    expected = rows_of(config)
+    assert expected[-1]["lr"] < max(row["lr"] for row in expected)  # it was reduced
+    run_interrupted(config, monkeypatch)  # after two epochs: in the warmup, at its end, or behind it
+    assert rows_of(config) == expected
+
+
 def run_interrupted(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     """Starts the run over, interrupts it after two epochs, and resumes it."""
     config.force = True

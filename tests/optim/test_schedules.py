@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -29,14 +30,15 @@ from resnetlab.optim.schedules import (
     RunLength,
     Schedule,
     Step,
+    WarmupStableDecay,
     length_warning,
     schedule_table,
 )
 
 LR = 8e-4
 NAMES = """
-constant cosine cosine_restarts cyclic exponential lambda multistep one_cycle
-piecewise_constant piecewise_linear polynomial reduce_on_plateau step
+constant cosine cosine_restarts cyclic exponential inverse_sqrt lambda multistep one_cycle
+piecewise_constant piecewise_linear polynomial reduce_on_plateau step wsd
 """.split()  # noqa: SIM905
 
 
@@ -377,6 +379,21 @@ FALLING = [[20, 1.0], [10, 0.1]]
         ("cosine_restarts", {"first": 0.0}, "first (=0.0) must be more than 0"),
         ("cosine_restarts", {"mult": 0.5}, "mult (=0.5) must be at least 1"),
         ("cosine_restarts", {"final": 1.1}, "final (=1.1) must be between 0 and 1"),
+        ("cosine_restarts", {"cycle_decay": 0.0}, "cycle_decay (=0.0) must be more than 0 and at most 1"),
+        ("cosine_restarts", {"cycle_decay": 1.5}, "cycle_decay (=1.5) must be more than 0 and at most 1"),
+        ("inverse_sqrt", {"timescale": 0.0}, "timescale (=0.0) must be more than 0"),
+        ("wsd", {"decay": 0.0}, "decay (=0.0) must be more than 0"),
+        ("wsd", {"shape": "half"}, "shape (=half) must be linear or cosine or sqrt"),
+        ("wsd", {"final": 1.1}, "final (=1.1) must be between 0 and 1"),
+        (
+            "constant",
+            {"warmup": 5.0, "length": 5.0, "warmup_prefix": True},
+            "warmup (=5.0) must be less than the sched",
+        ),
+        ("cosine", {"warmup": 6.0, "length": 5.0, "warmup_prefix": True}, "warmup (=6.0) must be less than the sched"),
+        ("lambda", {"parameters": 3}, "parameters (=3) must be {name: value, ...}, or null"),
+        ("lambda", {"parameters": [1]}, "parameters (=[1]) must be {name: value, ...}, or null"),
+        ("lambda", {"parameters": {"T": 3}}, "parameters (={'T': 3}) must be {name: value, ...}, or null"),
         ("cyclic", {"warmup": 1.0}, "warmup (=1.0) must be 0 with cyclic"),
         ("cyclic", {"lowest": 1.1}, "lowest (=1.1) must be between 0 and 1"),
         ("cyclic", {"up": 0.0}, "up (=0.0) must be more than 0"),
@@ -397,7 +414,6 @@ FALLING = [[20, 1.0], [10, 0.1]]
         ("lambda", {"function": "no_such_module.f"}, "function (=no_such_module.f) must be the dotted path of a fun"),
         ("lambda", {"function": "math.no_such"}, "function (=math.no_such) must be the dotted path of a function"),
         ("lambda", {"function": f"{HERE}.NOT_CALLABLE"}, "NOT_CALLABLE) must be a function of t in epochs"),
-        ("reduce_on_plateau", {"warmup": 1.0}, "warmup (=1.0) must be 0 with reduce_on_plateau"),
         ("reduce_on_plateau", {"interval": "step"}, "interval (=step) must be epoch"),
         ("reduce_on_plateau", {"stretch": True, "length": 9.0}, "stretch (=true) must be false"),
         ("reduce_on_plateau", {"monitor": ""}, "monitor (=) must be the name of a metric"),
@@ -425,6 +441,8 @@ def test_check_refuses_with_key_and_value_in_one_line(name: str, keys: dict[str,
     [
         (Constant(warmup=3), RunLength(5, 2), "schedule.warmup (=3) must be at most the 2 epochs"),
         (Constant(warmup=61, length=60, stretch=True), RunLength(5, 6), "schedule.warmup (=61) must be at most the 60"),
+        (Polynomial(warmup=2, warmup_prefix=True), RunLength(5, 2), "schedule.warmup (=2) must be less than the sched"),
+        (WarmupStableDecay(decay=3), RunLength(5, 2), "schedule.decay (=3) must be at most the schedule's 2 epochs"),
         (Cosine(constant=2), RunLength(5, 2), "schedule.constant (=2) must be less than the schedule's 2 epochs"),
         (OneCycle(), RunLength(1, 1), "schedule.name (=one_cycle) must be another one for a run of 1 step"),
         (OneCycle(length=1), RunLength(1, 5), "schedule.name (=one_cycle) must be another one for a run of 1 step"),
@@ -440,6 +458,66 @@ def test_what_only_the_run_shows_is_refused_with_the_run(schedule: Schedule, spa
     OneCycle().check_span(RunLength(2, 1))
     with raises("from lr (=-1), momentum (=0.9) it makes -1, 0.9 at step 0"):
         schedule_table(Constant(), -1.0, 0.9, RunLength(2, 2))
+
+
+@pytest.mark.parametrize("steps", [2, 5])
+@pytest.mark.parametrize(
+    ("schedule", "interval", "hint"),
+    [
+        (PiecewiseLinear(milestones=[[0, 0.0], [2, 1.0]]), "epoch", True),
+        (PiecewiseLinear(milestones=[[0, 0.0], [2, 1e-3]], relative=False), "epoch", True),
+        (Cyclic(lowest=0.0), "epoch", True),
+        (Lambda(function="math.sin"), "epoch", True),
+        (PiecewiseConstant(milestones=[[1, 0.0], [2, 1.0]]), "epoch", True),
+        (PiecewiseConstant(milestones=[[1, 0.0], [2, 1.0]]), "step", False),
+        (PiecewiseLinear(milestones=[[1, 0.0], [2, 1.0]]), "step", False),
+    ],
+)
+def test_a_first_epoch_at_lr_0_is_refused_with_a_hint(
+    schedule: Schedule, interval: str, hint: bool, steps: int
+) -> None:
+    schedule = replace(schedule, interval=interval)
+    with raises("must not be 0 throughout epoch 1") as caught:
+        schedule_table(schedule, LR, 0.9, RunLength(steps, 3))
+    assert ("schedule.interval=step" in str(caught.value)) == hint
+    if hint and not isinstance(schedule, PiecewiseConstant):
+        assert lrs(replace(schedule, interval="step"), RunLength(steps, 3))[1] > 0  # the hint is a cure
+    assert lrs(Constant(warmup=1, warmup_from=0.0), RunLength(steps, 3))[0] == 0.0  # a warmup from 0 is none
+
+
+def all_given(t: float, T: float, step: int, steps: int, power: float = 1.0) -> float:
+    return float((1 - step / steps) ** power + t - T * step / steps)
+
+
+def keywords_only(t: float, *, steps: int, low: float) -> float:
+    return low + t / steps
+
+
+def anything(t: float, **others: float) -> float:
+    return 1 + sum(others.values())
+
+
+@pytest.mark.parametrize(
+    ("function", "parameters", "wanted"),
+    [
+        ("all_given", None, lambda k: 1 - k / 12),  # t / T is step / steps
+        ("all_given", {"power": 2.0}, lambda k: (1 - k / 12) ** 2),
+        ("keywords_only", {"low": 0.5}, lambda k: 0.5 + k / 3 / 12),
+        ("anything", {"a": 1, "b": 2}, lambda k: 4.0),
+    ],
+)
+def test_a_function_gets_what_it_names_and_parameters_of_its_own(function: str, parameters: Any, wanted: Any) -> None:
+    schedule = Lambda(function=f"{HERE}.{function}", parameters=parameters, interval="step")
+    got = lrs(schedule, RunLength(3, 4), lr=1.0)
+    np.testing.assert_allclose(got, [wanted(k) for k in range(12)], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("function", "parameters"), [("keywords_only", None), ("all_given", {"pwoer": 2})])
+def test_a_function_with_too_few_or_unknown_parameters_is_refused(function: str, parameters: Any) -> None:
+    with raises(f"schedule.function (={HERE}.{function}) must return a number") as caught:
+        schedule_table(Lambda(function=f"{HERE}.{function}", parameters=parameters), LR, 0.9, RunLength(2, 2))
+    assert "argument" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

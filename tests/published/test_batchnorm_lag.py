@@ -34,28 +34,34 @@ def found() -> list[Configuration]:
 
 
 def test_fluctuations_are_those_of_the_window_and_means_of_it_stand_beside() -> None:
-    for seed, running in enumerate((1.8, 2.2)):
+    for seed, running in enumerate((1.8, 2.2, 2.0)):
         planted(running, 0.2, seed)
     (c,) = found()
-    assert c.values("fluctuation_running") == pytest.approx([1.8, 2.2])
-    assert c.values("fluctuation_recal") == pytest.approx([0.2, 0.2])
-    assert c.values("fluctuation_train") == pytest.approx([0.1, 0.1])
-    assert c.values("weight_norm") == [30.0, 30.0]
-    assert c.values("relative_update") == pytest.approx([0.015, 0.015])  # epochs 10 to 20
-    assert c.values("least_val_acc_recal") == [0.7, 0.7]
+    assert c.values("fluctuation_running") == pytest.approx([1.8, 2.2, 2.0])
+    assert c.values("fluctuation_recal") == pytest.approx([0.2, 0.2, 0.2])
+    assert c.values("fluctuation_train") == pytest.approx([0.1, 0.1, 0.1])
+    assert c.values("weight_norm") == [30.0, 30.0, 30.0]
+    assert c.values("relative_update") == pytest.approx([0.015, 0.015, 0.015])  # epochs 10 to 20
+    assert c.values("least_val_acc_recal") == [0.7, 0.7, 0.7]
     sentences = list(findings([c]))
-    assert "(n = 2): the validation cross-entropy fluctuates by 2 with running statistics and by 0.2" in sentences[0]
+    assert "(n = 3): the validation cross-entropy fluctuates by 2 with running statistics and by 0.2" in sentences[0]
     assert "that of training by 0.1" in sentences[0]
     assert "leaves 10% of it" in sentences[-1]
-    assert "most of it is the running statistics'" in sentences[-1]
-    assert "hint" not in sentences[-1]
+    assert "Most of it is the running statistics', not the loss surface's (n = 3)" in sentences[-1]
+    assert "annot tell" not in sentences[-1]
 
 
 @pytest.mark.parametrize(
     ("runs", "conclusion"),
     [
-        ([{"recal": 1.9}], r"do not explain it\. One run each, though: a hint\."),
-        ([{"recal": 0.1, "wd": 0.3}, {"recal": 1.5, "wd": 0.1}], "they explain most of it in 1 of 2"),
+        ([{"recal": 1.9}], "Cannot tell at n = 1"),
+        ([{"recal": 0.1, "seed": seed} for seed in (0, 1)], "Cannot tell at n = 2"),
+        ([{"recal": recal, "seed": seed} for seed, recal in enumerate((0.1, 1.9, 0.5))], "Cannot tell at n = 3"),
+        ([{"recal": recal, "seed": seed} for seed, recal in enumerate((1.9, 1.8, 1.7))], "do not explain it"),
+        (
+            [{"recal": r + s / 50, "seed": s, "wd": w} for r, w in ((0.1, 0.3), (1.5, 0.1)) for s in (0, 1, 2)],
+            r"Most of it .* in 1 of 2 \(n = 3\)",
+        ),
         ([{"running": 0.15, "recal": 0.1}], "nothing to explain"),
         ([{"running": 0.12, "recal": None, "model.norm": "group"}], "the cause cannot be told"),
     ],
@@ -84,10 +90,21 @@ def test_an_even_fall_is_no_fluctuation_and_a_stretched_schedule_has_none() -> N
 
 @pytest.mark.parametrize("recal", [None, 0.2])
 def test_the_page_has_table_plot_and_conclusion_where_runs_have_either(recal: float | None) -> None:
-    planted(2.0, recal)
+    for seed in range(3):
+        planted(2.0, recal, seed)
     assert bool(found()) == bool(recal)
     write_series_report(collect([RUNS]), Path("out"))
     page = Path("out/report.html").read_text()
     assert ('id="batchnorm-lag"' in page) == ("<b>In 1 of these" in page) == bool(recal)
     assert ("needs recalibrate_bn=true or model.norm=group" not in page) == bool(recal)
     assert bool(list(Path("out/figures").glob("*-batchnorm-lag.png"))) == bool(recal)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_no_conclusion_is_bold_at_an_n_at_which_the_claims_cannot_tell(n: int) -> None:
+    for seed in range(n):
+        planted(2.0, 0.2, seed)
+    write_series_report(collect([RUNS]), Path("out"))
+    page = Path("out/report.html").read_text()
+    assert "In 1 of these" in page
+    assert "<b>In 1 of these" not in page

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from dataclasses import fields
 from functools import cache
@@ -27,6 +28,7 @@ from resnetlab.optim.schedules import RunLength, schedule_table
 from resnetlab.published import Published, find, preset_of, rows
 from resnetlab.published.preset_matching import FILE, matching_preset, matching_presets, reduction
 from resnetlab.training.build import build_module
+from synthetic import write_run
 
 EXPERIMENTS = conf_dir() / "experiment"
 BY_ID = {row.id: row for row in rows()}
@@ -264,6 +266,8 @@ def test_networks_differ_where_the_sources_do() -> None:
     assert options("part1-naive-resnet18-sgd") == ("imagenet", "batch", False, None)
     assert options("part1-fixed-resnet18") == ("cifar", "batch", True, None)
     assert options("part1-gn-ws-resnet9-bs32") == ("cifar", "group_ws", True, None)
+    groups = {name for name in PRESETS if composed(name).model.channels_per_group == 4}
+    assert groups == {"part1-gn-ws-resnet9-bs32", "part1-gn-ws-resnet18-bs32"}
     assert options("cifar10p2-cosine-50") == ("cifar", "batch", False, None)
     assert options("post6-headline-20ep") == (None, "batch", None, 3)
     assert composed("part1-naive-resnet18-adam").optimizer.eps == 1e-8  # type: ignore[attr-defined]
@@ -289,6 +293,7 @@ def test_a_header_says_what_was_published_and_what_is_filled(preset: str) -> Non
     assert bool(sweeps) == (preset in WD_LOST)
     for sweep in sweeps:
         assert {float(wd) for wd in sweep.split(",")} == set(BY_ID[preset].wd_candidates)
+    assert ("data.fill=black" in text) == (composed(preset).data.translate == "pad_crop")
     ema = BY_ID[preset].ema_momentum
     assert ("averaging=ema" in text) == (ema is not None)
 
@@ -336,3 +341,22 @@ def test_published_prints_json_and_csv_with_everything(capsys: pytest.CaptureFix
     assert (first["preset"], len(others)) == ("cifar10p2-multistep-50", 14)
     assert json.loads(first["milestones"]) == [[25, 0.05], [40, 0.005], [50, 0.0005]]
     assert (first["augmentation"], first["shift"]) == ("true", "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--post", "VI"), ("--id", "nb-*"), ("--claims", "runs", "--post", "V")])
+def test_80_columns_are_readable_and_wide_prints_all(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(Path("runs"))
+    monkeypatch.setenv("FORCE_COLOR", "1")  # to rich, a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = []
+    for further in ((), ("--wide",)):
+        assert main(["published", *arguments, *further]) == 0
+        printed.append(re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out))
+    narrow, wide = printed
+    assert "--wide" in narrow
+    assert "…" not in narrow
+    assert max(len(line) for line in narrow.splitlines() if line[:1] in "│┃├") <= 80
+    last = "would decide it" if "--claims" in arguments else "confidence"
+    assert (last in narrow, last in wide) == (False, True)

@@ -66,7 +66,7 @@ def test_a_failing_job_hides_no_other_and_the_table_and_the_status_tell(sweep) -
     assert str(blocked) in err
     found = table_of(out)
     assert [outcome for outcome, _ in found.values()] == ["failed", "finished", "diverged"]
-    assert found["wd=1e+30"] == ("diverged", "0.0000")
+    assert found["wd=1e+30"] == ("diverged", "-")
     assert "1 finished, 1 diverged, 1 failed of 3 jobs" in out
     log = Path(found["wd=0.2"][1].rpartition("log: ")[2])
     assert "Traceback" in log.read_text()

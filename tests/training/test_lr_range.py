@@ -18,7 +18,16 @@ from resnetlab.cli import main
 from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
 from resnetlab.training.build import build_module
-from resnetlab.training.lr_range import Ramp, diverged_at, longest_decrease, range_test, steepest, suggestions, valley
+from resnetlab.training.lr_range import (
+    Ramp,
+    diverged_at,
+    longest_decrease,
+    preferred,
+    range_test,
+    steepest,
+    suggestions,
+    valley,
+)
 from resnetlab.training.module import ImageClassifier
 
 CPU = torch.device("cpu")
@@ -108,6 +117,21 @@ def test_valley_is_fastais() -> None:
         end = best.index(max(best))
         third = max(best) / 3
         assert valley(losses) == end - max(best) + int(third) + int(third / 2)
+
+
+@pytest.mark.parametrize("fall", range(1, 10))
+@pytest.mark.parametrize("start", [0, 1, 30])
+def test_valley_is_silent_about_a_fall_of_few_steps_and_never_beyond_a_longer_one(start: int, fall: int) -> None:
+    """Flat, then `fall` steps down, and up to the explosion, as after a lucky batch."""
+    losses = [2.3] * (start + 1) + [2.3 - 0.1 * k for k in range(1, fall + 1)] + [2.3 * 1.2**k for k in range(1, 20)]
+    rows = [{"lr": 1e-6 * 1.3**k, "smoothed": loss} for k, loss in enumerate(losses)]
+    found = suggestions([{"lr": 1e-9, "smoothed": 2.3}] * (len(rows) // 9) + rows)["valley"]
+    if fall < 5:
+        assert found is None
+    else:
+        assert rows[start]["lr"] < found < rows[start + fall]["lr"]
+    place = valley(losses)
+    assert place is None or 0 < place < start + fall
 
 
 def test_the_suggestions_on_a_curve_made_by_hand() -> None:
@@ -218,3 +242,19 @@ def test_divergence_at_the_last_step_is_divergence() -> None:
     assert diverged_at(rows, Ramp()) == 2.0
     assert diverged_at(rows[:1], Ramp()) is None
     assert diverged_at([*rows, {"lr": 3.0, "smoothed": float("nan")}], Ramp()) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("found", "rule"),
+    [
+        ({"steepest": 1e-2, "valley": 2e-3, "minimum/10": 4e-3}, "valley"),
+        ({"steepest": 1e-2, "valley": 3.9e-2, "minimum/10": 4e-3}, "minimum/10"),  # the valley is at the least loss
+        ({"steepest": None, "valley": None, "minimum/10": 4e-3}, "minimum/10"),
+        ({"steepest": None, "valley": 1e-3, "minimum/10": None}, "valley"),
+        ({"steepest": None, "valley": None, "minimum/10": None}, None),
+    ],
+)
+def test_one_suggestion_is_preferred_and_why(found: dict[str, float | None], rule: str | None) -> None:
+    chosen, why = preferred(found)
+    assert chosen == rule
+    assert bool(why) == bool(rule)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from filelock import FileLock
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 from torch import Tensor
 
 from conftest import tiny
@@ -69,12 +70,24 @@ def test_a_run_writes_the_files_of_the_contract(finished: Config) -> None:
 
 def test_tensorboard_has_scalars_over_epochs_pictures_and_hparams(finished: Config) -> None:
     events = EventAccumulator(str(finished.folder.path)).Reload()
-    scalars = events.Scalars("val/acc")
+    scalars = events.Scalars("accuracy/val")
     assert [point.step for point in scalars] == [1, 2, 3]
     assert scalars[-1].value == pytest.approx(summary_of(finished)["final_val_acc"])
-    assert {"lr", "momentum", "train/ce", "hparam/final_val_acc"} <= set(events.Tags()["scalars"])
-    assert set(events.Tags()["images"]) == {"inputs/first batch, augmented", "confusion matrix, validation"}
-    assert "_hparams_/session_start_info" in events.summary_metadata
+    tags = sorted(events.Tags()["scalars"])
+    assert {"lr", "momentum", "loss/train_ce"} <= set(tags)
+    assert "epoch" not in tags  # it is the axis
+    groups = list(dict.fromkeys(tag.split("/")[0] for tag in tags))
+    assert (groups[:3], groups[-1]) == (["accuracy", "loss", "lr"], "result")
+    single = [tag for tag in tags if len(events.Scalars(tag)) == 1]
+    assert single == tags[-len(single) :]  # the last of the alphabet, in which TensorBoard orders its cards
+    pictures = {"pictures/first batch, augmented", "pictures/confusion matrix, validation"}
+    assert set(events.Tags()["images"]) == pictures
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    values = parse_session_start_info_plugin_data(content).hparams
+    assert {"lr", "wd", "model.depth", "data.limit"} <= set(values)  # nested keys that differ from their defaults too
+    assert values["lr"].number_value == finished.lr
+    # TensorBoard would take the first run's list of columns for all runs
+    assert "_hparams_/experiment" not in events.summary_metadata
 
 
 def test_checkpoints_are_plain_data_and_hold_the_history(finished: Config) -> None:
@@ -352,3 +365,13 @@ def test_weight_norm_and_relative_update_are_those_of_the_checkpoints_weights(ba
         assert row["relative_update"] == pytest.approx(whole, rel=1e-4)  # differences of float32 numbers near 0.1
     else:  # the last of two
         assert 0 < row["relative_update"] < 2 * whole
+
+
+@pytest.mark.parametrize(("norm", "said"), [("batch", True), ("group", False)])
+def test_a_run_whose_statistics_lag_says_so(
+    norm: str, said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What lag_note finds in its rows is in test_misleading; group norm has no statistics."""
+    monkeypatch.setattr("resnetlab.training.conclude.lag_note", lambda rows, classes: f"{len(rows)} of {classes}")
+    run(tiny("epochs=1", f"model.norm={norm}", "trainer.progress=lines"))
+    assert ("note: 1 of 10" in capsys.readouterr().out) == said

@@ -82,16 +82,23 @@ def check_batches(config: Config) -> None:
     """The model trains on every batch, also the last one of an epoch, and each device has images to validate."""
     if config.recalibrate_bn and config.model.norm != "batch":
         raise ConfigError(f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} has no statistics")
-    images, devices = config.data.images(), config.trainer.devices
+    devices, side = config.trainer.devices, config.data.side()
+    check_last_batch(config, config.data.images(), side, side)
+    val_images = config.data.val_images()
+    require(val_images >= devices, "trainer.devices", devices, f"be at most the {val_images} validation images")
+
+
+def check_last_batch(config: Config, images: int, height: int, width: int) -> None:
+    """The model trains on the last batch of an epoch of so many images, on every device."""
+    devices = config.trainer.devices
     last = (images - 1) % config.batch_size + 1
-    if last // devices < config.model.min_batch_size:
+    least = config.model.min_batch_size(height, width) if last // devices == 1 else 1
+    if last // devices < least:
         share = f"{last // devices} for one of the {devices} devices, " if devices > 1 else ""
         raise ConfigError(
             f"batch_size (={config.batch_size}) leaves a last batch of {last} of {images:,} images, {share}on which "
-            f"{config.model.name} cannot train; take another"
+            f"{config.model.name} cannot train at {height}x{width} pixels; take another"
         )
-    val_images = config.data.val_images()
-    require(val_images >= devices, "trainer.devices", devices, f"be at most the {val_images} validation images")
 
 
 def check_momentum(config: Config) -> None:

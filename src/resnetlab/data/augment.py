@@ -14,9 +14,10 @@ def shift_bilinear(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def pad_crop(x: Tensor, shift: Tensor) -> Tensor:
-    """The same for whole pixels, with zeros beyond the edge: pad, then crop at random.
+    """The same for whole pixels, with zeros beyond the edge: pad, then crop at random. x: float or uint8.
 
-    On normalised images zero is the mean, as in He et al. 2015 ("4 pixels are padded on each side").
+    On normalised images zero is the mean, as in He et al. 2015 ("4 pixels are padded on each side"); on raw ones it is
+    black, as in torchvision's usual RandomCrop before Normalize.
     """
     return _shift_axis(_shift_axis(x, shift[:, 0].long(), 2, zeros=True), shift[:, 1].long(), 3, zeros=True)
 

@@ -12,7 +12,7 @@ from resnetlab.data import augment
 from resnetlab.data.epoch_plan import EpochPlan, epoch_plan
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
-from resnetlab.data.sources import Images, load
+from resnetlab.data.sources import Images, Source, load
 from resnetlab.data.splits import split
 from resnetlab.errors import DataError
 
@@ -32,12 +32,14 @@ class ImageData(L.LightningDataModule):
 
     All images are moved to the training device once, as uint8; a batch is gathered, normalised and augmented there.
     batch_size: training images a step; the last, partial batch is kept. shift: largest shift as a fraction of the side.
-    chunk: steps in a batch of Lightning's.
+    chunk: steps in a batch of Lightning's. source: images of your own, instead of those that config names.
     """
 
-    def __init__(self, config: Data, batch_size: int, shift: float, seed: int, chunk: int = 1) -> None:
+    def __init__(
+        self, config: Data, batch_size: int, shift: float, seed: int, chunk: int = 1, source: Source | None = None
+    ) -> None:
         super().__init__()
-        self.chunk = chunk
+        self.chunk, self.source = chunk, source
         self.config, self.batch_size, self.shift, self.seed = config, batch_size, shift, seed
         self.class_names: tuple[str, ...] = ()
         self.limited = False
@@ -50,7 +52,7 @@ class ImageData(L.LightningDataModule):
         if self.train_images is not None:
             return
         config = self.config
-        source = load(config.name, config.root, config.labels)
+        source = self.source or load(config.name, config.root, config.labels)
         pool = Images(
             torch.cat([source.train.pixels, source.test.pixels]), torch.cat([source.train.labels, source.test.labels])
         )
@@ -67,6 +69,18 @@ class ImageData(L.LightningDataModule):
             self.test_images = self.test_images and self.test_images.scaled(config.resolution)
         self.train_images, self.val_images = train, val
         self.normalizer = Normalizer(config.normalize, train)
+
+    def check_labels(self) -> None:
+        """Raises DataError unless class_names has a name for every label."""
+        classes = len(self.class_names)
+        for images in (self.train, self.val, self.test_images):
+            if (
+                images is not None
+                and len(images)
+                and not 0 <= int(images.labels.min()) <= images.labels.max() < classes
+            ):
+                found = f"{int(images.labels.min())}..{int(images.labels.max())}"
+                raise DataError(f"labels (={found}) must be in 0..{classes - 1}, one for each of {classes} class_names")
 
     @property
     def train(self) -> Images:
@@ -109,6 +123,9 @@ class ImageData(L.LightningDataModule):
 
     def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
         """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""
+        if self.config.augment and self.config.fill == "black":
+            x = self.normalizer(augment.pad_crop(images.pixels, shift))
+            return augment.flip(x, mirror) if self.config.flip else x
         x = self.normalizer(images.pixels)
         if not self.config.augment:
             return x

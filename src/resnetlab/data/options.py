@@ -28,6 +28,7 @@ class Data:
     flip: bool = True  # mirror half of the training images, left to right
     translate: str = "shift"  # shift: subpixel, by the top-level key shift | pad_crop: whole pixels, by padding | none
     padding: int = 4  # of translate=pad_crop, pixels on each side, 1 to 8
+    fill: str = "mean"  # beyond the edge with translate=pad_crop: mean: 0 after normalization | black: 0 before it
     limit: int | None = None  # use the first N training and N/5 validation images, for quick looks; null: all
     resolution: int | None = None  # pixels per side, 8 or 16, by means over squares, for quick looks; null: all
     eval_batch_size: int | None = None  # images per batch of validation; null: 500 on a CPU, 5,000 on a GPU
@@ -38,6 +39,9 @@ class Data:
         require_one_of("data.pool", self.pool, ("all", "train"))
         require_one_of("data.normalize", self.normalize, NORMALIZATIONS)
         require_one_of("data.translate", self.translate, TRANSLATIONS)
+        require_one_of("data.fill", self.fill, ("mean", "black"))
+        if self.fill != "mean" and self.translate != "pad_crop":
+            raise ConfigError(f"data.fill (={self.fill}) is used by data.translate=pad_crop only; leave it out")
         require_one_of("data.labels", self.labels, ("fine", "coarse"))
         if self.labels == "coarse" and self.name != "cifar100":
             raise ConfigError(f"data.labels (=coarse) is for data=cifar100; {self.name} has one kind of label")
@@ -80,6 +84,10 @@ class Data:
     def eval_batch(self, device_type: str) -> int:
         """Images in a batch of validation, on a device of that type."""
         return self.eval_batch_size or (500 if device_type == "cpu" else 5_000)
+
+    def side(self) -> int:
+        """Height and width of the images, in pixels."""
+        return self.resolution or SIDES[self.name]
 
     def images(self) -> int:
         """Training images after the split and the limit."""

@@ -21,10 +21,18 @@ if TYPE_CHECKING:  # torchvision and scikit-learn take seconds to import, which 
 
 @dataclass(frozen=True)
 class Images:
-    """pixels: uint8 (N, C, H, W); labels: int64 (N,)."""
+    """pixels: uint8 (N, 3, H, W); labels: int64 (N,), from 0. Raises DataError for anything else."""
 
     pixels: Tensor
     labels: Tensor
+
+    def __post_init__(self) -> None:
+        pixels, labels = self.pixels, self.labels
+        colour = pixels.dtype == torch.uint8 and pixels.ndim == 4 and pixels.shape[1] == 3
+        if not (colour and labels.dtype == torch.int64 and labels.shape == pixels.shape[:1]):
+            found = f"{pixels.dtype} {tuple(pixels.shape)} and {labels.dtype} {tuple(labels.shape)}"
+            cure = "data.source_from_arrays converts others"
+            raise DataError(f"images and labels must be uint8 (N, 3, H, W) and int64 (N,), not {found}; {cure}")
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -14,20 +14,34 @@ NORMS = ("batch", "group", "group_ws")
 CHANNELS_PER_GROUP = 16
 
 
-def norm_factory(norm: str, bn_momentum: float, bn_eps: float, flat: bool = False) -> Callable[[int], nn.Module]:
+def norm_factory(
+    norm: str,
+    bn_momentum: float,
+    bn_eps: float,
+    channels_per_group: int = CHANNELS_PER_GROUP,
+    *,
+    flat: bool = False,
+    narrowest: int = 16,
+) -> Callable[[int], nn.Module]:
     """Returns a function channels -> layer, for (N, C, H, W), or for (N, C) with `flat`.
 
     bn_momentum is PyTorch's (the weight of the new batch): Keras' momentum 0.99 is 0.01 here.
+    narrowest: channels of the network's narrowest layer, which those of the others are multiples of.
     Group norm keeps no running statistics, so it behaves the same in training and evaluation. group_ws is group norm
     too; the convolutions of the network then have standardized weights, see `standardize_weights`. Raises ConfigError.
     """
     require(0 < bn_momentum <= 1, "model.bn_momentum", bn_momentum, "be in (0, 1]; Keras' 0.99 is 0.01 here")
     require(0 < bn_eps < 1, "model.bn_eps", bn_eps, "be in (0, 1)")
     require_one_of("model.norm", norm, NORMS)
+    divides = channels_per_group >= 1 and narrowest % channels_per_group == 0
+    must = f"divide the {narrowest} channels of the narrowest layer"
+    require(divides, "model.channels_per_group", channels_per_group, must)
+    used = norm != "batch" or channels_per_group == CHANNELS_PER_GROUP
+    require(used, "model.channels_per_group", channels_per_group, "be left out with model.norm=batch")
     if norm == "batch":
         layer = nn.BatchNorm1d if flat else nn.BatchNorm2d
         return lambda channels: layer(channels, eps=bn_eps, momentum=bn_momentum)
-    return lambda channels: nn.GroupNorm(max(1, channels // CHANNELS_PER_GROUP), channels, eps=bn_eps)
+    return lambda channels: nn.GroupNorm(channels // channels_per_group, channels, eps=bn_eps)
 
 
 class StandardizedConv2d(nn.Conv2d):

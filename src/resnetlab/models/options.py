@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from resnetlab.errors import ConfigError, require_one_of
-from resnetlab.models.norm import norm_factory, standardize_weights
+from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory, standardize_weights
 from resnetlab.models.resnet_v1 import ResNetV1, check_v1
 from resnetlab.models.resnet_v2 import ACTIVATIONS, ResNetV2, check_v2
 from resnetlab.models.torchvision_resnet import BLOCKS, STEMS, torchvision_resnet
@@ -23,15 +24,24 @@ class Model:
     bn_momentum: float = 0.1  # weight of the new batch in batch norm's running statistics, in (0, 1]
     bn_eps: float = 1e-5  # added to the variance by batch norm and group norm
     norm: str = "batch"  # batch | group | group_ws: group norm with standardized weights
+    channels_per_group: int = CHANNELS_PER_GROUP  # of norm=group and group_ws, a divisor of the narrowest layer's
 
-    @property
-    def min_batch_size(self) -> int:
-        """Smallest training batch, in images: 2 where a batch norm sees one value per channel and image."""
-        return 1
+    narrowest: ClassVar[int] = 16  # channels of the narrowest layer
+
+    def min_batch_size(self, height: int, width: int) -> int:
+        """Smallest training batch of images of that size: 2 where a batch norm sees one value of each channel."""
+        sizes: list[int] = []
+        with torch.device("meta"):  # shapes alone: nothing is computed, and no random number drawn
+            model = self._build(10, None).eval()
+            for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
+                norm.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0][0, 0].numel()))
+            model(torch.empty(1, 3, height, width))
+        return 2 if 1 in sizes else 1
 
     def check(self) -> None:
         """Raises ConfigError, naming the key and the value, for what no network can be built from."""
-        norm_factory(self.norm, self.bn_momentum, self.bn_eps)
+        keys = self.norm, self.bn_momentum, self.bn_eps, self.channels_per_group
+        norm_factory(*keys, narrowest=self.narrowest)
 
     def build(self, classes: int, generator: torch.Generator | None = None) -> nn.Module:
         """The network, its weights drawn from `generator` (None: torch's global one)."""
@@ -77,10 +87,6 @@ class ResNetV1Model(Model):
     head: str = "average"  # average: global average pooling | concat: average and maximum, two dense layers, dropout
     dropout: float = 0.5  # of head=concat, in [0, 1): before the logits; half of it before the 128 units
 
-    @property
-    def min_batch_size(self) -> int:
-        return 2 if self.norm == "batch" and self.head == "concat" else 1
-
     def check(self) -> None:
         super().check()
         check_v1(self.depth, self.head, self.dropout)
@@ -101,9 +107,7 @@ class TorchvisionModel(Model):
     stem: str = "cifar"  # cifar: one 3x3 convolution of stride 1 | imagenet: 7x7 of stride 2, and a max pooling
     zero_init_residual: bool = True  # the last batch norm of each block starts at 0, the block as the identity
 
-    @property
-    def min_batch_size(self) -> int:
-        return 2 if self.norm == "batch" and self.stem == "imagenet" else 1
+    narrowest: ClassVar[int] = 64
 
     def check(self) -> None:
         super().check()

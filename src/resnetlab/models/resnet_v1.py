@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.errors import require, require_one_of
-from resnetlab.models.norm import norm_factory
+from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory
 
 HEADS = ("average", "concat")
 WIDTHS = (16, 32, 64)
@@ -87,12 +87,14 @@ class ResNetV1(nn.Module):
         bn_eps: float = 1e-5,
         activation: Callable[[Tensor], Tensor] = F.relu,
         norm: str = "batch",
+        channels_per_group: int = CHANNELS_PER_GROUP,
         head: str = "average",
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
         check_v1(depth, head, dropout)
-        make_norm = norm_factory(norm, bn_momentum, bn_eps)
+        norms = norm, bn_momentum, bn_eps, channels_per_group
+        make_norm = norm_factory(*norms)
         self.activation = activation
         self.stem = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.stem_norm = make_norm(WIDTHS[0])
@@ -104,7 +106,7 @@ class ResNetV1(nn.Module):
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.head = (
-            ConcatHead(channels, classes, dropout, norm_factory(norm, bn_momentum, bn_eps, flat=True))
+            ConcatHead(channels, classes, dropout, norm_factory(*norms, flat=True))
             if head == "concat"
             else AverageHead(channels, classes)
         )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.errors import require, require_one_of
-from resnetlab.models.norm import norm_factory
+from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
@@ -93,11 +93,12 @@ class ResNetV2(nn.Module):
         shortcut_kernel: int = 1,
         activation: str = "relu",
         norm: str = "batch",
+        channels_per_group: int = CHANNELS_PER_GROUP,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         check_v2(depth, shortcut_kernel, activation)
-        make_norm = norm_factory(norm, bn_momentum, bn_eps)
+        make_norm = norm_factory(norm, bn_momentum, bn_eps, channels_per_group)
         self.activation = ACTIVATIONS[activation]
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which are replaced below
             self.stem = nn.Conv2d(3, 16, 3, padding=1)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from resnetlab.errors import require_one_of
-from resnetlab.models.norm import norm_factory
+from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory
 
 if TYPE_CHECKING:
     from torchvision.models import ResNet
@@ -23,6 +23,7 @@ def torchvision_resnet(
     bn_momentum: float = 0.1,
     bn_eps: float = 1e-5,
     norm: str = "batch",
+    channels_per_group: int = CHANNELS_PER_GROUP,
 ) -> "ResNet":
     """(N, 3, H, W) -> (N, classes), its weights drawn from torch's global generator. Raises ConfigError.
 
@@ -37,7 +38,7 @@ def torchvision_resnet(
         blocks,
         num_classes=classes,
         zero_init_residual=zero_init_residual,
-        norm_layer=norm_factory(norm, bn_momentum, bn_eps),
+        norm_layer=norm_factory(norm, bn_momentum, bn_eps, channels_per_group, narrowest=64),
     )
     if stem == "cifar":
         model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)

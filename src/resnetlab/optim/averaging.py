@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from resnetlab.errors import ConfigError, require
+from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.optim.schedules import RunLength
 from resnetlab.optim.schedules.decay import floor_with_tolerance
 
@@ -110,6 +110,8 @@ class SWA(Averaging):
     name: str = "swa"
     start: float = 0.75  # epochs before the first one that is averaged: a number, or a fraction of the run below 1
     lr: float | None = None  # constant learning rate from there on; null: the schedule's
+    anneal_epochs: int = 0  # epochs from the schedule's rate to averaging.lr, as torch's SWALR; 0: at once
+    anneal: str = "cos"  # form of that: cos | linear
 
     def check(self) -> None:
         start_ok = 0 <= self.start < 1 or (self.start >= 1 and float(self.start).is_integer())
@@ -119,6 +121,9 @@ class SWA(Averaging):
             lr_ok = math.isfinite(self.lr) and self.lr > 0
             must = "be a finite number above 0, or null for the schedule's"
             require(lr_ok, "averaging.lr", f"{self.lr:g}", must)
+        ok = self.anneal_epochs == 0 or (self.anneal_epochs > 0 and self.lr is not None)
+        require(ok, "averaging.anneal_epochs", self.anneal_epochs, "be 0, or a number of epochs towards averaging.lr")
+        require_one_of("averaging.anneal", self.anneal, ("cos", "linear"))
 
     def check_span(self, span: RunLength) -> None:
         must = f"be below the {span.epochs} epochs of the run"
@@ -140,7 +145,10 @@ class SWA(Averaging):
 
     def override_lr(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
         if self.lr is not None:
-            timetable[self.epochs_before(span) * span.steps_per_epoch :, 0] = self.lr
+            rates = timetable[self.epochs_before(span) * span.steps_per_epoch :, 0]
+            x = np.minimum(np.arange(len(rates)) // span.steps_per_epoch / (self.anneal_epochs or 1), 1.0)
+            x = (1 - np.cos(np.pi * x)) / 2 if self.anneal == "cos" else x
+            rates[:] = self.lr + (rates[0] - self.lr) * (1 - x) if self.anneal_epochs else self.lr
 
 
 AVERAGINGS: dict[str, type[Averaging]] = {"none": Averaging, "ema": EMA, "swa": SWA}

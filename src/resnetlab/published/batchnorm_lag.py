@@ -4,6 +4,8 @@ There are two suspects: running batch-norm statistics that lag behind the weight
 with re-estimated statistics, and with group norm, which keeps none), or the loss surface (then it stays).
 """
 
+import math
+import re
 from collections.abc import Iterator, Sequence
 
 from resnetlab.report import plots
@@ -11,6 +13,7 @@ from resnetlab.report.columns import Column
 from resnetlab.report.groups import Collection, Configuration, differing_keys
 from resnetlab.report.page import Section, StudyTable
 from resnetlab.report.plots import Configurations, Plot
+from resnetlab.report.statistics import mean_interval
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS
 
 COLUMNS = (
@@ -23,12 +26,11 @@ COLUMNS = (
     Column("relative_update", "relative update", "|change| / |weights| of one step, each epoch's last; mean", 5),
 )
 INTRO = (
-    "Under strong decay the series' validation loss fluctuates while its training loss is smooth, a riddle to the "
-    "series, which suspects the loss surface. The other suspect is batch norm's running averages, which lag behind "
-    "weights that each step moves far.\nThe test: the same weights with statistics re-estimated on training images "
-    "(<code>recalibrate_bn=true</code>), and group norm, which keeps none. All over epochs 10 to 36, as far as a run "
-    "goes; a fluctuation is max \u2212 min of what is left when the straight line through these epochs is taken out, "
-    "so that an even fall is none."
+    "Under strong decay a validation loss may fluctuate while the training loss is smooth. There are two suspects: the "
+    "loss surface, and batch norm's running averages, which lag behind weights that each step moves far.\nThe test: "
+    "the same weights with statistics re-estimated on training images (<code>recalibrate_bn=true</code>), and group "
+    "norm, which keeps none. All over epochs 10 to 36, as far as a run goes; a fluctuation is max \u2212 min of what "
+    "is left when the straight line through these epochs is taken out, so that an even fall is none."
 )
 TITLE = "Batch-norm lag and the fluctuation of the validation loss"
 LEAST_RATIO = 2.0  # the validation loss fluctuates by more than so many times what the training loss does
@@ -39,7 +41,12 @@ EXPLAINED = 0.5  # by the statistics, if less than this share of the fluctuation
 def lag_section(collection: Collection) -> Section | None:
     """Section with a table and a conclusion for each study with such runs; None where there is none."""
     tables = [
-        StudyTable(study, found, list(findings(configurations)))
+        StudyTable(
+            study,
+            found,
+            sentences := list(findings(configurations)),
+            not re.search("cannot be told|Cannot tell", sentences[-1]),
+        )
         for study, configurations in collection.studies.items()
         if (found := configurations_with_fluctuation(configurations))
     ]
@@ -50,25 +57,26 @@ def configurations_with_fluctuation(configurations: Configurations) -> list[Conf
     """Configurations with enough epochs; none if the study has neither re-estimated statistics nor another norm."""
     if not any(c.values("fluctuation_recal") or norm(c) != "batch" for c in configurations):
         return []
-    return sorted((c for c in configurations if c.values("fluctuation_running")), key=lambda c: (norm(c), decay(c)))
+    return [c for c in configurations if c.values("fluctuation_running")]
 
 
 def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
     """Plot validation loss with running and re-estimated statistics, weight norm and relative update by epoch."""
-    drawn = configurations_with_fluctuation(configurations)[: len(plots.COLORS)]
+    drawn = configurations_with_fluctuation(configurations)[: plots.MOST_LINES]
     if not drawn:
         needed = f"runs of {FLUCTUATION_EPOCHS[0] + 4} epochs or more, and a schedule that is not stretched."
         return f"{TITLE}: needs recalibrate_bn=true or model.norm=group, {needed}"
     heights = {"validation ce": 2.8, "weight norm": 1.1, "relative update": 1.1}
     figure, (loss, weights, update) = plots.make_panels("epoch", heights)
-    for color, c in zip(plots.COLORS, drawn, strict=False):
+    for c in drawn:
+        color = plots.color_of(c)
         plots.draw_band(loss, c.runs, "val/ce", color, c.label)
         again = plots.values_by_epoch(c.runs, "val/ce_recal")
         loss.plot(list(again), plots.means(again), "--", color=color, lw=1.1)
         plots.draw_band(weights, c.runs, "weight_norm", color, None)
         plots.draw_band(update, c.runs, "relative_update", color, None)
     plots.log_scale(loss)
-    loss.legend(fontsize=7)
+    plots.legend_above(figure, loss)
     caption = (
         "Validation cross-entropy with running (solid) and re-estimated (dashed) batch-norm statistics of the same "
         f"weights; their norm; how far each epoch's last step moves them. {plots.seeds_note([drawn])}"
@@ -107,6 +115,7 @@ def control_of(c: Configuration, found: Configurations) -> Configuration | None:
 
 
 def conclusion(fluctuating: Configurations, controls: Sequence[tuple[Configuration, Configuration]]) -> str:
+    """What re-estimating leaves, and a verdict where the 95 % interval of the share left, over seeds, allows one."""
     shares = [c.mean("fluctuation_recal") / c.mean("fluctuation_running") for c in fluctuating]
     text = (
         f"In {len(fluctuating)} of these the validation loss fluctuates more than {LEAST_RATIO:g} times as much as the "
@@ -115,15 +124,24 @@ def conclusion(fluctuating: Configurations, controls: Sequence[tuple[Configurati
     if controls:
         left = [control.mean("fluctuation_running") / c.mean("fluctuation_running") for c, control in controls]
         text += f", norms without them {percent(left)}"
-    explained = sum(share < EXPLAINED for share in shares)
-    if explained == 0:
-        verdict = "the running statistics do not explain it"
-    elif explained < len(fluctuating):
-        verdict = f"they explain most of it in {explained} of {len(fluctuating)}"
-    else:
-        verdict = "most of it is the running statistics', not the loss surface's"
-    caveat = " One run each, though: a hint." if max(c.n for c in fluctuating) == 1 else ""
-    return f"{text}. As far as these runs go, {verdict}.{caveat}"
+    verdicts = [is_explained(c) for c in fluctuating]
+    ns = " and ".join(map(str, sorted({c.n for c in fluctuating})))
+    if None in verdicts:
+        return f"{text}. Cannot tell at n = {ns} whether the running statistics explain it; more seeds would."
+    if not any(verdicts):
+        return f"{text}. The running statistics do not explain it (n = {ns})."
+    some = f" in {verdicts.count(True)} of {len(verdicts)}" if not all(verdicts) else ""
+    return f"{text}. Most of it is the running statistics', not the loss surface's{some} (n = {ns})."
+
+
+def is_explained(c: Configuration) -> bool | None:
+    """Whether less than EXPLAINED of the fluctuation is left, tested on the logarithms of the runs' shares; None: n."""
+    pairs = ((run.metrics.get("fluctuation_recal"), run.metrics.get("fluctuation_running")) for run in c.runs)
+    found = mean_interval([math.log(max(again, 1e-12) / running) for again, running in pairs if again and running])
+    if found is None or found.low is None or found.high is None:
+        return None
+    limit = math.log(EXPLAINED)
+    return True if found.high < limit else False if found.low > limit else None
 
 
 def percent(shares: Sequence[float]) -> str:
@@ -133,7 +151,3 @@ def percent(shares: Sequence[float]) -> str:
 
 def norm(configuration: Configuration) -> str:
     return str(configuration.setting("model.norm") or "batch")
-
-
-def decay(configuration: Configuration) -> float:
-    return float(configuration.setting("wd") or 0.0)

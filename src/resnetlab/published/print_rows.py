@@ -12,24 +12,41 @@ from rich.table import Table
 
 from resnetlab.published.configuration import preset_of
 from resnetlab.published.results import Published, require_choice
+from resnetlab.report.table import fitting
+from resnetlab.runs.files import safe_cell
 
 COLUMNS = (
     *("id", "preset", "model", "optimizer", "schedule", "lr", "wd", "l2", "batch", "epochs"),
     *("epoch@threshold", "val_acc there", "best", "confidence"),
 )
+IMPORTANT = (
+    *("id", "best", "wd", "l2", "epoch@threshold", "optimizer", "epochs", "schedule", "lr", "batch", "model"),
+    *("val_acc there", "preset", "confidence"),
+)
 
 
-def print_rows(rows: Sequence[Published], form: str = "table") -> None:
+def print_rows(rows: Sequence[Published], form: str = "table", wide: bool = False) -> None:
     """Prints the rows; CSV and JSON have every column of published.csv, and preset. Raises ConfigError for the form."""
     require_choice("format", form, FORMATS)
-    FORMATS[form](rows)
+    if form == "table":
+        _print_table(rows, wide)
+    else:
+        FORMATS[form](rows)
 
 
-def _print_table(rows: Sequence[Published]) -> None:
-    table = Table(*COLUMNS, caption="wd ?: lost in print. Epochs count from 1. (epoch@threshold): not reached by then.")
-    for row in rows:
-        table.add_row(*_cells(row))
-    Console(width=None if Console().is_terminal else 220).print(table)
+def _print_table(rows: Sequence[Published], wide: bool = False) -> None:
+    """The columns that a terminal has room for, the first of IMPORTANT first; wide, and elsewhere: all."""
+    columns = dict(zip(COLUMNS, zip(COLUMNS, *map(_cells, rows), strict=True), strict=True))
+    room = Console().width if Console().is_terminal and not wide else 10**6
+    count = fitting([columns[name] for name in IMPORTANT], room - 1)
+    shown = [name for name in COLUMNS if name in IMPORTANT[:count]]
+    rest = "" if count == len(COLUMNS) else f" {len(COLUMNS) - count} more columns: --wide."
+    note = f"wd ?: lost in print. Epochs count from 1. (epoch@threshold): not reached by then.{rest}"
+    table = Table(*shown, caption=note)
+    for cells in zip(*(columns[name][1:] for name in shown), strict=True):
+        table.add_row(*cells)
+    needed = 1 + sum(3 + max(map(len, columns[name])) for name in shown)
+    Console(width=min(room, needed)).print(table)
 
 
 def _cells(row: Published) -> list[str]:
@@ -64,7 +81,7 @@ def write_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None
     """Writes the rows to standard output."""
     writer = csv.DictWriter(sys.stdout, list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: safe_cell(value) for key, value in row.items()} for row in rows)
 
 
 def _cell(value: Any) -> str:

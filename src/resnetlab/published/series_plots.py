@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from resnetlab.published.batchnorm_lag import plot_lag
 from resnetlab.report import plots
 from resnetlab.report.derive import LEVELS, noise_scales
+from resnetlab.report.groups import Configuration
 from resnetlab.report.plots import (
     COLORS,
     MOST_BARS,
+    MOST_LINES,
     Configurations,
     Plot,
-    best_first,
     groups_along,
     make_panels,
     seeds_note,
@@ -23,16 +24,15 @@ def plot_decay(configurations: Configurations, thresholds: Sequence[str]) -> Plo
     lines = groups_along(configurations, "wd")
     if not lines:
         return "Accuracy and epochs over wd: needs two configurations that differ in wd alone."
-    names = thresholds[:2]
-    asked = " and ".join([f"epochs to {names[0]}", *(f"{name} (hollow)" for name in names[1:])])
-    figure, (accuracy, epochs) = make_panels("wd", {"best val acc": 2.0, asked: 2.0})
+    names = [name for name in thresholds if any(c.values(f"epoch_to_{name}") for line in lines for c in line)][:2]
+    asked = " and ".join([f"epochs to {name}{' (hollow)' * (name != names[0])}" for name in names])
+    figure, (accuracy, *epochs) = make_panels("wd", {"best val acc": 2.0} | ({asked: 2.0} if names else {}))
     plots.draw_points(accuracy, lines, "wd", "best_val_acc")
     for place, name in enumerate(names):
-        plots.draw_points(epochs, lines, "wd", f"epoch_to_{name}", filled=place == 0)
-    if not any(c.values(f"epoch_to_{name}") for line in lines for c in line for name in names):
-        epochs.text(0.5, 0.5, "no run reached it", transform=epochs.transAxes, ha="center", fontsize=9)
-    plots.draw_legend(accuracy, lines)
-    caption = f"Best validation accuracy and epochs to the threshold over wd. {ONE_BY_ONE} {seeds_note(lines)}"
+        plots.draw_points(epochs[0], lines, "wd", f"epoch_to_{name}", filled=place == 0)
+    plots.draw_legend(figure, accuracy, lines, "wd")
+    reached = "and epochs to the threshold over wd" if names else "over wd; no run reached a threshold"
+    caption = f"Best validation accuracy {reached}. {ONE_BY_ONE} {seeds_note(lines)}"
     return Plot("wd", "Weight decay", caption, figure)
 
 
@@ -43,13 +43,13 @@ def plot_fluctuation(configurations: Configurations, thresholds: Sequence[str]) 
     figure, (axes,) = make_panels("wd", {"max - min of val ce, epochs 10 to 36": 2.4})
     plots.draw_points(axes, lines, "wd", "val_loss_fluctuation")
     plots.log_scale(axes)
-    plots.draw_legend(axes, lines)
+    plots.draw_legend(figure, axes, lines, "wd")
     caption = f"How far the validation loss fluctuates in epochs 10 to 36 over wd. {ONE_BY_ONE} {seeds_note(lines)}"
     return Plot("fluctuation", "Fluctuation of the validation loss", caption, figure)
 
 
 def plot_penalty(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
-    bars = [c for c in best_first(configurations) if c.values("final_train_ce") and c.values("final_penalty")]
+    bars = [c for c in configurations if c.values("final_train_ce") and c.values("final_penalty")]
     bars = bars[:MOST_BARS]
     if len({c.setting("regularization") for c in bars}) < 2 and not any(any(c.values("final_penalty")) for c in bars):
         return "Cross-entropy and penalty apart: needs an L2 penalty, or two regularizations to set beside each other."
@@ -68,21 +68,20 @@ def plot_penalty(configurations: Configurations, thresholds: Sequence[str]) -> P
 def plot_batch_size(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
     lines = groups_along(configurations, "batch_size")
     if not lines:
-        return "Transition epochs, seconds, watts and joules over the batch size: needs it to vary alone."
+        return "Epochs to an accuracy, seconds, watts and joules over the batch size: needs it to vary alone."
     members = [c for line in lines for c in line]
     costs = {"s / epoch": "seconds_per_epoch", "W": "power_w", "J / epoch": "joules_per_epoch"}
     costs = {label: name for label, name in costs.items() if any(c.values(name) for c in members)}
-    figure, panels = make_panels("batch size", {"transition epoch": 2.4} | dict.fromkeys(costs, 1.2))
-    for place, level in enumerate(LEVELS):
+    reached = [str(level) for level in LEVELS if any(c.values(f"epoch_to_{level}") for c in members)]
+    levels = reached if len(reached) > 1 else thresholds[: len(LEVELS)]
+    figure, panels = make_panels("batch size", {"epoch at val acc": 2.4} | dict.fromkeys(costs, 1.2))
+    for place, level in enumerate(levels):
         for line in lines:
             known = [c for c in line if c.values(f"epoch_to_{level}")]
             points = [c.setting("batch_size") for c in known], [c.mean(f"epoch_to_{level}") for c in known]
-            label = f"{level:g}" if line is lines[0] else None
-            panels[0].plot(*points, "o-", ms=3, lw=1, color=COLORS[place], label=label)
-    low, high = panels[0].get_ylim()
-    panels[0].set_ylim(low, high + 0.3 * (high - low))  # room for the legend above the lines
-    shape = {"ncols": len(LEVELS), "loc": "upper center", "columnspacing": 1.0, "handlelength": 1.2}
-    panels[0].legend(fontsize=7, title="val acc", title_fontsize=7, **shape)
+            label = level if line is lines[0] else None
+            panels[0].plot(*points, "o-", ms=3, lw=1, color=f"{0.75 * place / len(levels):.2f}", label=label)
+    plots.legend_above(figure, panels[0])
     for axes, name in zip(panels[1:], costs.values(), strict=True):
         plots.draw_points(axes, lines, "batch_size", name)
     panels[-1].set_xscale("log", base=2)
@@ -94,26 +93,28 @@ def plot_batch_size(configurations: Configurations, thresholds: Sequence[str]) -
 
 
 def plot_noise_scale(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
-    drawn = [c for c in best_first(configurations) if noise_scales(c.runs[0])][: len(COLORS)]
-    if not drawn:
-        return "Noise scale: needs runs that tell their batch size and images a second."
-    figure, (axes,) = make_panels("epoch", {"g = εN / (B(1 - m))": 2.4})
-    for color, c in zip(COLORS, drawn, strict=False):
-        epochs, scales = zip(*noise_scales(c.runs[0]), strict=True)
-        style = {"color": color, "lw": 1.2, "marker": "." if len(epochs) < 8 else None}
-        axes.plot(epochs, scales, label=f"{c.label}, n = {c.n}", **style)
+    alike: dict[tuple[tuple[float, float], ...], list[Configuration]] = {}
+    for c in configurations:
+        if found := tuple(noise_scales(c.runs[0])):
+            alike.setdefault(found, []).append(c)
+    if len(alike) < 2:
+        return "Noise scale: needs two configurations in which it differs; lr and batch size set it."
+    figure, (axes,) = make_panels("epoch", {"lr N / (B (1 - momentum))": 2.4})
+    for scales, (c, *others) in list(alike.items())[:MOST_LINES]:
+        style = {"color": plots.color_of(c), "lw": 1.2, "marker": "." if len(scales) < 8 else None}
+        same = f", and {len(others)} with the same" if others else ""
+        axes.plot(*zip(*scales, strict=True), label=f"{c.label}{same}", **style)
     plots.log_scale(axes)
-    axes.legend(fontsize=7)
+    plots.legend_above(figure, axes)
     caption = (
-        "Smith and Le's noise scale at the start of each epoch: ε learning rate, N training images, B batch size, m "
-        "momentum (beta1 of Adam and its kin, for which the formula was not derived). It is set, "
-        f"not measured: the same for every seed. {plots.selection_note(len(drawn), configurations)}"
+        "Smith and Le's noise scale at the start of each epoch: N training images, B batch size, momentum (beta1 of "
+        "Adam and its kin, for which the formula was not derived). It is set, not measured: the same for every seed."
     )
     return Plot("noise-scale", "Noise scale", caption, figure)
 
 
 def plot_selection(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
-    bars = [c for c in best_first(configurations) if c.values("best_val_acc") and c.values("final_val_acc")][:MOST_BARS]
+    bars = [c for c in configurations if c.values("best_val_acc") and c.values("final_val_acc")][:MOST_BARS]
     figure, (axes,) = make_panels("accuracy", {"": 0.5 + 0.36 * len(bars)})
     marks = (
         ("best_val_acc", "best epoch, validation", "o", COLORS[1]),

@@ -5,13 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from resnetlab.report.groups import Collection, Configuration, format_value
-from resnetlab.report.statistics import MeanInterval
+from resnetlab.report.statistics import MeanInterval, mean_interval
 
 NOTHING = "\N{EN DASH}"  # what is not known, or not used
 SETTINGS = {  # {key: heading}
-    **{key: key for key in ("model", "optimizer", "schedule", "regularization", "averaging", "epochs")},
+    **{key: key for key in ("data", "model", "optimizer", "schedule", "regularization", "averaging", "epochs")},
     **{"batch_size": "batch", "lr": "lr", "l2": "l2", "wd": "wd", "momentum": "momentum"},
-    **{"ema_momentum": "m (ema)", "shift": "shift"},
+    **{"ema_momentum": "EMA momentum", "shift": "shift"},
 }
 COSTS = ("seconds_per_epoch", "power_w")  # depend on the machine, so that a published one has no distance in sd
 
@@ -49,22 +49,27 @@ class Cell:
 
 
 def columns(thresholds: Sequence[str]) -> list[Column]:
-    """All columns of metrics; the thresholds' come first."""
+    """All columns of metrics; accuracies come first, then the thresholds'."""
     return [
-        *(column for name in thresholds for column in threshold_columns(name)),
-        Column("final_train_acc", "train acc", "training accuracy of the last epoch", 4),
-        Column("best_epoch", "best epoch", "epoch of the best validation accuracy", 1),
         Column("best_val_acc", "best val acc", "best validation accuracy, its epoch selected on the same images", 4),
         Column("final_val_acc", "final val acc", "validation accuracy after the last epoch", 4),
+        Column("final_val_acc_recal", "re-estimated val acc", "final one with batch-norm statistics re-estimated", 4),
+        Column(
+            "final_val_acc_avg", "averaged val acc", "final one of the averaged weights (EMA, SWA), re-estimated", 4
+        ),
         Column("final_test_acc", "final test acc", "last epoch's weights on test images untouched until then", 4),
         Column("best_test_acc", "best test acc", "best epoch's weights on test images untouched until then", 4),
+        Column("averaged_test_acc", "averaged test acc", "averaged weights on test images untouched until then", 4),
+        Column("best_epoch", "best epoch", "epoch of the best validation accuracy", 1),
+        *(column for name in thresholds for column in threshold_columns(name)),
+        Column("final_train_acc", "train acc", "training accuracy of the last epoch", 4),
         Column("final_train_loss", "train loss", "training loss of the last epoch, with penalty and smoothing"),
         Column("final_val_loss", "val loss", "validation loss after the last epoch, with penalty and smoothing"),
         Column("final_train_ce", "train ce", "training cross-entropy of the last epoch"),
         Column("final_val_ce", "val ce", "validation cross-entropy after the last epoch"),
         Column("final_penalty", "penalty", "training loss minus cross-entropy: penalty and label smoothing"),
         Column("val_loss_fluctuation", "val fluctuation", "max - min of the validation ce over epochs 10 to 36"),
-        Column("noise_scale", "noise g", "eps N / (B (1 - m)) at the start of the run"),
+        Column("noise_scale", "noise g", "lr N / (B (1 - momentum)) at the start of the run, N images, batch size B"),
         Column("seconds_per_epoch", "s / epoch", "median seconds an epoch, with validation"),
         Column("power_w", "W", "mean power of the card in watts, whoever used it"),
         Column("joules_per_epoch", "J / epoch", "mean energy of the card an epoch in joules, whoever used it"),
@@ -115,6 +120,15 @@ def published_note(column: Column, published: Sequence[float]) -> Iterator[str]:
     if published:
         digits = 0 if "epoch" in column.metric and column.digits == 1 else column.digits  # a single epoch is whole
         yield "published " + ", ".join(number(value, digits) for value in sorted(published))
+
+
+def mean_sd(values: Sequence[float], of: int, digits: int | None = None) -> str:
+    """For example "0.9231 ± 0.0012"; "(2 of 3)" behind it where not all of the runs have a value."""
+    found = mean_interval(values)
+    if found is None:
+        return NOTHING
+    text = number(found.mean, digits) + ("" if found.sd is None else f" ± {found.sd:.2g}")
+    return text if found.n == of else f"{text} ({found.n} of {of})"
 
 
 def number(value: float, digits: int | None) -> str:

@@ -45,7 +45,8 @@ class Comparison:
 def compare(configurations: Sequence[Configuration], metric: str) -> list[Comparison]:
     """Every pair of one study that differs in exactly one key, and has the metric on each side; the least p first."""
     found = []
-    for first, second in combinations(configurations, 2):
+    by_name = sorted(configurations, key=lambda c: (c.study, c.name))
+    for first, second in combinations(by_name, 2):
         if first.study == second.study and len(keys := differing_keys(first, second) or ()) == 1:
             found += [c for key in keys if (c := run_tests(first, second, key, metric))]
     adjusted = holm([c.p for c in found])

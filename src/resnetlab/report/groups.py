@@ -1,6 +1,7 @@
 """Runs below folders, grouped by study and configuration, each configuration with a short label."""
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ Key = tuple[str, str, str]
 # keys of the summary; those that depend on a choice's default (wd 0.2) stand there as they were used
 TOP_LEVEL = (*(key for key in SETTINGS if key not in ("study", "seed")), "subset")
 SHOWN_APART = ("data.limit", "data.resolution", "recalibrate_bn")  # by reduced_data; changes no metric of a run
-SHORT = {"batch_size": "batch", "momentum": "m", "ema_momentum": "ema m", "recalibrate_bn": "recalibrated"}
+SHORT = {"batch_size": "batch", "ema_momentum": "EMA momentum", "recalibrate_bn": "recalibrated"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Configuration:
     """The runs of one study that differ in their seed alone.
 
     identity: what differs from the lab's defaults, from the manifest; None where no run has one. label: short. planned:
-    the number of seeds that sweeps were to train, 0 where none is known.
+    the number of seeds that sweeps were to train, 0 where none is known. place: in its study, from 0, the best mean of
+    best_val_acc first; its order in every table and its colour in every figure.
     """
 
     study: str
@@ -34,6 +36,7 @@ class Configuration:
     identity: Mapping[str, Any] | None
     label: str = ""
     planned: int = 0
+    place: int = 0
 
     @property
     def key(self) -> Key:
@@ -61,7 +64,12 @@ class Configuration:
         return [run.metrics[metric] for run in self.runs if metric in run.metrics]
 
     def interval(self, metric: str) -> MeanInterval | None:
-        return mean_interval(self.values(metric))
+        """Mean, sd and interval, which ends where the metric does: an accuracy is in 0 to 1."""
+        found = mean_interval(self.values(metric))
+        if found is None or found.low is None or found.high is None:
+            return found
+        low, high = bounds(metric)
+        return replace(found, low=max(low, found.low), high=min(high, found.high))
 
     def mean(self, metric: str) -> float:
         """Mean of the runs that have the metric; NaN where none has."""
@@ -73,6 +81,15 @@ class Configuration:
         if key in CHOICES or key in TOP_LEVEL:
             return self.runs[0].summary.get(key)
         return (self.identity or {}).get(key)
+
+
+def bounds(metric: str) -> tuple[float, float]:
+    """The least and the greatest value that the metric can have."""
+    if metric == "final_penalty":  # label smoothing may lower the loss
+        return -math.inf, math.inf
+    if metric == "gpu_load":  # in percent
+        return 0.0, 100.0
+    return float(metric.startswith(("epoch_to_", "best_epoch"))), 1.0 if "acc" in metric else math.inf
 
 
 @dataclass(frozen=True)
@@ -95,7 +112,9 @@ class Collection:
 
     @property
     def runs(self) -> list[Run]:
-        return [run for configuration in self.configurations for run in configuration.runs]
+        """Of all configurations, in the order of their names, which no result changes."""
+        by_name = sorted(self.configurations, key=lambda c: (c.study, c.name))
+        return [run for configuration in by_name for run in configuration.runs]
 
     @property
     def studies(self) -> dict[str, list[Configuration]]:
@@ -129,7 +148,15 @@ def collect(folders: Sequence[Path]) -> Collection:
         seeds = planned.get((c.study, c.name))
         count = len(seeds | {run.seed for run in c.runs}) if seeds else 0
         collection.configurations.append(replace(c, planned=count))
+    collection.configurations = [
+        replace(c, place=place) for study in collection.studies.values() for place, c in enumerate(best_first(study))
+    ]
     return collection
+
+
+def best_first(configurations: Iterable[Configuration]) -> list[Configuration]:
+    """Sorted by the mean of best_val_acc, those without one last."""
+    return sorted(configurations, key=lambda c: -c.mean("best_val_acc") if c.values("best_val_acc") else 0.0)
 
 
 def drop_duplicates(runs: Iterable[Run], skipped: list[SkippedRun]) -> Iterator[Run]:

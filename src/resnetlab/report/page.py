@@ -21,10 +21,12 @@ from resnetlab.report.columns import (
 )
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
+from resnetlab.report.headlines import best_lines, lag_line
 from resnetlab.report.plots import WrittenPlot
 from resnetlab.report.statistics import mean_interval
 from resnetlab.report.table import count_text
 
+AT_THRESHOLD = ("val_acc_at_", "train_acc_at_")  # in which the series tabulates its runs
 MOST_PAIRS = 150  # rows on the page; pairs.csv has them all
 SELECTION = ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc")
 KINDS = {
@@ -55,11 +57,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class StudyTable:
-    """One study's configurations in a section's table, and sentences below it, of which the last is the conclusion."""
+    """One study's configurations in a section's table, and sentences below it; decided: the last is a conclusion."""
 
     study: str
     configurations: Sequence[Configuration]
     sentences: Sequence[str]
+    decided: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def page(
     """Render the page. comparisons: by metric; origins: of the configurations that have one."""
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    shown = measured_columns(collection)
+    related = bool(references or origins)  # to published configurations
+    shown = [c for c in measured_columns(collection) if related or not c.metric.startswith(AT_THRESHOLD)]
     varied = [key for key in SETTINGS if len({setting_text(c, key) for c in collection.configurations}) > 1]
     first = collection.configurations[:1]
     constant = [(key, setting_text(c, key)) for c in first for key in SETTINGS if key not in varied]
@@ -98,11 +102,12 @@ def page(
         count_text=count_text,
         header=header(collection, origins),
         columns=shown,
-        unmeasured=[c.heading for c in columns(collection.thresholds) if c not in shown],
+        unmeasured=[c.heading for c in columns(collection.thresholds) if c not in measured_columns(collection)],
         settings=[SETTINGS[key] for key in varied],
         constants=[f"{SETTINGS[key]} {text}" for key, text in constant if text != NOTHING],
         rows=[row(c, shown, varied, references or {}, origins) for c in collection.configurations],
-        published=references is not None,
+        published=bool(references),
+        series_studies={study for study, *_ in (*(references or {}), *origins)},
         comparisons=[pairs_panel(metric, found) for metric, found in comparisons.items()],
         selected=[chosen for c in collection.configurations if (chosen := selection_row(c))],
         sections=sections,
@@ -118,6 +123,8 @@ def header(collection: Collection, origins: Mapping[Key, Origin]) -> dict[str, A
     return {
         "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "folders": [str(folder) for folder in collection.folders],
+        "best": list(best_lines(collection)),
+        "lag": lag_line(collection),
         "runs": len(runs),
         "configurations": len(collection.configurations),
         "studies": len(collection.studies),

@@ -2,10 +2,12 @@
 
 import base64
 import io
+import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from resnetlab.report.columns import number
-from resnetlab.report.groups import Configuration
+from resnetlab.report.groups import SHOWN_APART, Configuration, describe_setting
 from resnetlab.report.table import count_text
-from resnetlab.runs.curves import TRAIN, VALIDATION
+from resnetlab.runs.curves import LINES, epochs_rates, within_reach
 from resnetlab.runs.files import write_atomically, write_text
 from resnetlab.runs.load import Run
 
 Configurations = Sequence[Configuration]
 WIDTH = 5.2  # inches: at a phone's 390 pixels, 9 points are still 8 pixels high
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8b6d00")  # Okabe and Ito's
+COLORS = (  # Okabe and Ito's eight, then darker and lighter ones
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8b6d00"),
+    *("#882255", "#44aa99", "#332288", "#999933", "#aa4499", "#117733", "#88ccee", "#ddcc77"),
+)
+MOST_LINES = 8  # in one panel
+STYLES = ("-", "--", ":", "-.")
 MOST_BARS = 20
 
 
@@ -63,6 +70,25 @@ def make_panels(x: str, heights: Mapping[str, float]) -> tuple[Figure, list[Any]
     return figure, panels
 
 
+def color_of(configuration: Configuration) -> str:
+    """The configuration's colour, the same in every figure of a report."""
+    return COLORS[configuration.place % len(COLORS)]
+
+
+def legend_above(figure: Figure, axes: Any) -> None:
+    """The legend of the axes above all panels, where it hides no curve; the figure grows by its height."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not labels:
+        return
+    columns = max(1, min(len(labels), 92 // (max(map(len, labels)) + 9)))
+    (wide, high), margins = figure.get_size_inches(), figure.subplotpars
+    grown = high + 0.16 * math.ceil(len(labels) / columns) + 0.1
+    top = 1 - ((1 - margins.top) * high + grown - high) / grown
+    figure.set_size_inches(wide, grown)
+    figure.subplots_adjust(bottom=margins.bottom * high / grown, top=top)
+    figure.legend(handles, labels, loc="upper center", ncols=columns, fontsize=7, frameon=False)
+
+
 def write_plot(plot: Plot, folder: Path, prefix: str) -> WrittenPlot:
     """Write PREFIX-STEM.png and PREFIX-STEM.svg, the latter without a date and with the same identifiers every time."""
     stem, buffer = f"{prefix}-{plot.stem}", io.BytesIO()
@@ -78,30 +104,30 @@ def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[st
     """Accuracies with the thresholds, losses, and the learning rate of one configuration over the epochs."""
     figure, (accuracy, loss, rate) = make_panels("epoch", {"accuracy": 2.3, "loss": 2.3, "lr": 0.9})
     for axes, name in ((accuracy, "acc"), (loss, "loss")):
-        for part, color in (("train", TRAIN), ("val", VALIDATION)):
-            draw_band(axes, configuration.runs, f"{part}/{name}", color, f"{part}_{name}".replace("train_", ""))
+        for part, suffix, color, label in LINES:
+            if any(f"{part}/{name}{suffix}" in row for run in configuration.runs for row in run.rows):
+                draw_band(axes, configuration.runs, f"{part}/{name}{suffix}", color, label)
     draw_thresholds(accuracy, thresholds)
     log_scale(loss)
-    draw_band(rate, configuration.runs, "lr", "black", "lr")
-    accuracy.legend(fontsize=8, loc="lower right")
-    loss.legend(fontsize=8)
+    longest = max(configuration.runs, key=lambda run: len(run.rows))
+    rate.plot(*epochs_rates(longest.rows), color="black", linewidth=1.1, drawstyle="steps-post")
+    legend_above(figure, accuracy)
     several = f"n = {configuration.n}: lines are means, bands reach from the least to the greatest run"
     seeds = count_text(1) if configuration.n == 1 else several
-    caption = f"{configuration.study}: {configuration.label}; {seeds}"
+    caption = f"{configuration.study}: {configuration.label}; {seeds}; lr as at each epoch's first step"
     return Plot(stem, configuration.label, caption, figure)
 
 
 def plot_side_by_side(stem: str, configurations: Configurations, thresholds: Sequence[str]) -> Plot:
     """Validation accuracy and loss of several configurations, one colour each."""
     figure, (accuracy, loss) = make_panels("epoch", {"validation accuracy": 2.6, "validation loss": 2.2})
-    for place, configuration in enumerate(configurations):
-        color = COLORS[place % len(COLORS)]
-        text = f"{configuration.label}, n = {configuration.n}"
+    for configuration in configurations:
+        color, text = color_of(configuration), f"{configuration.label}, n = {configuration.n}"
         draw_band(accuracy, configuration.runs, "val/acc", color, text if len(text) < 60 else f"{text[:57]} ...")
         draw_band(loss, configuration.runs, "val/loss", color, None)
     draw_thresholds(accuracy, thresholds)
     log_scale(loss)
-    accuracy.legend(fontsize=7, loc="lower right")
+    legend_above(figure, accuracy)
     bands = "lines are means over seeds, bands reach from the least to the greatest run"
     return Plot(stem, "Validation side by side", f"Validation accuracy and loss; {bands}.", figure)
 
@@ -130,9 +156,16 @@ def draw_band(axes: Any, runs: Sequence[Run], column: str, color: str, label: st
 
 
 def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
-    """Horizontal lines: the first solid, the others dotted, as in the series."""
+    """Horizontal lines: the first solid, the others dotted; what is far from the curves is only said."""
     style = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "color": "tab:green"}
-    for place, value in enumerate(map(float, thresholds)):
+    values = [float(name) for name in thresholds]
+    shown = within_reach(axes, values)
+    if hidden := [number(value, None) for value in values if value not in shown]:
+        corner = {"transform": axes.transAxes, "va": "bottom", "ha": "right"}
+        axes.text(0.99, 0.02, f"off this axis: {', '.join(hidden)}", fontsize=7, color="tab:green", **corner)
+    for place, value in enumerate(values):
+        if value not in shown:
+            continue
         axes.axhline(value, color="tab:green", linestyle=":" if place else "-", linewidth=1)
         axes.annotate(number(value, None), (0.01, value), (0, 1 if place else -8), **style)
 
@@ -159,26 +192,29 @@ def groups_along(configurations: Configurations, key: str) -> list[list[Configur
 
 
 def draw_points(axes: Any, groups: Sequence[Configurations], key: str, metric: str, filled: bool = True) -> None:
-    """Every run as a point over the setting, the means joined, one colour a group."""
-    for place, group in enumerate(groups):
-        color = COLORS[place % len(COLORS)]
-        style = {"color": color, "markerfacecolor": color if filled else "white", "alpha": 0.7}
+    """Every run as a point over the setting in its configuration's colour; the means joined, one style a group."""
+    for style, group in zip(cycle(STYLES), groups, strict=False):
         for c in group:
-            axes.plot([c.setting(key)] * len(c.values(metric)), c.values(metric), "o", ms=4, **style)
+            color = color_of(c)
+            points = {"color": color, "markerfacecolor": color if filled else "white", "alpha": 0.8}
+            axes.plot([c.setting(key)] * len(c.values(metric)), c.values(metric), "o", ms=4, **points)
         known = [c for c in group if c.values(metric)]
         settings, means = [c.setting(key) for c in known], [c.mean(metric) for c in known]
-        axes.plot(settings, means, "-" if filled else "--", color=color, lw=1)
+        axes.plot(settings, means, style, color="#777777", lw=1, zorder=1)
 
 
-def draw_legend(axes: Any, groups: Sequence[Configurations]) -> None:
-    """Name the groups by what their configurations have in common; none for a single group or too many."""
-    if not 1 < len(groups) <= len(COLORS):
+def draw_legend(figure: Figure, axes: Any, groups: Sequence[Configurations], key: str) -> None:
+    """Name the groups by the settings in which they differ; none for a single group or more than there are styles."""
+    if not 1 < len(groups) <= len(STYLES):
         return
-    for place, group in enumerate(groups):
-        parts = [set(c.label.split(", ")) for c in group]
-        common = [part for part in group[0].label.split(", ") if all(part in others for others in parts)]
-        axes.plot([], [], color=COLORS[place], label=", ".join(common) or f"line {place + 1}")
-    axes.legend(fontsize=7)
+    identities = [group[0].identity or {} for group in groups]
+    keys = dict.fromkeys(other for identity in identities for other in identity if other != key)
+    varied = [name for name in keys if len({repr(identity.get(name)) for identity in identities}) > 1]
+    varied = [name for name in varied if name not in SHOWN_APART] or varied
+    for style, group in zip(STYLES, groups, strict=False):
+        parts = [describe_setting(group[0], name) or f"default {name.split('.')[-1]}" for name in varied]
+        axes.plot([], [], style, color="#777777", label=", ".join(parts))
+    legend_above(figure, axes)
 
 
 def name_bars(figure: Any, axes: Any, bars: Configurations) -> None:
@@ -188,11 +224,6 @@ def name_bars(figure: Any, axes: Any, bars: Configurations) -> None:
     axes.set_yticks(range(len(bars)), names, fontsize=6.5)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     figure.subplots_adjust(left=0.38, top=1 - 0.35 / figure.get_size_inches()[1])
-
-
-def best_first(configurations: Configurations) -> list[Configuration]:
-    """Sorted by the mean of best_val_acc, those without one last."""
-    return sorted(configurations, key=lambda c: -c.mean("best_val_acc") if c.values("best_val_acc") else 0.0)
 
 
 def selection_note(count: int, configurations: Configurations) -> str:

@@ -18,11 +18,12 @@ from scipy.special import chdtri, ndtr, stdtr, stdtrit
 
 MOST_PERMUTATIONS = 20_000  # up to so many, all are counted; above, as many are drawn
 MOST_SEEDS = 10_000
+LEAST_RUNS = 3  # for an interval: at n = 2 it is 13 times as wide as the runs are apart
 
 
 @dataclass(frozen=True, slots=True)
 class MeanInterval:
-    """Mean of n values; sd of a sample (n - 1) and the 95 % confidence interval of the mean, None for n = 1."""
+    """Mean of n values; sd of a sample (n - 1), None for n = 1; 95 % confidence interval of the mean, None below 3."""
 
     n: int
     mean: float
@@ -42,6 +43,8 @@ def mean_interval(values: Sequence[float]) -> MeanInterval | None:
     sd = statistics.stdev(values)
     if sd < 1e-12 * max(map(abs, values)):  # rounding
         sd = 0.0
+    if n < LEAST_RUNS:
+        return MeanInterval(n, mean, sd)
     half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
     return MeanInterval(n, mean, sd, mean - half, mean + half)
 

@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
@@ -12,21 +14,23 @@ from rich.table import Table
 from resnetlab.console import Console
 from resnetlab.report.columns import (
     COSTS,
-    NOTHING,
     SETTINGS,
     ReferenceValues,
     cell,
     columns,
+    mean_sd,
     measured_columns,
-    number,
     setting_text,
 )
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
-from resnetlab.report.statistics import MeanInterval, mean_interval
+from resnetlab.report.headlines import best_lines, common_reduction, described, lag_line
+from resnetlab.report.statistics import MeanInterval
+from resnetlab.runs.files import safe_cell
 
 References = Mapping[Key, ReferenceValues]
-WIDTH = 120
+WIDTH, LABEL = 120, 18  # of the table where there is no terminal, and of a configuration at least
+FIRST = ("best_val_acc", "final_val_acc", "final_val_acc_recal", "final_val_acc_avg", "averaged_test_acc")
 PAIR_COLUMNS = (
     *("study", "figure", "key", "first", "second", "n_first", "n_second"),
     *("difference", "welch_p", "permutation_p", "holm_p", "verdict"),
@@ -39,32 +43,55 @@ def count_text(n: int, planned: int = 0) -> str:
     return f"{text}, no spread" if n == 1 else text
 
 
-def mean_sd(values: Sequence[float], of: int, digits: int | None = None) -> str:
-    """For example "0.9231 ± 0.0012"; "(2 of 3)" behind it where not all of the runs have a value."""
-    found = mean_interval(values)
-    if found is None:
-        return NOTHING
-    text = number(found.mean, digits) + ("" if found.sd is None else f" ± {found.sd:.2g}")
-    return text if found.n == of else f"{text} ({found.n} of {of})"
+def print_table(collection: Collection, wide: bool = False) -> None:
+    """Print one row a configuration, the study's best and how to repeat it, and the runs that are skipped.
 
-
-def print_table(collection: Collection) -> None:
-    """Print one row a configuration, 120 columns wide at most, and below it the runs that are skipped."""
-    console = Console(width=min(WIDTH, Console().width) if Console().is_terminal else WIDTH)
-    thresholds = collection.thresholds[:2]
-    metrics: dict[str, tuple[str, int | None]] = {f"epoch at {name}": (f"epoch_to_{name}", 1) for name in thresholds}
-    metrics |= {"best val acc": ("best_val_acc", 4), "final val acc": ("final_val_acc", 4)}
-    metrics["s/epoch"] = "seconds_per_epoch", None
-    table = Table("configuration", *metrics)
+    As many columns as a terminal has room for, or 120 characters elsewhere; wide: all.
+    """
+    console = Console(width=None if Console().is_terminal else WIDTH)
+    shown = measured_columns(collection)
+    chosen = shown if wide else sorted(shown, key=lambda column: column.metric not in FIRST)  # keeps their order
+    rows = [
+        [mean_sd(c.values(column.metric), c.n, column.digits) for column in chosen] for c in collection.configurations
+    ]
+    heads = [textwrap.fill(column.heading, 14) for column in chosen]
+    label = max(LABEL, console.width // 5)
+    room = 10**6 if wide else console.width - label - 4
+    count = fitting([[head, *(row[place] for row in rows)] for place, head in enumerate(heads)], room)
+    table = Table("configuration", *heads[:count])
+    table.columns[0].min_width = label
+    texts = iter(rows)
     for study, configurations in collection.studies.items():
         table.add_section()
-        table.add_row(f"[bold]{escape(study)}[/bold]")
+        table.add_row(f"[bold]{escape(study)}[/bold]\n{escape(described(configurations))}".strip())
         for c in configurations:
-            cells = [mean_sd(c.values(metric), c.n, digits) for metric, digits in metrics.values()]
-            table.add_row(f"{escape(marked(c))}; {count_text(c.n, c.planned)}", *cells)
+            name = c.label if common_reduction(configurations) else marked(c)
+            n = count_text(c.n, c.planned)
+            between = " " if len(name) + len(n) + 2 <= label else "\n"
+            table.add_row(f"{escape(name)};{between}{n}", *next(texts)[:count])
+    if wide:
+        console.width = max(
+            console.width, console.measure(table, options=console.options.update(max_width=10**6)).maximum
+        )
     console.print(table)
-    for line in remark_lines(collection):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    hidden = f"{len(shown) - count} more columns: --wide, or --out DIR" if count < len(shown) else ""
+    for line in (hidden, *closing_lines(collection), *remark_lines(collection)):
+        if line:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def fitting(columns: Sequence[Sequence[str]], room: int) -> int:
+    """How many of the columns, from the first on, fit into so many characters, with the lines between them."""
+    widths = (3 + max(len(line) for cell in column for line in cell.split("\n")) for column in columns)
+    return sum(end <= room for end in accumulate(widths))
+
+
+def closing_lines(collection: Collection) -> Iterator[str]:
+    """The best of each study with the command that repeats it, and stale batch-norm statistics."""
+    for best, repeat in best_lines(collection):
+        yield f"best of {best}"
+        yield f"  to repeat it: {repeat}" if repeat else ""
+    yield lag_line(collection)
 
 
 def marked(configuration: Configuration) -> str:
@@ -118,7 +145,7 @@ def pairs_csv(comparisons: Sequence[Comparison]) -> str:
 
 def as_csv(rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
+    csv.writer(text, lineterminator="\n").writerows([safe_cell(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
@@ -132,7 +159,10 @@ def table_md(collection: Collection, references: References | None) -> str:
         texts = [f"{found.text} ({'; '.join(found.notes)})" if found.notes else found.text for found in cells]
         settings = [setting_text(c, key) for key in SETTINGS]
         lines.append(md_row([c.study, marked(c), count_text(c.n, c.planned), *texts, *settings]))
-    lines += ["", "mean ± sd over seeds; in brackets the 95 % confidence interval of the mean (Student's t)"]
+    lines += [
+        "",
+        "mean ± sd over seeds; in brackets, from n = 3 on, the 95 % confidence interval of the mean (Student's t)",
+    ]
     if remarks := [f"- {text}" for text in remark_lines(collection)]:
         lines += ["", "Not used, or not all of it:", "", *remarks]
     return "\n".join([*lines, ""])

@@ -1,14 +1,15 @@
 """Write the files of a report: the page, the tables, the plots."""
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from resnetlab.report.columns import ReferenceValues
 from resnetlab.report.compare import compare
-from resnetlab.report.groups import Collection, Configuration, Key
+from resnetlab.report.groups import Collection, Configuration, Key, best_first
 from resnetlab.report.page import Origin, Section, StudyPlots, page
-from resnetlab.report.plots import Plot, best_first, plot_curves, plot_side_by_side, write_plot
+from resnetlab.report.plots import MOST_LINES, Plot, plot_curves, plot_side_by_side, write_plot
 from resnetlab.report.table import pairs_csv, table_csv, table_md
 from resnetlab.runs.files import write_text
 
@@ -16,7 +17,6 @@ from resnetlab.runs.files import write_text
 PlotStudy = Callable[[Sequence[Configuration], Sequence[str]], Plot | str]
 
 MOST_CURVES = 12  # each takes half a second, and a page with more of them is not looked at
-MOST_OVERLAID = 8
 
 
 def write_report(
@@ -27,7 +27,7 @@ def write_report(
     sections: Sequence[Section] = (),
     plots: Sequence[PlotStudy] = (),
 ) -> list[Path]:
-    """Write report.html, table.csv, table.md, pairs.csv and figures/*.png|svg below `out`; returns the first four.
+    """Write report.html, table.csv, table.md, pairs.csv, figures/*.png|svg, tensorboard/* below `out`; returns four.
 
     references: published values by the configuration's key, None leaves their columns out; origins: what reduced
     configurations are reductions of. sections and plots are added to the report's own, plots to every study.
@@ -44,7 +44,21 @@ def write_report(
     }
     for name, text in files.items():
         write_text(out / name, text)
+    link_runs(collection, out / "tensorboard")
     return [out / name for name in files]
+
+
+def link_runs(collection: Collection, folder: Path) -> None:
+    """Link every run under the report's short name of it, for `tensorboard --logdir`; replaces earlier links."""
+    folder.mkdir(exist_ok=True)
+    for link in filter(Path.is_symlink, folder.iterdir()):
+        link.unlink()
+    for c in collection.configurations:
+        for run in c.runs:
+            name = re.sub(r"[/\x00-\x1f]", "_", f"{c.study}, {c.label}, seed {run.seed}")
+            link = folder / name.encode()[:200].decode(errors="ignore")
+            if not os.path.lexists(link):
+                link.symlink_to(os.path.relpath(run.path.resolve(), folder.resolve()))
 
 
 def remove_old_plots(folder: Path, stems: Set[str]) -> None:
@@ -84,6 +98,6 @@ def write_plots(collection: Collection, folder: Path, plots: Sequence[PlotStudy]
 def curves(configurations: Sequence[Configuration], thresholds: Sequence[str]) -> Iterator[Plot]:
     """The configurations overlaid, then each by itself."""
     if len(configurations) > 1:
-        yield plot_side_by_side("side-by-side", configurations[:MOST_OVERLAID], thresholds)
+        yield plot_side_by_side("side-by-side", configurations[:MOST_LINES], thresholds)
     for number, configuration in enumerate(configurations, 1):
         yield plot_curves(f"curves-{number:02d}", configuration, thresholds)

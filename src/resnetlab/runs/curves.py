@@ -1,6 +1,6 @@
 """curves.png: accuracies, losses and learning rate of one run over the epochs, as the series plots them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,14 @@ from resnetlab.runs.files import write_atomically
 from resnetlab.runs.summary import Row
 
 TRAIN, VALIDATION, RECALIBRATED, AVERAGED = "tab:red", "tab:blue", "tab:cyan", "tab:purple"
+LINES = (  # the beginning and the end of a column's name, its colour, its name in the legend
+    ("train", "", TRAIN, "train"),
+    ("val", "", VALIDATION, "val"),
+    ("val", "_recal", RECALIBRATED, "val, statistics re-estimated"),
+    ("val", "_avg", AVERAGED, "val, averaged weights"),
+)
+ROOM = 0.25  # of the height of the curves, above them: a threshold that is farther off would squash them
+Points = tuple[list[float], list[float]]
 
 
 def draw_curves(
@@ -20,29 +28,49 @@ def draw_curves(
     path: Path,
     fit_sign: str | None = None,
     overfitting_since: int | None = None,
+    rates: Points | None = None,
 ) -> None:
     """Write the plot: train red, validation blue, thresholds green (the first solid, the others dotted).
 
-    A row's values stand where its epoch ends: epoch e at e. The lr is that of each epoch's first step; `resnetlab
-    schedule` draws every step's. fit_sign, overfitting_since: the summary's.
+    A row's values stand where its epoch ends: epoch e at e. rates: (epochs done, lr) of every step as it was applied;
+    None: the lr of each epoch's first step, over its epoch. fit_sign, overfitting_since: the summary's.
     """
-    figure = Figure(figsize=(8, 9))
-    figure.subplots_adjust(left=0.14, right=0.98, top=0.95, bottom=0.06, hspace=0.06)  # a layout engine draws it twice
+    figure = Figure(figsize=(10, 9))
+    figure.subplots_adjust(left=0.1, right=0.74, top=0.95, bottom=0.06, hspace=0.06)  # a layout engine draws it twice
     accuracy, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
     figure.suptitle(title, fontsize=9, y=0.98)
-    draw_lines(accuracy, rows, "acc")
-    for number, threshold in enumerate(thresholds):
-        style, label = ":" if number else "-", f"threshold {threshold:g}"
-        accuracy.axhline(threshold, color="tab:green", linestyle=style, linewidth=1, label=label)
-    accuracy.set(ylabel="accuracy")
+    draw_accuracy(accuracy, rows, thresholds)
     draw_loss(loss, rows, fit_sign, overfitting_since)
-    draw_lr(rate, rows)
+    draw_lr(rate, rates or epochs_rates(rows))
     for axes in (accuracy, loss, rate):
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    accuracy.legend(fontsize=8)
-    loss.legend(fontsize=8)
+    for axes in (accuracy, loss):
+        axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, frameon=False)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=110))
+
+
+def draw_accuracy(axes: Any, rows: Sequence[Row], thresholds: Sequence[float]) -> None:
+    draw_lines(axes, rows, "acc")
+    best = max(rows, key=lambda row: row["val/acc"])
+    named = f"best: {best['val/acc']:.4f} in epoch {best['epoch']:g}"
+    axes.plot(
+        best["epoch"], best["val/acc"], "*", color=VALIDATION, markersize=12, markeredgecolor="black", label=named
+    )
+    shown = within_reach(axes, thresholds)
+    for number, threshold in enumerate(thresholds):
+        if threshold in shown:
+            style, label = ":" if number else "-", f"threshold {threshold:g}"
+            axes.axhline(threshold, color="tab:green", linestyle=style, linewidth=1, label=label)
+        else:
+            axes.plot([], [], " ", label=f"threshold {threshold:g}: off this axis")
+    axes.set(ylabel="accuracy")
+
+
+def within_reach(axes: Any, thresholds: Iterable[float]) -> list[float]:
+    """The thresholds among the curves drawn so far or a little above them."""
+    low, high = axes.dataLim.intervaly
+    return [value for value in thresholds if low <= value <= high + ROOM * (high - low)]
 
 
 def draw_loss(axes: Any, rows: Sequence[Row], fit_sign: str | None, overfitting_since: int | None) -> None:
@@ -55,36 +83,37 @@ def draw_loss(axes: Any, rows: Sequence[Row], fit_sign: str | None, overfitting_
         label = f"overfitting since epoch {overfitting_since}"
         axes.axvline(overfitting_since, color="tab:orange", linestyle=":", label=label)
     elif fit_sign == "underfitting":
-        axes.plot([], [], " ", label="underfitting: validation ends below training")
+        axes.plot([], [], " ", label="underfitting: validation\nends below training")
     axes.set(ylabel="loss", yscale="log")
     low, high = axes.get_ylim()
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if high < 10 * low else NullFormatter())
 
 
-def draw_lr(axes: Any, rows: Sequence[Row]) -> None:
-    epochs, rates = points(rows, "lr")
-    axes.plot(epochs, rates, color="black", linewidth=1, drawstyle="steps-pre")
-    axes.set(ylabel="learning rate", xlabel="epoch")
+def draw_lr(axes: Any, applied: Points) -> None:
+    epochs, rates = applied
+    axes.plot(epochs, rates, color="black", linewidth=1, drawstyle="steps-post")
+    axes.set(ylabel="learning rate", xlabel="epoch", xlim=(0, None))
     if min(rates) > 0 and max(rates) >= 10 * min(rates):
         axes.set_yscale("log")
         axes.set_ylim(bottom=max(0.8 * min(rates), 1e-4 * max(rates)))  # 1cycle ends at 4e-6 of its peak
         axes.yaxis.set_minor_formatter(NullFormatter())  # the decades are enough in so low a panel
 
 
+def epochs_rates(rows: Sequence[Row]) -> Points:
+    """(epochs done, lr) of each epoch's first step, which is e - 1 for epoch e, and the last lr again at the end."""
+    epochs, rates = points(rows, "lr")
+    return [*(epoch - 1 for epoch in epochs), *epochs[-1:]], [*rates, *rates[-1:]]
+
+
 def draw_lines(axes: Any, rows: Sequence[Row], name: str) -> None:
     marker = "." if len(rows) < 30 else None
-    for prefix, suffix, color, label in (
-        ("train", "", TRAIN, "train"),
-        ("val", "", VALIDATION, "val"),
-        ("val", "_recal", RECALIBRATED, "val, batch-norm statistics re-estimated"),
-        ("val", "_avg", AVERAGED, "val, averaged weights"),
-    ):
+    for prefix, suffix, color, label in LINES:
         epochs, values = points(rows, f"{prefix}/{name}{suffix}")
         if epochs:
             axes.plot(epochs, values, color=color, marker=marker, label=label)
 
 
-def points(rows: Sequence[Row], column: str) -> tuple[list[float], list[float]]:
+def points(rows: Sequence[Row], column: str) -> Points:
     present = [row for row in rows if column in row]
     return [row["epoch"] for row in present], [row[column] for row in present]

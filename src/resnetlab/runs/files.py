@@ -14,6 +14,8 @@ from typing import IO, Any
 
 from resnetlab.errors import ConfigError
 
+FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # and their full-width forms
+
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call write(file) on a temporary file beside `path`, and rename it when its bytes are on the disk.
@@ -74,6 +76,23 @@ def read_rows(path: Path) -> list[dict[str, float]]:
         {key: int(cell) if cell.lstrip("-").isdigit() else float(cell) for key, cell in row.items() if cell}
         for row in csv.DictReader(io.StringIO(read_text(path), newline=""))
     ]
+
+
+def safe_cell(value: Any) -> Any:
+    """A CSV cell that no spreadsheet takes for a formula: a text that may begin one gets an apostrophe in front.
+
+    Numbers, and texts that are numbers, are left alone. A carriage return, which would begin a row, becomes a space.
+    """
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r", " ")
+    if not value.lstrip().startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
 
 
 def digest(content: Any) -> str:

@@ -15,6 +15,7 @@ FINAL = (  # columns of the last row, of which val/acc becomes final_val_acc
     *("train/acc", "train/loss", "train/ce", "val/loss", "val/ce"),
 )
 FLUCTUATION_EPOCHS = (10, 36)  # post IV: the fluctuation begins at 10 to 14, and ends when lr falls
+LAG = 0.05  # of accuracy: more than this project's runs differ by between two seeds
 MIN_EPOCHS = 5  # of these, for a metric over them
 
 
@@ -94,6 +95,27 @@ def fit_sign(rows: Sequence[Row]) -> Summary:
     else:
         found["fit_sign"] = "balanced"
     return blank | found
+
+
+def lag_note(rows: Sequence[Row], classes: int) -> str | None:
+    """A sentence where batch norm's running statistics lag behind the final weights, so that val/acc says little.
+
+    Seen by re-estimated statistics, where there are some: at least 0.05 of accuracy apart; else suspected where
+    validation is at chance (up to 1.5 / classes) and training at twice that or more.
+    """
+    last = rows[-1] if rows else {}
+    train, val, again = (last.get(key, math.nan) for key in ("train/acc", "val/acc", "val/acc_recal"))
+    if again - val >= LAG:
+        found = (
+            f"validation accuracy is {val:.2f} with running batch-norm statistics, {again:.2f} with re-estimated ones"
+        )
+        return f"{found} (recalibrate_bn=true): the running ones lag, see docs/batch-norm-lag.md"
+    if math.isnan(again) and val <= 1.5 / classes and train >= 2 * max(val, 1 / classes):
+        found = (
+            f"validation accuracy {val:.2f} is at chance, training's is {train:.2f}: batch norm's running statistics"
+        )
+        return f"{found} may lag; recalibrate_bn=true tells, see docs/batch-norm-lag.md"
+    return None
 
 
 def out_of_patience(rows: Sequence[Row], patience: int | None) -> bool:

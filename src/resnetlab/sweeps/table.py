@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from resnetlab.config.schema import Config
-from resnetlab.report.table import count_text, mean_sd
+from resnetlab.report.columns import mean_sd
+from resnetlab.report.table import count_text
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 
 ORDER = ("finished", "diverged", "pruned", "failed", "skipped", "interrupted")
@@ -24,7 +25,7 @@ def table_lines(outcomes: Mapping[int, Outcome], labels: Mapping[int, str], obje
     """One line a job: number, label, status, objective, reason and log; and a line that counts."""
     rows = [("job", "", "outcome", objective, "")]
     for number, outcome in outcomes.items():
-        value = "-" if outcome.objective is None else f"{outcome.objective:.4f}"
+        value = "-" if outcome.objective is None or outcome.diverged else f"{outcome.objective:.4f}"
         reason = f"{outcome.reason}; log: {outcome.log}" if outcome.log else outcome.reason
         rows.append((str(number), labels.get(number, outcome.label), outcome.status, value, reason))
     return [*aligned(rows), f"{count(outcome.status for outcome in outcomes.values())} of {len(outcomes)} jobs"]

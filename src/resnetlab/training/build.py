@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from resnetlab.config.compose import to_plain
 from resnetlab.config.schema import Config
+from resnetlab.config.validate import check_last_batch
 from resnetlab.data import ImageData
 from resnetlab.optim.schedules import RunLength
 from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
@@ -49,6 +50,8 @@ def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifie
 def build_session(config: Config, data: ImageData | None = None, epoch_hook: EpochHook | None = None) -> Session:
     """The same, with the callbacks. epoch_hook: may end the run after an epoch, with RunPruned."""
     check_launch(config.trainer.devices)
+    if data is not None:
+        check_last_batch(config, len(data.train), *data.train.pixels.shape[2:])
     data = data or ImageData(config.data, config.batch_size, config.shift, config.seed, steps_per_chunk(config))
     module = build_module(config, data)
     folder = config.folder
@@ -92,7 +95,9 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
 
 
 def build_module(config: Config, data: ImageData) -> ImageClassifier:
-    """The LightningModule, its weights drawn from (seed, epoch 0)."""
+    """The LightningModule, its weights drawn from (seed, epoch 0). Raises DataError for labels without a class."""
+    data.setup()
+    data.check_labels()
     return ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
 
 

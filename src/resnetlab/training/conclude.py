@@ -4,9 +4,9 @@ from typing import Any
 
 from resnetlab.config.schema import Config
 from resnetlab.data import Images
-from resnetlab.runs.curves import draw_curves
+from resnetlab.runs.curves import Points, draw_curves
 from resnetlab.runs.files import write_json, write_rows
-from resnetlab.runs.summary import Summary, summarize
+from resnetlab.runs.summary import Summary, lag_note, summarize
 from resnetlab.training.build import Session
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.distributed import is_secondary
@@ -34,14 +34,27 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     if rows:
         title = f"{folder.path.parent.name}, seed {config.seed}"
         signs = summary["fit_sign"], summary["overfitting_since"]
-        draw_curves(rows, config.thresholds, title, folder.curves, *signs)
+        draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
     if status == "finished":
         _, confusion = evaluate(module, session.data, session.data.val, config.trainer.device)
         session.tensorboard.finish(session.trainer, summary, confusion, session.data.class_names)
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
         print_line(config, line)
+    statistics = model_counts(module.model)["statistics"]
+    if statistics and (note := lag_note(rows, len(session.data.class_names))):
+        print_line(config, f"note: {note}")
     return summary
+
+
+def applied_rates(session: Session, epochs: int) -> Points | None:
+    """(epochs done, lr) of up to 2,000 steps, as planned; None where the schedule decides as the run goes."""
+    module, length = session.module, session.module.span.steps_per_epoch
+    if module.config.schedule.stateful:
+        return None
+    steps = range(0, epochs * length, max(1, epochs * length // 2000))
+    rates = module.lr_momentum_table[list(steps), 0].tolist()
+    return [*(step / length for step in steps), float(epochs)], [*rates, rates[-1]]
 
 
 def test_accuracies(config: Config, session: Session, images: Images) -> dict[str, float]:

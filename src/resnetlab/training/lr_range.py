@@ -20,7 +20,7 @@ from resnetlab.console import Countdown, say
 from resnetlab.data import ImageData, derive_seed
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers import set_lr_momentum
-from resnetlab.runs.files import digest, make_folder, write_json, write_rows
+from resnetlab.runs.files import digest, make_folder, safe_cell, write_json, write_rows
 from resnetlab.runs.layout import OUTPUTS
 from resnetlab.runs.summary import Row
 from resnetlab.training.build import build_module
@@ -114,6 +114,16 @@ def suggestions(rows: Sequence[Row]) -> dict[str, float | None]:
     return {**found, "minimum/10": rates[-1] / 10 if end > 1 else None}  # at the first step nothing was learned
 
 
+def preferred(found: dict[str, float | None]) -> tuple[str | None, str]:
+    """(the rule to begin with, why): the valley, unless it lies at the edge of the explosion; else the minimum's."""
+    valley, minimum = found["valley"], found["minimum/10"]
+    if valley is not None and (minimum is None or valley <= 5 * minimum):  # half of the rate at the minimum
+        return "valley", "amid the longest descent, so that no single noisy step decides"
+    if minimum is not None:
+        return "minimum/10", "a tenth of the rate at the least loss; no descent ends well below that"
+    return None, ""
+
+
 def steepest(losses: Sequence[float], logs: Sequence[float]) -> int | None:
     """Index with the most negative central difference of loss over log lr; None if it falls nowhere."""
     slopes = np.subtract(losses[2:], losses[:-2]) / np.subtract(logs[2:], logs[:-2])
@@ -121,12 +131,14 @@ def steepest(losses: Sequence[float], logs: Sequence[float]) -> int | None:
 
 
 def valley(losses: Sequence[float]) -> int | None:
-    """Index half way along the longest decreasing subsequence, as fastai counts it; None if nothing decreases.
+    """Index half way along the longest decreasing subsequence, as fastai counts it; None if it has no 6 values.
 
-    fastai places the subsequence as if it had no gaps, so that it ends where it ends and is as long as it is long.
+    fastai places the subsequence as if it had no gaps, so that it ends where it ends and is as long as it is long. Of
+    fewer values his third and sixth are no whole steps: the index then lies before the descent, at -1 even, the end of
+    the curve.
     """
     end, length = longest_decrease(losses)
-    return end - length + int(length / 3) + int(length / 6) if length > 1 else None
+    return end - length + int(length / 3) + int(length / 6) if length >= 6 else None
 
 
 def longest_decrease(values: Sequence[float]) -> tuple[int, int]:
@@ -162,7 +174,10 @@ def run_range_test(label: str, config: Config, ramp: Ramp, rows: list[Row]) -> N
         say(f"note: {note}")
     for row in range_test(module, data, ramp, config.trainer.device):
         rows.append(row)  # one by one, so that an interrupt leaves them
-    say("  ".join(f"{rule} {'none' if lr is None else f'{lr:.3g}'}" for rule, lr in suggestions(rows).items()))
+    found = suggestions(rows)
+    say("  ".join(f"{rule} {'none' if lr is None else f'{lr:.3g}'}" for rule, lr in found.items()))
+    rule, why = preferred(found)
+    say(f"begin with lr={found[rule]:.3g} ({rule}: {why})" if rule else "no suggestion: the loss falls nowhere")
     end, limit = diverged_at(rows, ramp), f"{ramp.stop:g} times its minimum"
     say(f"the smoothed loss stayed below {limit}" if end is None else f"it reached {limit} at lr {end:.3g}")
 
@@ -173,8 +188,11 @@ def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], con
     diverged = {label: diverged_at(rows, ramp) for label, rows in found.items()}
     ended = {label: len(rows) == ramp.steps or diverged[label] is not None for label, rows in found.items()}
     drawn = {label: (rows, suggestions(rows if ended[label] else [])) for label, rows in found.items()}
-    draw_range_test(drawn, ramp.shape == "linear", folder / "lr-range.png")
-    write_rows(folder / "lr-range.csv", [{"run": label, **row} for label, rows in found.items() for row in rows])
+    chosen = {label: preferred(suggested)[0] for label, (_, suggested) in drawn.items()}
+    draw_range_test(drawn, chosen, ramp.shape == "linear", folder / "lr-range.png")
+    write_rows(
+        folder / "lr-range.csv", [{"run": safe_cell(label), **row} for label, rows in found.items() for row in rows]
+    )
     runs = [
         {
             "label": label,
@@ -184,6 +202,7 @@ def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], con
             "steps": len(rows),
             "diverged_at": diverged[label],
             "suggestions": suggested,
+            "preferred": preferred(suggested)[0],
         }
         for label, (rows, suggested) in drawn.items()
     ]

@@ -147,7 +147,9 @@ class ImageClassifier(L.LightningModule):
     def lr_momentum(self, step: int) -> tuple[float, float]:
         """lr and momentum of `step` (from 0, over the whole run)."""
         lr, momentum = map(float, self.lr_momentum_table[step])
-        return (float(self.raw_optimizer.param_groups[0]["lr"]) if self.config.schedule.stateful else lr), momentum
+        schedule = self.config.schedule
+        reduced = isinstance(schedule, ReduceOnPlateau) and not schedule.follows_plan(step, self.span)
+        return (float(self.raw_optimizer.param_groups[0]["lr"]) if reduced else lr), momentum
 
     def check_finite(self) -> None:
         """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""
@@ -176,8 +178,8 @@ class ImageClassifier(L.LightningModule):
         self.log_dict(validation, logger=False, batch_size=1, sync_dist=True)
         if not math.isfinite(metrics["val/loss"]):
             raise Diverged("val/loss", self.current_epoch + 1, last_step)
-        if self.config.schedule.stateful:
-            self.lr_schedulers().step(metrics[self.config.schedule.monitor])  # type: ignore
+        if isinstance(schedule := self.config.schedule, ReduceOnPlateau) and self.current_epoch + 1 > schedule.warmup:
+            self.lr_schedulers().step(metrics[schedule.monitor])  # type: ignore
 
     def compute_metrics(self) -> Row:
         """The epoch's metrics, over all devices: the columns of metrics.csv but for time/* and power/*."""

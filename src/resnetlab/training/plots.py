@@ -38,21 +38,34 @@ def draw_schedules(plans: Mapping[str, NDArray[np.float64]], path: Path) -> None
 
 
 def draw_range_test(
-    curves: Mapping[str, tuple[Sequence[Row], Mapping[str, float | None]]], linear: bool, path: Path
+    curves: Mapping[str, tuple[Sequence[Row], Mapping[str, float | None]]],
+    chosen: Mapping[str, str | None],
+    linear: bool,
+    path: Path,
 ) -> None:
-    """{label: (rows of range_test, its suggestions)}: losses over the learning rate, one colour a run."""
+    """{label: (rows of range_test, its suggestions)}: losses over the learning rate, one colour a run.
+
+    chosen: the preferred suggestion's rule, which is larger and has its number beside it.
+    """
     figure, (axes,) = figure_of_panels(5.5, 1)
     single = len(curves) == 1
     for number, (label, (rows, suggested)) in enumerate(curves.items()):
         color, rates = f"C{number % 10}", column(rows, "lr")
         if single:
             axes.plot(rates, column(rows, "loss"), color=color, alpha=0.25, linewidth=0.8, label="each batch")
-        axes.plot(rates, column(rows, "smoothed"), color=color, label="smoothed" if single else label)
+        start = suggested.get(chosen[label] or "")
+        line = label if start is None else f"{label}: lr {start:.2g}"
+        axes.plot(rates, column(rows, "smoothed"), color=color, label="smoothed" if single else line)
         for rule, lr in suggested.items():
             if lr is not None:
                 height = min(rows, key=lambda row: abs(math.log(row["lr"] / lr)))["smoothed"]
+                best = rule == chosen[label]
                 named = f"{rule}: {lr:.2g}" if single else (rule if number == 0 else None)
-                axes.plot(lr, height, MARKERS[rule], color=color, markersize=8, markeredgecolor="black", label=named)
+                style = {"color": color, "markersize": 12 if best else 7, "markeredgecolor": "black"}
+                axes.plot(lr, height, MARKERS[rule], label=f"{named}, preferred" if single and best else named, **style)
+                if best:
+                    text, place = f"lr {lr:.2g}", {"xytext": (9, 7), "textcoords": "offset points"}
+                    axes.annotate(text, (lr, height), **place, color=color, fontsize=9, fontweight="bold")
     axes.set(xlabel="learning rate", ylabel="training loss, smoothed", xscale="linear" if linear else "log")
     seen = [column(rows, "loss" if single else "smoothed") for rows, _ in curves.values()]
     finite = [[loss for loss in losses if math.isfinite(loss)] for losses in seen]

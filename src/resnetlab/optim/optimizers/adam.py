@@ -99,7 +99,7 @@ class RAdam(_AdamKin):
 
 @dataclass
 class NAdam(_AdamKin):
-    """NAdam (Dozat 2016): Adam with Nesterov's look-ahead."""
+    """NAdam (Dozat 2016): Adam with Nesterov's look-ahead. Keras' Nadam is momentum_decay=1."""
 
     name: str = "nadam"
     momentum_decay: float = 4e-3  # d in beta1 = momentum * (1 - 0.96^(t*d) / 2) at step t; at least 0

@@ -6,7 +6,16 @@ warns of a run that is too short. `ReduceOnPlateau` alone has state and builds t
 
 from resnetlab.optim.schedules.base import RunLength, Schedule, length_warning, schedule_table
 from resnetlab.optim.schedules.cyclic import Cyclic, OneCycle
-from resnetlab.optim.schedules.decay import Cosine, CosineRestarts, Exponential, MultiStep, Polynomial, Step
+from resnetlab.optim.schedules.decay import (
+    Cosine,
+    CosineRestarts,
+    Exponential,
+    InverseSqrt,
+    MultiStep,
+    Polynomial,
+    Step,
+    WarmupStableDecay,
+)
 from resnetlab.optim.schedules.piecewise import Constant, PiecewiseConstant, PiecewiseLinear
 from resnetlab.optim.schedules.special import Lambda, ReduceOnPlateau
 
@@ -17,6 +26,7 @@ __all__ = [
     "CosineRestarts",
     "Cyclic",
     "Exponential",
+    "InverseSqrt",
     "Lambda",
     "MultiStep",
     "OneCycle",
@@ -27,10 +37,11 @@ __all__ = [
     "RunLength",
     "Schedule",
     "Step",
+    "WarmupStableDecay",
     "length_warning",
     "schedule_table",
 ]
 
-_CLASSES: list[type[Schedule]] = [Constant, Cosine, CosineRestarts, Cyclic, Exponential, Lambda, MultiStep, OneCycle]
-_CLASSES += [PiecewiseConstant, PiecewiseLinear, Polynomial, ReduceOnPlateau, Step]
+_CLASSES: list[type[Schedule]] = [Constant, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Lambda, MultiStep]
+_CLASSES += [OneCycle, PiecewiseConstant, PiecewiseLinear, Polynomial, ReduceOnPlateau, Step, WarmupStableDecay]
 SCHEDULES: dict[str, type[Schedule]] = {schedule.name: schedule for schedule in _CLASSES}

@@ -2,7 +2,7 @@
 
 Time is counted in epochs as a float: t = 0 at the start of epoch 1, t = e - 1 at the start of epoch e. A schedule is
 one dataclass, at once its typed configuration and the function. A subclass says what multiple of the configuration's lr
-holds at a moment (`lr_factor`); interval, stretch and warmup are applied here and nowhere else.
+holds at a moment (`lr_factor`); interval, stretch, warmup and warmup_prefix are applied here and nowhere else.
 """
 
 import math
@@ -36,7 +36,7 @@ class RunLength:
 
 
 class SchedulePoint(NamedTuple):
-    """A point in a schedule's own time, with interval and stretch already applied."""
+    """A point in a schedule's own time, with interval, stretch and warmup_prefix already applied."""
 
     t: float  # epochs since the start, in the schedule's own time
     T: float  # epochs the schedule lasts, in its own time
@@ -57,6 +57,8 @@ class Schedule:
     stretch: bool = False  # scale the schedule's epochs, warmup included, so that its length fills the run
     warmup: float = 0.0  # epochs in which a factor on the lr rises linearly to 1, step by step; 0: off
     warmup_from: float = 0.1  # warmup's factor at step 0, in [0, 1]
+    # true: the schedule, milestones included, begins when warmup has reached lr | false: it runs under it from epoch 1
+    warmup_prefix: bool = False
 
     def lr_factor(self, at: SchedulePoint) -> float:
         """The lr at that moment without warmup, as a multiple of the configuration's lr (or itself, if `absolute`)."""
@@ -76,8 +78,12 @@ class Schedule:
         return base
 
     def designed_length(self) -> float | None:
-        """Epochs the schedule was made for; None if it fits itself to any run."""
+        """Epochs the schedule was made for, warmup included; None if it fits itself to any run."""
         return self.length
+
+    def prefix(self) -> float:
+        """Epochs of warmup before the schedule's own time begins; timm's warmup_prefix."""
+        return self.warmup if self.warmup_prefix else 0.0
 
     def end(self) -> float | None:
         """Epoch of the last change that the schedule plans, None if that depends on the run; for `length_warning`."""
@@ -94,11 +100,11 @@ class Schedule:
         """The SchedulePoint of step k; with interval=epoch, that of the first step of k's epoch."""
         if self.interval == "epoch":
             k -= k % span.steps_per_epoch
-        length = self.designed_length()
+        length, t = self.designed_length(), max(self.time(k, span) - self.prefix(), 0.0)
         if length is None:
-            return SchedulePoint(self.time(k, span), float(span.epochs), k, span.steps)
+            return SchedulePoint(t, span.epochs - self.prefix(), k, span.steps)
         steps = span.steps if self.stretch else round(length * span.steps_per_epoch)
-        return SchedulePoint(self.time(k, span), length, k, steps)
+        return SchedulePoint(t, length - self.prefix(), k, steps)
 
     def warmup_factor(self, k: int, span: RunLength) -> float:
         """Warmup's factor on the lr at step k, as torch's LinearLR (Goyal et al. 2017, arXiv 1706.02677)."""
@@ -123,11 +129,19 @@ class Schedule:
         require(self.warmup >= 0, "warmup", self.warmup, "0 or more epochs")
         require(self.warmup == 0 or self.allows_warmup, "warmup", self.warmup, f"0 with {self.name}")
         require_fraction("warmup_from", self.warmup_from)
+        if self.length is not None:
+            self._check_prefix(self.length - self.warmup)
 
     def check_span(self, span: RunLength) -> None:
         """Refuses what can only be seen with the run's length known. Raises ConfigError."""
         epochs = self.time(span.steps, span)
         require(self.warmup <= epochs, "warmup", self.warmup, f"at most the {epochs:g} epochs that there are")
+        self._check_prefix(self.moment(0, span).T)
+
+    def _check_prefix(self, rest: float) -> None:
+        """rest: epochs that warmup leaves for the schedule."""
+        must = "less than the schedule's epochs with schedule.warmup_prefix=true: none would be left for it"
+        require(not self.warmup_prefix or rest > 0, "warmup", self.warmup, must)
 
 
 def require(ok: bool, key: str, value: Any, must: str) -> None:
@@ -154,7 +168,8 @@ def is_amount(x: Any) -> bool:
 def schedule_table(schedule: Schedule, lr: float, momentum: float, span: RunLength) -> npt.NDArray[np.float64]:
     """A run's learning rates and momenta, (steps, 2) float64: column 0 the lr, column 1 the momentum of each step.
 
-    lr, momentum: the configuration's. Raises ConfigError if a check fails or an lr is negative or not finite.
+    lr, momentum: the configuration's. Raises ConfigError if a check fails, an lr is negative or not finite, or all of
+    epoch 1 is 0.
     """
     schedule.check()
     schedule.check_span(span)
@@ -170,6 +185,11 @@ def schedule_table(schedule: Schedule, lr: float, momentum: float, span: RunLeng
         raise ConfigError(
             f"schedule.name (={schedule.name}) must keep the lr finite and not negative: "
             f"from lr (={lr:g}), momentum (={momentum:g}) it makes {rows[k, 0]:g}, {rows[k, 1]:g} at step {k}"
+        )
+    if span.steps_per_epoch > 1 and not rows[: span.steps_per_epoch, 0].any():
+        cure = "; schedule.interval=step lets it rise within the epoch" if schedule.interval == "epoch" else ""
+        raise ConfigError(
+            f"schedule.name (={schedule.name}) must not be 0 throughout epoch 1, which learns nothing{cure}"
         )
     return rows
 

@@ -49,7 +49,7 @@ class MultiStep(Schedule):
         return self.gamma ** bisect_right(self.milestones, at.t)
 
     def end(self) -> float | None:
-        return float(self.milestones[-1]) if self.length is None else self.length
+        return self.prefix() + self.milestones[-1] if self.length is None else self.length
 
     def check(self) -> None:
         super().check()
@@ -116,7 +116,7 @@ class Cosine(Schedule):
         require(self.constant >= 0, "constant", self.constant, "0 or more epochs")
         require_fraction("final", self.final)
         if self.length is not None:
-            self._check_constant(self.length)
+            self._check_constant(self.length - self.prefix())
 
     def check_span(self, span: RunLength) -> None:
         super().check_span(span)
@@ -131,28 +131,80 @@ class CosineRestarts(Schedule):
     """Half cosines from lr to final x lr, the first over `first` epochs, each `mult` times as long as the one before.
 
     As torch's CosineAnnealingWarmRestarts (SGDR: Loshchilov & Hutter 2017, arXiv 1608.03983). The defaults fill 20
-    and 60 epochs exactly.
+    and 60 epochs exactly. cycle_decay is timm's, and with final 0 Keras' m_mul.
     """
 
     name: str = "cosine_restarts"
     first: float = 20.0  # epochs of the first cycle, the paper's T_0
     mult: float = 2.0  # length of a cycle over that of the one before, the paper's T_mult; at least 1
     final: float = 0.0  # at the end of each cycle, a fraction of lr
+    cycle_decay: float = 1.0  # factor on the peak, lr, with each cycle; in (0, 1]
 
     def lr_factor(self, at: SchedulePoint) -> float:
         x = at.t / self.first
         if self.mult == 1:
-            x -= floor_with_tolerance(x)
+            n = floor_with_tolerance(x)
+            x -= n
         else:  # n cycles before this one, of mult^0 + ... + mult^(n-1) times the first
             n = floor_with_tolerance(math.log1p(x * (self.mult - 1)) / math.log(self.mult))
             x = (x - (self.mult**n - 1) / (self.mult - 1)) / self.mult**n
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * x))
+        peak = max(self.cycle_decay**n, self.final)
+        return self.final + (peak - self.final) * 0.5 * (1 + math.cos(math.pi * x))
 
     def check(self) -> None:
         super().check()
         require(self.first > 0, "first", self.first, "more than 0 epochs")
         require(self.mult >= 1, "mult", self.mult, "at least 1")
         require_fraction("final", self.final)
+        require(0 < self.cycle_decay <= 1, "cycle_decay", self.cycle_decay, "more than 0 and at most 1")
+
+
+@dataclass
+class InverseSqrt(Schedule):
+    """lr / sqrt(1 + t / timescale), as Hugging Face's and fairseq's inverse_sqrt (Vaswani et al. 2017, 1706.03762).
+
+    Theirs is warmup_from=0, warmup_prefix=true and a timescale of the warmup's epochs.
+    """
+
+    name: str = "inverse_sqrt"
+    timescale: float = 1.0  # epochs after which lr has fallen by sqrt(2)
+
+    def lr_factor(self, at: SchedulePoint) -> float:
+        return 1 / math.sqrt(1 + at.t / self.timescale)
+
+    def check(self) -> None:
+        super().check()
+        _require_positive("timescale", self.timescale)
+
+
+@dataclass
+class WarmupStableDecay(Schedule):
+    """lr until `decay` epochs before the end, then down to final x lr (Hu et al. 2024, arXiv 2404.06395).
+
+    As Hugging Face's warmup_stable_decay, whose warmup is warmup_from=0 here; the end is T = length or the run's.
+    """
+
+    name: str = "wsd"
+    decay: float = 0.2  # epochs of the fall: a number, or a fraction below 1 of the schedule's
+    shape: str = "linear"  # linear | cosine: a half period | sqrt: 1 - sqrt(x), steep at the beginning
+    final: float = 0.0  # at the end, a fraction of lr
+
+    def lr_factor(self, at: SchedulePoint) -> float:
+        fall = self.decay if self.decay >= 1 else self.decay * at.T
+        x = min(max((at.t - at.T + fall) / fall, 0.0), 1.0)
+        y = {"linear": 1 - x, "cosine": 0.5 * (1 + math.cos(math.pi * x)), "sqrt": 1 - math.sqrt(x)}[self.shape]
+        return self.final + (1 - self.final) * y
+
+    def check(self) -> None:
+        super().check()
+        _require_positive("decay", self.decay)
+        require_choice("shape", self.shape, ("linear", "cosine", "sqrt"))
+        require_fraction("final", self.final)
+
+    def check_span(self, span: RunLength) -> None:
+        super().check_span(span)
+        epochs = self.moment(0, span).T
+        require(self.decay <= epochs, "decay", self.decay, f"at most the schedule's {epochs:g} epochs")
 
 
 def floor_with_tolerance(x: float) -> int:

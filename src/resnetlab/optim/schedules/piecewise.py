@@ -30,7 +30,7 @@ class _Milestones(Schedule):
         return not self.relative
 
     def designed_length(self) -> float | None:
-        return float(self.milestones[-1][0]) if self.length is None else self.length
+        return self.prefix() + self.milestones[-1][0] if self.length is None else self.length
 
     def check(self) -> None:
         points = self.milestones

@@ -1,30 +1,37 @@
 """The schedules that are no formula: a Python function of the user's, and torch's reduce-on-plateau."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from inspect import signature
 from pkgutil import resolve_name
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from resnetlab.errors import ConfigError
-from resnetlab.optim.schedules.base import Schedule, SchedulePoint, require, require_choice, require_fraction
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require, require_choice, require_fraction
 
 
 @dataclass
 class Lambda(Schedule):
-    """lr x f(t), f being the Python function at a dotted path, t in epochs, as torch's LambdaLR."""
+    """lr x f(t), f being the Python function at a dotted path, t in epochs, as torch's LambdaLR.
+
+    f also gets what it names among its parameters: T (epochs that the schedule lasts), step (of the run, from 0) and
+    steps (that the schedule lasts), and the values of `parameters`.
+    """
 
     name: str = "lambda"
     function: str = "???"  # dotted path of f, such as math.cos or my_module.factor; must be given
+    parameters: Any = None  # keyword arguments of f's own, such as 'schedule.parameters={power: 2}'; null: none
 
     def lr_factor(self, at: SchedulePoint) -> float:
-        """f(t). Raises ConfigError if f fails there, or returns a factor that is negative or not finite."""
-        f = _function(self.function)
+        """f(t, ...). Raises ConfigError if f fails there, or returns a factor that is negative or not finite."""
+        f, asked = _function(self.function)
+        known = {"T": at.T, "step": at.k, "steps": at.n}
         try:
-            value = float(f(at.t))
+            value = float(f(at.t, **{key: known[key] for key in asked}, **(self.parameters or {})))
         except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"schedule.function (={self.function}) must return a number for every t in epochs: "
@@ -36,6 +43,10 @@ class Lambda(Schedule):
 
     def check(self) -> None:
         super().check()
+        given = self.parameters is None or isinstance(self.parameters, Mapping)
+        named = given and not {"t", "T", "step", "steps"} & {*(self.parameters or {})}
+        must = "{name: value, ...}, or null; t, T, step and steps are given anyway"
+        require(named, "parameters", self.parameters, must)
         _function(self.function)
 
 
@@ -43,13 +54,14 @@ class Lambda(Schedule):
 class ReduceOnPlateau(Schedule):
     """lr until `monitor` stops improving, then x factor again and again: torch's ReduceLROnPlateau, made by `build`.
 
-    The only schedule with state: `lr` returns the plan before any reduction. Two differences from Keras: its
-    min_delta is an absolute improvement (threshold_mode abs, the default here; torch's is rel), and it reduces in epoch
-    number `patience` without improvement, torch in the next: Keras' patience 5 is 4 here.
+    The only schedule with state: `lr` returns the plan before any reduction. Three differences from Keras: its
+    min_delta is an absolute improvement (threshold_mode abs, the default here; torch's is rel), it reduces in epoch
+    number `patience` without improvement, torch in the next (Keras' patience 5 is 4 here), and its cooldown counts the
+    epoch of the reduction (Keras' cooldown 3 is 2 here, its 1 and 0 are 0). After a warmup, as in timm, the metric
+    counts from the first epoch that ends at the whole lr.
     """
 
     stateful: ClassVar[bool] = True
-    allows_warmup = False
 
     name: str = "reduce_on_plateau"
     monitor: str = "val/loss"  # column of metrics.csv: val/loss, val/ce, val/acc, or the same with train
@@ -63,6 +75,10 @@ class ReduceOnPlateau(Schedule):
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return 1.0
+
+    def follows_plan(self, k: int, span: RunLength) -> bool:
+        """Whether step k has the planned lr, up to the first step after the warmup; then it has the optimizer's."""
+        return self.time(k - 1, span) < self.warmup
 
     def build(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
         """torch's scheduler for an optimizer that still has its first lr; step it with `monitor` after each epoch."""
@@ -98,8 +114,8 @@ class ReduceOnPlateau(Schedule):
 
 
 @lru_cache
-def _function(path: str) -> Callable[[float], Any]:
-    """The callable at a dotted path. Raises ConfigError if there is none."""
+def _function(path: str) -> tuple[Callable[..., Any], frozenset[str]]:
+    """The callable at a dotted path, and which of T, step and steps it names. Raises ConfigError if there is none."""
     try:
         f = resolve_name(path)
     except (Exception, SystemExit) as error:  # an import runs code: anything can come out of it
@@ -107,7 +123,10 @@ def _function(path: str) -> Callable[[float], Any]:
             f"schedule.function (={path}) must be the dotted path of a function, such as math.cos: {_one_line(error)}"
         ) from error
     require(callable(f), "function", path, f"a function of t in epochs, it is of type {type(f).__name__}")
-    return f
+    try:
+        return f, frozenset({"T", "step", "steps"} & {*signature(f).parameters})
+    except (TypeError, ValueError):  # of some functions in C
+        return f, frozenset()
 
 
 def _one_line(error: BaseException) -> str:

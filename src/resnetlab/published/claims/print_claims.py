@@ -24,7 +24,7 @@ NARROWEST, WIDEST = 120, 220
 SEEDS = 5
 
 
-def print_claims(folders: Sequence[Path], form: str = "table", post: str | None = None) -> None:
+def print_claims(folders: Sequence[Path], form: str = "table", post: str | None = None, wide: bool = False) -> None:
     """Judges all claims by the runs below the folders, and prints those of one post, or all.
 
     Raises ConfigError for the form, the post, or a folder that is missing or holds no finished run.
@@ -38,7 +38,11 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
     groups = group_runs(collection)
     verdicts = judge(claims(), groups)  # all of them, so that --post does not change the correction
     notes = [used_runs(collection, groups), correction(verdicts)]
-    FORMATS[form]([verdict for verdict in verdicts if verdict.claim.id in shown], notes)
+    chosen = [verdict for verdict in verdicts if verdict.claim.id in shown]
+    if form == "table":
+        print_table(chosen, notes, wide)
+    else:
+        FORMATS[form](chosen, notes)
 
 
 def unused(collection: Collection) -> str:
@@ -65,17 +69,20 @@ def correction(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def print_table(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
-    table = Table("id", "claim", "verdict", "figures", "would decide it", show_lines=True)
-    for column, share in zip(table.columns, (0, 4, 3, 6, 5), strict=True):
+def print_table(verdicts: Sequence[Verdict], notes: Sequence[str], wide: bool = False) -> None:
+    """Every column on 120 characters or more, or if wide is asked for; else id, claim and verdict."""
+    width = min(WIDEST, Console().width) if Console().is_terminal else WIDEST
+    narrow = width < NARROWEST and not wide
+    table = Table(*("id", "claim", "verdict", "figures", "would decide it")[: 3 if narrow else 5], show_lines=True)
+    for column, share in zip(table.columns, (0, 4, 3, 6, 5), strict=False):
         column.ratio, column.overflow = share or None, "fold"
     table.columns[0].no_wrap = True
     for verdict in verdicts:
         cells = (verdict.claim.text, str(verdict), "\n".join(lines(verdict)), "\n".join(commands(verdict)))
-        table.add_row(verdict.claim.id, *(cell.replace("[", r"\[") for cell in cells))
-    width = Console().width if Console().is_terminal else WIDEST
-    console = Console(width=max(NARROWEST, min(WIDEST, width)))
+        table.add_row(verdict.claim.id, *(cell.replace("[", r"\[") for cell in cells[: len(table.columns) - 1]))
+    console = Console(width=width if narrow else max(NARROWEST, width))
     console.print(table)
+    notes = [*notes, *(["figures, and what would decide a claim: --wide"] if narrow else [])]
     for line in (*notes, counts(verdicts)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
