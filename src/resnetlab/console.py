@@ -64,7 +64,8 @@ def say(line: str) -> None:
 
 
 def complain(line: str) -> None:
-    """Print the line on standard error, the middle of a very long one left out."""
+    """Print the text as one line on standard error, the middle of a very long one left out."""
+    line = line.replace("\n", "\\n")
     if len(line) > MOST_LETTERS:
         line = f"{line[: MOST_LETTERS // 2]} ... {line[-MOST_LETTERS // 2 :]}"
     print(plain(line), file=sys.stderr, flush=True)

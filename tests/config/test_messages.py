@@ -44,7 +44,7 @@ TOP = (
         ("data.root=${nothing}", "data.root: Interpolation key 'nothing' not found"),
         (
             "schedule.final=0.1",
-            "schedule.final is a key of schedule=cosine or cosine_restarts or polynomial; choose one, such as "
+            "schedule.final is a key of schedule=cosine or cosine_restarts or polynomial or wsd; choose one, such as "
             "schedule=cosine",
         ),
     ],

@@ -55,11 +55,11 @@ def descendants_of(parent: int) -> dict[int, str]:
 
 
 def workers(parent: int) -> dict[int, str]:
-    """Those that train the jobs of this sweep, with the names of their logs; "" for one of Ray that still starts."""
+    """Those that train the jobs of this sweep, with the names of their logs; "" for one of joblib, or that starts."""
     found = {}
     for pid, line in descendants_of(parent).items():
         log = job_log(pid)
-        if log or "ray::resnetlab.worker" in line:  # the title that Ray gives a task
+        if log or "ray::resnetlab.worker" in line or "popen_loky" in line:  # of a task of Ray; of joblib's pool
             found[pid] = log
     return found
 
@@ -79,11 +79,11 @@ def servers(parent: int) -> list[int]:
 
 
 @contextmanager
-def started(*arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+def started(*arguments: str, flags: Sequence[str] = ("-m",)) -> Iterator["subprocess.Popen[bytes]"]:
     """A sweep in a process of its own, killed at the end if it has not ended."""
     with Path("log").open("ab") as log:
         process = subprocess.Popen(
-            command(*TINY, "-m", *arguments), stdout=log, stderr=log, env=environment(), preexec_fn=heed_interrupts
+            command(*TINY, *flags, *arguments), stdout=log, stderr=log, env=environment(), preexec_fn=heed_interrupts
         )
     try:
         yield process
@@ -138,12 +138,17 @@ def times_finished(said: str) -> Counter[str]:
     return counts
 
 
-def check(disturbed: Sequence[RunFolder], undisturbed: Sequence[RunFolder], said: str = "") -> None:
-    """Each run is finished, not more than once, whole, and equal to the bit to the undisturbed one."""
+def check(disturbed: Sequence[RunFolder], undisturbed: Sequence[RunFolder], said: str | None = "") -> None:
+    """Each run is finished, not more than once, whole, and equal to the bit to the undisturbed one.
+
+    said: what they printed without logs of their own; None where several printed at once.
+    """
     for one, other in zip(disturbed, undisturbed, strict=True):
         assert json.loads(one.summary.read_text())["status"] == "finished"
         assert_equal(one, other)
         assert not list(one.path.rglob("*.part"))
+    if said is None:
+        return
     counts = times_finished(said)
     assert set(counts) == {str(folder.path) for folder in disturbed}
     assert set(counts.values()) <= {0, 1}  # 0: killed between its summary and saying so
@@ -174,24 +179,36 @@ def test_a_sweep_with_a_killed_worker_and_a_killed_parent_ends_like_an_undisturb
     check(disturbed, train_undisturbed(common, "seed", (0, 1, 2)), out)
 
 
+KILLED = {  # of each way to start jobs: its arguments, and whom each of the 20 kills, or more, hits
+    "single": ((), ["parent"] * 20),
+    "basic": ((), ["parent"] * 20),
+    "processes": ((*PROCESSES, "hydra.launcher.retries=100"), ["worker", "parent"] * 10 + ["server"] * 5),
+    "joblib": (("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), ["worker", "parent"] * 10),
+    "ray": (("hydra/launcher=ray", "hydra.launcher.retries=100"), ["worker", "parent"] * 10),
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [("processes", "hydra.launcher.jobs=2"), ("ray",)], ids=lambda values: values[0])
-def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one(launcher: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("launcher", KILLED)
+def test_runs_killed_at_twenty_random_moments_end_like_undisturbed_ones(launcher: str) -> None:
     """Half of the moments lie anywhere, most of them while processes start; half soon after an epoch's end."""
-    if launcher == ("ray",):
+    if launcher == "ray":
         pytest.importorskip("ray")
     chance = random.Random(20)
-    common = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
-    sweep = (*common, "wd=0.1,0.2,0.3", "seed=0,1", f"hydra/launcher={launcher[0]}", *launcher[1:])
-    disturbed = [f for wd in (0.1, 0.2, 0.3) for f in folders((*common, f"wd={wd}"), "seed", (0, 1))]
-    targets = ["worker", "parent"] * 10 + ["server"] * (5 if launcher[0] == "processes" else 0)
+    arguments, targets = KILLED[launcher][0], list(KILLED[launcher][1])
     chance.shuffle(targets)
+    alone, flags = launcher == "single", () if launcher == "single" else ("-m",)
+    common = (f"epochs={120 if alone else 40}", "data.limit=320", "batch_size=8", "trainer.progress=lines")
+    wds, seeds = ((0.1,), (0,)) if alone else ((0.1, 0.2, 0.3), (0, 1))
+    command_line = (*common, f"wd={','.join(map(str, wds))}", f"seed={','.join(map(str, seeds))}", *arguments)
+    disturbed = [folder for wd in wds for folder in folders((*common, f"wd={wd}"), "seed", seeds)]
     started_by_them: set[int] = set()
     while targets:
-        with started(*sweep, "hydra.launcher.retries=100") as parent:
+        with started(*command_line, flags=flags) as parent:
             while targets and parent.poll() is None:
                 assert not all(folder.summary.exists() for folder in disturbed), "finished too soon for all kills"
-                wait_for(lambda: workers(parent.pid) or parent.poll() is not None)
+                if "worker" in targets:
+                    wait_for(lambda: workers(parent.pid) or parent.poll() is not None)
                 if chance.random() < 0.5:
                     time.sleep(chance.uniform(0, 10))
                 else:
@@ -201,14 +218,14 @@ def test_a_sweep_killed_at_twenty_random_moments_ends_like_an_undisturbed_one(la
                 started_by_them |= set(descendants_of(parent.pid))
                 if kill_one(parent, targets[-1], chance):
                     targets.pop()
-    with started(*sweep) as parent:
-        undisturbed = [f for wd in (0.1, 0.2, 0.3) for f in train_undisturbed((*common, f"wd={wd}"), "seed", (0, 1))]
+    with started(*command_line, flags=flags) as parent:
+        undisturbed = [f for wd in wds for f in train_undisturbed((*common, f"wd={wd}"), "seed", seeds)]
         assert parent.wait(600) == 0, Path("log").read_text()
-    said = Path("log").read_text().rpartition("job ")
-    assert "failed" not in said[2]
-    resumed = sum("resuming after epoch" in log.read_text() for log in Path("outputs").rglob("job-*.log"))
-    assert resumed >= 5, "the kills have missed the training"
-    check(disturbed, undisturbed)
+    said = Path("log").read_text()
+    assert "failed" not in said.rpartition("job ")[2]
+    logs = (said, *(log.read_text() for log in Path("outputs").rglob("job-*.log")))
+    assert sum(log.count("resuming after epoch") for log in logs) >= 5, "the kills have missed the training"
+    check(disturbed, undisturbed, None if launcher == "joblib" else said if launcher in ("single", "basic") else "")
     wait_for(lambda: all(gone(pid) for pid in started_by_them))  # two idle ones of Ray take a minute
 
 

@@ -1,11 +1,13 @@
 """Composition by Hydra, and a configuration as YAML or plain data."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from resnetlab.config.messages import unknown_key_message
@@ -22,6 +24,14 @@ for group, options in GROUPS.items():
     for name, option in options.items():
         store(group=f"schema/{group}", name=name, node=option)  # schema/: not shown among the group's options
 
+BOOLEANS = {
+    f"{prefix}{key.name}"
+    for prefix, options in (("", [Config]), *((f"{group}.", [*GROUPS[group].values()]) for group in GROUPS))
+    for option in options
+    for key in fields(option)
+    if key.type in (bool, bool | None)
+}
+
 
 def hydra_context() -> AbstractContextManager[None]:
     """Inside, hydra.compose reads the lab's conf/."""
@@ -32,7 +42,16 @@ def hydra_context() -> AbstractContextManager[None]:
 def compose(*overrides: str) -> Config:
     """The configuration of `python train.py OVERRIDES`, checked. Raises ConfigError or one of Hydra's errors."""
     with hydra_context():
-        return parse(hydra.compose("config", overrides=list(overrides)))
+        return parse(compose_node(overrides))
+
+
+def compose_node(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra makes of the overrides, its own part with it. Within hydra_context."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        value, key = override.value(), override.get_key_element()
+        if key in BOOLEANS and isinstance(value, int | float) and value not in (0, 1):  # true, says OmegaConf 2.3
+            raise ConfigError(f"{key} (={value}) must be true or false")
+    return hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
 def parse(node: DictConfig) -> Config:

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig
 
-from resnetlab.config.compose import hydra_context, parse
+from resnetlab.config.compose import compose_node, hydra_context, parse
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS, Config
 from resnetlab.console import Countdown
@@ -119,7 +119,7 @@ def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Co
             raise ConfigError("the sweep has no jobs; one of its ranges or lists is empty")
         configs, countdown = [], Countdown("checked job", len(batches))
         for batch in batches:
-            node = hydra.compose("config", overrides=batch, return_hydra_config=True)
+            node = compose_node(batch)
             if len(batches) > 1 and preset_sweep(node.hydra) != sweeps:
                 chosen = f"experiment={node.hydra.runtime.choices.experiment}"
                 raise ConfigError(f"{chosen} is a sweep of its own and cannot be one value of another; give it alone")

@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import fields, is_dataclass
 
 from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
 from resnetlab.config.trainer import ENGINES
@@ -14,6 +15,7 @@ from resnetlab.optim.schedules import RunLength, schedule_table
 
 def check(config: Config) -> None:
     """Raises ConfigError for the first value or combination that makes no sense."""
+    check_numbers(config)
     check_values(config)
     check_columns(config)
     for group in GROUPS:
@@ -28,12 +30,26 @@ def check(config: Config) -> None:
     check_length(config)
 
 
+def check_numbers(part: object, path: str = "") -> None:
+    """Refuses numbers that nobody means: float32 makes 0 of 1e-320 and infinity of 1e308. path: "" or "schedule."."""
+    for key in fields(part):  # type: ignore[arg-type]
+        value = getattr(part, key.name)
+        if is_dataclass(value):
+            check_numbers(value, f"{key.name}.")
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float):
+                must = "be 0, or from 1e-30 to 1e9 in size"
+                require(number == 0 or 1e-30 <= abs(number) <= 1e9, path + key.name, value, must)
+            elif isinstance(number, int):
+                require(abs(number) < 10**18, path + key.name, value, "be below 10**18")
+
+
 def check_values(config: Config) -> None:
     """Top-level values of the training itself."""
     folder_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study)
     must = "be a folder's name: at most 100 letters, digits, '.', '_' and '-'"
     require(folder_name is not None, "study", repr(config.study), must)
-    require(0 <= config.seed < 10**18, "seed", config.seed, "be in 0..999,999,999,999,999,999")
+    require(config.seed >= 0, "seed", config.seed, "be >= 0")
     require(1 <= config.epochs <= 100_000, "epochs", config.epochs, "be in 1..100,000")
     require(1 <= config.batch_size <= 1_000_000, "batch_size", config.batch_size, "be in 1..1,000,000")
     require(math.isfinite(config.lr) and config.lr > 0, "lr", config.lr, "be a finite number above 0")
@@ -52,7 +68,7 @@ def check_columns(config: Config) -> None:
         ok = isinstance(threshold, float) and 0 < threshold < 1
         require(ok, "thresholds", threshold, "be accuracies in (0, 1), such as 0.92")
     require_one_of("objective", config.objective, OBJECTIVES)
-    reached = all(1 <= epoch <= config.epochs for epoch in config.snapshots)
+    reached = all(isinstance(epoch, int) and 1 <= epoch <= config.epochs for epoch in config.snapshots)
     require(reached, "snapshots", config.snapshots, f"be epochs of the run, in 1..{config.epochs}")
 
 

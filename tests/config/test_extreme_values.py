@@ -1,0 +1,87 @@
+"""Every typed key of every option with values that nobody can mean: each refused in one line that names the key."""
+
+from dataclasses import fields
+from functools import cache
+from typing import Any, get_type_hints
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from resnetlab.config.compose import compose_node, hydra_context, parse
+from resnetlab.config.messages import print_error
+from resnetlab.config.schema import GROUPS, Config
+from resnetlab.errors import ConfigError
+
+TOO_LARGE = ["1e308", "-1e308", "99999999999999999999999", "inf", "-inf", "nan"]
+NO_VALUE = ["abc", "''", "[1,[2]]", "{a:1}", "[nan]", "x" * 5000]
+NEVER = {  # by the declared type, without "| None"
+    float: [*TOO_LARGE, *NO_VALUE, "9007199254740993", "1e-320", "-1", "[]"],
+    int: [*TOO_LARGE, *NO_VALUE, "1e-320", "-1", "[]", "0.5"],
+    bool: [*TOO_LARGE, *NO_VALUE, "1e-320", "-1", "[]", "0.5", "2"],
+    str: [*TOO_LARGE, *NO_VALUE, "1e-320", "-1", "0", "true", "../x", "a\nb"],
+    list: [*TOO_LARGE, *NO_VALUE, "{}", "[-1]", "[1e308]", "[[[[]]]]", "[abc]", "null"],
+}
+MEANT = {"data.root", "study", "schedule.parameters"}  # nearly any will do, and they are tested elsewhere
+NEEDS = {
+    "schedule=lambda": ["schedule.function=math.exp"],
+    "l2": ["regularization=l2"],
+    "ema_momentum": ["averaging=ema"],
+}
+
+
+@cache
+def cases() -> dict[str, tuple[tuple[str, ...], type]]:
+    """Of each key, with the class that declares it: the options it needs, and its type; an inherited key once."""
+    found: dict[Any, tuple[str, tuple[str, ...], type]] = {}
+    for owner, options in (("", {"": Config}), *((group, GROUPS[group]) for group in GROUPS)):
+        for name, option in options.items():
+            kind = option if isinstance(option, type) else type(option)
+            hints = get_type_hints(kind)
+            for field in fields(kind):
+                if field.name == "name" or field.name in GROUPS:
+                    continue
+                declared = next(
+                    base for base in reversed(kind.__mro__) if field.name in getattr(base, "__annotations__", {})
+                )
+                choice = f"{owner}={name}"
+                key = f"{owner}.{field.name}" if owner else field.name
+                needs = (*((choice,) if owner else ()), *NEEDS.get(choice, NEEDS.get(key, [])))
+                found.setdefault((declared, field.name), (key, needs, base_type(hints[field.name])))
+    return {f"{declared.__name__}.{name}": case for (declared, name), case in found.items()}
+
+
+def base_type(hint: Any) -> type:
+    """float of `float | None`, list of `list[float]`."""
+    kinds = [kind for kind in getattr(hint, "__args__", ()) if kind is not type(None)]
+    origin = getattr(hint, "__origin__", None)
+    return origin if isinstance(origin, type) else kinds[0] if kinds else hint
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=[pytest.mark.slow] if i % 10 else []) for i, c in enumerate(cases())]
+)
+def test_what_nobody_can_mean_is_refused_in_one_line_that_names_the_key(
+    case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, needs, kind = cases()[case]
+    wrong = []
+    for value in [] if key in MEANT else NEVER[kind]:
+        try:
+            with hydra_context():
+                config = parse(compose_node(["data=digits", *needs, f"{key}={value}"]))
+        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            print_error(error)
+            message = capsys.readouterr().err
+            if message.count("\n") != 1 or len(message) > 1300 or key.rpartition(".")[2] not in message:
+                wrong.append(f"{value[:40]}: {message[:600]}")
+        else:
+            part = getattr(config, key.partition(".")[0])
+            wrong.append(f"{value[:40]}: accepted as {getattr(part, key.partition('.')[2], part)}")
+    assert wrong == []
+
+
+def test_the_values_are_the_sweep_that_is_promised() -> None:
+    """At least ten extreme values for every typed key."""
+    assert len(cases()) >= 110
+    assert min(len(values) for values in NEVER.values()) >= 10
