@@ -66,14 +66,16 @@ def negative_values(argv: Sequence[str]) -> list[str]:
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CKPT")
     parser.add_argument("--on", choices=("train", "val", "test"), default="val", help="which images (default: val)")
-    parser.add_argument("--averaged", action="store_true", help="the averaged weights instead of the raw ones")
+    weights = parser.add_mutually_exclusive_group()
+    for name, text in (("averaged", "the averaged weights"), ("reestimated", "batch-norm statistics re-estimated")):
+        weights.add_argument(f"--{name}", dest="weights", action="store_const", const=name, default="raw", help=text)
     parser.add_argument("--root", help="the folder of the data set, if it has moved")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from resnetlab.training.evaluate import evaluate_checkpoint
 
-    for name, value in evaluate_checkpoint(options.checkpoint, options.on, options.root, options.averaged).items():
+    for name, value in evaluate_checkpoint(options.checkpoint, options.on, options.root, options.weights).items():
         say(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
 
 

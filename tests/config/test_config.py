@@ -179,9 +179,9 @@ def test_identity_name_and_folder_are_computed_once_and_anew_for_a_changed_copy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config, digests = compose("trainer=cpu"), []
-    monkeypatch.setattr("resnetlab.config.identity.digest", lambda content: digests.append(content) or "0" * 8)
+    monkeypatch.setattr("resnetlab.config.identity.digest", lambda *asked: digests.append(asked) or "0" * 12)
     assert config.folder is config.folder
-    assert config.folder.path.parent.name == config.name
+    assert config.folder.path.parent.name == f"{config.name}0000"
     assert len(digests) == 1
     changed = replace(config, wd=0.1)
     assert changed.identity == config.identity | {"wd": 0.1}

@@ -227,7 +227,7 @@ def test_an_average_leaves_the_training_alone_and_is_validated_beside_it() -> No
     assert [names <= set(row) for row in swa] == [False, True, True]
     assert ema[-1]["val/ce_avg"] != plain[-1]["val/ce"]
     last, summary = configs[1].folder.last, summaries[1]
-    evaluated = evaluate_checkpoint(last, averaged=True)
+    evaluated = evaluate_checkpoint(last, weights="averaged")
     assert (evaluated["acc"], evaluated["ce"]) == (summary["final_val_acc_avg"], summary["final_val_ce_avg"])
     assert evaluated["ce"] != evaluate_checkpoint(last)["ce"]
 
@@ -297,7 +297,7 @@ def test_the_averages_test_figure_is_that_of_the_last_epoch_trained() -> None:
     config = tiny("averaging=ema", "data.split=holdout", "trainer.patience=1", "lr=1e-9", "epochs=6")
     summary = run(config)
     assert summary["epochs_trained"] < 6
-    figures = evaluate_checkpoint(config.folder.last, "test", averaged=True)
+    figures = evaluate_checkpoint(config.folder.last, "test", weights="averaged")
     assert figures["acc"] == summary["averaged_test_acc"]
 
 

@@ -12,6 +12,8 @@ NOT_IDENTITY = {
     *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
 }
 
+SHORT, LONG = 8, 12  # hexadecimal digits at the end of a configuration's name, and of its folder's
+
 # keys that stand in the folder's name when they are not at their defaults
 READABLE = {
     **{"epochs": "e", "batch_size": "b", "lr": "lr", "wd": "wd", "l2": "l2", "momentum": "m", "ema_momentum": "ema"},
@@ -64,8 +66,11 @@ def as_floats(value: Any) -> Any:
 
 
 def readable_name(config: Any, identity: Mapping[str, Any]) -> str:
-    """The chosen options, the values of READABLE, and a digest of the whole identity."""
+    """The chosen options, the values of READABLE, and a digest of the whole identity, of LONG digits."""
     groups = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
-    parts = [option for group in groups if (option := getattr(config, group).name) != "none" or group != "averaging"]
+    names = {group: getattr(config, group).name for group in groups}
+    if config.data.digest is not None:
+        names["data"] = f"images_{config.data.digest}"
+    parts = [option for group, option in names.items() if option != "none" or group != "averaging"]
     parts += [f"{short}{identity[key]:g}" for key, short in READABLE.items() if key in identity]
-    return "-".join([*parts, digest(identity)])
+    return "-".join([*parts, digest(identity, LONG)])

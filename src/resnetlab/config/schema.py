@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from resnetlab.config.identity import identity_of, readable_name
+from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
 from resnetlab.data import SOURCES, Data
 from resnetlab.models.options import MODELS, Model
@@ -59,14 +59,21 @@ class Config:
         return identity_of(self, GROUPS)
 
     @cached_property
+    def long_name(self) -> str:
+        """The name with more digits of the same hash: of 8 digits, two configurations may share a folder."""
+        return readable_name(self, self.identity)
+
+    @property
     def name(self) -> str:
         """For example resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-wd0.1-3f9a2c71."""
-        return readable_name(self, self.identity)
+        return self.long_name[: SHORT - LONG]
 
     @cached_property
     def folder(self) -> RunFolder:
-        """outputs/<study>/<name>/seed=<n>, below the current folder."""
-        return RunFolder(OUTPUTS / self.study / self.name / seed_folder(self.seed))
+        """outputs/<study>/<long name>/seed=<n> below the current folder; with the name if an older version made it."""
+        older = OUTPUTS / self.study / self.name
+        folder = older if older.is_dir() else older.with_name(self.long_name)
+        return RunFolder(folder / seed_folder(self.seed))
 
 
 def _instances(options: Mapping[str, type]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from resnetlab.data import augment
 from resnetlab.data.epoch_plan import EpochPlan, epoch_plan
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
-from resnetlab.data.sources import Images, Source, load
+from resnetlab.data.sources import Images, Source, digest_of, load
 from resnetlab.data.splits import split
 from resnetlab.errors import DataError
 
@@ -43,6 +43,7 @@ class ImageData(L.LightningDataModule):
         self.config, self.batch_size, self.shift, self.seed = config, batch_size, shift, seed
         self.class_names: tuple[str, ...] = ()
         self.limited = False
+        self.source_digest: str | None = None  # of the images as config names them; None: of your own
         self.train_images: Images | None = None
         self.val_images: Images | None = None
         self.test_images: Images | None = None
@@ -69,6 +70,11 @@ class ImageData(L.LightningDataModule):
             self.test_images = self.test_images and self.test_images.scaled(config.resolution)
         self.train_images, self.val_images = train, val
         self.normalizer = Normalizer(config.normalize, train)
+        found = self.digest()
+        self.source_digest = found if self.source is None else None
+        if config.digest not in (None, found):
+            held = f"is of other images than {config.name} has ({found})"
+            raise DataError(f"data.digest (={config.digest}) {held}; images of your own are known to build() alone")
 
     def check_labels(self) -> None:
         """Raises DataError unless class_names has a name for every label."""
@@ -93,6 +99,11 @@ class ImageData(L.LightningDataModule):
         self.setup()
         assert self.val_images is not None
         return self.val_images
+
+    def digest(self) -> str:
+        """Digest of the images as they are now."""
+        self.setup()
+        return digest_of(self.class_names, (self.train_images, self.val_images, self.test_images))
 
     @property
     def steps_per_epoch(self) -> int:

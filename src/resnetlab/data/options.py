@@ -1,5 +1,6 @@
 """Config of the group `data`, and the sizes that follow from it without reading an image."""
 
+import re
 from dataclasses import dataclass
 
 from resnetlab.data.normalize import NORMALIZATIONS
@@ -31,6 +32,8 @@ class Data:
     fill: str = "mean"  # beyond the edge with translate=pad_crop: mean: 0 after normalization | black: 0 before it
     limit: int | None = None  # use the first N training and N/5 validation images, for quick looks; null: all
     resolution: int | None = None  # pixels per side, 8 or 16, by means over squares, for quick looks; null: all
+    # of the images, which must have it; build(config, data) sets it for images of your own; null: whatever is there
+    digest: str | None = None
     eval_batch_size: int | None = None  # images per batch of validation; null: 500 on a CPU, 5,000 on a GPU
 
     def check(self) -> None:
@@ -63,6 +66,8 @@ class Data:
         require(0 <= self.split_seed < 2**32, "data.split_seed", self.split_seed, f"be in 0..{2**32 - 1}")
         padding_ok = 1 <= self.padding <= 8
         require(padding_ok, "data.padding", self.padding, "be in 1..8 pixels; data.translate=none turns it off")
+        digest_ok = self.digest is None or re.fullmatch(r"[0-9a-f]{16}", self.digest) is not None
+        require(digest_ok, "data.digest", self.digest, "be 16 hexadecimal digits, or null; build() sets it")
         batch_ok = self.eval_batch_size is None or 1 <= self.eval_batch_size <= 1_000_000
         require(batch_ok, "data.eval_batch_size", self.eval_batch_size, "be in 1..1,000,000, or null")
 

@@ -1,7 +1,8 @@
 """Image sets by name, as uint8 arrays: CIFAR-10 and CIFAR-100 through torchvision, and scikit-learn's digits."""
 
+import hashlib
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,21 @@ class Source:
     train: Images
     test: Images
     class_names: tuple[str, ...]
+
+
+def digest_of(class_names: Sequence[str], parts: Iterable[Images | None]) -> str:
+    """16 hexadecimal digits that tell images from others: classes, and shape, pixels and labels of each part.
+
+    0.4 s for CIFAR-10.
+    """
+    found = hashlib.sha256(repr(tuple(class_names)).encode())
+    for part in parts:
+        for tensor in (part.pixels, part.labels) if part is not None else ():
+            array = tensor.cpu().contiguous().numpy()
+            found.update(f"{array.shape} {array.dtype}".encode())
+            found.update(array.data)
+        found.update(b"|")
+    return found.hexdigest()[:16]
 
 
 def load(name: str, root: str, labels: str = "fine") -> Source:

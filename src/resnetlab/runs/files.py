@@ -95,9 +95,9 @@ def safe_cell(value: Any) -> Any:
     return value
 
 
-def digest(content: Any) -> str:
-    """Eight hexadecimal digits of the SHA-256 of plain data, as in the names of run folders."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+def digest(content: Any, digits: int = 8) -> str:
+    """The first hexadecimal digits of the SHA-256 of plain data, as in the names of run folders."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:digits]
 
 
 def make_folder(folder: Path) -> None:

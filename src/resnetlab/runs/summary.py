@@ -14,6 +14,7 @@ FINAL = (  # columns of the last row, of which val/acc becomes final_val_acc
     *("val/acc", "val/acc5", "val/acc_recal", "val/acc_avg", "val/ce_avg"),
     *("train/acc", "train/loss", "train/ce", "val/loss", "val/ce"),
 )
+AVERAGED = "val/acc_avg"
 FLUCTUATION_EPOCHS = (10, 36)  # post IV: the fluctuation begins at 10 to 14, and ends when lr falls
 LAG = 0.05  # of accuracy: more than this project's runs differ by between two seeds
 MIN_EPOCHS = 5  # of these, for a metric over them
@@ -26,7 +27,8 @@ def summarize(config: Any, rows: Sequence[Row], *, status: str, **extra: Any) ->
     metrics.csv. extra: what they do not know (parameters, metrics on the test set, where and why a run diverged).
     """
     last = rows[-1] if rows else {}
-    best = max(rows, key=lambda row: row["val/acc"], default=None)  # the first of equals
+    best = best_row(rows)
+    best_average = best_row([row for row in rows if AVERAGED in row], AVERAGED)
     return {
         "status": status,
         **{choice: getattr(config, choice).name for choice in CHOICES},
@@ -36,6 +38,8 @@ def summarize(config: Any, rows: Sequence[Row], *, status: str, **extra: Any) ->
         **threshold_columns(rows, config.thresholds),
         "best_epoch": best and int(best["epoch"]),
         "best_val_acc": best and best["val/acc"],
+        "best_epoch_avg": best_average and int(best_average["epoch"]),
+        "best_val_acc_avg": best_average and best_average[AVERAGED],
         **{f"final_{column.replace('/', '_')}": last.get(column) for column in FINAL},
         **dict.fromkeys(("final_test_acc", "best_test_acc", "averaged_test_acc")),
         "val_loss_fluctuation": fluctuation(rows),
@@ -57,6 +61,17 @@ def threshold_columns(rows: Sequence[Row], thresholds: Sequence[float]) -> Summa
         columns[f"epoch_to_{threshold}"] = reached and int(reached["epoch"])
         columns[f"val_acc_at_{threshold}"] = reached and reached["val/acc"]
     return columns
+
+
+def best_column(config: Any) -> str:
+    """The column whose best epoch best.ckpt holds: with an average its accuracy, unless best_val_acc is maximized."""
+    raw = config.averaging.name == "none" or config.objective == "best_val_acc"
+    return "val/acc" if raw else AVERAGED
+
+
+def best_row(rows: Sequence[Row], column: str = "val/acc") -> Row | None:
+    """The first row with the greatest value of the column; of val/acc while no row has the column, as before SWA's."""
+    return max(rows, key=lambda row: (column in row, row.get(column, row["val/acc"])), default=None)
 
 
 def improvements(rows: Sequence[Row]) -> list[list[float]]:

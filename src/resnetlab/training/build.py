@@ -1,5 +1,6 @@
 """Builds the parts of a run from its configuration: module, data, trainer and callbacks."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import lightning as L
@@ -14,7 +15,9 @@ from resnetlab.config.compose import to_plain
 from resnetlab.config.schema import Config
 from resnetlab.config.validate import check_last_batch
 from resnetlab.data import ImageData
+from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import RunLength
+from resnetlab.runs.summary import best_column
 from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from resnetlab.training.callbacks.energy import Energy
 from resnetlab.training.callbacks.profiler import Profile
@@ -25,6 +28,7 @@ from resnetlab.training.distributed import check_launch, is_secondary
 from resnetlab.training.engine.select import steps_per_chunk
 from resnetlab.training.lightning_internals import silence_lightning
 from resnetlab.training.module import ImageClassifier, lr_momentum_table
+from resnetlab.training.recorded import digests_of
 from resnetlab.training.result import EpochHook
 
 
@@ -36,13 +40,14 @@ class Session(NamedTuple):
     trainer: L.Trainer
     recorder: Recorder
     tensorboard: TensorBoardPages
+    digests: dict[str, str]  # recorded.digests_of
 
 
 def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifier, ImageData, L.Trainer]:
     """The module, the data (read, split) and a trainer whose callbacks write the run's folder; nothing is written yet.
 
-    data: images of your own, instead of those that the configuration names; its chunk stays as it is. Raises
-    ConfigError or DataError.
+    data: images of your own, instead of those that the configuration names; its chunk stays as it is. Their digest is
+    then part of the configuration (module.config), and the folder another one. Raises ConfigError or DataError.
     """
     return build_session(config, data)[:3]
 
@@ -50,13 +55,15 @@ def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifie
 def build_session(config: Config, data: ImageData | None = None, epoch_hook: EpochHook | None = None) -> Session:
     """The same, with the callbacks. epoch_hook: may end the run after an epoch, with RunPruned."""
     check_launch(config.trainer.devices)
-    if data is not None:
+    if data is None:
+        data = ImageData(config.data, config.batch_size, config.shift, config.seed, steps_per_chunk(config))
+    else:
         check_last_batch(config, len(data.train), *data.train.pixels.shape[2:])
-    data = data or ImageData(config.data, config.batch_size, config.shift, config.seed, steps_per_chunk(config))
+        config = with_digest(config, data)
     module = build_module(config, data)
     folder = config.folder
     energy = Energy()
-    recorder = Recorder(folder, energy, config.trainer.patience)
+    recorder = Recorder(folder, energy, config.trainer.patience, best_column(config))
     tensorboard = TensorBoardPages(config)
     callbacks = [
         energy,
@@ -65,9 +72,19 @@ def build_session(config: Config, data: ImageData | None = None, epoch_hook: Epo
         tensorboard,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
-        Checkpoints(folder, recorder, to_plain(config), config.snapshots),
+        Checkpoints(folder, recorder, to_plain(config), digests := digests_of(config, data), config.snapshots),
     ]
-    return Session(module, data, build_trainer(config, callbacks), recorder, tensorboard)
+    return Session(module, data, build_trainer(config, callbacks), recorder, tensorboard, digests)
+
+
+def with_digest(config: Config, data: ImageData) -> Config:
+    """The configuration with the digest of images handed in, unless they are those that it names."""
+    found = data.digest()
+    if found in (data.source_digest, config.data.digest):
+        return config
+    if config.data.digest is not None:
+        raise ConfigError(f"data.digest (={config.data.digest}) is not that of the images handed in, which is {found}")
+    return replace(config, data=replace(config.data, digest=found))
 
 
 def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:

@@ -6,11 +6,11 @@ from resnetlab.config.schema import Config
 from resnetlab.data import Images
 from resnetlab.runs.curves import Points, draw_curves
 from resnetlab.runs.files import write_json, write_rows
-from resnetlab.runs.summary import Summary, lag_note, summarize
+from resnetlab.runs.summary import AVERAGED, Summary, lag_note, summarize
 from resnetlab.training.build import Session
-from resnetlab.training.callbacks.checkpoints import read_checkpoint
+from resnetlab.training.callbacks.checkpoints import describe_damage, read_checkpoint
 from resnetlab.training.distributed import is_secondary
-from resnetlab.training.evaluate import evaluate
+from resnetlab.training.evaluate import evaluate, load_weights
 from resnetlab.training.manifest import model_counts
 from resnetlab.training.result import print_line, result_lines
 
@@ -58,14 +58,21 @@ def applied_rates(session: Session, epochs: int) -> Points | None:
 
 
 def test_accuracies(config: Config, session: Session, images: Images) -> dict[str, float]:
-    """Accuracy on the untouched test images, once: of the weights best on validation, the final and the average."""
-    module, data, device = session.module, session.data, config.trainer.device
-    accuracies = {}
-    final = {key: value.clone() for key, value in module.state_dict().items()}
-    best = read_checkpoint(config.folder.best)["state_dict"]
-    for name, weights in (("best", best), ("final", final)):
-        module.load_state_dict(weights)
-        accuracies[f"{name}_test_acc"] = evaluate(module, data, images, device)[0]["acc"]
-    if module.averaged:
-        accuracies["averaged_test_acc"] = evaluate(module, data, images, device, len(session.recorder.rows))[0]["acc"]
+    """Accuracy on the untouched test images, once: of the weights best.ckpt was saved for, the final, the average."""
+    module, rows, column = session.module, session.recorder.rows, session.recorder.best_column
+    state = {key: value.clone() for key, value in module.state_dict().items()}
+    final = {"state_dict": state, "statistics": module.statistics, "epoch": len(rows) - 1}
+    parts = [("averaged", final, "averaged")] if module.averaged else []
+    best = session.recorder.best()
+    assert best is not None
+    try:
+        chosen = "averaged" if column == AVERAGED and column in best else "raw"
+        parts.append(("best", read_checkpoint(config.folder.best), chosen))
+    except Exception as error:  # torch raises many kinds for a damaged file
+        damage = describe_damage(config.folder.best, error)
+        print_line(config, f"note: {config.folder.best} cannot be used ({damage}): best_test_acc is unknown")
+    accuracies, device = {}, config.trainer.device
+    for name, checkpoint, weights in (*parts, ("final", final, "raw")):  # the final ones last, which stay
+        with load_weights(module, session.data, checkpoint, weights, device):
+            accuracies[f"{name}_test_acc"] = evaluate(module, session.data, images, device)[0]["acc"]
     return accuracies

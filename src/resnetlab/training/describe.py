@@ -20,10 +20,12 @@ CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # 
 def describe(config: Config, session: Session, resumed: bool) -> None:
     """Writes config.yaml and manifest.json, and prints what is going to be trained."""
     folder = config.folder
-    manifest = make_manifest(config, session.module)
+    manifest = make_manifest(config, session.module, session.digests)
     if resumed and (earlier := read_manifest(folder.path)):
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
         pairs = {key: (earlier[key], manifest[key]) for key in CONDITIONS if key in earlier}  # older: without engine
+        if "images" in earlier.get("digests", {}):  # of the lab's own sets: another library may round other pixels
+            pairs["images"] = (earlier["digests"]["images"], manifest["digests"]["images"])
         if changed := ", ".join(f"{key} {before} -> {now}" for key, (before, now) in pairs.items() if before != now):
             print_line(config, f"note: resumed under other conditions ({changed}); equality to the bit is not promised")
     write_text(folder.config, to_yaml(config))

@@ -13,65 +13,77 @@ from resnetlab.config.trainer import TrainerOptions
 from resnetlab.console import Countdown
 from resnetlab.data import ImageData, Images
 from resnetlab.errors import ConfigError, DataError
-from resnetlab.optim.averaging import reestimated_statistics
+from resnetlab.optim.averaging import batch_norms, reestimated_statistics
 from resnetlab.training.build import build_module
-from resnetlab.training.callbacks.checkpoints import describe_damage, read_checkpoint
+from resnetlab.training.callbacks.checkpoints import describe_damage, network_state, read_checkpoint
 from resnetlab.training.metrics import EpochMetrics
 from resnetlab.training.module import ImageClassifier
 
+WEIGHTS = ("raw", "averaged", "reestimated")  # the last: raw ones with re-estimated batch-norm statistics
+
 
 def evaluate(
-    module: ImageClassifier, data: ImageData, images: Images, device: torch.device, average_epoch: int | None = None
+    module: ImageClassifier, data: ImageData, images: Images, device: torch.device
 ) -> tuple[dict[str, float], Tensor]:
-    """({loss, ce, acc, acc5}, counts (classes, classes) with the true class as row), computed in float32.
-
-    average_epoch: evaluate the averaged weights, with batch-norm statistics re-estimated on that epoch's images.
-    """
+    """({loss, ce, acc, acc5}, counts (classes, classes) with the true class as row), computed in float32."""
     module.to(device)
-    network = module.model
-    statistics: AbstractContextManager[None] = nullcontext()
-    if average_epoch is not None and module.average is not None:
-        network = module.average.module
-        inputs = data.recalibration_inputs(module.config.trainer.recalibration_images, average_epoch, device)
-        statistics = reestimated_statistics(network, inputs)
     mode, classes = module.training, len(data.class_names)
     metrics = EpochMetrics(device, module.top5)
     confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
     module.eval()
     countdown = Countdown("evaluated batch", -(-len(images) // data.config.eval_batch(device.type)))
-    with statistics, torch.inference_mode():
+    with torch.inference_mode():
         for x, y in data.eval_batches(images, device):
-            logits = network(x)
-            metrics.update(*module.losses(logits, y, averaged=network is not module.model), logits, y)
+            logits = module.model(x)
+            metrics.update(*module.losses(logits, y), logits, y)
             confusion.update(logits, y)
             countdown.tick()
     module.train(mode)
     return metrics.compute(), confusion.compute().cpu()
 
 
-def evaluate_checkpoint(
-    path: Path, part: str = "val", root: str | None = None, averaged: bool = False
-) -> dict[str, Any]:
+def load_weights(
+    module: ImageClassifier, data: ImageData, checkpoint: dict[str, Any], weights: str, device: torch.device
+) -> AbstractContextManager[None]:
+    """Loads the checkpoint's raw, averaged or reestimated weights into the module's network, to be evaluated inside.
+
+    With the batch-norm statistics of the run's own figures; of a checkpoint without them, they are re-estimated on its
+    epoch's images.
+    """
+    module.model.load_state_dict(network_state(checkpoint, weights))
+    if weights == "raw" or weights in checkpoint.get("statistics", {}):
+        return nullcontext()
+    count, epoch = module.config.trainer.recalibration_images, checkpoint["epoch"] + 1
+    return reestimated_statistics(module.to(device).model, data.recalibration_inputs(count, epoch, device))
+
+
+def evaluate_checkpoint(path: Path, part: str = "val", root: str | None = None, weights: str = "raw") -> dict[str, Any]:
     """Evaluates a checkpoint on the train, val or test part of its own data.
 
-    root: where the data set is now, if it has moved. averaged: the averaged weights, not the raw ones. Raises
-    ConfigError for a part or an average that is not there, DataError for a checkpoint that cannot be used.
+    root: where the data set is now, if it has moved. weights: of WEIGHTS. Raises ConfigError for a part or an average
+    that is not there, DataError for a checkpoint that cannot be used.
     """
-    module, data, epoch = open_checkpoint(path, root)
+    module, data, checkpoint = open_checkpoint(path, root)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
     if images is None:
         raise ConfigError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
-    if averaged and not module.averaged:
+    if weights == "averaged" and not module.averaged:
         raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
-    how = {"weights": "averaged"} if averaged else {}
-    metrics, _ = evaluate(module, data, images, TrainerOptions().device, epoch if averaged else None)
+    if weights == "reestimated" and not batch_norms(module.model):
+        raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
+    device = TrainerOptions().device
+    with load_weights(module, data, checkpoint, weights, device):
+        metrics, _ = evaluate(module, data, images, device)
+    how = {} if weights == "raw" else {"weights": weights}
+    epoch = checkpoint["epoch"] + 1
     return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **metrics}
 
 
-def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifier, ImageData, int]:
-    """The module with a checkpoint's weights, its data, and the epoch it was saved after, from 1.
+def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifier, ImageData, dict[str, Any]]:
+    """The module with a checkpoint's weights, its data, and the checkpoint itself.
 
-    root: where the data set is now, if it has moved. Raises DataError in one line.
+    root: where the data set is now, if it has moved. The schedule is not the run's: its function would be imported and
+    called because a file names it. Raises DataError in one line.
     """
     if path.is_dir():
         found = next((file for name in ("best.ckpt", "*.ckpt") for file in sorted(path.rglob(name))), None)
@@ -82,16 +94,20 @@ def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifie
     try:
         checkpoint = read_checkpoint(path)
         plain = checkpoint["config"]
-        plain["trainer"] |= {"accelerator": "auto", "precision": "auto"}  # evaluation is in float32, on any device
+        # evaluation is in float32, on any one device
+        plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
+        plain["schedule"] = {"name": "constant"}
         if root is not None:
             plain["data"]["root"] = root
-        config, weights, epoch = from_plain(plain), checkpoint["state_dict"], checkpoint["epoch"] + 1
+        config, weights, _ = from_plain(plain), checkpoint["state_dict"], checkpoint["epoch"] + 1
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise DataError(f"{path} is damaged or no checkpoint of the lab ({describe_damage(path, error)})") from None
+        damage, previous = describe_damage(path, error), path.with_name("last.prev.ckpt")
+        other = f"; {previous} is of the epoch before" if path.name == "last.ckpt" and previous.exists() else ""
+        raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage}){other}") from None
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
     module = build_module(config, data)
     try:
         module.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError):
         raise DataError(f"{path} is damaged or no checkpoint of the lab (its weights are of another network)") from None
-    return module, data, epoch
+    return module, data, checkpoint

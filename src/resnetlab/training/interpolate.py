@@ -52,7 +52,7 @@ def interpolate(
     Statistics are re-estimated on the batches of the nearer end's epoch, so that at 0 and 1 they are those of the
     checkpoints' own val/*_recal. Raises DataError and ConfigError.
     """
-    (module, data, first_epoch), (other, _, second_epoch) = (open_checkpoint(path, root) for path in (first, second))
+    (module, data, end), (other, _, start) = (open_checkpoint(path, root) for path in (first, second))
     refuse_different(first, second, module.config, other.config)
     if limit is not None and limit < 10:
         raise ConfigError(f"--limit (={limit}) must be at least 10 images")
@@ -68,7 +68,7 @@ def interpolate(
         row: Row = {"alpha": alpha, **evaluate_parts(module, data, parts)}
         if batch_norms(module.model):
             row["negative_variances"] = negative_variances(module.model)
-            images, epoch = module.config.trainer.recalibration_images, first_epoch if alpha >= 0.5 else second_epoch
+            images, epoch = module.config.trainer.recalibration_images, (end if alpha >= 0.5 else start)["epoch"] + 1
             with reestimated_statistics(module.model, data.recalibration_inputs(images, epoch, module.device)):
                 row |= {f"{key}_recal": value for key, value in evaluate_parts(module, data, parts).items()}
         yield row

@@ -20,13 +20,14 @@ from resnetlab.training.module import ImageClassifier
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
-def make_manifest(config: Config, module: ImageClassifier) -> dict[str, Any]:
+def make_manifest(config: Config, module: ImageClassifier, digests: dict[str, str]) -> dict[str, Any]:
     """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
     device = config.trainer.device
     return {
-        "configuration": config.name,
+        "configuration": config.folder.path.parent.name,
         "differs_from_defaults": config.identity,
         "config": to_plain(config),
+        "digests": digests,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "git": git_state(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},

@@ -67,6 +67,9 @@ class ImageClassifier(L.LightningModule):
             self.average.requires_grad_(False)
         self.top5 = classes > 5
         self.epoch_metrics: Row = {}  # of the last epoch that was validated
+        self.began = False  # whether the training has, after all that is restored
+        # {"averaged", "reestimated"}: the batch-norm statistics that its *_avg and *_recal were measured with
+        self.statistics: dict[str, dict[str, Tensor]] = {}
         self.step_hooks: list[Callable[[], None]] = []  # called after every training step
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
         self.relative_update: Tensor
@@ -102,6 +105,7 @@ class ImageClassifier(L.LightningModule):
         return *self.losses(logits, y), (logits.argmax(1) == y).sum()
 
     def on_train_start(self) -> None:
+        self.began = True
         if world_size() > 1:
             exit_at_sigterm()
         self.data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -187,9 +191,9 @@ class ImageClassifier(L.LightningModule):
         metrics: Row = {"epoch": self.current_epoch + 1, "lr": lr, "momentum": momentum}
         metrics |= self.step.metrics.compute("train/") | self.val_metrics.compute("val/")
         if self.config.recalibrate_bn:
-            metrics |= self.validate_with_fresh_statistics(self.model, "_recal")
+            metrics |= self.validate_with_fresh_statistics(self.model, "_recal", "reestimated")
         if self.average is not None and self.averaged:
-            metrics |= self.validate_with_fresh_statistics(self.average.module, "_avg")
+            metrics |= self.validate_with_fresh_statistics(self.average.module, "_avg", "averaged")
         weight_norm = float(get_total_norm([p.detach() for p in self.model.parameters()]))
         return metrics | {"weight_norm": weight_norm, "relative_update": float(self.relative_update)}
 
@@ -198,13 +202,14 @@ class ImageClassifier(L.LightningModule):
         """Whether there is an average, and weights in it."""
         return self.average is not None and int(self.average.n_averaged) > 0
 
-    def validate_with_fresh_statistics(self, network: nn.Module, suffix: str) -> Row:
-        """The validation of `network` with re-estimated batch-norm statistics; the network's own stay."""
+    def validate_with_fresh_statistics(self, network: nn.Module, suffix: str, weights: str) -> Row:
+        """The validation of `network` with re-estimated statistics, which are kept; the network's own stay."""
         data, images = self.data, self.config.trainer.recalibration_images
         inputs = data.recalibration_inputs(images, self.current_epoch + 1, self.device)
         with torch.no_grad(), reestimated_statistics(network, inputs):
             for x, y in data.eval_batches(data.val, self.device, (rank(), world_size())):
                 self.validate_batch(network, x, y)
+            self.statistics[weights] = {name: buffer.clone() for name, buffer in network.named_buffers()}
         return self.val_metrics.compute("val/", suffix)
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.files import read_rows
-from resnetlab.runs.layout import METRICS, SUMMARY, RunFolder
-from resnetlab.runs.load import UnusableRun, is_accuracy, read_summary
+from resnetlab.runs.layout import MANIFEST, METRICS, SUMMARY, RunFolder
+from resnetlab.runs.load import UnusableRun, is_accuracy, read_manifest, read_summary
 from resnetlab.runs.summary import Row, Summary, threshold_columns
 from resnetlab.training.distributed import is_secondary
+from resnetlab.training.recorded import refuse_other_run
 
 SHOWN = (
     *("best_epoch", "best_val_acc", "final_val_acc", "final_test_acc"),
@@ -20,14 +21,19 @@ EpochHook = Callable[[Sequence[Row]], bool]  # called with a run's rows after ev
 
 
 def completed(config: Config) -> Summary | None:
-    """The summary of a run that need not be trained, which is said; None if there is something to do."""
+    """The summary of a run that need not be trained, which is said; None if there is something to do.
+
+    Raises LabError for a folder that holds another run.
+    """
     if config.force:
         return None
     folder = config.folder
+    refuse_other_run(folder, config)
     done = finished(folder, config)
     if done is None:
         if os.path.exists(folder.summary):
-            print_line(config, f"{folder.path}: {SUMMARY} or {METRICS} is damaged; made again from the last checkpoint")
+            files = f"{SUMMARY}, {METRICS} or {MANIFEST}"
+            print_line(config, f"{folder.path}: {files} is damaged; made again from the last checkpoint")
         return None
     print_line(config, f"already {done['status']}: {folder.path} (force=true starts over)")
     if config.trainer.profile is not None:
@@ -44,7 +50,8 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
         whole = {**summary, **threshold_columns(rows, config.thresholds)}
         value = 0.0 if summary["status"] == "diverged" else summary[config.objective]
         usable = value is None or (is_accuracy(value) and value == value)  # a sweeper learns from no NaN
-        return whole if usable and summary["epochs_trained"] == len(rows) else None
+        known = usable and read_manifest(folder.path)  # without it, whose run is it?
+        return whole if known and summary["epochs_trained"] == len(rows) else None
     except (OSError, UnusableRun, ValueError, KeyError, TypeError, AttributeError, csv.Error):  # cut or overwritten
         return None
 

@@ -1,5 +1,6 @@
 """Runs one configuration to its end: skips what is finished, resumes what is not, and writes the run's files."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from resnetlab.config.schema import Config
-from resnetlab.errors import Diverged, RunLocked, RunPruned
+from resnetlab.errors import DataError, Diverged, LabError, RunLocked, RunPruned
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import Summary, out_of_patience
 from resnetlab.training.build import Session, build_session
@@ -19,6 +20,7 @@ from resnetlab.training.describe import describe
 from resnetlab.training.distributed import decide_once, process_group
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.lightning_internals import python_interrupts, silence_lightning
+from resnetlab.training.recorded import CURE, refuse_other_run
 from resnetlab.training.result import EpochHook, completed, finished, print_line
 
 LOCK_TIMEOUT = 2.0  # s: a process that was just killed lets go of its lock in a moment, and `status` holds one for ms
@@ -41,7 +43,8 @@ def train(config: Config, lock_timeout: float = LOCK_TIMEOUT, epoch_hook: EpochH
     lock_timeout: seconds to wait for another process that holds the run. epoch_hook: called with the rows after every
     epoch, ends the run by returning True. Raises RunLocked and RunPruned.
     """
-    with preserve_process_state(config.threads), silence_lightning(), ExitStack() as lock:
+    process = preserve_process_state(config.threads)
+    with out_of_memory_in_one_line(config), process, silence_lightning(), ExitStack() as lock:
         with process_group(config.trainer.devices):
             session = build_session(config, epoch_hook=epoch_hook)
             done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, lock_timeout))
@@ -61,6 +64,7 @@ def prepare_run(
     folder = config.folder
     lock.enter_context(run_lock(folder, lock_timeout))
     folder.remove_leftovers()
+    refuse_other_run(folder, config)
     if config.force:
         start_over(folder)
     elif (done := finished(folder, config)) is not None:  # by the process that was waited for
@@ -74,9 +78,9 @@ def prepare_run(
 
 def fit(config: Config, session: Session, checkpoint: Path | None) -> tuple[str, dict[str, Any]]:
     """Trains from the checkpoint, if there is one, to the end; (status, further keys of the summary)."""
-    if checkpoint is not None and restore_if_trained(config, session, checkpoint):
-        return "finished", {}
     try:
+        if checkpoint is not None and restore_if_trained(config, session, checkpoint):
+            return "finished", {}
         with python_interrupts():
             session.trainer.fit(session.module, datamodule=session.data, ckpt_path=checkpoint, weights_only=True)
     except Diverged as error:
@@ -86,6 +90,11 @@ def fit(config: Config, session: Session, checkpoint: Path | None) -> tuple[str,
     except RunPruned as stop:
         print_line(config, f"pruned {stop}; this configuration by itself goes on from there")
         raise
+    except Exception as error:
+        if checkpoint is None or session.module.began or is_out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{checkpoint} does not fit this network and optimizer ({said}); {CURE}") from None
     return "finished", {}
 
 
@@ -96,6 +105,7 @@ def restore_if_trained(config: Config, session: Session, checkpoint: Path) -> bo
     if len(rows) < config.epochs and not out_of_patience(rows, config.trainer.patience):
         return False
     session.module.load_state_dict(content["state_dict"])
+    session.module.statistics = content.get("statistics", {})
     session.recorder.rows = rows
     return True
 
@@ -115,9 +125,37 @@ def run_lock(folder: RunFolder, lock_timeout: float = 0.0) -> Iterator[None]:
 
 
 def start_over(folder: RunFolder) -> None:
-    """Removes all that a run has written, but for its lock."""
-    for path in folder.path.iterdir():
-        if path.is_dir():
+    """Removes all that a run has written but for its lock, its summary last: if this fails, it is what it was.
+
+    Of folders that are links the link goes; that of the checkpoints stays, without the checkpoints in it.
+    """
+    for path in sorted(folder.path.iterdir(), key=lambda path: path == folder.summary):
+        if path == folder.checkpoints and path.is_symlink() and path.is_dir():
+            for checkpoint in path.glob("*.ckpt"):
+                checkpoint.unlink()
+        elif path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path != folder.lock:
             path.unlink()
+
+
+@contextmanager
+def out_of_memory_in_one_line(config: Config) -> Iterator[None]:
+    """Raises LabError for memory that ran out, on the CPU or the GPU."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        asked = re.search(r"ried to allocate ([\d.]+ \w+)", str(error))
+        place = f"{config.trainer.device.type}{f', {asked[1]} more were asked for' if asked else ''}"
+        cure = f"batch_size (={config.batch_size}) or data.eval_batch_size"
+        raise LabError(f"out of memory ({place}); take a smaller {cure}, or a smaller network") from None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it says so: torch (2.15) has a class of its own only for its allocator on a GPU."""
+    texts = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    )

@@ -17,8 +17,9 @@ from resnetlab.config.schema import Config
 from resnetlab.errors import DataError, first_line
 from resnetlab.runs.files import write_atomically
 from resnetlab.runs.layout import RunFolder
-from resnetlab.runs.summary import improvements
 from resnetlab.training.callbacks.recorder import Recorder
+from resnetlab.training.module import ImageClassifier
+from resnetlab.training.recorded import refuse_other_schedule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -40,6 +41,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except RuntimeError as error:  # torch's zip writer hides the system's reason
             raise OSError(f"{path} could not be written; is the disk full?") from error
 
+    def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        verify_checkpoint(Path(path))
+        return super().load_checkpoint(path, *arguments, **options)
+
 
 def write_link(path: Path, link: Path) -> None:
     """Makes `link` a second name of the file, atomically replacing what had that name."""
@@ -53,23 +58,33 @@ def write_link(path: Path, link: Path) -> None:
 
 
 class Checkpoints(Checkpoint):
-    """Saves `last` after every epoch, `best` after every epoch with a new best val_acc, and the snapshots asked for.
+    """Saves `last` after every epoch, `best` after every epoch that is the best so far, and the snapshots asked for.
+
+    A checkpoint is Lightning's, with three more entries: config, digests (recorded.digests_of), and statistics: those
+    of the batch norms that val/*_avg and val/*_recal were measured with, {"averaged" | "reestimated": {name: tensor}}.
 
     Lightning's ModelCheckpoint (2.6.6) writes `last` only when `best` is written too, and forgets the best score when
     the folder is moved; this one has no state, because the recorder's rows are enough.
     """
 
     def __init__(
-        self, folder: RunFolder, recorder: Recorder, config: dict[str, Any], snapshots: Collection[int] = ()
+        self,
+        folder: RunFolder,
+        recorder: Recorder,
+        config: dict[str, Any],
+        digests: dict[str, str],
+        snapshots: Collection[int] = (),
     ) -> None:
-        self.folder, self.recorder, self.config, self.snapshots = folder, recorder, config, snapshots
+        self.folder, self.recorder, self.snapshots = folder, recorder, snapshots
+        self.recorded = {"config": config, "digests": digests}
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self.config
+        assert isinstance(pl_module, ImageClassifier)
+        checkpoint |= self.recorded | {"statistics": pl_module.statistics}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         rows = self.recorder.rows
-        if improvements(rows)[-1][0] == rows[-1]["epoch"]:
+        if self.recorder.best() is rows[-1]:
             trainer.save_checkpoint(self.folder.best, weights_only=False)
         if (epoch := int(rows[-1]["epoch"])) in self.snapshots:
             trainer.save_checkpoint(self.folder.snapshot(epoch), weights_only=False)
@@ -77,9 +92,30 @@ class Checkpoints(Checkpoint):
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint's plain data, on the CPU. Raises what torch.load raises for a damaged or missing file."""
+    """The checkpoint's plain data, on the CPU. Raises many kinds of errors for a damaged or missing file."""
+    verify_checkpoint(path)
     checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return checkpoint
+
+
+def verify_checkpoint(path: Path) -> None:
+    """Raises DataError if a part of the file is not what was written: torch.load (2.15) takes a flipped bit as it is.
+
+    10 ms for 14 MB. What is no zip raises BadZipFile.
+    """
+    with zipfile.ZipFile(path) as file:
+        if (part := file.testzip()) is not None:
+            raise DataError(f"{part} in it is not what was written")
+
+
+def network_state(checkpoint: dict[str, Any], weights: str = "raw") -> dict[str, torch.Tensor]:
+    """The network's own state: its raw, averaged or reestimated weights.
+
+    With the statistics that the run's figures of these were measured with, if the checkpoint holds them.
+    """
+    prefix, state = "average.module." if weights == "averaged" else "model.", checkpoint["state_dict"]
+    found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return found | checkpoint.get("statistics", {}).get(weights, {})
 
 
 def describe_damage(path: Path, error: Exception) -> str:
@@ -91,25 +127,30 @@ def describe_damage(path: Path, error: Exception) -> str:
             return "it is cut off, or another kind of file"
     except OSError as unreadable:
         return str(unreadable.strerror)
-    return f"{type(error).__name__}: {first_line(error).split('. ')[0]}"
+    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {first_line(error).split('. ')[0]}"
 
 
 def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint of this run that can be used, or None to start anew; and remarks."""
+    """The newest checkpoint of this run that can be used, or None to start anew; and remarks.
+
+    Raises LabError for one whose learning rates were others.
+    """
     remarks = []
     for path in (folder.last, folder.previous):
         if not path.exists():
             continue
         try:
             checkpoint = read_checkpoint(path)
-            saved, rows = from_plain(checkpoint["config"]), checkpoint["callbacks"][Recorder.__name__]["rows"]
+            saved = from_plain(checkpoint["config"], checked=False)
+            epochs = len(checkpoint["callbacks"][Recorder.__name__]["rows"])
             if (saved.identity, saved.seed) != (config.identity, config.seed):
                 raise DataError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
         except Exception as error:  # torch raises many kinds for a damaged file
             damage = describe_damage(path, error)
             remarks.append(f"{path} cannot be used ({damage}); going back to what was saved before it")
             continue
+        refuse_other_schedule(path, checkpoint.get("digests", {}), config)
         if path == folder.previous:
             write_link(path, folder.last)  # or the next save would keep the damaged one as its previous
-        return path, [*remarks, f"resuming after epoch {len(rows)} from {path}"]
+        return path, [*remarks, f"resuming after epoch {epochs} from {path}"]
     return None, remarks + (["no readable checkpoint is left: starting from the beginning"] if remarks else [])

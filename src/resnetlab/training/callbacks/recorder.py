@@ -5,10 +5,10 @@ from typing import Any
 
 import lightning as L
 
-from resnetlab.errors import RunPruned
+from resnetlab.errors import DataError, RunPruned
 from resnetlab.runs.files import write_rows
 from resnetlab.runs.layout import RunFolder
-from resnetlab.runs.summary import Row, out_of_patience
+from resnetlab.runs.summary import Row, best_row, out_of_patience
 from resnetlab.training.callbacks.energy import Energy
 from resnetlab.training.callbacks.tensorboard import scalars
 from resnetlab.training.module import ImageClassifier
@@ -18,20 +18,33 @@ from resnetlab.training.result import EpochHook
 class Recorder(L.Callback):
     """Collects the epochs' rows, and keeps metrics.csv equal to them.
 
-    patience: epochs without a new best val_acc after which training stops; None for never. The rows are part of every
-    checkpoint: a resumed run rewrites metrics.csv from them, so that nothing of a half-finished epoch is left in it.
+    patience: epochs without a new best val_acc after which training stops; None for never. best_column: what the best
+    epoch is the best in. The rows are part of every checkpoint: a resumed run rewrites metrics.csv from them, so that
+    nothing of a half-finished epoch is left in it.
     """
 
-    def __init__(self, folder: RunFolder, energy: Energy, patience: int | None = None) -> None:
-        self.folder, self.energy, self.patience = folder, energy, patience
+    def __init__(
+        self, folder: RunFolder, energy: Energy, patience: int | None = None, best_column: str = "val/acc"
+    ) -> None:
+        self.folder, self.energy, self.patience, self.best_column = folder, energy, patience, best_column
         self.rows: list[Row] = []
         self.epoch_start = self.training_end = 0.0
+
+    def best(self, epochs: int | None = None) -> Row | None:
+        """The best row of the first `epochs`, or of all."""
+        return best_row(self.rows[:epochs], self.best_column)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch != len(self.rows):  # Lightning (2.6.6) starts at 0 if a checkpoint holds no loops
+            raise DataError(
+                f"training would go on after epoch {trainer.current_epoch}, the rows end at {len(self.rows)}"
+            )
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epoch_start = time.perf_counter()

@@ -1,0 +1,75 @@
+"""Whose run a folder or a checkpoint is, as recorded there: compared with the configuration before it is believed."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnetlab.config.schema import Config
+from resnetlab.data import ImageData
+from resnetlab.errors import LabError
+from resnetlab.optim.schedules import RunLength, schedule_table
+from resnetlab.runs.layout import SEED, RunFolder
+from resnetlab.runs.load import UnusableRun, read_manifest, read_summary
+
+STUDY = "name another study"
+CURE = f"{STUDY}, or start over with force=true"
+
+
+def digests_of(config: Config, data: ImageData) -> dict[str, str]:
+    """Digests of what decides a run's result and is no value of its configuration: {"images", "schedule"}."""
+    data.setup()
+    found = {"images": config.data.digest or data.source_digest, "schedule": schedule_digest(config)}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def schedule_digest(config: Config) -> str | None:
+    """Digest of the learning rates that a function of the user's makes; None for the lab's own schedules.
+
+    As float32: the last bit of a cosine on another processor makes no other schedule.
+    """
+    if not hasattr(config.schedule, "function"):
+        return None
+    span = RunLength(config.data.steps_per_epoch(config.batch_size), config.epochs)
+    rates = schedule_table(config.schedule, config.lr, 0.0, span)[:, 0]
+    return hashlib.sha256(rates.astype(np.float32).tobytes()).hexdigest()[:16]
+
+
+def refuse_other_run(folder: RunFolder, config: Config) -> None:
+    """Raises LabError if the folder is another run's: copied, renamed, or of a hash that happens to be equal.
+
+    By its manifest; where there is none, or force is to replace it, by that of the next seed's folder.
+    """
+    manifest, place = {} if config.force else read_manifest(folder.path), folder.path
+    seed, cure = (recorded_seed(folder, manifest, config.seed), CURE) if manifest else (config.seed, STUDY)
+    for place in () if manifest else sorted(set(folder.path.parent.glob(f"{SEED}*")) - {folder.path}):
+        if manifest := read_manifest(place):
+            break
+    present = json.loads(json.dumps(config.identity)) | {"seed": config.seed}
+    recorded = manifest.get("differs_from_defaults", present) | {"seed": seed}
+    if keys := sorted(key for key in {*recorded, *present} if recorded.get(key) != present.get(key)):
+        values = [[f"{part.get(key, 'at its default')!s:.60}" for part in (recorded, present)] for key in keys]
+        pairs = [f"{key} is {there}, not {here}" for key, (there, here) in zip(keys[:3], values, strict=False)]
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        raise LabError(f"{place} belongs to another run ({', '.join(pairs)}{more}); {cure}")
+    if not config.force:
+        refuse_other_schedule(place, manifest.get("digests", {}), config, cure)
+
+
+def recorded_seed(folder: RunFolder, manifest: Mapping[str, Any], unknown: int) -> Any:
+    """The seed in the manifest, or in the summary for a manifest that has none."""
+    config = manifest.get("config", {})
+    try:
+        return config["seed"] if "seed" in config else read_summary(folder.path).get("seed", unknown)
+    except UnusableRun:
+        return unknown
+
+
+def refuse_other_schedule(place: Path, digests: Mapping[str, str], config: Config, cure: str = CURE) -> None:
+    """Raises LabError if the user's function makes other learning rates than those that `place` was trained with."""
+    if digests.get("schedule", now := schedule_digest(config)) != now:
+        function = f"schedule.function (={config.schedule.function})"  # type: ignore[attr-defined]
+        raise LabError(f"{place} was trained with other learning rates than {function} makes now; restore it, {cure}")
