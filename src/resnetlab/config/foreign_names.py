@@ -41,11 +41,15 @@ OURS = {  # what to write here: the names elsewhere; a group's option as "traine
     "hydra.sweeper.sampler (with hydra/sweeper=optuna)": "sampler",
     "the same command again: it resumes": "ckpt_path resume resume_from resume_from_checkpoint auto_resume load_from",
     "nothing to set: metrics.csv and TensorBoard files are there": "logger loggers wandb use_wandb tensorboard",
-    "nothing to set: best and last checkpoints are kept; snapshots keeps more": "callbacks save_top_k save_every "
+    "nothing to set: best and last checkpoints are kept; snapshots keeps more": "save_top_k save_every "
     "enable_checkpointing checkpoint_callback save_freq",
     "nothing to set: the images are in memory": "num_workers workers dataloader_num_workers pin_memory prefetch_factor",
     "nothing to set: a run repeats to the bit": "deterministic cudnn_deterministic benchmark",
-    "a smaller lr or batch_size: there is no such option": "gradient_clip_val clip_grad grad_clip max_grad_norm "
-    "accumulate_grad_batches gradient_accumulation_steps",
+    "trainer.gradient_clip": "gradient_clip_val clip_grad grad_clip max_grad_norm",
+    "trainer.accumulate (batch_size is that of the whole step)": "accumulate_grad_batches gradient_accumulation_steps",
+    "data.mixup": "mixup_alpha",
+    "data.cutmix": "cutmix_alpha",
+    "init": "pretrained finetune weights init_from pretrained_weights",
+    "freeze": "freeze_layers frozen freeze_backbone",
 }
 FOREIGN = {name: ours for ours, names in OURS.items() for name in names.split()}

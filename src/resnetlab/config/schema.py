@@ -8,6 +8,7 @@ from typing import Any
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
 from resnetlab.data import SOURCES, Data
+from resnetlab.errors import require
 from resnetlab.models.options import MODELS, Model
 from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
@@ -50,6 +51,10 @@ class Config:
     engine: str = "auto"  # how a step runs: eager | compile | graph | auto: graph on a CUDA device where it can be
     # evaluate also with batch-norm statistics re-estimated on training images: val/acc_recal
     recalibrate_bn: bool = False
+    init: str | None = None  # checkpoint whose weights the network begins with; null: they are drawn from the seed
+    freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
+    # Lightning callbacks of your own: [my.Class] or [{function: my.Class, parameters: {name: value}}]
+    callbacks: list[Any] = field(default_factory=list)
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False  # train again although the run is finished
 
@@ -74,6 +79,14 @@ class Config:
         older = OUTPUTS / self.study / self.name
         folder = older if older.is_dir() else older.with_name(self.long_name)
         return RunFolder(folder / seed_folder(self.seed))
+
+
+def callback_of(entry: Any) -> tuple[str, dict[str, Any]]:
+    """(dotted path, keyword arguments) of an entry of `callbacks`. Raises ConfigError."""
+    plain: dict[str, Any] = {"function": entry} if isinstance(entry, str) else entry
+    usable = isinstance(plain, dict) and "function" in plain and {*plain} <= {"function", "parameters"}
+    require(usable, "callbacks", entry, "be dotted paths, or {function: path, parameters: {name: value}}")
+    return str(plain["function"]), plain.get("parameters") or {}
 
 
 def _instances(options: Mapping[str, type]) -> dict[str, Any]:

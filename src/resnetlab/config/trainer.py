@@ -6,7 +6,7 @@ import torch
 
 from resnetlab.errors import ConfigError, require, require_one_of
 
-ACCELERATORS = ("auto", "cpu", "cuda")
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 PROGRESS = ("auto", "bar", "lines", "off")
 
@@ -16,7 +16,7 @@ class TrainerOptions:
     """Where and how a run computes; none of it belongs to the recipe."""
 
     name: str = "auto"
-    accelerator: str = "auto"  # cpu | cuda | auto: cuda where there is one
+    accelerator: str = "auto"  # cpu | cuda | mps (of Apple) | auto: cuda where there is one
     devices: int = 1  # devices of one machine, a process each; batch_size is the batch of all together
     # 32-true | 16-mixed | bf16-mixed | auto: 16-mixed on cuda (Keras' mixed_float16), 32-true on the cpu
     precision: str = "auto"
@@ -24,6 +24,9 @@ class TrainerOptions:
     # steps per batch of Lightning's, whose cost is paid once a batch; null: 1, or 50 with engine=graph
     chunk: int | None = None
     profile: int | None = None  # steps of the first epoch to record in profile/trace.json.gz; null: off
+    gradient_clip: float | None = None  # largest norm of a step's whole gradient, which is scaled down to it; null: off
+    # a step's gradient in so many parts, one after the other, in the memory of one part; batch_size is that of all
+    accumulate: int = 1
     patience: int | None = None  # early stopping: epochs without a new best val/acc; null: off
     recalibration_images: int = 6400  # training images for the batch norm of recalibrate_bn and of averages
     progress: str = "auto"  # bar | lines | off | auto: a bar on a terminal, lines elsewhere
@@ -34,8 +37,15 @@ class TrainerOptions:
             require_one_of(f"trainer.{key}", getattr(self, key), choices)
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator (=cuda): torch sees no CUDA device here; take auto or cpu")
-        if self.precision == "16-mixed" and self.resolved_accelerator == "cpu":
-            raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; on a cpu take 32-true or bf16-mixed")
+        if self.accelerator == "mps" and not torch.backends.mps.is_available():
+            raise ConfigError("trainer.accelerator (=mps): torch sees no MPS device here; take auto or cpu")
+        if self.precision == "16-mixed" and self.resolved_accelerator != "cuda":
+            raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; elsewhere take 32-true or bf16-mixed")
+        clip = self.gradient_clip
+        require(clip is None or clip > 0, "trainer.gradient_clip", clip, "be above 0, or null for no limit")
+        must = "be 1 on several devices, which divide a batch among them, else in 1..1,000"
+        most = 1000 if self.devices == 1 else 1
+        require(1 <= self.accumulate <= most, "trainer.accumulate", self.accumulate, must)
         require(1 <= self.devices <= 64, "trainer.devices", self.devices, "be in 1..64")
         if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")

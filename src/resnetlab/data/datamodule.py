@@ -1,15 +1,17 @@
 """LightningDataModule that keeps the data set on the training device and makes the batches there."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from resnetlab.data import augment
-from resnetlab.data.epoch_plan import EpochPlan, epoch_plan
+from resnetlab.data.epoch_plan import EpochPlan, epoch_plan, mixing
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
 from resnetlab.data.sources import Images, Source, digest_of, load
@@ -130,7 +132,28 @@ class ImageData(L.LightningDataModule):
             "pad_crop": float(self.config.padding),
             "none": 0.0,
         }[translate]
-        return epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        plan = epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        alphas, (height, width) = (self.config.mixup, self.config.cutmix), self.train.pixels.shape[2:]
+        if any(alphas):
+            plan = EpochPlan(
+                plan.order, plan.shift, plan.flip, *mixing(self.seed, epoch, len(self.train), (height, width), *alphas)
+            )
+        return plan
+
+    def planned(self, images: Images, plan: EpochPlan, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The training images in those rows of the plan: float32 (N, C, H, W), augmented; int64 (N,).
+
+        Mixed with their partners, if the plan says so; then the labels are float32 (N, classes), which sum to 1.
+        """
+        found = images[plan.order.index_select(0, rows)]
+        x = self.augmented(found, plan.shift.index_select(0, rows), plan.flip.index_select(0, rows))
+        if plan.partner is None or plan.weight is None or plan.box is None:
+            return x, found.labels
+        partners, weight = plan.partner.index_select(0, rows), plan.weight.index_select(0, rows)
+        other, labels = self.planned(images, replace(plan, partner=None), partners)
+        first, second = (F.one_hot(y, len(self.class_names)).float() for y in (found.labels, labels))
+        y = torch.lerp(second, first, weight[:, None])
+        return augment.mix(x, other, weight, plan.box.index_select(0, rows)), y
 
     def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
         """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""
@@ -156,13 +179,8 @@ class ImageData(L.LightningDataModule):
         share: (rank, devices), for every devices-th image of each batch.
         """
         images, table = self.train.to(device), self.plan(epoch).to(device)
-        steps = (
-            (batch[share[0] :: share[1]] for batch in part.split(self.batch_size))
-            for part in (table.order, table.shift, table.flip)
-        )
-        for order, shift, mirror in zip(*steps, strict=True):
-            batch = images[order]
-            yield self.augmented(batch, shift, mirror), batch.labels
+        for rows in torch.arange(len(images), device=device).split(self.batch_size):
+            yield self.planned(images, table, rows[share[0] :: share[1]])
 
     def recalibration_inputs(self, images: int, epoch: int, device: torch.device) -> Iterator[Tensor]:
         """Whole training batches of about `images` images: a partial one would weigh as much as the others."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.errors import ConfigError
-from resnetlab.optim.optimizers.base import Groups, Optimizer, fused_or_default
+from resnetlab.optim.optimizers.base import Groups, Optimizer, decay_decoupled, fused_or_default, split_decay
 from resnetlab.optim.optimizers.capturable import sgd_update
 
 # torch wraps step() of every optimizer class at its first use, to run the step hooks; the inner step is taken without,
@@ -39,7 +39,7 @@ class DecoupledSGD(torch.optim.SGD):
                 loss = closure()
         for group in self.param_groups:
             self._start(group)
-            self._decay(group)
+        decay_decoupled(self)
         if any(isinstance(group["momentum"], Tensor) for group in self.param_groups):
             self._tensor_step()
         else:
@@ -63,16 +63,6 @@ class DecoupledSGD(torch.optim.SGD):
             if (everywhere or p.grad is not None) and self.state[p].get("momentum_buffer") is None:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
 
-    def _decay(self, group: dict[str, Any]) -> None:
-        weights = [p for p in group["params"] if p.grad is not None]
-        if not weights or not group["decoupled_wd"]:
-            return
-        factor = 1 - group["lr"] * group["decoupled_wd"]
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None:
-            factor = torch.where(found_inf > 0, 1.0, factor)
-        torch._foreach_mul_(weights, factor)
-
 
 @dataclass
 class SGD(Optimizer):
@@ -87,7 +77,6 @@ class SGD(Optimizer):
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
         if self.nesterov and momentum == 0:
             raise ConfigError("optimizer.nesterov (=True) needs momentum > 0; set momentum or optimizer.nesterov=false")
-        key = "decoupled_wd" if decoupled else "weight_decay"
-        groups = [group | {"weight_decay": 0.0, "decoupled_wd": 0.0, key: group["weight_decay"]} for group in groups]
+        groups = split_decay(groups, decoupled)
         fused = fused_or_default(self.fused, groups)
         return DecoupledSGD(groups, lr=lr, momentum=momentum, nesterov=self.nesterov, fused=fused)

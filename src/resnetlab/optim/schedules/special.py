@@ -1,15 +1,14 @@
 """The schedules that are no formula: a Python function of the user's, and torch's reduce-on-plateau."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from inspect import signature
-from pkgutil import resolve_name
 from typing import Any, ClassVar, Literal
 
 import torch
 
+from resnetlab.dotted import check_parameters, import_callable, one_line
 from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require, require_choice, require_fraction
 
@@ -35,7 +34,7 @@ class Lambda(Schedule):
         except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"schedule.function (={self.function}) must return a number for every t in epochs: "
-                f"at t = {at.t:g} {_one_line(error)}"
+                f"at t = {at.t:g} {one_line(error)}"
             ) from error
         ok = math.isfinite(value) and value >= 0
         require(ok, "function", self.function, f"finite and not negative at every t: at t = {at.t:g} it is {value:g}")
@@ -43,11 +42,15 @@ class Lambda(Schedule):
 
     def check(self) -> None:
         super().check()
-        given = self.parameters is None or isinstance(self.parameters, Mapping)
-        named = given and not {"t", "T", "step", "steps"} & {*(self.parameters or {})}
-        must = "{name: value, ...}, or null; t, T, step and steps are given anyway"
-        require(named, "parameters", self.parameters, must)
+        check_parameters("schedule", self.parameters, {"t", "T", "step", "steps"})
         _function(self.function)
+
+
+@dataclass
+class CustomSchedule(Lambda):
+    """The same as lambda, by the name that a part of the user's has in every group."""
+
+    name: str = "custom"
 
 
 @dataclass
@@ -116,18 +119,5 @@ class ReduceOnPlateau(Schedule):
 @lru_cache
 def _function(path: str) -> tuple[Callable[..., Any], frozenset[str]]:
     """The callable at a dotted path, and which of T, step and steps it names. Raises ConfigError if there is none."""
-    try:
-        f = resolve_name(path)
-    except (Exception, SystemExit) as error:  # an import runs code: anything can come out of it
-        raise ConfigError(
-            f"schedule.function (={path}) must be the dotted path of a function, such as math.cos: {_one_line(error)}"
-        ) from error
-    require(callable(f), "function", path, f"a function of t in epochs, it is of type {type(f).__name__}")
-    try:
-        return f, frozenset({"T", "step", "steps"} & {*signature(f).parameters})
-    except (TypeError, ValueError):  # of some functions in C
-        return f, frozenset()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    f, names = import_callable("schedule.function", path, "function of t in epochs")
+    return f, names & {"T", "step", "steps"}

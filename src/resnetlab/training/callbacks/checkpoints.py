@@ -19,7 +19,7 @@ from resnetlab.runs.files import write_atomically
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.module import ImageClassifier
-from resnetlab.training.recorded import refuse_other_schedule
+from resnetlab.training.recorded import refuse_other_parts
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -133,7 +133,7 @@ def describe_damage(path: Path, error: Exception) -> str:
 def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[str]]:
     """The newest checkpoint of this run that can be used, or None to start anew; and remarks.
 
-    Raises LabError for one whose learning rates were others.
+    Raises LabError for one whose own parts (learning rates, source) were others.
     """
     remarks = []
     for path in (folder.last, folder.previous):
@@ -149,7 +149,7 @@ def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[s
             damage = describe_damage(path, error)
             remarks.append(f"{path} cannot be used ({damage}); going back to what was saved before it")
             continue
-        refuse_other_schedule(path, checkpoint.get("digests", {}), config)
+        refuse_other_parts(path, checkpoint.get("digests", {}), config)
         if path == folder.previous:
             write_link(path, folder.last)  # or the next save would keep the damaged one as its previous
         return path, [*remarks, f"resuming after epoch {epochs} from {path}"]
