@@ -47,9 +47,6 @@ OURS = {  # what to write here: the names elsewhere; a group's option as "traine
     "nothing to set: a run repeats to the bit": "deterministic cudnn_deterministic benchmark",
     "trainer.gradient_clip": "gradient_clip_val clip_grad grad_clip max_grad_norm",
     "trainer.accumulate (batch_size is that of the whole step)": "accumulate_grad_batches gradient_accumulation_steps",
-    "data.mixup": "mixup_alpha",
-    "data.cutmix": "cutmix_alpha",
-    "init": "pretrained finetune weights init_from pretrained_weights",
-    "freeze": "freeze_layers frozen freeze_backbone",
+    "data.mixup and data.cutmix": "mixup_alpha cutmix_alpha",
 }
 FOREIGN = {name: ours for ours, names in OURS.items() for name in names.split()}

@@ -53,8 +53,7 @@ class Config:
     recalibrate_bn: bool = False
     init: str | None = None  # checkpoint whose weights the network begins with; null: they are drawn from the seed
     freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
-    # Lightning callbacks of your own: [my.Class] or [{function: my.Class, parameters: {name: value}}]
-    callbacks: list[Any] = field(default_factory=list)
+    callbacks: list[Any] = field(default_factory=list)  # Lightning's, of your own: [my.Class, {my.Other: {every: 2}}]
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False  # train again although the run is finished
 
@@ -81,12 +80,12 @@ class Config:
         return RunFolder(folder / seed_folder(self.seed))
 
 
-def callback_of(entry: Any) -> tuple[str, dict[str, Any]]:
+def callback_of(entry: Any) -> tuple[str, Any]:
     """(dotted path, keyword arguments) of an entry of `callbacks`. Raises ConfigError."""
-    plain: dict[str, Any] = {"function": entry} if isinstance(entry, str) else entry
-    usable = isinstance(plain, dict) and "function" in plain and {*plain} <= {"function", "parameters"}
-    require(usable, "callbacks", entry, "be dotted paths, or {function: path, parameters: {name: value}}")
-    return str(plain["function"]), plain.get("parameters") or {}
+    require(
+        isinstance(entry, str | dict) and bool(entry), "callbacks", entry, "be a list of paths or {path: arguments}"
+    )
+    return (entry, None) if isinstance(entry, str) else next(iter(entry.items()))
 
 
 def _instances(options: Mapping[str, type]) -> dict[str, Any]:

@@ -43,9 +43,9 @@ class TrainerOptions:
             raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; elsewhere take 32-true or bf16-mixed")
         clip = self.gradient_clip
         require(clip is None or clip > 0, "trainer.gradient_clip", clip, "be above 0, or null for no limit")
-        must = "be 1 on several devices, which divide a batch among them, else in 1..1,000"
-        most = 1000 if self.devices == 1 else 1
-        require(1 <= self.accumulate <= most, "trainer.accumulate", self.accumulate, must)
+        parts_ok = self.accumulate == 1 or (1 < self.accumulate <= 1000 and self.devices == 1)
+        must = "be in 1..1,000, and 1 on several devices, which have parts of their own"
+        require(parts_ok, "trainer.accumulate", self.accumulate, must)
         require(1 <= self.devices <= 64, "trainer.devices", self.devices, "be in 1..64")
         if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")

@@ -89,10 +89,9 @@ def check_own_parts(config: Config) -> None:
         import_callable("callbacks", path, "Lightning callback's class")
     require(config.init is None or Path(config.init).is_file(), "init", config.init, "be a checkpoint that is there")
     names = [f"{name}." for name, _ in config.model.skeleton().named_parameters()] if config.freeze else []
-    tops = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+    must = f"be a part of the network, such as {', '.join(dict.fromkeys(name.split('.')[0] for name in names))}"
     for part in config.freeze:
-        found = any(name.startswith(f"{part}.") for name in names)
-        require(found, "freeze", part, f"be a part of the network, such as {tops}")
+        require(any(name.startswith(f"{part}.") for name in names), "freeze", part, must)
 
 
 def check_batches(config: Config) -> None:
@@ -113,8 +112,8 @@ def check_last_batch(config: Config, images: int, height: int, width: int) -> No
     probed = share_size == 1 or config.model.name == "custom"
     least = config.model.min_batch_size(height, width) if probed else 1
     if share_size < least:
-        share = f"{share_size} for one of the {devices} devices, " if devices > 1 else ""
-        share = f"{share_size} in one of trainer.accumulate={parts} parts, " if parts > 1 else share
+        shares = f"{devices} devices" if devices > 1 else f"{parts} parts of trainer.accumulate"
+        share = f"{share_size} for one of the {shares}, " if devices * parts > 1 else ""
         raise ConfigError(
             f"batch_size (={config.batch_size}) leaves a last batch of {last} of {images:,} images, {share}on which "
             f"{config.model.name} cannot train at {height}x{width} pixels; take another"

@@ -28,14 +28,11 @@ def flip(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def mix(x: Tensor, other: Tensor, weight: Tensor, box: Tensor) -> Tensor:
-    """mixup, weight*x + (1 - weight)*other, or where an image's box is not empty CutMix, the box of other in x.
-
-    x, other: (N, C, H, W); weight: (N,); box: (N, 4), as EpochPlan has them.
-    """
+    """weight*x + (1 - weight)*other, or the box of other in x, where an image's is not empty; see epoch_plan.mixing."""
     top, left, bottom, right = (side[:, None] for side in box.unbind(1))
     rows, columns = (torch.arange(size, device=x.device) for size in x.shape[2:])
     inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None]
-    share = torch.where(inside.any((1, 2), keepdim=True), (~inside).to(x.dtype), weight[:, None, None])[:, None]
+    share = torch.where(inside.any((1, 2), keepdim=True), (~inside).float(), weight[:, None, None])[:, None]
     return x * share + other * (1 - share)
 
 

@@ -81,14 +81,10 @@ class ImageData(L.LightningDataModule):
     def check_labels(self) -> None:
         """Raises DataError unless class_names has a name for every label."""
         classes = len(self.class_names)
-        for images in (self.train, self.val, self.test_images):
-            if (
-                images is not None
-                and len(images)
-                and not 0 <= int(images.labels.min()) <= images.labels.max() < classes
-            ):
-                found = f"{int(images.labels.min())}..{int(images.labels.max())}"
-                raise DataError(f"labels (={found}) must be in 0..{classes - 1}, one for each of {classes} class_names")
+        for labels in (images.labels for images in (self.train, self.val, self.test_images) if images):
+            if not 0 <= (low := int(labels.min())) <= (high := int(labels.max())) < classes:
+                must = f"be in 0..{classes - 1}, one for each of {classes} class_names"
+                raise DataError(f"labels (={low}..{high}) must {must}")
 
     @property
     def train(self) -> Images:
@@ -134,26 +130,23 @@ class ImageData(L.LightningDataModule):
         }[translate]
         plan = epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
         alphas, (height, width) = (self.config.mixup, self.config.cutmix), self.train.pixels.shape[2:]
-        if any(alphas):
-            plan = EpochPlan(
-                plan.order, plan.shift, plan.flip, *mixing(self.seed, epoch, len(self.train), (height, width), *alphas)
-            )
-        return plan
+        mix = mixing(self.seed, epoch, len(self.train), (height, width), *alphas) if any(alphas) else None
+        return replace(plan, mix=mix)
 
     def planned(self, images: Images, plan: EpochPlan, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The training images in those rows of the plan: float32 (N, C, H, W), augmented; int64 (N,).
+        """The training images in those rows of the plan, augmented: float32 (N, C, H, W); int64 (N,).
 
-        Mixed with their partners, if the plan says so; then the labels are float32 (N, classes), which sum to 1.
+        If the plan mixes them, the labels are float32 (N, classes), which sum to 1.
         """
-        found = images[plan.order.index_select(0, rows)]
-        x = self.augmented(found, plan.shift.index_select(0, rows), plan.flip.index_select(0, rows))
-        if plan.partner is None or plan.weight is None or plan.box is None:
-            return x, found.labels
-        partners, weight = plan.partner.index_select(0, rows), plan.weight.index_select(0, rows)
-        other, labels = self.planned(images, replace(plan, partner=None), partners)
-        first, second = (F.one_hot(y, len(self.class_names)).float() for y in (found.labels, labels))
-        y = torch.lerp(second, first, weight[:, None])
-        return augment.mix(x, other, weight, plan.box.index_select(0, rows)), y
+        order, shift, flip, *mixes = (part.index_select(0, rows) for part in plan.tensors())
+        found = images[order]
+        x, y = self.augmented(found, shift, flip), found.labels
+        for mix in mixes:
+            weight, classes = mix[:, 1], len(self.class_names)
+            other, labels = self.planned(images, replace(plan, mix=None), mix[:, 0].long())
+            y = torch.lerp(F.one_hot(labels, classes).float(), F.one_hot(y, classes).float(), weight[:, None])
+            x = augment.mix(x, other, weight, mix[:, 2:])
+        return x, y
 
     def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
         """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""

@@ -20,21 +20,16 @@ class EpochPlan:
     order: int64 (N,), the images' indices in the order in which they are shown.
     shift: float32 (N, 2), rows and columns in pixels, for the n-th image shown.
     flip: bool (N,), horizontally, for the n-th image shown.
-    partner: int64 (N,), the n of the image that the n-th is mixed with; None: it is not mixed.
-    weight: float32 (N,), of the image itself in its label, and in its pixels where it has no box.
-    box: int64 (N, 4), top, left, bottom and right of what CutMix takes from the partner; 0 for mixup.
+    mix: float32 (N, 6), see `mixing`; None: no image is mixed with another.
     """
 
     order: Tensor
     shift: Tensor
     flip: Tensor
-    partner: Tensor | None = None
-    weight: Tensor | None = None
-    box: Tensor | None = None
+    mix: Tensor | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
-        parts = self.order, self.shift, self.flip, self.partner, self.weight, self.box
-        return tuple(part for part in parts if part is not None)
+        return (self.order, self.shift, self.flip, *([] if self.mix is None else [self.mix]))
 
     def to(self, device: torch.device) -> "EpochPlan":
         return EpochPlan(*(tensor.to(device) for tensor in self.tensors()))
@@ -56,26 +51,23 @@ def epoch_plan(seed: int, epoch: int, images: int, max_shift: float, *, whole_pi
     return EpochPlan(torch.from_numpy(order), torch.from_numpy(shift.astype(np.float32)), torch.from_numpy(flip))
 
 
-def mixing(
-    seed: int, epoch: int, images: int, size: tuple[int, int], mixup: float, cutmix: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(partner, weight, box) of an EpochPlan, for images of that height and width; mixup, cutmix: the alphas, 0 is off.
+def mixing(seed: int, epoch: int, images: int, size: tuple[int, int], mixup: float, cutmix: float) -> Tensor:
+    """Of each image shown: its partner's place in the plan, the weight of its own label, and CutMix's box, float32.
 
-    The box is the reference's: its sides are sqrt(1 - lambda) of the image's, its centre is anywhere in the image, what
-    is beyond the edge is cut off and the weight is the area that is left.
+    size: height and width; mixup, cutmix: the alphas, 0 is off. The box (top, left, bottom, right) is 0 for mixup; else
+    its sides are sqrt(1 - lambda) of the image's, and it is centred anywhere in it and cut off at the edge (reference).
     """
     stream = _stream(seed, epoch, MIX)
-    partner, uniform = stream.permutation(images), stream.random(images)
-    is_cut = uniform < (0.5 if mixup and cutmix else float(cutmix > 0))
+    partner, is_cut = stream.permutation(images), stream.random(images) < (0.5 if mixup and cutmix else cutmix > 0)
     weight = np.where(
         is_cut, stream.beta(cutmix or 1, cutmix or 1, images), stream.beta(mixup or 1, mixup or 1, images)
     )
     half = (0.5 * np.sqrt(1 - weight)[:, None] * size).astype(np.int64)
     centre = stream.integers(0, size, (images, 2))
-    box = np.concatenate([(centre - half).clip(0), np.minimum(centre + half, size)], 1) * is_cut[:, None]
+    box = np.hstack([(centre - half).clip(0), np.minimum(centre + half, size)]) * is_cut[:, None]
     area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
-    weight = np.where(is_cut, 1 - area / (size[0] * size[1]), weight).astype(np.float32)
-    return torch.from_numpy(partner), torch.from_numpy(weight), torch.from_numpy(box)
+    weight = np.where(is_cut, 1 - area / (size[0] * size[1]), weight)
+    return torch.from_numpy(np.column_stack([partner, weight, box]).astype(np.float32))
 
 
 def derive_seed(seed: int, epoch: int, rank: int = 0) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from resnetlab.dotted import call, check_parameters, error_in_one_line, import_callable
+from resnetlab.dotted import call, error_in_one_line, import_callable
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory, standardize_weights
 from resnetlab.models.resnet_v1 import ResNetV1, check_v1
@@ -46,7 +46,7 @@ class Model:
         for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
             norm.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0][0, 0].numel()))
         must = f"return (2, 10) for images of (2, 3, {height}, {width})"
-        with torch.no_grad(), error_in_one_line("model", self.name, must):
+        with torch.no_grad(), error_in_one_line("model", self.name, f"{must}:"):
             shape = tuple(model(torch.zeros(2, 3, height, width, device=self.device)).shape)
         require(shape == (2, 10), "model", self.name, f"{must}, not {shape}")
         return 2 if 1 in sizes else 1
@@ -145,14 +145,13 @@ class CustomModel(Model):
         for key in fields(Model)[1:]:
             must = "be left out with model=custom, whose own keys are in model.parameters"
             require(getattr(self, key.name) == key.default, f"model.{key.name}", getattr(self, key.name), must)
-        check_parameters("model", self.parameters, {"classes", "num_classes"})
         self.skeleton()
 
     def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
         names = import_callable("model.function", self.function, "class or function")[1]
         key = "classes" if "classes" in names else "num_classes"
         with seeded_by(generator):
-            return call("model.function", self.function, nn.Module, **{key: classes}, **(self.parameters or {}))
+            return call("model.function", self.function, self.parameters, nn.Module, **{key: classes})
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Builds the parts of a run from its configuration: module, data, trainer and callbacks."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import lightning as L
@@ -11,7 +10,6 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
-from torch import Tensor
 
 from resnetlab.config.compose import to_plain
 from resnetlab.config.schema import Config, callback_of
@@ -21,13 +19,7 @@ from resnetlab.dotted import call
 from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import RunLength
 from resnetlab.runs.summary import best_column
-from resnetlab.training.callbacks.checkpoints import (
-    AtomicCheckpointIO,
-    Checkpoints,
-    describe_damage,
-    network_state,
-    read_checkpoint,
-)
+from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, load_initial
 from resnetlab.training.callbacks.energy import Energy
 from resnetlab.training.callbacks.profiler import Profile
 from resnetlab.training.callbacks.progress import ProgressDisplay
@@ -80,7 +72,7 @@ def build_session(config: Config, data: ImageData | None = None, epoch_hook: Epo
         ProgressDisplay("off" if is_secondary() else config.trainer.progress, recorder, folder),
         tensorboard,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
-        *own_callbacks(config),
+        *(call("callbacks", path, given, L.Callback) for path, given in map(callback_of, config.callbacks)),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
         Checkpoints(folder, recorder, to_plain(config), digests := digests_of(config, data), config.snapshots),
     ]
@@ -125,28 +117,10 @@ def build_module(config: Config, data: ImageData) -> ImageClassifier:
     """The LightningModule, its weights drawn from (seed, epoch 0). Raises DataError for labels without a class."""
     data.setup()
     data.check_labels()
-    initial = None if config.init is None else initial_state(Path(config.init), config)
-    return ImageClassifier(config, data.steps_per_epoch, len(data.class_names), initial)
-
-
-def initial_state(path: Path, config: Config) -> dict[str, Tensor]:
-    """The state of init's network, its raw weights. Raises ConfigError unless its options are those of this network."""
-    try:
-        checkpoint = read_checkpoint(path)
-        theirs, state = checkpoint["config"]["model"], network_state(checkpoint)
-    except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        raise ConfigError(f"init (={path}) is no checkpoint of the lab ({describe_damage(path, error)})") from None
-    ours = to_plain(config)["model"]
-    for key in {*ours, *theirs} - {"bn_momentum", "dropout", "zero_init_residual"}:  # of the training alone
-        if (other := theirs.get(key, ours.get(key))) != ours.get(key, other):
-            raise ConfigError(f"init (={path}) has model.{key}={other}, here it is {ours[key]}; set it so")
-    return state
-
-
-def own_callbacks(config: Config) -> list[L.Callback]:
-    """The user's callbacks. Raises ConfigError for what is none."""
-    entries = map(callback_of, config.callbacks)
-    return [call("callbacks", path, L.Callback, **parameters) for path, parameters in entries]
+    module = ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
+    if config.init is not None:
+        module.drawn = load_initial(module.model, config, len(data.class_names))
+    return module
 
 
 def planned_lr_momentum(config: Config) -> tuple[RunLength, NDArray[np.float64]]:

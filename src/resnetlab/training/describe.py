@@ -50,17 +50,11 @@ def description(config: Config, session: Session, manifest: dict[str, Any]) -> I
         yield f"optimizer group {group['name']}: {counted}, wd {group['wd']:g}"
     data, span = session.data, session.module.span
     if config.init is not None:
-        drawn = f"; drawn anew for other classes: {', '.join(session.module.drawn)}" if session.module.drawn else ""
-        yield f"weights of {config.init}{drawn}"
+        yield f"weights of {config.init}; drawn anew for other classes: {', '.join(session.module.drawn) or 'none'}"
     images = f"{len(data.train):,} training and {len(data.val):,} validation images"
     yield f"{images}; run folder {config.folder.path}"
-    notes = [
-        select_engine(config)[1],
-        shorter_run(config),
-        data.subset_warning(),
-        length_warning(config.schedule, span),
-    ]
-    for note in (*notes, steps_warning(config.trainer.profile, span.steps_per_epoch)):
+    notes = [select_engine(config)[1], data.subset_warning(), length_warning(config.schedule, span)]
+    for note in (*notes, shorter_run(config), steps_warning(config.trainer.profile, span.steps_per_epoch)):
         if note:
             yield f"note: {note}"
 
@@ -71,8 +65,7 @@ def shorter_run(config: Config) -> str | None:
     options = "-".join(config.name.split("-")[:4])  # network, data, optimizer, schedule
     for folder in map(RunFolder, config.folder.path.parents[1].glob(f"{options}*/{config.folder.path.name}")):
         theirs: dict[str, Any] = {"epochs": 60} | read_manifest(folder.path).get("differs_from_defaults", {})
-        shorter = theirs["epochs"] < config.epochs and theirs | {"epochs": config.epochs} == mine
-        if shorter and folder.last.exists() and folder.summary.exists():
-            begin = f"to begin with its weights instead of new ones: init={folder.last} (quoted)"
-            return f"{folder.path} is the same for {theirs['epochs']} epochs, with a schedule of that length; {begin}"
+        if theirs["epochs"] < config.epochs and theirs | {"epochs": config.epochs} == mine and folder.summary.exists():
+            begin = f"init='{folder.last}' begins with its weights (the = in it needs quotes)"
+            return f"{folder.path} is this run for {theirs['epochs']} epochs, with a schedule of that length; {begin}"
     return None

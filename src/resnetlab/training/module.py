@@ -1,7 +1,8 @@
 """The LightningModule of one run: network, loss, optimizer, schedule and metrics."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -14,7 +15,7 @@ from torch.nn.utils import get_total_norm
 
 from resnetlab.config.schema import Config
 from resnetlab.data import Chunk, ImageData, derive_seed
-from resnetlab.errors import ConfigError, Diverged
+from resnetlab.errors import Diverged
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.optim.regularization import conv_kernels, penalty
 from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, schedule_table
@@ -23,7 +24,7 @@ from resnetlab.training.distributed import all_reduce, rank, world_size
 from resnetlab.training.engine.batches import DeviceBatches
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner
 from resnetlab.training.engine.select import select_engine
-from resnetlab.training.engine.step import NO_STEP, EagerRunner, ScaledOptimizer, TrainStep, gradient_clip
+from resnetlab.training.engine.step import NO_STEP, EagerRunner, ScaledOptimizer, TrainStep, clip_gradients
 from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
 from resnetlab.training.metrics import EpochMetrics
 
@@ -51,10 +52,7 @@ class ImageClassifier(L.LightningModule):
     running statistics are the first device's.
     """
 
-    def __init__(
-        self, config: Config, steps_per_epoch: int, classes: int, initial: dict[str, Tensor] | None = None
-    ) -> None:
-        """initial: the state of a network to begin with, whose last layer may have other classes."""
+    def __init__(self, config: Config, steps_per_epoch: int, classes: int) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.config, self.span = config, RunLength(steps_per_epoch, config.epochs)
@@ -63,7 +61,7 @@ class ImageClassifier(L.LightningModule):
         self.engine_name = select_engine(config)[0]
         model = config.model.build(classes, torch.Generator().manual_seed(derive_seed(config.seed, 0)))
         self.model = model.to(memory_format=torch.channels_last) if config.trainer.channels_last else model
-        self.drawn = load_initial(self.model, initial, classes) if initial is not None else []
+        self.drawn: list[str] = []  # tensors that are not init's, for they have other classes
         frozen = tuple(f"{part}." for part in config.freeze)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and not f"{name}.".startswith(frozen))
@@ -121,8 +119,13 @@ class ImageClassifier(L.LightningModule):
         optimizer: Any = self.optimizers()
         self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
         batches = DeviceBatches(self.data, self.device, (rank(), world_size()))
-        options, scaler = self.config.trainer, gradient_scaler(self.trainer)
-        how = options.accumulate, gradient_clip(self.model.parameters(), options.gradient_clip, scaler)
+        most, scaler, weights = (
+            self.config.trainer.gradient_clip,
+            gradient_scaler(self.trainer),
+            self.model.parameters(),
+        )
+        clip = None if most is None else partial(clip_gradients, list(weights), most, scaler)
+        how = self.config.trainer.accumulate, clip
         self.runner: EagerRunner | CudaGraphRunner
         if self.engine_name == "graph":
             scaled = ScaledOptimizer(self.raw_optimizer, scaler)
@@ -221,20 +224,6 @@ class ImageClassifier(L.LightningModule):
                 self.validate_batch(network, x, y)
             self.statistics[weights] = {name: buffer.clone() for name, buffer in network.named_buffers()}
         return self.val_metrics.compute("val/", suffix)
-
-
-def load_initial(model: nn.Module, initial: Mapping[str, Tensor], classes: int) -> list[str]:
-    """Loads another network's state; returns the names of the tensors that are as drawn, for they have other classes.
-
-    Raises ConfigError for a state that is not of this network but for its classes.
-    """
-    state = {name: value.shape for name, value in model.state_dict().items()}
-    drawn = [name for name, shape in state.items() if name in initial and initial[name].shape != shape]
-    wrong = [name for name in drawn if state[name] != (classes, *initial[name].shape[1:])]
-    if wrong := wrong + sorted(state.keys() ^ initial.keys()):
-        raise ConfigError(f"init is a checkpoint of another network: {wrong[0]} differs, and {len(wrong) - 1} more")
-    model.load_state_dict({name: initial[name] for name in state if name not in drawn}, strict=False)
-    return drawn
 
 
 def relative_change(before: list[Tensor], after: list[Tensor]) -> Tensor:

@@ -10,9 +10,8 @@ from resnetlab.optim.optimizers.base import (
     make_eager,
     set_lr_momentum,
 )
-from resnetlab.optim.optimizers.custom import CustomOptimizer
 from resnetlab.optim.optimizers.muon import Muon
-from resnetlab.optim.optimizers.sgd import SGD
+from resnetlab.optim.optimizers.sgd import SGD, CustomOptimizer
 
 __all__ = [
     "OPTIMIZERS",
@@ -27,6 +26,5 @@ __all__ = [
     "set_lr_momentum",
 ]
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {
-    cls.name: cls for cls in (Adam, AdamW, SGD, RAdam, NAdam, Muon, CustomOptimizer)
-}
+_CLASSES: list[type[Optimizer]] = [Adam, AdamW, SGD, RAdam, NAdam, Muon, CustomOptimizer]
+OPTIMIZERS = {cls.name: cls for cls in _CLASSES}

@@ -76,12 +76,6 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} is a base class; take one of OPTIMIZERS")
 
 
-def split_decay(groups: Groups, decoupled: bool) -> Groups:
-    """The groups with wd as "weight_decay" or, if decoupled, as "decoupled_wd"; the other is 0."""
-    key = "decoupled_wd" if decoupled else "weight_decay"
-    return [group | {"weight_decay": 0.0, "decoupled_wd": 0.0, key: group["weight_decay"]} for group in groups]
-
-
 def check_range(
     key: str, value: float, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
 ) -> None:
@@ -112,18 +106,6 @@ def match_layout(optimizer: torch.optim.Optimizer) -> None:
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
                 state[key] = torch.empty_like(p).copy_(value)
-
-
-@torch.no_grad()
-def decay_decoupled(optimizer: torch.optim.Optimizer) -> None:
-    """w -= lr*decoupled_wd*w, a key of each group; on no weight if a fused step is to be skipped (found_inf is 1)."""
-    found_inf = getattr(optimizer, "found_inf", None)
-    for group in optimizer.param_groups:
-        weights = [p for p in group["params"] if p.grad is not None]
-        if weights and group["decoupled_wd"]:
-            factor = 1 - group["lr"] * group["decoupled_wd"]
-            factor = factor if found_inf is None else torch.where(found_inf > 0, 1.0, factor)
-            torch._foreach_mul_(weights, factor)
 
 
 def set_lr_momentum(

@@ -1,4 +1,4 @@
-"""SGD with momentum in torch's form, v = momentum*v + g; w -= lr*v, with decoupled decay as an option.
+"""SGD with momentum in torch's form, v = momentum*v + g; w -= lr*v, with decoupled decay; an optimizer of the user's.
 
 Keras keeps the lr inside, m = momentum*m - lr*g; w += m. The two agree while the lr is constant; when it changes
 (1cycle!), torch's applies the new lr at once to the whole of v, Keras' only to the new gradient.
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from resnetlab.errors import ConfigError
-from resnetlab.optim.optimizers.base import Groups, Optimizer, decay_decoupled, fused_or_default, split_decay
+from resnetlab.dotted import call
+from resnetlab.errors import ConfigError, require
+from resnetlab.optim.optimizers.base import Groups, Optimizer, fused_or_default
 from resnetlab.optim.optimizers.capturable import sgd_update
 
 # torch wraps step() of every optimizer class at its first use, to run the step hooks; the inner step is taken without,
@@ -64,6 +65,17 @@ class DecoupledSGD(torch.optim.SGD):
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
 
 
+@torch.no_grad()
+def decay_decoupled(optimizer: torch.optim.Optimizer) -> None:
+    """w -= lr*decoupled_wd*w, a key of each group, where a step is not to be skipped (a fused one's found_inf is 1)."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    for group in optimizer.param_groups:
+        weights = [p for p in group["params"] if p.grad is not None]
+        if weights and group["decoupled_wd"]:
+            factor = 1 - group["lr"] * group["decoupled_wd"]
+            torch._foreach_mul_(weights, factor if found_inf is None else torch.where(found_inf > 0, 1.0, factor))
+
+
 @dataclass
 class SGD(Optimizer):
     """SGD with momentum (0.9)."""
@@ -77,6 +89,37 @@ class SGD(Optimizer):
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
         if self.nesterov and momentum == 0:
             raise ConfigError("optimizer.nesterov (=True) needs momentum > 0; set momentum or optimizer.nesterov=false")
-        groups = split_decay(groups, decoupled)
+        key = "decoupled_wd" if decoupled else "weight_decay"
+        groups = [group | {"weight_decay": 0.0, "decoupled_wd": 0.0, key: group["weight_decay"]} for group in groups]
         fused = fused_or_default(self.fused, groups)
         return DecoupledSGD(groups, lr=lr, momentum=momentum, nesterov=self.nesterov, fused=fused)
+
+
+@dataclass
+class CustomOptimizer(Optimizer):
+    """An optimizer of the user's: function(groups, lr=lr, **parameters), whose step needs no closure.
+
+    A decoupled decay is made here before its step, a coupled one is its own weight_decay; momentum is its own or beta1.
+    """
+
+    name: str = "custom"
+    function: str = "???"  # dotted path of the class or function, such as torch.optim.RMSprop; must be given
+    parameters: Any = None  # its other keyword arguments, such as 'optimizer.parameters={alpha: 0.9}'; null: none
+
+    def check(self) -> None:
+        """Raises ConfigError unless it can be made, for one weight."""
+        self._make([{"params": [nn.Parameter(torch.ones(2, 2))], "weight_decay": 0.0}], 1e-3, 0.9, True)
+
+    def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
+        key, parameters = "decoupled_wd" if decoupled else "weight_decay", self.parameters
+        groups = [group | {"weight_decay": 0.0, "decoupled_wd": 0.0, key: group["weight_decay"]} for group in groups]
+        made = call("optimizer.function", self.function, parameters, torch.optim.Optimizer, groups, lr=lr)
+        twice = {"weight_decay", "momentum"} & {*(parameters or {})}
+        require(not twice, "optimizer.parameters", parameters, "be without wd and momentum, which are top-level keys")
+        must = "have a weight_decay of its own with regularization=coupled; take regularization=weight_decay"
+        own_decay = decoupled or key in made.defaults or not any(group["weight_decay"] for group in groups)
+        require(own_decay, "optimizer.function", self.function, must)
+        for group in made.param_groups:
+            group.setdefault("momentum", momentum)  # or it could not be set at each step, used or not
+        made.register_step_pre_hook(lambda optimizer, *_: decay_decoupled(optimizer))
+        return made

@@ -17,14 +17,13 @@ from resnetlab.optim.schedules.decay import (
     WarmupStableDecay,
 )
 from resnetlab.optim.schedules.piecewise import Constant, PiecewiseConstant, PiecewiseLinear
-from resnetlab.optim.schedules.special import CustomSchedule, Lambda, ReduceOnPlateau
+from resnetlab.optim.schedules.special import Lambda, ReduceOnPlateau
 
 __all__ = [
     "SCHEDULES",
     "Constant",
     "Cosine",
     "CosineRestarts",
-    "CustomSchedule",
     "Cyclic",
     "Exponential",
     "InverseSqrt",
@@ -45,5 +44,4 @@ __all__ = [
 
 _CLASSES: list[type[Schedule]] = [Constant, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Lambda, MultiStep]
 _CLASSES += [OneCycle, PiecewiseConstant, PiecewiseLinear, Polynomial, ReduceOnPlateau, Step, WarmupStableDecay]
-_CLASSES += [CustomSchedule]
 SCHEDULES: dict[str, type[Schedule]] = {schedule.name: schedule for schedule in _CLASSES}

@@ -1,15 +1,14 @@
 """The schedules that are no formula: a Python function of the user's, and torch's reduce-on-plateau."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from resnetlab.dotted import check_parameters, import_callable, one_line
-from resnetlab.errors import ConfigError
+from resnetlab.dotted import error_in_one_line, import_callable
 from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require, require_choice, require_fraction
 
 
@@ -29,28 +28,20 @@ class Lambda(Schedule):
         """f(t, ...). Raises ConfigError if f fails there, or returns a factor that is negative or not finite."""
         f, asked = _function(self.function)
         known = {"T": at.T, "step": at.k, "steps": at.n}
-        try:
+        must = f"return a number for every t in epochs: at t = {at.t:g}"
+        with error_in_one_line("schedule.function", self.function, must):
             value = float(f(at.t, **{key: known[key] for key in asked}, **(self.parameters or {})))
-        except (Exception, SystemExit) as error:
-            raise ConfigError(
-                f"schedule.function (={self.function}) must return a number for every t in epochs: "
-                f"at t = {at.t:g} {one_line(error)}"
-            ) from error
         ok = math.isfinite(value) and value >= 0
         require(ok, "function", self.function, f"finite and not negative at every t: at t = {at.t:g} it is {value:g}")
         return value
 
     def check(self) -> None:
         super().check()
-        check_parameters("schedule", self.parameters, {"t", "T", "step", "steps"})
+        given = self.parameters is None or isinstance(self.parameters, Mapping)
+        named = given and not {"t", "T", "step", "steps"} & {*(self.parameters or {})}
+        must = "{name: value, ...}, or null; t, T, step and steps are given anyway"
+        require(named, "parameters", self.parameters, must)
         _function(self.function)
-
-
-@dataclass
-class CustomSchedule(Lambda):
-    """The same as lambda, by the name that a part of the user's has in every group."""
-
-    name: str = "custom"
 
 
 @dataclass

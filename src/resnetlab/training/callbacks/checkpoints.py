@@ -11,10 +11,11 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
 
-from resnetlab.config.compose import from_plain
+from resnetlab.config.compose import from_plain, to_plain
 from resnetlab.config.schema import Config
-from resnetlab.errors import DataError, first_line
+from resnetlab.errors import ConfigError, DataError, first_line
 from resnetlab.runs.files import write_atomically
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.recorder import Recorder
@@ -116,6 +117,29 @@ def network_state(checkpoint: dict[str, Any], weights: str = "raw") -> dict[str,
     prefix, state = "average.module." if weights == "averaged" else "model.", checkpoint["state_dict"]
     found = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     return found | checkpoint.get("statistics", {}).get(weights, {})
+
+
+def load_initial(model: nn.Module, config: Config, classes: int) -> list[str]:
+    """Loads init's raw weights; returns the names of the tensors that are as drawn, for they have other classes.
+
+    Raises ConfigError for a checkpoint that is not of this network but for its classes.
+    """
+    path, ours = Path(str(config.init)), to_plain(config)["model"]
+    try:
+        checkpoint = read_checkpoint(path)
+        theirs, initial = ours | checkpoint["config"]["model"], network_state(checkpoint)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise ConfigError(f"init (={path}) is no checkpoint of the lab ({describe_damage(path, error)})") from None
+    for key in ours.keys() - {"bn_momentum", "dropout", "zero_init_residual"}:  # of the training alone
+        if ours[key] != theirs[key]:
+            raise ConfigError(f"init (={path}) has model.{key}={theirs[key]}, here it is {ours[key]}; set it so")
+    state = {name: value.shape for name, value in model.state_dict().items()}
+    drawn = [name for name in state.keys() & initial.keys() if initial[name].shape != state[name]]
+    wrong = [name for name in drawn if state[name] != (classes, *initial[name].shape[1:])]
+    if wrong := wrong + sorted(state.keys() ^ initial.keys()):
+        raise ConfigError(f"init (={path}) is of another network: {wrong[0]} differs, and {len(wrong) - 1} others")
+    model.load_state_dict({name: initial[name] for name in state.keys() - drawn}, strict=False)
+    return sorted(drawn)
 
 
 def describe_damage(path: Path, error: Exception) -> str:

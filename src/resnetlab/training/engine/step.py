@@ -1,7 +1,6 @@
 """One training step, and the plain way to run it."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -62,7 +61,7 @@ class TrainStep:
 
     def add_gradient(self, part: int, images: int) -> None:
         """Adds the gradient of the next `part` images of a batch of `images`, and their metrics."""
-        mine, devices = self.batches.share_of(images), self.batches.shard[1]
+        mine, devices = self.batches.share_of(part), self.batches.shard[1]
         with self.mark("resnetlab.forward"):
             loss, ce, correct = self.forward(part)
         with self.mark("resnetlab.backward"):
@@ -74,20 +73,13 @@ class TrainStep:
         self.batches.position.add_(part)
 
 
-def gradient_clip(weights: Iterable[Tensor], most: float | None, scaler: Any = None) -> Callable[[], None] | None:
-    """What scales all gradients together down to the norm `most`, as torch's clip_grad_norm_; None for no limit.
+def clip_gradients(weights: list[Tensor], most: float, scaler: Any = None) -> None:
+    """Scales all gradients together down to the norm `most`, as torch's clip_grad_norm_.
 
-    scaler: whose factor the gradients still have. An infinite one is nan afterwards: the scaler skips the step as ever.
+    scaler: whose factor the gradients still have. An infinite one is nan afterwards, and the step skipped as ever.
     """
-    weights = list(weights)
-
-    def clip() -> None:
-        norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
-        clip_grads_with_norm_(
-            weights, math.inf if most is None else most, norm if scaler is None else norm / scaler._get_scale_async()
-        )
-
-    return None if most is None else clip
+    norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    clip_grads_with_norm_(weights, most, norm if scaler is None else norm / scaler._get_scale_async())
 
 
 class ScaledOptimizer:
