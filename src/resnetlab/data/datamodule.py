@@ -82,7 +82,8 @@ class ImageData(L.LightningDataModule):
         """Raises DataError unless class_names has a name for every label."""
         classes = len(self.class_names)
         for labels in (images.labels for images in (self.train, self.val, self.test_images) if images):
-            if not 0 <= (low := int(labels.min())) <= (high := int(labels.max())) < classes:
+            low, high = int(labels.min()), int(labels.max())
+            if not 0 <= low <= high < classes:
                 must = f"be in 0..{classes - 1}, one for each of {classes} class_names"
                 raise DataError(f"labels (={low}..{high}) must {must}")
 
