@@ -42,7 +42,8 @@ class Lines(L.Callback):
     def __init__(self, path="lines"): self.path, self.epochs = path, 0
     def on_train_epoch_end(self, trainer, module):
         self.epochs += 1
-        print(self.epochs, file=open(self.path, "a"))
+        with open(self.path, "a") as file:
+            print(self.epochs, file=file)
     def state_dict(self): return {"epochs": self.epochs}
     def load_state_dict(self, state): self.epochs = state["epochs"]
 class Others(Lines): pass

@@ -48,10 +48,8 @@ def identity_of(config: Any, groups: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 def group_identity(group: str, chosen: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """{"schedule": "cosine", "schedule.final": 0.1}: the option's name, and its values that are not its defaults."""
-    default, values = (
-        options[chosen.name],
-        {} if (group, chosen.name) == ("averaging", "none") else {group: chosen.name},
-    )
+    default = options[chosen.name]
+    values: dict[str, Any] = {} if (group, chosen.name) == ("averaging", "none") else {group: chosen.name}
     for key in fields(chosen):
         value = getattr(chosen, key.name)
         if value != getattr(default, key.name):

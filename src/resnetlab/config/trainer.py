@@ -49,11 +49,8 @@ class TrainerOptions:
         require(1 <= self.devices <= 64, "trainer.devices", self.devices, "be in 1..64")
         if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
-        for key, most, unit in (
-            ("chunk", 10_000, "steps"),
-            ("profile", 1000, "steps"),
-            ("patience", 100_000, "epochs"),
-        ):
+        limits = (("chunk", 10_000, "steps"), ("profile", 1000, "steps"), ("patience", 100_000, "epochs"))
+        for key, most, unit in limits:
             value = getattr(self, key)
             require(value is None or 1 <= value <= most, f"trainer.{key}", value, f"be in 1..{most:,} {unit}, or null")
         require(self.chunk in (None, 1) or self.devices == 1, "trainer.chunk", self.chunk, "be 1 on several devices")

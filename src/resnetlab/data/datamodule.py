@@ -113,10 +113,8 @@ class ImageData(L.LightningDataModule):
         self.setup()
         reductions = []
         if self.limited:
-            reductions.append(
-                f"data.limit={self.config.limit}: a subset, the first {len(self.train):,} training and "
-                f"{len(self.val):,} validation images"
-            )
+            parts = f"the first {len(self.train):,} training and {len(self.val):,} validation images"
+            reductions.append(f"data.limit={self.config.limit}: a subset, {parts}")
         if self.config.resolution is not None:
             reductions.append(f"data.resolution={self.config.resolution}: images made smaller")
         return f"{'; '.join(reductions)}; not a result for the whole of {self.config.name}" if reductions else None
@@ -124,13 +122,10 @@ class ImageData(L.LightningDataModule):
     def plan(self, epoch: int) -> EpochPlan:
         """The EpochPlan of `epoch` (from 1): order, shifts and flips of the training images."""
         translate = self.config.translate if self.config.augment else "none"
-        pixels = {
-            "shift": self.shift * self.train.pixels.shape[-1],
-            "pad_crop": float(self.config.padding),
-            "none": 0.0,
-        }[translate]
+        height, width = self.train.pixels.shape[2:]
+        pixels = {"shift": self.shift * width, "pad_crop": float(self.config.padding), "none": 0.0}[translate]
         plan = epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
-        alphas, (height, width) = (self.config.mixup, self.config.cutmix), self.train.pixels.shape[2:]
+        alphas = self.config.mixup, self.config.cutmix
         mix = mixing(self.seed, epoch, len(self.train), (height, width), *alphas) if any(alphas) else None
         return replace(plan, mix=mix)
 

@@ -37,10 +37,7 @@ class Model:
             return self._build(10, None).eval()
 
     def min_batch_size(self, height: int, width: int) -> int:
-        """Smallest training batch of images of that size: 2 where a batch norm sees one value of each channel.
-
-        Raises ConfigError if the network cannot take them.
-        """
+        """Smallest training batch of such images: 2 where a batch norm sees one value of a channel. Or ConfigError."""
         sizes: list[int] = []
         model = self.skeleton()
         for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
