@@ -30,7 +30,7 @@ from resnetlab.training.module import ImageClassifier
 from rig import Rig
 
 NET = """
-import helper_of_mine, torch, lightning as L
+import helper_of_mine, torch
 class Net(torch.nn.Sequential):
     def __init__(self, classes, width=4):
         layers = torch.nn.Conv2d(3, width, 3), torch.nn.BatchNorm2d(width), torch.nn.AdaptiveAvgPool2d(1)
@@ -38,15 +38,6 @@ class Net(torch.nn.Sequential):
 def wrong(num_classes): return torch.nn.Flatten()
 def no_network(num_classes): return 3
 def fails(num_classes): raise KeyError("gone\\nfor good")
-class Lines(L.Callback):
-    def __init__(self, path="lines"): self.path, self.epochs = path, 0
-    def on_train_epoch_end(self, trainer, module):
-        self.epochs += 1
-        with open(self.path, "a") as file:
-            print(self.epochs, file=file)
-    def state_dict(self): return {"epochs": self.epochs}
-    def load_state_dict(self, state): self.epochs = state["epochs"]
-class Others(Lines): pass
 """
 
 
@@ -72,10 +63,9 @@ def custom(*overrides: str) -> Config:
 
 
 def test_a_network_of_ones_own_is_trained_resumed_and_evaluated_by_name_alone(mine: Callable[..., None]) -> None:
-    config = custom("model.parameters={width: 6}", "callbacks=[net_of_mine.Lines,{net_of_mine.Others: {path: other}}]")
+    config = custom("model.parameters={width: 6}")
     summary = run(config)
     assert summary["parameters"] == 6 * 27 + 6 + 12 + 60 + 10
-    assert Path("lines").read_text() == Path("other").read_text() == "1\n2\n"
     sys.modules.pop("net_of_mine")
     with pytest.raises(DataError, match=r"code is not in it; name it, if you trust it: --model net_of_mine.Net"):
         evaluate_checkpoint(config.folder.last)
@@ -114,8 +104,6 @@ def test_edited_source_is_refused_and_comments_are_not(mine: Callable[..., None]
         ("optimizer=custom", "optimizer.function must be given"),
         ("optimizer=custom optimizer.function=math.cos", "must return a Optimizer for"),
         ("optimizer=custom optimizer.function=torch.optim.SGD optimizer.parameters={momentum: 0.1}", "top-level keys"),
-        ("callbacks=[net_of_mine.No]", "callbacks (=net_of_mine.No) must be the dotted path"),
-        ("callbacks=[3]", "callbacks (=3) must be a list of paths"),
         ("init=nowhere.ckpt", "init (=nowhere.ckpt) must be a checkpoint that is there"),
         ("freeze=[stem]", "freeze (=stem) must be a part of the network, such as 0, 1, 4"),
         ("trainer.gradient_clip=0", "trainer.gradient_clip (=0.0) must be above 0"),
@@ -247,7 +235,7 @@ def test_a_mixed_batch_has_the_labels_of_its_two_images_and_off_is_as_ever() -> 
         label[data.train.labels[first]] += lam
         label[data.train.labels[second]] += 1 - lam
         torch.testing.assert_close(y[row], label)
-    assert tiny().identity == tiny("data.mixup=0", "callbacks=[]", "freeze=[]").identity
+    assert tiny().identity == tiny("data.mixup=0", "freeze=[]").identity
     summary = run(tiny("data.mixup=0.5", "data.cutmix=1", "trainer.accumulate=2", "regularization.label_smoothing=0.1"))
     assert summary["status"] == "finished"
 
@@ -302,7 +290,6 @@ def test_a_checkpoint_names_nothing_that_is_imported(mine: Callable[..., None], 
     rmsprop = to_plain(tiny("optimizer=custom", "optimizer.function=torch.optim.RMSprop"))["optimizer"]
     content["config"] |= {
         "optimizer": rmsprop | {"function": "theirs.f"},
-        "callbacks": ["theirs.f"],
         "init": "theirs.py",
     }
     torch.save(content, finished.folder.last)

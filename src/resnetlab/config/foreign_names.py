@@ -41,7 +41,7 @@ OURS = {  # what to write here: the names elsewhere; a group's option as "traine
     "hydra.sweeper.sampler (with hydra/sweeper=optuna)": "sampler",
     "the same command again: it resumes": "ckpt_path resume resume_from resume_from_checkpoint auto_resume load_from",
     "nothing to set: metrics.csv and TensorBoard files are there": "logger loggers wandb use_wandb tensorboard",
-    "nothing to set: best and last checkpoints are kept; snapshots keeps more": "save_top_k save_every "
+    "nothing to set: best and last checkpoints are kept; snapshots keeps more": "callbacks save_top_k save_every "
     "enable_checkpointing checkpoint_callback save_freq",
     "nothing to set: the images are in memory": "num_workers workers dataloader_num_workers pin_memory prefetch_factor",
     "nothing to set: a run repeats to the bit": "deterministic cudnn_deterministic benchmark",

@@ -8,7 +8,6 @@ from typing import Any
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
 from resnetlab.data import SOURCES, Data
-from resnetlab.errors import require
 from resnetlab.models.options import MODELS, Model
 from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
@@ -53,7 +52,6 @@ class Config:
     recalibrate_bn: bool = False
     init: str | None = None  # checkpoint whose weights the network begins with; null: they are drawn from the seed
     freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
-    callbacks: list[Any] = field(default_factory=list)  # Lightning's, of your own: [my.Class, {my.Other: {every: 2}}]
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False  # train again although the run is finished
 
@@ -78,14 +76,6 @@ class Config:
         older = OUTPUTS / self.study / self.name
         folder = older if older.is_dir() else older.with_name(self.long_name)
         return RunFolder(folder / seed_folder(self.seed))
-
-
-def callback_of(entry: Any) -> tuple[str, Any]:
-    """(dotted path, keyword arguments) of an entry of `callbacks`. Raises ConfigError."""
-    require(
-        isinstance(entry, str | dict) and bool(entry), "callbacks", entry, "be a list of paths or {path: arguments}"
-    )
-    return (entry, None) if isinstance(entry, str) else next(iter(entry.items()))
 
 
 def _instances(options: Mapping[str, type]) -> dict[str, Any]:

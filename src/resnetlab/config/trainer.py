@@ -6,7 +6,7 @@ import torch
 
 from resnetlab.errors import ConfigError, require, require_one_of
 
-ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+ACCELERATORS = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 PROGRESS = ("auto", "bar", "lines", "off")
 
@@ -16,7 +16,7 @@ class TrainerOptions:
     """Where and how a run computes; none of it belongs to the recipe."""
 
     name: str = "auto"
-    accelerator: str = "auto"  # cpu | cuda | mps (of Apple) | auto: cuda where there is one
+    accelerator: str = "auto"  # cpu | cuda | auto: cuda where there is one
     devices: int = 1  # devices of one machine, a process each; batch_size is the batch of all together
     # 32-true | 16-mixed | bf16-mixed | auto: 16-mixed on cuda (Keras' mixed_float16), 32-true on the cpu
     precision: str = "auto"
@@ -37,10 +37,8 @@ class TrainerOptions:
             require_one_of(f"trainer.{key}", getattr(self, key), choices)
         if self.accelerator == "cuda" and not torch.cuda.is_available():
             raise ConfigError("trainer.accelerator (=cuda): torch sees no CUDA device here; take auto or cpu")
-        if self.accelerator == "mps" and not torch.backends.mps.is_available():
-            raise ConfigError("trainer.accelerator (=mps): torch sees no MPS device here; take auto or cpu")
-        if self.precision == "16-mixed" and self.resolved_accelerator != "cuda":
-            raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; elsewhere take 32-true or bf16-mixed")
+        if self.precision == "16-mixed" and self.resolved_accelerator == "cpu":
+            raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; on a cpu take 32-true or bf16-mixed")
         clip = self.gradient_clip
         require(clip is None or clip > 0, "trainer.gradient_clip", clip, "be above 0, or null for no limit")
         parts_ok = self.accumulate == 1 or (1 < self.accumulate <= 1000 and self.devices == 1)

@@ -5,9 +5,8 @@ import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-from resnetlab.config.schema import GROUPS, OBJECTIVES, Config, callback_of
+from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
 from resnetlab.config.trainer import ENGINES
-from resnetlab.dotted import import_callable
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.optimizers import check_pair
@@ -84,9 +83,7 @@ def check_options(config: Config) -> None:
 
 
 def check_own_parts(config: Config) -> None:
-    """The user's callbacks, the checkpoint to begin with, and the frozen parts of the network are there."""
-    for path, _ in map(callback_of, config.callbacks):
-        import_callable("callbacks", path, "Lightning callback's class")
+    """The checkpoint to begin with and the frozen parts of the network are there."""
     require(config.init is None or Path(config.init).is_file(), "init", config.init, "be a checkpoint that is there")
     names = [f"{name}." for name, _ in config.model.skeleton().named_parameters()] if config.freeze else []
     must = f"be a part of the network, such as {', '.join(dict.fromkeys(name.split('.')[0] for name in names))}"

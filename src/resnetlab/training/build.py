@@ -12,10 +12,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 
 from resnetlab.config.compose import to_plain
-from resnetlab.config.schema import Config, callback_of
+from resnetlab.config.schema import Config
 from resnetlab.config.validate import check_last_batch
 from resnetlab.data import ImageData
-from resnetlab.dotted import call
 from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import RunLength
 from resnetlab.runs.summary import best_column
@@ -72,7 +71,6 @@ def build_session(config: Config, data: ImageData | None = None, epoch_hook: Epo
         ProgressDisplay("off" if is_secondary() else config.trainer.progress, recorder, folder),
         tensorboard,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
-        *(call("callbacks", path, given, L.Callback) for path, given in map(callback_of, config.callbacks)),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
         Checkpoints(folder, recorder, to_plain(config), digests := digests_of(config, data), config.snapshots),
     ]

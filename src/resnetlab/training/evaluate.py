@@ -87,7 +87,7 @@ def open_checkpoint(
     """The module with a checkpoint's weights, its data, and the checkpoint itself.
 
     root: where the data set is now, if it has moved. model: dotted path of the network of a run with model=custom.
-    Schedule, optimizer and callbacks are not the run's: code would be imported and called because a file names it.
+    Schedule, optimizer and init are not the run's: code would be imported and called because a file names it.
     Raises DataError in one line, ConfigError for another model.
     """
     if path.is_dir():
@@ -101,7 +101,7 @@ def open_checkpoint(
         plain = checkpoint["config"]
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
-        plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "callbacks": [], "init": None}
+        plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "init": None}
         unnamed = model is None and plain["model"].get("name") == "custom"
         plain["model"] |= {} if model is None else {"function": model}
         if root is not None:
