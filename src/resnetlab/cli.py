@@ -72,12 +72,14 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     for name, text in (("averaged", "the averaged weights"), ("reestimated", "batch-norm statistics re-estimated")):
         weights.add_argument(f"--{name}", dest="weights", action="store_const", const=name, default="raw", help=text)
     parser.add_argument("--root", help="the folder of the data set, if it has moved")
+    parser.add_argument("--model", metavar="PATH", help="the dotted path of the network of a run with model=custom")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from resnetlab.training.evaluate import evaluate_checkpoint
 
-    for name, value in evaluate_checkpoint(options.checkpoint, options.on, options.root, options.weights).items():
+    found = evaluate_checkpoint(options.checkpoint, options.on, options.root, options.weights, options.model)
+    for name, value in found.items():
         say(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
 
 

@@ -60,7 +60,9 @@ def test_every_triple_composes_builds_and_takes_a_step(
     optimizer: str, schedule: str, regularization: str, data: ImageData
 ) -> None:
     overrides = [f"optimizer={optimizer}", f"schedule={schedule}", f"regularization={regularization}"]
-    overrides += NEEDED.get(schedule, [])
+    overrides += NEEDED.get(schedule, []) + (
+        ["optimizer.function=torch.optim.RMSprop"] if optimizer == "custom" else []
+    )
     if (optimizer, regularization) in REFUSED:
         with pytest.raises(ConfigError, match=optimizer):
             compose(*TINY, *overrides)

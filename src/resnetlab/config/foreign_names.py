@@ -45,7 +45,8 @@ OURS = {  # what to write here: the names elsewhere; a group's option as "traine
     "enable_checkpointing checkpoint_callback save_freq",
     "nothing to set: the images are in memory": "num_workers workers dataloader_num_workers pin_memory prefetch_factor",
     "nothing to set: a run repeats to the bit": "deterministic cudnn_deterministic benchmark",
-    "a smaller lr or batch_size: there is no such option": "gradient_clip_val clip_grad grad_clip max_grad_norm "
-    "accumulate_grad_batches gradient_accumulation_steps",
+    "trainer.gradient_clip": "gradient_clip_val clip_grad grad_clip max_grad_norm",
+    "trainer.accumulate (batch_size is that of the whole step)": "accumulate_grad_batches gradient_accumulation_steps",
+    "data.mixup and data.cutmix": "mixup_alpha cutmix_alpha",
 }
 FOREIGN = {name: ours for ours, names in OURS.items() for name in names.split()}

@@ -50,6 +50,8 @@ class Config:
     engine: str = "auto"  # how a step runs: eager | compile | graph | auto: graph on a CUDA device where it can be
     # evaluate also with batch-norm statistics re-estimated on training images: val/acc_recal
     recalibrate_bn: bool = False
+    init: str | None = None  # checkpoint whose weights the network begins with; null: they are drawn from the seed
+    freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False  # train again although the run is finished
 

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 
 from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
 from resnetlab.config.trainer import ENGINES
@@ -24,6 +25,7 @@ def check(config: Config) -> None:
     resolve_momentum(config.averaging, config.ema_momentum)
     check_pair(config.optimizer.name, config.regularization.name)
     check_options(config)
+    check_own_parts(config)
     check_batches(config)
     check_momentum(config)
     check_metrics(config)
@@ -80,6 +82,15 @@ def check_options(config: Config) -> None:
             raise ConfigError(f"{group}.name (={part.name}) cannot be set by itself; choose with {group}=...")
 
 
+def check_own_parts(config: Config) -> None:
+    """The checkpoint to begin with and the frozen parts of the network are there."""
+    require(config.init is None or Path(config.init).is_file(), "init", config.init, "be a checkpoint that is there")
+    names = [f"{name}." for name, _ in config.model.skeleton().named_parameters()] if config.freeze else []
+    must = f"be a part of the network, such as {', '.join(dict.fromkeys(name.split('.')[0] for name in names))}"
+    for part in config.freeze:
+        require(any(name.startswith(f"{part}.") for name in names), "freeze", part, must)
+
+
 def check_batches(config: Config) -> None:
     """The model trains on every batch, also the last one of an epoch, and each device has images to validate."""
     if config.recalibrate_bn and config.model.norm != "batch":
@@ -91,12 +102,15 @@ def check_batches(config: Config) -> None:
 
 
 def check_last_batch(config: Config, images: int, height: int, width: int) -> None:
-    """The model trains on the last batch of an epoch of so many images, on every device."""
-    devices = config.trainer.devices
+    """The model trains on the last batch of an epoch of so many images, on every device and in every part of it."""
+    devices, parts = config.trainer.devices, config.trainer.accumulate
     last = (images - 1) % config.batch_size + 1
-    least = config.model.min_batch_size(height, width) if last // devices == 1 else 1
-    if last // devices < least:
-        share = f"{last // devices} for one of the {devices} devices, " if devices > 1 else ""
+    share_size = last // (devices * parts)
+    probed = share_size == 1 or config.model.name == "custom"
+    least = config.model.min_batch_size(height, width) if probed else 1
+    if share_size < least:
+        shares = f"{devices} devices" if devices > 1 else f"{parts} parts of trainer.accumulate"
+        share = f"{share_size} for one of the {shares}, " if devices * parts > 1 else ""
         raise ConfigError(
             f"batch_size (={config.batch_size}) leaves a last batch of {last} of {images:,} images, {share}on which "
             f"{config.model.name} cannot train at {height}x{width} pixels; take another"

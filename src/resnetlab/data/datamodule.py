@@ -1,15 +1,17 @@
 """LightningDataModule that keeps the data set on the training device and makes the batches there."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from resnetlab.data import augment
-from resnetlab.data.epoch_plan import EpochPlan, epoch_plan
+from resnetlab.data.epoch_plan import EpochPlan, epoch_plan, mixing
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
 from resnetlab.data.sources import Images, Source, digest_of, load
@@ -79,14 +81,11 @@ class ImageData(L.LightningDataModule):
     def check_labels(self) -> None:
         """Raises DataError unless class_names has a name for every label."""
         classes = len(self.class_names)
-        for images in (self.train, self.val, self.test_images):
-            if (
-                images is not None
-                and len(images)
-                and not 0 <= int(images.labels.min()) <= images.labels.max() < classes
-            ):
-                found = f"{int(images.labels.min())}..{int(images.labels.max())}"
-                raise DataError(f"labels (={found}) must be in 0..{classes - 1}, one for each of {classes} class_names")
+        for labels in (images.labels for images in (self.train, self.val, self.test_images) if images):
+            low, high = int(labels.min()), int(labels.max())
+            if not 0 <= low <= high < classes:
+                must = f"be in 0..{classes - 1}, one for each of {classes} class_names"
+                raise DataError(f"labels (={low}..{high}) must {must}")
 
     @property
     def train(self) -> Images:
@@ -114,10 +113,8 @@ class ImageData(L.LightningDataModule):
         self.setup()
         reductions = []
         if self.limited:
-            reductions.append(
-                f"data.limit={self.config.limit}: a subset, the first {len(self.train):,} training and "
-                f"{len(self.val):,} validation images"
-            )
+            parts = f"the first {len(self.train):,} training and {len(self.val):,} validation images"
+            reductions.append(f"data.limit={self.config.limit}: a subset, {parts}")
         if self.config.resolution is not None:
             reductions.append(f"data.resolution={self.config.resolution}: images made smaller")
         return f"{'; '.join(reductions)}; not a result for the whole of {self.config.name}" if reductions else None
@@ -125,12 +122,27 @@ class ImageData(L.LightningDataModule):
     def plan(self, epoch: int) -> EpochPlan:
         """The EpochPlan of `epoch` (from 1): order, shifts and flips of the training images."""
         translate = self.config.translate if self.config.augment else "none"
-        pixels = {
-            "shift": self.shift * self.train.pixels.shape[-1],
-            "pad_crop": float(self.config.padding),
-            "none": 0.0,
-        }[translate]
-        return epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        height, width = self.train.pixels.shape[2:]
+        pixels = {"shift": self.shift * width, "pad_crop": float(self.config.padding), "none": 0.0}[translate]
+        plan = epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        alphas = self.config.mixup, self.config.cutmix
+        mix = mixing(self.seed, epoch, len(self.train), (height, width), *alphas) if any(alphas) else None
+        return replace(plan, mix=mix)
+
+    def planned(self, images: Images, plan: EpochPlan, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The training images in those rows of the plan, augmented: float32 (N, C, H, W); int64 (N,).
+
+        If the plan mixes them, the labels are float32 (N, classes), which sum to 1.
+        """
+        order, shift, flip, *mixes = (part.index_select(0, rows) for part in plan.tensors())
+        found = images[order]
+        x, y = self.augmented(found, shift, flip), found.labels
+        for mix in mixes:
+            weight, classes = mix[:, 1], len(self.class_names)
+            other, labels = self.planned(images, replace(plan, mix=None), mix[:, 0].long())
+            y = torch.lerp(F.one_hot(labels, classes).float(), F.one_hot(y, classes).float(), weight[:, None])
+            x = augment.mix(x, other, weight, mix[:, 2:])
+        return x, y
 
     def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
         """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""
@@ -156,13 +168,8 @@ class ImageData(L.LightningDataModule):
         share: (rank, devices), for every devices-th image of each batch.
         """
         images, table = self.train.to(device), self.plan(epoch).to(device)
-        steps = (
-            (batch[share[0] :: share[1]] for batch in part.split(self.batch_size))
-            for part in (table.order, table.shift, table.flip)
-        )
-        for order, shift, mirror in zip(*steps, strict=True):
-            batch = images[order]
-            yield self.augmented(batch, shift, mirror), batch.labels
+        for rows in torch.arange(len(images), device=device).split(self.batch_size):
+            yield self.planned(images, table, rows[share[0] :: share[1]])
 
     def recalibration_inputs(self, images: int, epoch: int, device: torch.device) -> Iterator[Tensor]:
         """Whole training batches of about `images` images: a partial one would weigh as much as the others."""

@@ -30,6 +30,8 @@ class Data:
     translate: str = "shift"  # shift: subpixel, by the top-level key shift | pad_crop: whole pixels, by padding | none
     padding: int = 4  # of translate=pad_crop, pixels on each side, 1 to 8
     fill: str = "mean"  # beyond the edge with translate=pad_crop: mean: 0 after normalization | black: 0 before it
+    mixup: float = 0.0  # alpha of mixup's Beta(alpha, alpha), 1 in its paper (Zhang et al., arXiv 1710.09412); 0: off
+    cutmix: float = 0.0  # the same of CutMix (Yun et al., arXiv 1905.04899); with mixup too, half of the images each
     limit: int | None = None  # use the first N training and N/5 validation images, for quick looks; null: all
     resolution: int | None = None  # pixels per side, 8 or 16, by means over squares, for quick looks; null: all
     # of the images, which must have it; build(config, data) sets it for images of your own; null: whatever is there
@@ -45,6 +47,9 @@ class Data:
         require_one_of("data.fill", self.fill, ("mean", "black"))
         if self.fill != "mean" and self.translate != "pad_crop":
             raise ConfigError(f"data.fill (={self.fill}) is used by data.translate=pad_crop only; leave it out")
+        for key in ("mixup", "cutmix"):
+            alpha = getattr(self, key)
+            require(0 <= alpha <= 100, f"data.{key}", alpha, "be an alpha in 0..100; 0 is off")
         require_one_of("data.labels", self.labels, ("fine", "coarse"))
         if self.labels == "coarse" and self.name != "cifar100":
             raise ConfigError(f"data.labels (=coarse) is for data=cifar100; {self.name} has one kind of label")

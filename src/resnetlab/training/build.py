@@ -18,7 +18,7 @@ from resnetlab.data import ImageData
 from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import RunLength
 from resnetlab.runs.summary import best_column
-from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, load_initial
 from resnetlab.training.callbacks.energy import Energy
 from resnetlab.training.callbacks.profiler import Profile
 from resnetlab.training.callbacks.progress import ProgressDisplay
@@ -115,7 +115,10 @@ def build_module(config: Config, data: ImageData) -> ImageClassifier:
     """The LightningModule, its weights drawn from (seed, epoch 0). Raises DataError for labels without a class."""
     data.setup()
     data.check_labels()
-    return ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
+    module = ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
+    if config.init is not None:
+        module.drawn = load_initial(module.model, config, len(data.class_names))
+    return module
 
 
 def planned_lr_momentum(config: Config) -> tuple[RunLength, NDArray[np.float64]]:

@@ -1,5 +1,6 @@
 """The lines printed before a run trains, and the files written then: config.yaml and manifest.json."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,7 @@ from resnetlab.config.compose import to_yaml
 from resnetlab.config.schema import Config
 from resnetlab.optim.schedules import length_warning
 from resnetlab.runs.files import write_json, write_text
+from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import Session
 from resnetlab.training.callbacks.profiler import steps_warning
@@ -47,9 +49,23 @@ def description(config: Config, session: Session, manifest: dict[str, Any]) -> I
         counted = f"{group['tensors']} tensors, {group['parameters']:,} parameters"
         yield f"optimizer group {group['name']}: {counted}, wd {group['wd']:g}"
     data, span = session.data, session.module.span
+    if config.init is not None:
+        yield f"weights of {config.init}; drawn anew for other classes: {', '.join(session.module.drawn) or 'none'}"
     images = f"{len(data.train):,} training and {len(data.val):,} validation images"
     yield f"{images}; run folder {config.folder.path}"
     notes = [select_engine(config)[1], data.subset_warning(), length_warning(config.schedule, span)]
-    for note in (*notes, steps_warning(config.trainer.profile, span.steps_per_epoch)):
+    for note in (*notes, shorter_run(config), steps_warning(config.trainer.profile, span.steps_per_epoch)):
         if note:
             yield f"note: {note}"
+
+
+def shorter_run(config: Config) -> str | None:
+    """One sentence if the same run with fewer epochs is finished, and how to begin with its weights; else None."""
+    mine = json.loads(json.dumps(config.identity | {"epochs": config.epochs}))
+    options = "-".join(config.name.split("-")[:4])  # network, data, optimizer, schedule
+    for folder in map(RunFolder, config.folder.path.parents[1].glob(f"{options}*/{config.folder.path.name}")):
+        theirs: dict[str, Any] = {"epochs": 60} | read_manifest(folder.path).get("differs_from_defaults", {})
+        if theirs["epochs"] < config.epochs and theirs | {"epochs": config.epochs} == mine and folder.summary.exists():
+            begin = f"init='{folder.last}' begins with its weights (the = in it needs quotes)"
+            return f"{folder.path} is this run for {theirs['epochs']} epochs, with a schedule of that length; {begin}"
+    return None

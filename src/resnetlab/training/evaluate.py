@@ -12,7 +12,7 @@ from resnetlab.config.compose import from_plain
 from resnetlab.config.trainer import TrainerOptions
 from resnetlab.console import Countdown
 from resnetlab.data import ImageData, Images
-from resnetlab.errors import ConfigError, DataError
+from resnetlab.errors import ConfigError, DataError, first_line
 from resnetlab.optim.averaging import batch_norms, reestimated_statistics
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, network_state, read_checkpoint
@@ -57,13 +57,15 @@ def load_weights(
     return reestimated_statistics(module.to(device).model, data.recalibration_inputs(count, epoch, device))
 
 
-def evaluate_checkpoint(path: Path, part: str = "val", root: str | None = None, weights: str = "raw") -> dict[str, Any]:
+def evaluate_checkpoint(
+    path: Path, part: str = "val", root: str | None = None, weights: str = "raw", model: str | None = None
+) -> dict[str, Any]:
     """Evaluates a checkpoint on the train, val or test part of its own data.
 
-    root: where the data set is now, if it has moved. weights: of WEIGHTS. Raises ConfigError for a part or an average
-    that is not there, DataError for a checkpoint that cannot be used.
+    root, model: as for open_checkpoint. weights: of WEIGHTS. Raises ConfigError for a part or an average that is not
+    there, DataError for a checkpoint that cannot be used.
     """
-    module, data, checkpoint = open_checkpoint(path, root)
+    module, data, checkpoint = open_checkpoint(path, root, model)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
     if images is None:
         raise ConfigError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
@@ -79,11 +81,14 @@ def evaluate_checkpoint(path: Path, part: str = "val", root: str | None = None, 
     return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **metrics}
 
 
-def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifier, ImageData, dict[str, Any]]:
+def open_checkpoint(
+    path: Path, root: str | None = None, model: str | None = None
+) -> tuple[ImageClassifier, ImageData, dict[str, Any]]:
     """The module with a checkpoint's weights, its data, and the checkpoint itself.
 
-    root: where the data set is now, if it has moved. The schedule is not the run's: its function would be imported and
-    called because a file names it. Raises DataError in one line.
+    root: where the data set is now, if it has moved. model: dotted path of the network of a run with model=custom.
+    Schedule, optimizer and init are not the run's: code would be imported and called because a file names it.
+    Raises DataError in one line, ConfigError for another model.
     """
     if path.is_dir():
         found = next((file for name in ("best.ckpt", "*.ckpt") for file in sorted(path.rglob(name))), None)
@@ -96,14 +101,21 @@ def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifie
         plain = checkpoint["config"]
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
-        plain["schedule"] = {"name": "constant"}
+        plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "init": None}
+        unnamed = model is None and plain["model"].get("name") == "custom"
+        plain["model"] |= {} if model is None else {"function": model}
         if root is not None:
             plain["data"]["root"] = root
-        config, weights, _ = from_plain(plain), checkpoint["state_dict"], checkpoint["epoch"] + 1
+        config, weights, _ = from_plain(plain, checked=not unnamed), checkpoint["state_dict"], checkpoint["epoch"] + 1
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        if model is not None and "function" in str(error):
+            raise ConfigError(f"--model (={model}) does not go with {path}: {first_line(error)}") from None
         damage, previous = describe_damage(path, error), path.with_name("last.prev.ckpt")
         other = f"; {previous} is of the epoch before" if path.name == "last.ckpt" and previous.exists() else ""
         raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage}){other}") from None
+    if unnamed:
+        cure = f"name it, if you trust it: --model {config.model.function}"  # type: ignore[attr-defined]
+        raise DataError(f"{path} has a network of the user's own, whose code is not in it; {cure}")
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
     module = build_module(config, data)
     try:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -23,7 +24,7 @@ from resnetlab.training.distributed import all_reduce, rank, world_size
 from resnetlab.training.engine.batches import DeviceBatches
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner
 from resnetlab.training.engine.select import select_engine
-from resnetlab.training.engine.step import NO_STEP, EagerRunner, ScaledOptimizer, TrainStep
+from resnetlab.training.engine.step import NO_STEP, EagerRunner, ScaledOptimizer, TrainStep, clip_gradients
 from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
 from resnetlab.training.metrics import EpochMetrics
 
@@ -60,6 +61,10 @@ class ImageClassifier(L.LightningModule):
         self.engine_name = select_engine(config)[0]
         model = config.model.build(classes, torch.Generator().manual_seed(derive_seed(config.seed, 0)))
         self.model = model.to(memory_format=torch.channels_last) if config.trainer.channels_last else model
+        self.drawn: list[str] = []  # tensors that are not init's, for they have other classes
+        frozen = tuple(f"{part}." for part in config.freeze)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not f"{name}.".startswith(frozen))
         self.average = config.averaging.create(self.model)
         self.kernels = conv_kernels(self.model) if config.l2 else []
         self.averaged_kernels = conv_kernels(self.average.module) if config.l2 and self.average is not None else []
@@ -102,7 +107,8 @@ class ImageClassifier(L.LightningModule):
     def batch_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A training batch's (loss, ce, number of correct answers)."""
         logits = self.model(x)
-        return *self.losses(logits, y), (logits.argmax(1) == y).sum()
+        likeliest = y if y.ndim == 1 else y.argmax(1)  # of a mixture of two images
+        return *self.losses(logits, y), (logits.argmax(1) == likeliest).sum()
 
     def on_train_start(self) -> None:
         self.began = True
@@ -113,13 +119,20 @@ class ImageClassifier(L.LightningModule):
         optimizer: Any = self.optimizers()
         self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
         batches = DeviceBatches(self.data, self.device, (rank(), world_size()))
+        most, scaler, weights = (
+            self.config.trainer.gradient_clip,
+            gradient_scaler(self.trainer),
+            self.model.parameters(),
+        )
+        clip = None if most is None else partial(clip_gradients, list(weights), most, scaler)
+        how = self.config.trainer.accumulate, clip
         self.runner: EagerRunner | CudaGraphRunner
         if self.engine_name == "graph":
-            scaled = ScaledOptimizer(self.raw_optimizer, gradient_scaler(self.trainer))
-            self.step = TrainStep(batches, self.batch_loss, scaled.backward, scaled)
+            scaled = ScaledOptimizer(self.raw_optimizer, scaler)
+            self.step = TrainStep(batches, self.batch_loss, scaled.backward, scaled, *how)
             self.runner = CudaGraphRunner(self.step, self.model, scaled, self.lr_momentum_table)
         else:
-            self.step = TrainStep(batches, self.batch_loss, self.manual_backward, optimizer)
+            self.step = TrainStep(batches, self.batch_loss, self.manual_backward, optimizer, *how)
             self.runner = EagerRunner(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
 
     def on_train_epoch_start(self) -> None:

@@ -1,4 +1,4 @@
-"""The optimizers: adam, adamw, sgd, radam, nadam, muon. Each is one dataclass, its config and its builder in one."""
+"""The optimizers: adam, adamw, sgd, radam, nadam, muon, custom. Each is one dataclass, config and builder in one."""
 
 from resnetlab.optim.optimizers.adam import Adam, AdamW, NAdam, RAdam
 from resnetlab.optim.optimizers.base import (
@@ -11,7 +11,7 @@ from resnetlab.optim.optimizers.base import (
     set_lr_momentum,
 )
 from resnetlab.optim.optimizers.muon import Muon
-from resnetlab.optim.optimizers.sgd import SGD
+from resnetlab.optim.optimizers.sgd import SGD, CustomOptimizer
 
 __all__ = [
     "OPTIMIZERS",
@@ -26,4 +26,5 @@ __all__ = [
     "set_lr_momentum",
 ]
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {cls.name: cls for cls in (Adam, AdamW, SGD, RAdam, NAdam, Muon)}
+_CLASSES: list[type[Optimizer]] = [Adam, AdamW, SGD, RAdam, NAdam, Muon, CustomOptimizer]
+OPTIMIZERS = {cls.name: cls for cls in _CLASSES}

@@ -11,15 +11,16 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
 
-from resnetlab.config.compose import from_plain
+from resnetlab.config.compose import from_plain, to_plain
 from resnetlab.config.schema import Config
-from resnetlab.errors import DataError, first_line
+from resnetlab.errors import ConfigError, DataError, first_line
 from resnetlab.runs.files import write_atomically
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.module import ImageClassifier
-from resnetlab.training.recorded import refuse_other_schedule
+from resnetlab.training.recorded import refuse_other_parts
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -120,6 +121,29 @@ def network_state(checkpoint: dict[str, Any], weights: str = "raw") -> dict[str,
     return found | checkpoint.get("statistics", {}).get(weights, {})
 
 
+def load_initial(model: nn.Module, config: Config, classes: int) -> list[str]:
+    """Loads init's raw weights; returns the names of the tensors that are as drawn, for they have other classes.
+
+    Raises ConfigError for a checkpoint that is not of this network but for its classes.
+    """
+    path, ours = Path(str(config.init)), to_plain(config)["model"]
+    try:
+        checkpoint = read_checkpoint(path)
+        theirs, initial = ours | checkpoint["config"]["model"], network_state(checkpoint)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise ConfigError(f"init (={path}) is no checkpoint of the lab ({describe_damage(path, error)})") from None
+    for key in ours.keys() - {"bn_momentum", "dropout", "zero_init_residual"}:  # of the training alone
+        if ours[key] != theirs[key]:
+            raise ConfigError(f"init (={path}) has model.{key}={theirs[key]}, here it is {ours[key]}; set it so")
+    state = {name: value.shape for name, value in model.state_dict().items()}
+    drawn = [name for name in state.keys() & initial.keys() if initial[name].shape != state[name]]
+    wrong = [name for name in drawn if state[name] != (classes, *initial[name].shape[1:])]
+    if wrong := wrong + sorted(state.keys() ^ initial.keys()):
+        raise ConfigError(f"init (={path}) is of another network: {wrong[0]} differs, and {len(wrong) - 1} others")
+    model.load_state_dict({name: initial[name] for name in state.keys() - drawn}, strict=False)
+    return sorted(drawn)
+
+
 def describe_damage(path: Path, error: Exception) -> str:
     """The reason why a checkpoint could not be read."""
     try:
@@ -135,7 +159,7 @@ def describe_damage(path: Path, error: Exception) -> str:
 def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[str]]:
     """The newest checkpoint of this run that can be used, or None to start anew; and remarks.
 
-    Raises LabError for one whose learning rates were others.
+    Raises LabError for one whose own parts (learning rates, source) were others.
     """
     remarks = []
     for path in (folder.last, folder.previous):
@@ -151,7 +175,7 @@ def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[s
             damage = describe_damage(path, error)
             remarks.append(f"{path} cannot be used ({damage}); going back to what was saved before it")
             continue
-        refuse_other_schedule(path, checkpoint.get("digests", {}), config)
+        refuse_other_parts(path, checkpoint.get("digests", {}), config)
         if path == folder.previous:
             write_link(path, folder.last)  # or the next save would keep the damaged one as its previous
         return path, [*remarks, f"resuming after epoch {epochs} from {path}"]

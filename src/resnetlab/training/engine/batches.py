@@ -30,9 +30,7 @@ class DeviceBatches:
     def batch(self, images: int) -> tuple[Tensor, Tensor]:
         """This device's share of the next batch, of `images` in all: float32 (N, C, H, W) and int64 (N,)."""
         rows = self.position + self.offsets[: self.share_of(images)]
-        order, shift, flip = (part.index_select(0, rows) for part in self.plan.tensors())
-        found = self.images[order]
-        return self.data.augmented(found, shift, flip), found.labels
+        return self.data.planned(self.images, self.plan, rows)
 
     def share_of(self, images: int) -> int:
         """This device's number of images in a batch of `images` over all devices."""

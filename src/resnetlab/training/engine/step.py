@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from resnetlab.optim.optimizers import make_eager, set_lr_momentum
 from resnetlab.training.engine.batches import DeviceBatches
@@ -18,7 +19,8 @@ class TrainStep:
     """gather -> augment -> forward -> loss -> backward -> optimizer -> statistics, all on the device.
 
     batch_loss: batch -> (loss, ce, correct answers), scalars. backward: Lightning's or torch's, of the loss. optimizer:
-    has step and zero_grad. mark: a context with a name around each part, for a profiler. No step reads anything back.
+    has step and zero_grad. parts: of a batch, whose gradients are added up. clip: called before the optimizer's step.
+    mark: a context with a name around each part, for a profiler. No step reads anything back.
     """
 
     def __init__(
@@ -27,7 +29,10 @@ class TrainStep:
         batch_loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
         backward: Callable[[Tensor], None],
         optimizer: Any,
+        parts: int = 1,
+        clip: Callable[[], None] | None = None,
     ) -> None:
+        self.parts, self.clip = parts, clip
         self.batches, self.batch_loss, self.backward, self.optimizer = batches, batch_loss, backward, optimizer
         self.mark: Callable[[str], AbstractContextManager[Any]] = nullcontext
         self.metrics = EpochMetrics(batches.position.device)
@@ -46,19 +51,35 @@ class TrainStep:
 
     def __call__(self, images: int) -> None:
         """Trains on the next batch, of `images` over all devices."""
-        mine, devices = self.batches.share_of(images), self.batches.shard[1]
-        with self.mark("resnetlab.forward"):
-            loss, ce, correct = self.forward(images)
         self.optimizer.zero_grad()
-        with self.mark("resnetlab.backward"):
-            # the mean over the devices of their shares' gradients is to be that of the whole batch
-            self.backward(loss * (mine * devices / images) if devices > 1 else loss)
+        for part in (len(range(first, images, self.parts)) for first in range(self.parts)):
+            self.add_gradient(part, images)
+        if self.clip is not None:
+            self.clip()
         self.optimizer.step()
+        self.global_step.add_(1)
+
+    def add_gradient(self, part: int, images: int) -> None:
+        """Adds the gradient of the next `part` images of a batch of `images`, and their metrics."""
+        mine, devices = self.batches.share_of(part), self.batches.shard[1]
+        with self.mark("resnetlab.forward"):
+            loss, ce, correct = self.forward(part)
+        with self.mark("resnetlab.backward"):
+            # the mean over the devices, or the sum over the parts, is the whole batch's
+            self.backward(loss * (mine * devices / images) if devices > 1 or part < images else loss)
         self.metrics.add(loss.detach(), ce.detach(), mine, correct)
         earliest = torch.minimum(self.first_nonfinite_step, self.global_step)
         self.first_nonfinite_step.copy_(torch.where(torch.isfinite(loss.detach()), self.first_nonfinite_step, earliest))
-        self.batches.position.add_(images)
-        self.global_step.add_(1)
+        self.batches.position.add_(part)
+
+
+def clip_gradients(weights: list[Tensor], most: float, scaler: Any = None) -> None:
+    """Scales all gradients together down to the norm `most`, as torch's clip_grad_norm_.
+
+    scaler: whose factor the gradients still have. An infinite one is nan afterwards, and the step skipped as ever.
+    """
+    norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    clip_grads_with_norm_(weights, most, norm if scaler is None else norm / scaler._get_scale_async())
 
 
 class ScaledOptimizer:
