@@ -12,6 +12,7 @@ from resnetlab.training.callbacks.checkpoints import describe_damage, read_check
 from resnetlab.training.distributed import is_secondary
 from resnetlab.training.evaluate import evaluate, load_weights
 from resnetlab.training.manifest import model_counts
+from resnetlab.training.mistakes import confusion_counts
 from resnetlab.training.result import print_line, result_lines
 
 
@@ -36,7 +37,8 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         signs = summary["fit_sign"], summary["overfitting_since"]
         draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
     if status == "finished":
-        _, confusion = evaluate(module, session.data, session.data.val, config.trainer.device)
+        _, logits = evaluate(module, session.data, session.data.val, config.trainer.device)
+        confusion = confusion_counts(logits, session.data.val, session.data.class_names)
         session.tensorboard.finish(session.trainer, summary, confusion, session.data.class_names)
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
