@@ -1,6 +1,6 @@
 """What an exported network is: model.json, and a model card with the front matter of model hubs."""
 
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import PurePath
 from typing import Any
 
@@ -36,21 +36,10 @@ def model_card(model: Classifier, about: dict[str, Any], template: Template) -> 
     test = "best_test_acc" if best else {"raw": "final_test_acc", "averaged": "averaged_test_acc"}.get(model.weights)
     values, tests = [], []
     for folder in sorted(model.path.absolute().parents[1].parent.glob("seed=*")):
-        try:
+        with suppress(UnusableRun):
             run = read_run(folder)
-        except UnusableRun:
-            continue
-        row = (best_row(run.rows, ranked) if best else run.rows[-1]) or {}
-        values += [row[column]] if column in row else []
-        tests += [run.metrics[test]] if test in run.metrics else []
-    texts = {"accuracy": about["figures"].get(column), "seeds": over_seeds(values), "test": over_seeds(tests)}
-    return template.render(about=about, ranked=ranked, best=best, **texts) + "\n"
-
-
-def over_seeds(values: Sequence[float]) -> str:
-    """For example "0.9312, sd 0.0011, 95 % interval 0.9285 to 0.9339, n = 3 seeds"; "" without a value."""
-    if (found := mean_interval(values)) is None:
-        return ""
-    spread = "" if found.sd is None else f", sd {found.sd:.4f}"
-    interval = "" if found.low is None else f", 95 % interval {found.low:.4f} to {found.high:.4f}"
-    return f"{found.mean:.4f}{spread}{interval}, n = {found.n} seed{'s' * (found.n > 1)}"
+            row = (best_row(run.rows, ranked) if best else run.rows[-1]) or {}
+            values += [row[column]] if column in row else []
+            tests += [run.metrics[test]] if test in run.metrics else []
+    figures = {"accuracy": about["figures"].get(column), "seeds": mean_interval(values), "test": mean_interval(tests)}
+    return template.render(about=about, ranked=ranked, best=best, **figures) + "\n"

@@ -11,13 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 
 from resnetlab.console import say
-from resnetlab.data import ImageData
 from resnetlab.errors import DataError, LabError, first_line
 from resnetlab.inference.card import describe, model_card
 from resnetlab.inference.load_model import Classifier
 from resnetlab.inference.predict import read_images
 from resnetlab.models.norm import StandardizedConv2d
 from resnetlab.runs.files import write_json, write_text
+from resnetlab.training.evaluate import open_checkpoint
 
 FILES = {
     "safetensors": "model.safetensors",
@@ -39,7 +39,13 @@ def export(model: Classifier, form: str, out: Path, images: Sequence[Path] = (),
     """
     if out.exists():
         raise DataError(f"{out} is there already; name another folder with --out, or remove it")
-    pixels = read_images(images, model.size)[1] if images else validation_images(model)
+    try:
+        if images:
+            pixels = read_images(images, model.size)[1]
+        else:
+            pixels = open_checkpoint(model.path, model.config.data.root)[1].val.pixels[:64]
+    except LabError as error:
+        raise DataError(f"{error}; --images FILE compares on other pictures") from None
     wanted = model(pixels)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.absolute().parent) as temporary:
         (folder := Path(temporary) / "made").mkdir()
@@ -58,14 +64,6 @@ def export(model: Classifier, form: str, out: Path, images: Sequence[Path] = (),
             write_text(folder / "README.md", model_card(model, about, TEMPLATES.get_template("card.md.jinja")))
         folder.rename(out)
     say(f"{out}: {FILES[form]}; logits differ by at most {difference:.2g} on {len(pixels)} images (bound {BOUND:g})")
-
-
-def validation_images(model: Classifier) -> Tensor:
-    config = model.config
-    try:
-        return ImageData(config.data, config.batch_size, config.shift, config.seed).val.pixels[:64]
-    except LabError as error:
-        raise DataError(f"{error}; or compare on pictures of your own: --images FILE") from None
 
 
 def write_model(model: Classifier, form: str, folder: Path, pixels: Tensor) -> Callable[[Tensor], Tensor]:
@@ -102,9 +100,8 @@ def network_source(model: Classifier) -> str:
     """A module of plain torch with the same state, from torch.fx's trace of the network."""
     traced = torch.fx.symbolic_trace(model.network)
     layers = {name: layer for name, layer in traced.named_modules() if name and not [*layer.children()]}
-    sizes = {"mean": tuple(model.mean.shape), "std": tuple(model.std.shape)}
     forward = indent(traced.code.strip(), "    ")
-    return TEMPLATES.get_template("network.py.jinja").render(layers=layers, forward=forward, **sizes) + "\n"
+    return TEMPLATES.get_template("network.py.jinja").render(layers=layers, forward=forward, model=model) + "\n"
 
 
 def write_onnx(program: torch.export.ExportedProgram, file: Path) -> Callable[[Tensor], Tensor]:

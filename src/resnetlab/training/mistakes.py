@@ -12,15 +12,9 @@ from resnetlab.runs.files import safe_cell, write_atomically, write_rows
 from resnetlab.training.callbacks.tensorboard import confusion_figure
 
 
-def confusion_counts(logits: Tensor, images: Images, names: tuple[str, ...]) -> Tensor:
-    """Numbers of images (classes, classes) with the true class as row."""
-    return multiclass_confusion_matrix(logits, images.labels.cpu(), len(names))
-
-
 def write_mistakes(folder: Path, logits: Tensor, images: Images, names: tuple[str, ...]) -> None:
     """Prints each class's accuracy; writes classes.csv with the counts of answers, confusion.png and mistakes.png."""
-    counts = confusion_counts(logits, images, names)
-    rows = []
+    rows, counts = [], multiclass_confusion_matrix(logits, images.labels.cpu(), len(names))
     for n, (name, row) in enumerate(zip(names, counts.tolist(), strict=True)):
         acc = row[n] / max(1, sum(row))
         say(f"{name}: {acc:.4f} of {sum(row)} images")
