@@ -11,7 +11,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 
-from resnetlab.config.compose import to_plain
 from resnetlab.config.schema import Config
 from resnetlab.config.validate import check_last_batch
 from resnetlab.data import ImageData
@@ -72,7 +71,7 @@ def build_session(config: Config, data: ImageData | None = None, epoch_hook: Epo
         tensorboard,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
-        Checkpoints(folder, recorder, to_plain(config), digests := digests_of(config, data), config.snapshots),
+        Checkpoints(recorder, config, digests := digests_of(config, data)),
     ]
     return Session(module, data, build_trainer(config, callbacks), recorder, tensorboard, digests)
 
@@ -118,6 +117,7 @@ def build_module(config: Config, data: ImageData) -> ImageClassifier:
     module = ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
     if config.init is not None:
         module.drawn = load_initial(module.model, config, len(data.class_names))
+    module.preprocessing = data.preprocessing()
     return module
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
 from resnetlab.config.schema import Config
 from resnetlab.data import Images
 from resnetlab.runs.curves import Points, draw_curves
@@ -36,8 +38,10 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         signs = summary["fit_sign"], summary["overfitting_since"]
         draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
     if status == "finished":
-        _, confusion = evaluate(module, session.data, session.data.val, config.trainer.device)
-        session.tensorboard.finish(session.trainer, summary, confusion, session.data.class_names)
+        _, logits = evaluate(module, session.data, session.data.val, config.trainer.device)
+        names = session.data.class_names
+        confusion = multiclass_confusion_matrix(logits, session.data.val.labels.cpu(), len(names))
+        session.tensorboard.finish(session.trainer, summary, confusion, names)
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
         print_line(config, line)
