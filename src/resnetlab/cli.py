@@ -5,10 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
+from resnetlab.config.option_files import take_config_dir
 from resnetlab.console import complain, guarded, say
 from resnetlab.errors import ConfigError, DataError, LabError
+from resnetlab.runs.layout import default_outputs
 
 __all__ = ["main"]
 
@@ -20,11 +23,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command(argv: Sequence[str]) -> int:
     """The same without the last net."""
-    parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (add_arguments, run, summary) in COMMANDS.items():
-        add_arguments(subparser := commands.add_parser(name, help=summary))
-        subparser.set_defaults(command=run)
+    try:
+        argv = take_config_dir(argv)
+    except ConfigError as error:
+        complain(f"error: {error}")
+        return 2
+    if argv[:1] == ["train"]:
+        from resnetlab.sweeps.main import command as train
+
+        return train(argv[1:])
+    parser, flags = make_parser()
+    if argv[:3] == ["completion", "words", "--"]:  # what the shells' scripts ask for
+        from resnetlab.config.completion import candidates
+
+        say("\n".join(candidates(argv[3:], flags)))
+        return 0
     options, rest = parser.parse_known_args(negative_values(argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
     if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
@@ -50,6 +63,20 @@ def command(argv: Sequence[str]) -> int:
 
         return interrupted(stop)
     return 0
+
+
+def make_parser() -> tuple[argparse.ArgumentParser, dict[str, list[str]]]:
+    """The parser of all commands, and {command: its flags}, "" for those that stand before a command."""
+    parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
+    parser.add_argument("--version", action="version", version=f"resnetlab {version('resnetlab')}")
+    parser.add_argument("--config-dir", metavar="DIR", help="presets and options of your own (default: ./conf)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    flags = {"": [*parser._option_string_actions]}
+    for name, (add_arguments, run, summary) in COMMANDS.items():
+        add_arguments(subparser := commands.add_parser(name, help=summary))
+        subparser.set_defaults(command=run)
+        flags[name] = [*subparser._option_string_actions]
+    return parser, flags
 
 
 def negative_values(argv: Sequence[str]) -> list[str]:
@@ -128,7 +155,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
+    parser.add_argument("folders", type=Path, nargs="*", default=[default_outputs()], metavar="DIR")
     parser.add_argument("--once", action="store_true", help="print it once, as where there is no terminal")
     parser.add_argument("--all", action="store_true", help="every run, printed once")
 
@@ -141,7 +168,7 @@ def run_status(options: argparse.Namespace) -> None:
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
+    parser.add_argument("folders", type=Path, nargs="*", default=[default_outputs()], metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, table.csv, table.md and figures")
     parser.add_argument("--wide", action="store_true", help="print every column, however wide the terminal is")
 
@@ -206,7 +233,24 @@ def run_published(options: argparse.Namespace) -> None:
     print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format, options.wide)
 
 
+def add_train(parser: argparse.ArgumentParser) -> None:
+    add_overrides(parser)
+    for flag in ("--multirun", "--cfg", "--resolve", "--package"):  # read by sweeps/arguments.py
+        parser.add_argument(flag)
+
+
+def add_completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def run_completion(options: argparse.Namespace) -> None:
+    from resnetlab.config.completion import SCRIPTS
+
+    say(SCRIPTS[options.shell].strip())
+
+
 COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
+    "train": (add_train, add_train, "trains one configuration or a sweep, as train.py in a clone"),
     "evaluate": (add_evaluate, run_evaluate, "loss and accuracy of a checkpoint on any part of its data"),
     "schedule": (add_schedule, run_schedule, "draws lr and momentum over a run before it is trained"),
     "lr-range": (add_lr_range, run_lr_range, "the learning-rate range test; a comma overlays several"),
@@ -215,6 +259,7 @@ COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
     "report": (add_report, run_report, "a table of finished runs: mean, sd and n over seeds"),
     "published": (add_published, run_published, "the published results, and the preset that repeats each"),
     "options": (add_options, run_options, "the settings of train.py: groups, options, keys, their defaults"),
+    "completion": (add_completion, run_completion, "prints the script that completes words in your shell"),
 }
 
 if __name__ == "__main__":
