@@ -14,6 +14,7 @@ SWEEPS = "sweeps"
 SWEEP_PLAN = "sweep.json"  # all jobs of a sweep
 SWEEP_START = "began"  # its time of writing is when the sweep began, by the clock that dates the runs' files
 SEARCH_JOURNAL = "search.journal"
+LOGGER_RUNS = "loggers.json"  # the trackers' own ids of a run, or of a sweep
 
 
 def default_outputs() -> Path:

@@ -22,7 +22,7 @@ from resnetlab.sweeps.arguments import parse_arguments
 from resnetlab.sweeps.launchers import checked_settings, choice, find_launcher, refuse_several_devices
 from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
-from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
+from resnetlab.sweeps.table import collect, exit_status, seed_lines, seed_metrics, table_lines
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 
@@ -93,14 +93,26 @@ def run_sweep(jobs: Jobs, config: Config, overrides: Sequence[str], launcher: st
     folder = SweepFolder.open(config.study, config.outputs)
     if jobs:
         folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
+    parent = mlflow_parent(config, folder)
     task = SweepTask(folder, {number: label for number, (label, _) in enumerate(jobs)}, len(jobs), search)
     status, missing = run_task(task, overrides, launcher)
     outcomes = collect(folder, task.labels, missing)
+    if parent is not None:
+        parent.end(seed_metrics(outcomes, jobs, config.objective), failed=bool(status))
     for line in (*table_lines(outcomes, task.labels, config.objective), *seed_lines(outcomes, jobs, config.objective)):
         say(line)
     where = " ".join(dict.fromkeys(str(job.study_folder) for job in (config, *(job for _, job in jobs))))
     say(f"runs: resnetlab report {where}; logs and outcomes: {folder.path}")
     return status or exit_status(outcomes)
+
+
+def mlflow_parent(config: Config, folder: SweepFolder) -> Any:
+    """The sweep's run on MLflow's server, or None without logger=mlflow."""
+    if "mlflow" not in config.logger.chosen:
+        return None
+    from resnetlab.training.callbacks.loggers import SweepParent  # brings Lightning
+
+    return SweepParent(config, folder.path)
 
 
 def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[int, Outcome]:

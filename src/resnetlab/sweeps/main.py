@@ -1,4 +1,4 @@
-"""The command `resnetlab train [OVERRIDES] [-m] [OVERRIDES]`, or `python train.py` in a clone. Its help does without torch, which takes seconds."""
+"""The command `resnetlab train [OVERRIDES] [-m] [OVERRIDES]`, or train.py. Its help does without torch: seconds."""
 
 import sys
 from collections.abc import Sequence

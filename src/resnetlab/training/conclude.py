@@ -37,7 +37,9 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
     if status == "finished":
         _, confusion = evaluate(module, session.data, session.data.val, config.trainer.device)
-        session.tensorboard.finish(session.trainer, summary, confusion, session.data.class_names)
+        session.loggers.finish(session.trainer, summary)
+        pages = session.trainer, module, session.data, summary, confusion
+        session.loggers.attempt("tensorboard", session.tensorboard.finish, *pages)
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
         print_line(config, line)
