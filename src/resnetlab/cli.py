@@ -24,28 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def command(argv: Sequence[str]) -> int:
     """The same without the last net."""
     try:
-        argv = take_config_dir(argv)
-    except ConfigError as error:
-        complain(f"error: {error}")
-        return 2
-    if argv[:1] == ["train"]:
-        from resnetlab.sweeps.main import command as train
-
-        return train(argv[1:])
-    parser, flags = make_parser()
-    if argv[:3] == ["completion", "words", "--"]:  # what the shells' scripts ask for
-        from resnetlab.config.completion import candidates
-
-        say("\n".join(candidates(argv[3:], flags)))
-        return 0
-    options, rest = parser.parse_known_args(negative_values(argv))
-    rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
-    if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:  # overrides behind an option
-        options.overrides += rest
-    try:
-        options.command(options)
+        return run_subcommand(take_config_dir(argv))
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -62,18 +41,41 @@ def command(argv: Sequence[str]) -> int:
         from resnetlab.config.messages import interrupted
 
         return interrupted(stop)
+
+
+def run_subcommand(argv: list[str]) -> int:
+    """The same, which raises what goes wrong."""
+    if argv[:1] == ["train"]:
+        from resnetlab.sweeps.main import command as train
+
+        return train(argv[1:])
+    parser, flags = make_parser()
+    if argv[:3] == ["completion", "words", "--"]:  # what the shells' scripts ask for
+        from resnetlab.config.completion import candidates
+
+        say("\n".join(candidates(argv[3:], flags)))
+        return 0
+    options, rest = parser.parse_known_args(negative_values(argv))
+    rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
+    if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # overrides behind an option
+        options.overrides += rest
+    options.command(options)
     return 0
 
 
 def make_parser() -> tuple[argparse.ArgumentParser, dict[str, list[str]]]:
     """The parser of all commands, and {command: its flags}, "" for those that stand before a command."""
-    parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
+    parser = argparse.ArgumentParser(
+        prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"resnetlab {version('resnetlab')}")
     parser.add_argument("--config-dir", metavar="DIR", help="presets and options of your own (default: ./conf)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     flags = {"": [*parser._option_string_actions]}
     for name, (add_arguments, run, summary) in COMMANDS.items():
-        add_arguments(subparser := commands.add_parser(name, help=summary))
+        add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
         subparser.set_defaults(command=run)
         flags[name] = [*subparser._option_string_actions]
     return parser, flags
