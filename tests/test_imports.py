@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "training": "config models data optim runs console errors",
     "report": "runs console errors",
     "published": "report runs console errors",
+    "inference": "training config data report runs console errors",
     "sweeps": "training config report runs console errors",
 }
 HYDRA = {"config/compose", "config/overrides", "config/messages"}  # and all of sweeps

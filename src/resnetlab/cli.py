@@ -99,13 +99,58 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     for name, text in (("averaged", "the averaged weights"), ("reestimated", "batch-norm statistics re-estimated")):
         weights.add_argument(f"--{name}", dest="weights", action="store_const", const=name, default="raw", help=text)
     parser.add_argument("--root", help="the folder of the data set, if it has moved")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write classes.csv, confusion.png and mistakes.png")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from resnetlab.training.evaluate import evaluate_checkpoint
 
-    for name, value in evaluate_checkpoint(options.checkpoint, options.on, options.root, options.weights).items():
+    arguments = (options.checkpoint, options.on, options.root, options.weights, options.out)
+    for name, value in evaluate_checkpoint(*arguments).items():
         say(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    kinds = ("best", "last", "averaged", "reestimated")
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint, or a run's folder")
+    parser.add_argument("--weights", choices=kinds, default="best", help="as in load_model (default: best)")
+    parser.add_argument("--root", help="the folder of the data set, for what the checkpoint itself lacks")
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="a picture, .npy, .npz, or a folder")
+    parser.add_argument("--other-sizes", choices=("resize", "refuse"), default="resize", help="(default: resize)")
+    parser.add_argument("--tta", choices=("flip",), help="flip: the mean of the image and the mirrored image")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table, too")
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    from resnetlab.inference.load_model import load_model
+    from resnetlab.inference.predict import print_predictions, probabilities_of, read_images
+
+    model = load_model(options.checkpoint, options.weights, options.root)
+    names, pixels = read_images(options.images, model.size, options.other_sizes == "resize")
+    found = probabilities_of(model, pixels, options.tta == "flip")
+    print_predictions(names, model.class_names, found, options.json, options.csv)
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser)
+    parser.add_argument("--to", choices=("safetensors", "onnx", "torch-export", "state-dict"), required=True)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: <name of CKPT>-<form>)")
+    parser.add_argument("--images", type=Path, nargs="+", default=[], help="compare on these, not on the data set's")
+    parser.add_argument("--card", action="store_true", help="write a model card, README.md")
+
+
+def run_export(options: argparse.Namespace) -> None:
+    from resnetlab.inference.export import export
+    from resnetlab.inference.load_model import load_model
+
+    model = load_model(options.checkpoint, options.weights, options.root)
+    out = options.out or Path(f"{model.path.stem}-{options.to}")
+    export(model, options.to, out, options.images, options.card)
 
 
 def add_schedule(parser: argparse.ArgumentParser) -> None:
@@ -254,6 +299,8 @@ def run_completion(options: argparse.Namespace) -> None:
 COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
     "train": (add_train, add_train, "trains one configuration or a sweep, as train.py in a clone"),
     "evaluate": (add_evaluate, run_evaluate, "loss and accuracy of a checkpoint on any part of its data"),
+    "predict": (add_predict, run_predict, "the most probable classes of pictures"),
+    "export": (add_export, run_export, "a network in files that need no resnetlab: ONNX, safetensors and others"),
     "schedule": (add_schedule, run_schedule, "draws lr and momentum over a run before it is trained"),
     "lr-range": (add_lr_range, run_lr_range, "the learning-rate range test; a comma overlays several"),
     "interpolate": (add_interpolate, run_interpolate, "loss and accuracy on the line through two checkpoints' weights"),

@@ -14,7 +14,7 @@ from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
 from resnetlab.data.sources import Images, Source, digest_of, load
 from resnetlab.data.splits import split
-from resnetlab.errors import DataError
+from resnetlab.errors import ConfigError, DataError
 
 Shard = tuple[int, int]  # (rank, devices)
 WHOLE: Shard = (0, 1)
@@ -105,6 +105,12 @@ class ImageData(L.LightningDataModule):
         self.setup()
         return digest_of(self.class_names, (self.train_images, self.val_images, self.test_images))
 
+    def preprocessing(self) -> dict[str, Any]:
+        """Plain data that a network is of no use without: class names, image size (H, W), mean and std."""
+        size, constants = list(self.train.pixels.shape[2:]), (self.normalizer.mean, self.normalizer.std)
+        mean, std = (constant.cpu() for constant in constants)
+        return {"classes": list(self.class_names), "size": size, "mean": mean, "std": std}
+
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.train) // self.batch_size)
@@ -193,6 +199,15 @@ class ImageData(L.LightningDataModule):
 
     def val_dataloader(self) -> "Loader":
         return self._eval_loader(self.val)
+
+    def predict_dataloader(self) -> "Loader":
+        return self._eval_loader(self.val)
+
+    def test_dataloader(self) -> "Loader":
+        self.setup()
+        if self.test_images is None:
+            raise ConfigError(f"data.split={self.config.split} has no untouched test images; validate instead")
+        return self._eval_loader(self.test_images)
 
     def _eval_loader(self, images: Images) -> "Loader":
         trainer = self._trainer()

@@ -51,10 +51,12 @@ class StandardizedConv2d(nn.Conv2d):
     (arXiv 1903.10520): what the optimizer moves, and what decay acts on, is the weight before that.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def standardized(self) -> Tensor:
         deviation, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
-        weight = (self.weight - mean) / (deviation + 1e-5)  # their epsilon
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return (self.weight - mean) / (deviation + 1e-5)  # their epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.standardized(), self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 def standardize_weights(model: nn.Module) -> None:

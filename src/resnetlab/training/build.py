@@ -11,7 +11,6 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 
-from resnetlab.config.compose import to_plain
 from resnetlab.config.schema import Config
 from resnetlab.config.validate import check_last_batch
 from resnetlab.data import ImageData
@@ -70,9 +69,6 @@ def build_session(
     recorder = Recorder(folder, energy, config.trainer.patience, best_column(config))
     loggers = Loggers(config, recorder, sweep)
     tensorboard = TensorBoardPages(config, loggers.attempt)
-    plain = {
-        key: value for key, value in to_plain(config).items() if key not in ("outputs", "logger")
-    }  # of this machine
     callbacks = [
         energy,
         recorder,
@@ -81,7 +77,7 @@ def build_session(
         tensorboard,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
-        Checkpoints(folder, recorder, plain, digests := digests_of(config, data), config.snapshots),
+        Checkpoints(recorder, config, digests := digests_of(config, data)),
     ]
     return Session(module, data, build_trainer(config, callbacks), recorder, loggers, tensorboard, digests)
 
@@ -124,7 +120,9 @@ def build_module(config: Config, data: ImageData) -> ImageClassifier:
     """The LightningModule, its weights drawn from (seed, epoch 0). Raises DataError for labels without a class."""
     data.setup()
     data.check_labels()
-    return ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
+    module = ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
+    module.preprocessing = data.preprocessing()
+    return module
 
 
 def planned_lr_momentum(config: Config) -> tuple[RunLength, NDArray[np.float64]]:

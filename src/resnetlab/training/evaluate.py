@@ -1,22 +1,26 @@
-"""Loss, accuracies and confusion matrix of a network on any images, outside of training."""
+"""Loss, accuracies and calibration of a network on any images, outside of training."""
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from resnetlab.config.compose import from_plain
+from resnetlab.config.schema import Config
 from resnetlab.config.trainer import TrainerOptions
 from resnetlab.console import Countdown
-from resnetlab.data import ImageData, Images
+from resnetlab.data import Data, ImageData, Images
 from resnetlab.errors import ConfigError, DataError
-from resnetlab.optim.averaging import batch_norms, reestimated_statistics
+from resnetlab.optim.averaging import reestimated_statistics
+from resnetlab.runs.files import make_folder
+from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, network_state, read_checkpoint
 from resnetlab.training.metrics import EpochMetrics
+from resnetlab.training.mistakes import write_mistakes
 from resnetlab.training.module import ImageClassifier
 
 WEIGHTS = ("raw", "averaged", "reestimated")  # the last: raw ones with re-estimated batch-norm statistics
@@ -25,21 +29,19 @@ WEIGHTS = ("raw", "averaged", "reestimated")  # the last: raw ones with re-estim
 def evaluate(
     module: ImageClassifier, data: ImageData, images: Images, device: torch.device
 ) -> tuple[dict[str, float], Tensor]:
-    """({loss, ce, acc, acc5}, counts (classes, classes) with the true class as row), computed in float32."""
+    """({loss, ce, acc, acc5}, logits (N, classes) on the CPU), computed in float32."""
     module.to(device)
-    mode, classes = module.training, len(data.class_names)
-    metrics = EpochMetrics(device, module.top5)
-    confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
+    mode, metrics, found = module.training, EpochMetrics(device, module.top5), []
     module.eval()
     countdown = Countdown("evaluated batch", -(-len(images) // data.config.eval_batch(device.type)))
     with torch.inference_mode():
         for x, y in data.eval_batches(images, device):
             logits = module.model(x)
             metrics.update(*module.losses(logits, y), logits, y)
-            confusion.update(logits, y)
+            found.append(logits)
             countdown.tick()
     module.train(mode)
-    return metrics.compute(), confusion.compute().cpu()
+    return metrics.compute(), torch.cat(found).cpu()
 
 
 def load_weights(
@@ -57,30 +59,44 @@ def load_weights(
     return reestimated_statistics(module.to(device).model, data.recalibration_inputs(count, epoch, device))
 
 
-def evaluate_checkpoint(path: Path, part: str = "val", root: str | None = None, weights: str = "raw") -> dict[str, Any]:
+def evaluate_checkpoint(
+    path: Path, part: str = "val", root: str | None = None, weights: str = "raw", out: Path | None = None
+) -> dict[str, Any]:
     """Evaluates a checkpoint on the train, val or test part of its own data.
 
-    root: where the data set is now, if it has moved. weights: of WEIGHTS. Raises ConfigError for a part or an average
-    that is not there, DataError for a checkpoint that cannot be used.
+    root: where the data set is now, if it has moved. weights: of WEIGHTS. out: folder of the tables and pictures. ece:
+    expected calibration error in 15 bins. Raises ConfigError for a part or an average that is not there, DataError for
+    a checkpoint that cannot be used.
     """
     module, data, checkpoint = open_checkpoint(path, root)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
     if images is None:
         raise ConfigError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
-    if weights == "averaged" and not module.averaged:
-        raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
-    if weights == "reestimated" and not batch_norms(module.model):
-        raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
+    require_weights(path, checkpoint, weights)
+    if out is not None:
+        make_folder(out)
     device = TrainerOptions().device
     with load_weights(module, data, checkpoint, weights, device):
-        metrics, _ = evaluate(module, data, images, device)
+        metrics, logits = evaluate(module, data, images, device)
+    metrics["ece"] = float(multiclass_calibration_error(logits.softmax(1), images.labels.cpu(), len(data.class_names)))
+    if out is not None:
+        write_mistakes(out, logits, images, data.class_names)
     how = {} if weights == "raw" else {"weights": weights}
     epoch = checkpoint["epoch"] + 1
     return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **metrics}
 
 
-def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifier, ImageData, dict[str, Any]]:
-    """The module with a checkpoint's weights, its data, and the checkpoint itself.
+def require_weights(path: Path, checkpoint: dict[str, Any], weights: str) -> None:
+    """Raises ConfigError for weights that the checkpoint does not hold."""
+    state = checkpoint["state_dict"]
+    if weights == "averaged" and not int(state.get("average.n_averaged", 0)):
+        raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
+    if weights == "reestimated" and not any(name.endswith("running_mean") for name in state):
+        raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
+
+
+def read_config(path: Path, root: str | None = None) -> tuple[Config, dict[str, Any]]:
+    """A checkpoint's configuration, and the checkpoint itself.
 
     root: where the data set is now, if it has moved. The schedule is not the run's: its function would be imported and
     called because a file names it. Raises DataError in one line.
@@ -97,17 +113,31 @@ def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifie
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
         plain["schedule"] = {"name": "constant"}
+        if plain["data"]["root"] == Data.root:
+            recorded = read_manifest(path.absolute().parents[1]).get("config", {}).get("data", {})
+            plain["data"] |= {key: recorded[key] for key in ("root",) if key in recorded}
         if root is not None:
             plain["data"]["root"] = root
-        config, weights, _ = from_plain(plain), checkpoint["state_dict"], checkpoint["epoch"] + 1
+        config, _, _ = from_plain(plain), checkpoint["state_dict"], checkpoint["epoch"] + 1
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         damage, previous = describe_damage(path, error), path.with_name("last.prev.ckpt")
         other = f"; {previous} is of the epoch before" if path.name == "last.ckpt" and previous.exists() else ""
         raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage}){other}") from None
+    return config, checkpoint
+
+
+def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifier, ImageData, dict[str, Any]]:
+    """The module with a checkpoint's weights, its data, and the checkpoint itself. Raises DataError in one line."""
+    config, checkpoint = read_config(path, root)
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
     module = build_module(config, data)
+    load_state(module, checkpoint["state_dict"], path)
+    return module, data, checkpoint
+
+
+def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Loads all of the state, which came from `path`. Raises DataError."""
     try:
-        module.load_state_dict(weights)
+        network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError):
         raise DataError(f"{path} is damaged or no checkpoint of the lab (its weights are of another network)") from None
-    return module, data, checkpoint

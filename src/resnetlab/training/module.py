@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 
+from resnetlab.config.compose import from_plain
 from resnetlab.config.schema import Config
 from resnetlab.data import Chunk, ImageData, derive_seed
+from resnetlab.data.normalize import normalize
 from resnetlab.errors import Diverged
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.optim.regularization import conv_kernels, penalty
@@ -51,8 +53,10 @@ class ImageClassifier(L.LightningModule):
     running statistics are the first device's.
     """
 
-    def __init__(self, config: Config, steps_per_epoch: int, classes: int) -> None:
+    def __init__(self, config: Config | dict[str, Any], steps_per_epoch: int, classes: int) -> None:
+        """config: also as plain data, with which load_from_checkpoint calls it."""
         super().__init__()
+        config = from_plain(config) if isinstance(config, dict) else config
         self.automatic_optimization = False
         self.config, self.span = config, RunLength(steps_per_epoch, config.epochs)
         self.momentum = base_momentum(config)
@@ -73,6 +77,15 @@ class ImageClassifier(L.LightningModule):
         self.step_hooks: list[Callable[[], None]] = []  # called after every training step
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
         self.relative_update: Tensor
+        self.preprocessing: dict[str, Any] = {}  # ImageData.preprocessing, part of every checkpoint
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W) as a person has them, uint8 or floats in 0..1; raw weights."""
+        mean, std = (self.preprocessing[key].to(images.device) for key in ("mean", "std"))
+        return self.model(normalize(images, mean, std))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.preprocessing = checkpoint.get("preprocessing", self.preprocessing)
 
     def configure_optimizers(self) -> Any:
         """The optimizer; with reduce_on_plateau also its scheduler, the only one that has a state."""
@@ -161,11 +174,18 @@ class ImageClassifier(L.LightningModule):
             raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def on_validation_start(self) -> None:
+        if self.trainer.state.fn != "fit":  # of trainer.validate or test
+            self.val_metrics = EpochMetrics(self.device, self.top5)
         for statistics in self.model.buffers() if world_size() > 1 else ():
             torch.distributed.broadcast(statistics, 0)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         self.validate_batch(self.model, *batch)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """Logits of a batch of the data module, whose images are normalized."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.model(batch[0])
 
     def validate_batch(self, network: nn.Module, x: Tensor, y: Tensor) -> None:
         """In float32 whatever the training's precision: stale batch-norm statistics can exceed float16's range."""
@@ -175,6 +195,9 @@ class ImageClassifier(L.LightningModule):
         self.val_metrics.update(loss, ce, logits, y)
 
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.state.fn != "fit":
+            self.log_dict(self.val_metrics.compute("test/" if self.trainer.testing else "val/"), logger=False)
+            return
         last_step = (self.current_epoch + 1) * self.span.steps_per_epoch - 1
         self.epoch_metrics = metrics = self.compute_metrics()
         # for callbacks of the user's own that monitor a metric
@@ -184,6 +207,8 @@ class ImageClassifier(L.LightningModule):
             raise Diverged("val/loss", self.current_epoch + 1, last_step)
         if isinstance(schedule := self.config.schedule, ReduceOnPlateau) and self.current_epoch + 1 > schedule.warmup:
             self.lr_schedulers().step(metrics[schedule.monitor])  # type: ignore
+
+    on_test_start, test_step, on_test_epoch_end = on_validation_start, validation_step, on_validation_epoch_end
 
     def compute_metrics(self) -> Row:
         """The epoch's metrics, over all devices: the columns of metrics.csv but for time/* and power/*."""

@@ -3,7 +3,6 @@
 import os
 import shutil
 import zipfile
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from resnetlab.config.compose import from_plain
+from resnetlab.config.compose import from_plain, to_plain
 from resnetlab.config.schema import Config
+from resnetlab.data import Data
 from resnetlab.errors import DataError, first_line
 from resnetlab.runs.files import write_atomically
 from resnetlab.runs.layout import RunFolder
@@ -60,27 +60,28 @@ def write_link(path: Path, link: Path) -> None:
 class Checkpoints(Checkpoint):
     """Saves `last` after every epoch, `best` after every epoch that is the best so far, and the snapshots asked for.
 
-    A checkpoint is Lightning's, with three more entries: config, digests (recorded.digests_of), and statistics: those
-    of the batch norms that val/*_avg and val/*_recal were measured with, {"averaged" | "reestimated": {name: tensor}}.
+    A checkpoint is Lightning's, with more entries: config, its identity, digests (recorded.digests_of), preprocessing
+    (ImageData.preprocessing), and statistics: those of the batch norms that val/*_avg and val/*_recal were measured
+    with, {"averaged" | "reestimated": {name: tensor}}. It names no folder of its user's.
 
     Lightning's ModelCheckpoint (2.6.6) writes `last` only when `best` is written too, and forgets the best score when
     the folder is moved; this one has no state, because the recorder's rows are enough.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        recorder: Recorder,
-        config: dict[str, Any],
-        digests: dict[str, str],
-        snapshots: Collection[int] = (),
-    ) -> None:
-        self.folder, self.recorder, self.snapshots = folder, recorder, snapshots
-        self.recorded = {"config": config, "digests": digests}
+    def __init__(self, recorder: Recorder, config: Config, digests: dict[str, str]) -> None:
+        self.folder, self.recorder, self.snapshots = config.folder, recorder, config.snapshots
+        plain, root = to_plain(config), Path(config.data.root).expanduser()
+        del plain["outputs"], plain["logger"]
+        if root.is_absolute():  # read_config finds it in the run's manifest
+            plain["data"]["root"] = Data.root
+        self.recorded = {"config": plain, "identity": config.identity, "digests": digests}
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         assert isinstance(pl_module, ImageClassifier)
-        checkpoint |= self.recorded | {"statistics": pl_module.statistics}
+        preprocessing = pl_module.preprocessing
+        checkpoint |= self.recorded | {"statistics": pl_module.statistics, "preprocessing": preprocessing}
+        sizes = {"steps_per_epoch": pl_module.span.steps_per_epoch, "classes": len(preprocessing["classes"])}
+        checkpoint["hyper_parameters"] = {"config": self.recorded["config"]} | sizes  # for load_from_checkpoint
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         rows = self.recorder.rows

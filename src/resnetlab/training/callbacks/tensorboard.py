@@ -1,6 +1,6 @@
 """TensorBoard's pages: the epochs' scalars, the network, augmented inputs, hparams and the confusion matrix."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.utils.tensorboard.summary import hparams
 from torchvision.utils import make_grid
 
 from resnetlab.config.schema import Config
-from resnetlab.data import ImageData, Images
+from resnetlab.data import ImageData
 from resnetlab.runs.summary import CHOICES, SETTINGS, Summary
 from resnetlab.training.module import ImageClassifier
 
@@ -78,21 +78,13 @@ class TensorBoardPages(L.Callback):
         logger.log_metrics({"steps/loss": mean, "steps/lr": lr}, step=self.steps)
         self.seen = epoch, loss, images
 
-    def finish(
-        self, trainer: L.Trainer, module: ImageClassifier, data: ImageData, summary: Summary, confusion: torch.Tensor
-    ) -> None:
-        """Writes the summary's numbers to the hparams tab and draws the pictures of the validation."""
-        epoch = summary["epochs_trained"]
+    def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
+        """Writes the summary's numbers to the hparams tab, and the pictures of the validation."""
         for logger in _loggers(trainer):
-            found = {f"result/{key}": value for key, value in final_metrics(summary).items()}
-            write_hparams(logger, hyperparameters(self.config), found, epoch)
-            probabilities = validation_probabilities(module, data)
-            for name, figure in (
-                ("confusion matrix", confusion_figure(confusion, data.class_names)),
-                ("mistakes", mistakes_figure(data.val, probabilities, data.class_names)),
-                ("reliability", reliability_figure(probabilities, data.val.labels)),
-            ):
-                logger.experiment.add_figure(f"pictures/{name}, validation", figure, epoch)
+            metrics = {f"result/{key}": value for key, value in final_metrics(summary).items()}
+            write_hparams(logger, hyperparameters(self.config), metrics, summary["epochs_trained"])
+            for name, figure in make_figures().items():
+                logger.experiment.add_figure(f"pictures/{name}, validation", figure, summary["epochs_trained"])
             logger.experiment.flush()
 
 
@@ -140,43 +132,6 @@ def confusion_figure(counts: torch.Tensor, names: tuple[str, ...]) -> Figure:
     figure = Figure(figsize=(10, 10), layout="constrained")
     display = ConfusionMatrixDisplay(counts.cpu().numpy(), display_labels=names)
     display.plot(ax=figure.add_subplot(), cmap="Blues", include_values=len(names) <= 20, xticks_rotation=45)
-    return figure
-
-
-@torch.inference_mode()
-def validation_probabilities(module: ImageClassifier, data: ImageData) -> torch.Tensor:
-    """(N, classes) of the validation images, computed in float32 and moved to the CPU."""
-    mode = module.training
-    module.eval()
-    found = [module.model(x).softmax(1).cpu() for x, _ in data.eval_batches(data.val, module.device)]
-    module.train(mode)
-    return torch.cat(found)
-
-
-def mistakes_figure(images: Images, probabilities: torch.Tensor, names: Sequence[str]) -> Figure:
-    """The wrong answers of the greatest probability, at most 32: the true class, the answer and its probability."""
-    (confidence, answers), labels = probabilities.max(1), images.labels.tolist()
-    worst = [i for i in confidence.argsort(descending=True).tolist() if answers[i] != labels[i]][:32]
-    figure = Figure(figsize=(12, 7), layout="constrained")
-    for axes, i in zip(figure.subplots(4, 8).flat, [*worst, *[None] * 32], strict=False):
-        axes.axis("off")
-        if i is not None:
-            axes.imshow(images.pixels[i].permute(1, 2, 0).cpu())
-            axes.set_title(f"{names[labels[i]]}: {names[int(answers[i])]} {confidence[i]:.2f}", fontsize=7)
-    return figure
-
-
-def reliability_figure(probabilities: torch.Tensor, labels: torch.Tensor, bins: int = 15) -> Figure:
-    """Accuracy over confidence in equal bins, and the expected calibration error: the mean distance of the two."""
-    confidence, answers = probabilities.max(1)
-    right, place = (answers == labels.cpu()).double(), (confidence * bins).long().clamp(max=bins - 1)
-    counts, hits, sums = (torch.bincount(place, weights=w, minlength=bins) for w in (None, right, confidence.double()))
-    error = float((hits - sums).abs().sum() / len(labels))
-    filled = counts > 0
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.add_subplot(xlabel="confidence", ylabel="accuracy", title=f"expected calibration error {error:.4f}")
-    axes.plot([0, 1], [0, 1], "--", color="grey")
-    axes.plot((sums[filled] / counts[filled]).numpy(), (hits[filled] / counts[filled]).numpy(), "o-")
     return figure
 
 
