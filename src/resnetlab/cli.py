@@ -8,7 +8,7 @@ from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
-from resnetlab.config.option_files import take_config_dir
+from resnetlab.config.option_files import conf_dir, take_config_dir
 from resnetlab.console import complain, guarded, say
 from resnetlab.errors import ConfigError, DataError, LabError
 from resnetlab.runs.layout import default_outputs
@@ -49,12 +49,20 @@ def run_subcommand(argv: list[str]) -> int:
         from resnetlab.sweeps.main import command as train
 
         return train(argv[1:])
-    parser, flags = make_parser()
     if argv[:3] == ["completion", "words", "--"]:  # what the shells' scripts ask for
         from resnetlab.config.completion import candidates
 
-        say("\n".join(candidates(argv[3:], flags)))
+        say("\n".join(candidates(argv[3:], [*COMMANDS])))
         return 0
+    parser = argparse.ArgumentParser(
+        prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"resnetlab {version('resnetlab')}")
+    parser.add_argument("--config-dir", metavar="DIR", help="presets and options of your own (default: ./conf)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (add_arguments, run, summary) in COMMANDS.items():
+        add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
+        subparser.set_defaults(command=run)
     options, rest = parser.parse_known_args(negative_values(argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
     if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
@@ -63,22 +71,6 @@ def run_subcommand(argv: list[str]) -> int:
         options.overrides += rest
     options.command(options)
     return 0
-
-
-def make_parser() -> tuple[argparse.ArgumentParser, dict[str, list[str]]]:
-    """The parser of all commands, and {command: its flags}, "" for those that stand before a command."""
-    parser = argparse.ArgumentParser(
-        prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"resnetlab {version('resnetlab')}")
-    parser.add_argument("--config-dir", metavar="DIR", help="presets and options of your own (default: ./conf)")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    flags = {"": [*parser._option_string_actions]}
-    for name, (add_arguments, run, summary) in COMMANDS.items():
-        add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
-        subparser.set_defaults(command=run)
-        flags[name] = [*subparser._option_string_actions]
-    return parser, flags
 
 
 def negative_values(argv: Sequence[str]) -> list[str]:
@@ -280,24 +272,16 @@ def run_published(options: argparse.Namespace) -> None:
     print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format, options.wide)
 
 
-def add_train(parser: argparse.ArgumentParser) -> None:
-    add_overrides(parser)
-    for flag in ("--multirun", "--cfg", "--resolve", "--package"):  # read by sweeps/arguments.py
-        parser.add_argument(flag)
-
-
 def add_completion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 
 def run_completion(options: argparse.Namespace) -> None:
-    from resnetlab.config.completion import SCRIPTS
-
-    say(SCRIPTS[options.shell].strip())
+    say((conf_dir() / "completion" / options.shell).read_text())
 
 
 COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
-    "train": (add_train, add_train, "trains one configuration or a sweep, as train.py in a clone"),
+    "train": (add_overrides, add_overrides, "trains one configuration or a sweep, as train.py in a clone"),
     "evaluate": (add_evaluate, run_evaluate, "loss and accuracy of a checkpoint on any part of its data"),
     "predict": (add_predict, run_predict, "the most probable classes of pictures"),
     "export": (add_export, run_export, "a network in files that need no resnetlab: ONNX, safetensors and others"),

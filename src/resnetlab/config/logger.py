@@ -32,7 +32,6 @@ class LoggerOptions:
 
     @property
     def chosen(self) -> list[str]:
-        """The names of the loggers in use."""
         return [name for name, used in self.use.items() if used]
 
 

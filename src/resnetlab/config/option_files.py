@@ -23,38 +23,32 @@ def conf_dir() -> Path:
 
 
 def own_conf_dir() -> Path | None:
-    """The user's own folder of presets and option files, --config-dir's or ./conf; None where there is none.
+    """The user's folder of presets and option files, --config-dir's or ./conf; None without one.
 
     Raises ConfigError if it is not there, or for another file of the name of one of the lab's.
     """
     named, lab = os.environ.get(CONFIG_DIR_VARIABLE), conf_dir().resolve()
     folder = Path(named or "conf").absolute()
-    if named and not folder.is_dir():
+    if not folder.is_dir() and named:
         raise ConfigError(f"--config-dir (={named}) is not a folder; name one with files such as experiment/mine.yaml")
     if not folder.is_dir() or folder.resolve() == lab:
         return None
-    for path in sorted(folder.glob("*/*.yaml")):
-        other = lab / path.relative_to(folder)
-        if other.is_file() and other.read_bytes() != path.read_bytes():
-            cure = "give it another name" if named else "give it another name, or name another folder with --config-dir"
-            raise ConfigError(f"{path} has the name of one of the lab's own options; {cure}")
+    for path in folder.glob("*/*.yaml"):
+        if (other := lab / path.relative_to(folder)).is_file() and other.read_bytes() != path.read_bytes():
+            raise ConfigError(f"{path} has the name of an option of the lab's; rename it, or name another --config-dir")
     return folder
 
 
 def take_config_dir(arguments: Sequence[str]) -> list[str]:
     """The arguments without --config-dir DIR, whose folder is put into the environment. Raises ConfigError."""
-    rest: list[str] = []
-    words = iter(arguments)
+    rest, words = [], iter(arguments)
     for word in words:
         flag, equals, folder = word.partition("=")
-        if flag not in ("--config-dir", "-cd"):
+        if flag == "--config-dir":
+            os.environ[CONFIG_DIR_VARIABLE] = os.path.abspath((folder if equals else next(words, "")) or os.devnull)
+            own_conf_dir()
+        else:
             rest.append(word)
-            continue
-        folder = folder if equals else next(words, "")
-        if not folder:
-            raise ConfigError(f"{flag} must name a folder")
-        os.environ[CONFIG_DIR_VARIABLE] = str(Path(folder).expanduser().absolute())
-        own_conf_dir()
     return rest
 
 

@@ -93,26 +93,21 @@ def run_sweep(jobs: Jobs, config: Config, overrides: Sequence[str], launcher: st
     folder = SweepFolder.open(config.study, config.outputs)
     if jobs:
         folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
-    parent = mlflow_parent(config, folder)
+    end_parent = None
+    if "mlflow" in config.logger.chosen:
+        from resnetlab.training.callbacks.loggers import begin_sweep  # brings Lightning
+
+        end_parent = begin_sweep(config, folder.path)
     task = SweepTask(folder, {number: label for number, (label, _) in enumerate(jobs)}, len(jobs), search)
     status, missing = run_task(task, overrides, launcher)
     outcomes = collect(folder, task.labels, missing)
-    if parent is not None:
-        parent.end(seed_metrics(outcomes, jobs, config.objective), failed=bool(status))
+    if end_parent is not None:
+        end_parent(seed_metrics(outcomes, jobs, config.objective), bool(status))
     for line in (*table_lines(outcomes, task.labels, config.objective), *seed_lines(outcomes, jobs, config.objective)):
         say(line)
     where = " ".join(dict.fromkeys(str(job.study_folder) for job in (config, *(job for _, job in jobs))))
     say(f"runs: resnetlab report {where}; logs and outcomes: {folder.path}")
     return status or exit_status(outcomes)
-
-
-def mlflow_parent(config: Config, folder: SweepFolder) -> Any:
-    """The sweep's run on MLflow's server, or None without logger=mlflow."""
-    if "mlflow" not in config.logger.chosen:
-        return None
-    from resnetlab.training.callbacks.loggers import SweepParent  # brings Lightning
-
-    return SweepParent(config, folder.path)
 
 
 def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[int, Outcome]:

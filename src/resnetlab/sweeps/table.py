@@ -70,16 +70,14 @@ def seed_metrics(
     """{"final_val_acc/mean": ...}, also n, sd, and low and high of the 95 % interval; behind "wd 0.1/" of several."""
     found: dict[str, float] = {}
     for numbers in (configurations := by_configuration(jobs)):
-        interval = mean_interval(objectives(outcomes[number] for number in numbers if number in outcomes))
         label = re.sub(r"[^\w/. -]+", " ", without_seed(jobs[numbers[0]][0]))
         start = f"{label}/{objective}" if len(configurations) > 1 else objective
-        values = asdict(interval) if interval else {}
-        found |= {f"{start}/{name}": float(value) for name, value in values.items() if value is not None}
+        if interval := mean_interval(objectives(outcomes[number] for number in numbers)):
+            found |= {f"{start}/{name}": float(value) for name, value in asdict(interval).items() if value is not None}
     return found
 
 
 def objectives(ends: Iterable[Outcome]) -> list[float]:
-    """Those of the jobs that have one and did not diverge."""
     return [end.objective for end in ends if end.objective is not None and not end.diverged]
 
 

@@ -22,25 +22,26 @@ from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.callbacks.tensorboard import final_metrics, hyperparameters, scalars
 
 METHODS = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
-LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}  # of 7, and 120 s
+# MLflow (3.17) would try 7 times for 120 s each
+VARIABLES = {"WANDB_SILENT": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 
 class TrackioLogger(Logger):
-    """A run of trackio's (0.43) as one of Lightning's loggers. A resumed run goes on under the same name."""
+    """A run of trackio's (0.43), which has no id: a resumed run goes on under its name."""
 
-    name = "trackio"
+    name = version = "trackio"
 
     def __init__(self, project: str, run: str, config: Mapping[str, Any]) -> None:
         import trackio
 
         super().__init__()
-        self.version, self.experiment = run, trackio.init(project=project, name=run, config=dict(config))
+        self.experiment = trackio.init(project=project, name=run, config=dict(config))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         self.experiment.log(dict(metrics))
 
     def log_hyperparams(self, params: Any) -> None:
-        """Nothing: they were given at the start."""
+        """Nothing: trackio takes them at the start."""
 
 
 class Attempts:
@@ -51,15 +52,13 @@ class Attempts:
 
     def __call__(self, name: str, function: Callable[..., Any], *arguments: Any, **keys: Any) -> Any:
         """The function's result; None if it throws, or the logger has thrown before."""
-        if name in self.broken:
-            return None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return function(*arguments, **keys)
-        except Exception as error:
-            self.broken.add(name)
-            complain(f"note: logger={name} is left out from here on: {type(error).__name__}: {first_line(error)}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return None if name in self.broken else function(*arguments, **keys)
+            except Exception as error:
+                self.broken.add(name)
+                complain(f"note: logger={name} is left out from here on: {type(error).__name__}: {first_line(error)}")
 
 
 class Loggers(L.Callback):
@@ -70,7 +69,7 @@ class Loggers(L.Callback):
         self.made: dict[str, Any] = {}
         self.attempt = Attempts()
 
-    def open(self, trainer: L.Trainer) -> None:
+    def setup(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """Makes them, once, in the first process; Lightning calls them too, so each of their methods is guarded."""
         for name in self.config.logger.chosen if trainer.is_global_zero else ():
             if name not in self.made and (logger := self.attempt(name, self.make, name)) is not None:
@@ -81,17 +80,14 @@ class Loggers(L.Callback):
 
     def make(self, name: str) -> Any:
         """The logger, its run on the tracker begun, or gone on with if this run has been there before."""
-        folder = self.config.folder.path
-        known = read_json(folder / LOGGER_RUNS) if (folder / LOGGER_RUNS).exists() else {}
-        logger: Any = make_logger(name, self.config, known.get(name), self.sweep)
+        place = self.config.folder.path / LOGGER_RUNS
+        known = read_json(place) if place.exists() else {}
+        logger = make_logger(name, self.config, known.get(name), self.sweep)
         _ = logger.experiment
         if name not in ("tensorboard", "csv"):
             logger.log_hyperparams(hyperparameters(self.config))
-            write_json(folder / LOGGER_RUNS, known | {name: logger.version})
+            write_json(place, known | {name: logger.version})
         return logger
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.open(trainer)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for row in self.recorder.rows if "csv" in self.made else ():  # resumed
@@ -103,8 +99,8 @@ class Loggers(L.Callback):
             logger.log_metrics(scalars(row) if isinstance(logger, TensorBoardLogger) else row, step=int(row["epoch"]))
 
     def finish(self, trainer: L.Trainer, summary: Summary) -> None:
-        """Sends the summary's numbers; of TensorBoard its pages do."""
-        self.open(trainer)  # of a run whose last epoch was trained before
+        """Sends the summary's numbers; to TensorBoard its pages do."""
+        self.setup(trainer)  # of a run whose last epoch was trained before
         for name in {*self.made} - {"tensorboard", "csv"}:
             self.made[name].log_metrics(final_metrics(summary), step=summary["epochs_trained"])
 
@@ -115,45 +111,41 @@ class Loggers(L.Callback):
                 self.made[name].experiment.finish()
 
 
-def make_logger(name: str, config: Config, known: str | None, sweep: Path | None) -> Logger:
+def make_logger(name: str, config: Config, known: str | None, sweep: Path | None) -> Any:
     """The logger of that name. known: the tracker's id of the run, where it has been there. sweep: its folder."""
     options, folder, key = config.logger, config.folder.path, run_key(config.folder.path)
+    for variable, value in VARIABLES.items():
+        os.environ.setdefault(variable, value)
     if name == "tensorboard":
         return TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     if name == "csv":
         shutil.rmtree(folder / "csv", ignore_errors=True)  # Lightning (2.6.6) empties the file too, with a warning
         return CSVLogger(folder, name="", version="csv", flush_logs_every_n_steps=1)
     if name == "wandb":
-        os.environ.setdefault("WANDB_SILENT", "true")
-        more = {"offline": options.offline, "group": sweep.name if sweep else config.study}
-        return WandbLogger(name=key, project=options.project, save_dir=folder, id=known, **more)
+        group = sweep.name if sweep else config.study
+        return WandbLogger(key, folder, offline=options.offline, id=known, project=options.project, group=group)
     if name == "mlflow":
-        place = sweep / LOGGER_RUNS if sweep else Path("/nowhere")
-        return mlflow_logger(
-            config, key, {"mlflow.parentRunId": read_json(place)["mlflow"]} if place.exists() else {}, known
-        )
+        parent = read_json(sweep / LOGGER_RUNS) if sweep and (sweep / LOGGER_RUNS).exists() else {}
+        return mlflow_logger(config, key, parent, known)
     return TrackioLogger(options.project, key, hyperparameters(config))
 
 
 def mlflow_logger(config: Config, name: str, tags: dict[str, str], known: str | None = None) -> MLFlowLogger:
     """Lightning's, with mlflow's own default for the server: that of Lightning (2.6.6) is a folder."""
-    for variable, value in LIMITS.items():
-        os.environ.setdefault(variable, value)
     import mlflow
 
     uri = config.logger.uri or mlflow.get_tracking_uri()
     return MLFlowLogger(config.logger.project, name, uri, tags=tags, run_id=known)
 
 
-class SweepParent:
-    """The parent run of a sweep on an MLflow server, below which its jobs' runs are."""
+def begin_sweep(config: Config, sweep: Path) -> Callable[[Mapping[str, float], bool], None]:
+    """Begins a sweep's run on MLflow's server, the parent of its jobs'; returns what ends it: (metrics, failed)."""
+    attempt = Attempts()
+    logger: MLFlowLogger = attempt("mlflow", mlflow_logger, config, f"{config.study}/{sweep.name}", {})
+    attempt("mlflow", lambda: write_json(sweep / LOGGER_RUNS, {"mlflow.parentRunId": logger.run_id}))
 
-    def __init__(self, config: Config, sweep: Path) -> None:
-        self.attempt = Attempts()
-        self.run: MLFlowLogger = self.attempt("mlflow", mlflow_logger, config, f"{config.study}/{sweep.name}", {})
-        self.attempt("mlflow", lambda: write_json(sweep / LOGGER_RUNS, {"mlflow": self.run.run_id}))
+    def end(metrics: Mapping[str, float], failed: bool) -> None:
+        attempt("mlflow", lambda: logger.log_metrics(metrics))
+        attempt("mlflow", lambda: logger.finalize("failed" if failed else "success"))
 
-    def end(self, metrics: Mapping[str, float], failed: bool) -> None:
-        """Sends the means over seeds, and ends the run."""
-        self.attempt("mlflow", lambda: self.run.log_metrics(metrics))
-        self.attempt("mlflow", lambda: self.run.finalize("failed" if failed else "success"))
+    return end
