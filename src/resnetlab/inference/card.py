@@ -18,7 +18,7 @@ COLUMNS = {"raw": "val/acc", "averaged": "val/acc_avg", "reestimated": "val/acc_
 def describe(model: Classifier) -> dict[str, Any]:
     """Plain data: classes, preprocessing, recipe and figures, without the folders of its maker."""
     config, checkpoint, (height, width) = model.config, model.checkpoint, model.size
-    identity = checkpoint.get("identity", config.identity) | {"seed": config.seed}
+    identity = checkpoint["identity"] | {"seed": config.seed}
     return {
         **{"classes": model.class_names, "height": height, "width": width},
         "input": "uint8 N x 3 x H x W, RGB, 0..255, resized bilinearly; normalization is in the model",

@@ -59,7 +59,7 @@ def mistakes_figure(probabilities: Tensor, images: Images, names: tuple[str, ...
     figure.suptitle(f"{len(wrong)} of {len(labels)} answers are wrong")
     for place, n in enumerate(wrong[found.values[wrong].argsort(descending=True)][:25].tolist()):
         axes = figure.add_subplot(5, 5, place + 1, xticks=[], yticks=[])
-        axes.imshow(images.pixels[n].permute(1, 2, 0).cpu())
+        axes.imshow(images.pixels[n].permute(1, 2, 0).cpu().numpy())
         title = f"{names[int(labels[n])]}: {names[int(found.indices[n])]}, {found.values[n]:.2f}"
         axes.set_title(title, parse_math=False, fontsize=8)
     return figure

@@ -196,7 +196,7 @@ class ImageClassifier(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.state.fn != "fit":
-            self.log_dict(self.val_metrics.compute("test/" if self.trainer.testing else "val/"), logger=False)
+            self.log_dict(self.val_metrics.compute("test/" if self.trainer.testing else "val/"))
             return
         last_step = (self.current_epoch + 1) * self.span.steps_per_epoch - 1
         self.epoch_metrics = metrics = self.compute_metrics()
