@@ -13,8 +13,8 @@ from resnetlab.config.messages import USAGE_ERRORS, error_message, interrupted, 
 from resnetlab.config.schema import GROUPS
 
 TOP = (
-    "model, data, optimizer, schedule, regularization, averaging, trainer, logger, study, outputs, seed, epochs, batch_size, lr, wd, "
-    "l2, momentum, ema_momentum, shift, thresholds, objective, threads, engine, recalibrate_bn, snapshots, force"
+    "model, data, optimizer, schedule, regularization, averaging, trainer, logger, study, outputs, seed, "
+    "epochs, batch_size, lr, wd, l2, momentum, ema_momentum, shift, thresholds, objective, threads, engine, recalibrate_bn, snapshots, force"
 )
 
 
