@@ -71,7 +71,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     """Makes an experiment=mine of these lines, in a copy of conf/."""
     folder: Path = tmp_path_factory.mktemp("conf") / "conf"
     shutil.copytree(conf_dir(), folder)
-    for module in ("config.compose", "config.overrides", "sweeps.command"):
+    for module in ("config.compose", "sweeps.command"):
         monkeypatch.setattr(f"resnetlab.{module}.conf_dir", lambda: folder)
 
     def make(*lines: str) -> str:

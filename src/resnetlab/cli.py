@@ -5,10 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
+from resnetlab.config.option_files import conf_dir, take_config_dir
 from resnetlab.console import complain, guarded, say
 from resnetlab.errors import ConfigError, DataError, LabError
+from resnetlab.runs.layout import default_outputs
 
 __all__ = ["main"]
 
@@ -20,21 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command(argv: Sequence[str]) -> int:
     """The same without the last net."""
-    parser = argparse.ArgumentParser(
-        prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (add_arguments, run, summary) in COMMANDS.items():
-        add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
-        subparser.set_defaults(command=run)
-    options, rest = parser.parse_known_args(negative_values(argv))
-    rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
-    if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:  # overrides behind an option
-        options.overrides += rest
     try:
-        options.command(options)
+        return run_subcommand(take_config_dir(argv))
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -51,6 +41,35 @@ def command(argv: Sequence[str]) -> int:
         from resnetlab.config.messages import interrupted
 
         return interrupted(stop)
+
+
+def run_subcommand(argv: list[str]) -> int:
+    """The same, which raises what goes wrong."""
+    if argv[:1] == ["train"]:
+        from resnetlab.sweeps.main import command as train
+
+        return train(argv[1:])
+    if argv[:3] == ["completion", "words", "--"]:  # what the shells' scripts ask for
+        from resnetlab.config.completion import candidates
+
+        say("\n".join(candidates(argv[3:], [*COMMANDS])))
+        return 0
+    parser = argparse.ArgumentParser(
+        prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"resnetlab {version('resnetlab')}")
+    parser.add_argument("--config-dir", metavar="DIR", help="presets and options of your own (default: ./conf)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (add_arguments, run, summary) in COMMANDS.items():
+        add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
+        subparser.set_defaults(command=run)
+    options, rest = parser.parse_known_args(negative_values(argv))
+    rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
+    if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # overrides behind an option
+        options.overrides += rest
+    options.command(options)
     return 0
 
 
@@ -176,7 +195,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
+    parser.add_argument("folders", type=Path, nargs="*", default=[default_outputs()], metavar="DIR")
     parser.add_argument("--once", action="store_true", help="print it once, as where there is no terminal")
     parser.add_argument("--all", action="store_true", help="every run, printed once")
 
@@ -189,7 +208,7 @@ def run_status(options: argparse.Namespace) -> None:
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
+    parser.add_argument("folders", type=Path, nargs="*", default=[default_outputs()], metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, table.csv, table.md and figures")
     parser.add_argument("--wide", action="store_true", help="print every column, however wide the terminal is")
 
@@ -254,7 +273,16 @@ def run_published(options: argparse.Namespace) -> None:
     print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format, options.wide)
 
 
+def add_completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def run_completion(options: argparse.Namespace) -> None:
+    say((conf_dir() / "completion" / options.shell).read_text())
+
+
 COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
+    "train": (add_overrides, add_overrides, "trains one configuration or a sweep, as train.py in a clone"),
     "evaluate": (add_evaluate, run_evaluate, "loss and accuracy of a checkpoint on any part of its data"),
     "predict": (add_predict, run_predict, "the most probable classes of pictures"),
     "export": (add_export, run_export, "a network in files that need no resnetlab: ONNX, safetensors and others"),
@@ -265,6 +293,7 @@ COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
     "report": (add_report, run_report, "a table of finished runs: mean, sd and n over seeds"),
     "published": (add_published, run_published, "the published results, and the preset that repeats each"),
     "options": (add_options, run_options, "the settings of train.py: groups, options, keys, their defaults"),
+    "completion": (add_completion, run_completion, "prints the script that completes words in your shell"),
 }
 
 if __name__ == "__main__":

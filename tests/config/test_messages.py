@@ -13,9 +13,9 @@ from resnetlab.config.messages import USAGE_ERRORS, error_message, interrupted, 
 from resnetlab.config.schema import GROUPS
 
 TOP = (
-    "model, data, optimizer, schedule, regularization, averaging, trainer, study, seed, epochs, batch_size, lr, wd, "
-    "l2, momentum, ema_momentum, shift, thresholds, objective, threads, engine, recalibrate_bn, init, freeze, "
-    "snapshots, force"
+    "model, data, optimizer, schedule, regularization, averaging, trainer, logger, study, outputs, seed, "
+    "epochs, batch_size, lr, wd, l2, momentum, ema_momentum, shift, thresholds, objective, threads, engine, "
+    "recalibrate_bn, init, freeze, snapshots, force"
 )
 
 
@@ -77,7 +77,11 @@ def test_an_option_under_its_name_elsewhere_is_recognized(option: str, meant: st
         *(("learning_rate=0.1", "lr"), ("scheduler=x", "schedule="), ("optimizer.weight_decay=0.1", "wd")),
         *(("data.data_dir=x", "data.root"), ("early_stopping=3", "trainer.patience"), ("+gpus=1", "trainer.devices")),
         *(("precision=16", "trainer.precision=16-mixed"), ("trainer=gpu", "trainer.accelerator=cuda")),
-        *(("logger=wandb", "nothing"), ("ckpt_path=x", "the same command"), ("sampler=tpe", "hydra.sweeper.sampler")),
+        *(
+            ("use_wandb=true", "logger=wandb"),
+            ("ckpt_path=x", "the same command"),
+            ("sampler=tpe", "hydra.sweeper.sampler"),
+        ),
         *(("fast_dev_run=true", "epochs=1"), ("num_workers=4", "nothing"), ("optim=sgd", "optimizer=")),
         *(
             ("data.num_workers=4", "nothing"),

@@ -1,13 +1,16 @@
 """Composition by Hydra, and a configuration as YAML or plain data."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.singleton import Singleton
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
 from resnetlab.config.messages import unknown_key_message
@@ -33,10 +36,16 @@ BOOLEANS = {
 }
 
 
-def hydra_context() -> AbstractContextManager[None]:
-    """Inside, hydra.compose reads the lab's conf/."""
-    context: AbstractContextManager[None] = hydra.initialize_config_dir(str(conf_dir()), version_base="1.3")
-    return context
+@contextmanager
+def hydra_context() -> Iterator[None]:
+    """Inside, hydra.compose reads the lab's conf/; what an application of Hydra's around it has set is put back."""
+    instances: dict[Any, Any] = Singleton._instances
+    outer = {kind: instances.pop(kind) for kind in (GlobalHydra, VersionBase) if kind in instances}
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield
+    finally:
+        instances.update(outer)
 
 
 def compose(*overrides: str) -> Config:

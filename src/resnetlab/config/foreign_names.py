@@ -34,13 +34,13 @@ OURS = {  # what to write here: the names elsewhere; a group's option as "traine
     "averaging=swa": "swa use_swa",
     "thresholds": "target_acc target_accuracy",
     "objective": "metric optimized_metric",
-    "study, the folder of the runs below outputs/": "run_name exp_name experiment_name project output_dir "
-    "save_dir log_dir logdir default_root_dir workdir",
+    "study, the folder of the runs below outputs/": "run_name exp_name experiment_name",
+    "outputs": "output_dir save_dir log_dir logdir default_root_dir workdir",
     "hydra.launcher.jobs (with hydra/launcher=processes)": "n_jobs jobs num_parallel parallel",
     "hydra.sweeper.n_trials (with hydra/sweeper=optuna)": "n_trials trials num_trials",
     "hydra.sweeper.sampler (with hydra/sweeper=optuna)": "sampler",
     "the same command again: it resumes": "ckpt_path resume resume_from resume_from_checkpoint auto_resume load_from",
-    "nothing to set: metrics.csv and TensorBoard files are there": "logger loggers wandb use_wandb tensorboard",
+    "logger=wandb, or another; metrics.csv and TensorBoard files are there": "loggers wandb use_wandb tensorboard",
     "nothing to set: best and last checkpoints are kept; snapshots keeps more": "callbacks save_top_k save_every "
     "enable_checkpointing checkpoint_callback save_freq",
     "nothing to set: the images are in memory": "num_workers workers dataloader_num_workers pin_memory prefetch_factor",

@@ -9,7 +9,7 @@ from resnetlab.errors import ConfigError
 HELP = """\
 Trains one configuration, or a sweep of them.
 
-    python train.py [KEY=VALUE ...] [-m KEY=VALUE,VALUE ...]
+    python train.py [KEY=VALUE ...] [-m KEY=VALUE,VALUE ...]      the same as: resnetlab train ...
 
 Examples:
     python train.py experiment=demo                                a preset: two minutes on two CPU cores
@@ -20,7 +20,8 @@ Examples:
     python train.py hydra/sweeper=optuna "wd=interval(0.05,0.4)"   a search
     python train.py experiment=demo --cfg job                      prints the configuration and trains nothing
 
-Every job is checked before the first starts. Runs are in outputs/; the same command again skips those that are
+Every job is checked before the first starts. Runs are in outputs/ (outputs=DIR: elsewhere);
+presets and options of your own in ./conf (--config-dir DIR: elsewhere). The same command again skips those that are
 finished and resumes the others. Exit status: 0 when everything ran (a run that diverges is a result), 1 when something
 failed, 2 when the command is wrong, 130 after Ctrl-C.
 """

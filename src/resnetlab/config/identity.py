@@ -10,6 +10,7 @@ from resnetlab.runs.files import digest
 NOT_IDENTITY = {
     *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
     *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
+    *("outputs", "logger", "logger.use", "logger.project", "logger.offline", "logger.uri", "logger.every"),
 }
 
 SHORT, LONG = 8, 12  # hexadecimal digits at the end of a configuration's name, and of its folder's

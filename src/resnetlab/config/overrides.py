@@ -13,7 +13,6 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig
 
 from resnetlab.config.compose import compose_node, hydra_context, parse
-from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS, Config
 from resnetlab.console import Countdown
 from resnetlab.errors import ConfigError
@@ -82,8 +81,8 @@ def check_argument(argument: str) -> None:
         raise ConfigError(f"{key} is not supported; of Hydra's own keys these are: {', '.join(HYDRA_KEYS)}")
     if key in ("hydra/launcher", "hydra/sweeper") and value in ("", "null"):
         raise ConfigError(f"{key} (={value}) must name one; leave it out for Hydra's own")
-    if key in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
-        raise ConfigError(f"{key} is not supported; put your files into {conf_dir()}")
+    if key in ("--config-name", "-cn", "--config-path", "-cp"):
+        raise ConfigError(f"{key} is not supported; put your files into a folder and name it with --config-dir")
     if key.startswith("~"):
         raise ConfigError(f"{key} is not supported: a key cannot be removed; give it the value that you want")
     if key.removesuffix(".name") in GROUPS and key.endswith(".name"):

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
+from resnetlab.config.logger import LOGGERS, LoggerOptions
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
 from resnetlab.data import SOURCES, Data
 from resnetlab.models.options import MODELS, Model
@@ -13,7 +15,7 @@ from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
 from resnetlab.optim.regularization import REGULARIZATIONS, Regularization
 from resnetlab.optim.schedules import SCHEDULES, Schedule
-from resnetlab.runs.layout import OUTPUTS, RunFolder, seed_folder
+from resnetlab.runs.layout import OUTPUTS_VARIABLE, RunFolder, seed_folder
 
 OBJECTIVES = ("final_val_acc", "best_val_acc", "final_val_acc_avg", "final_test_acc")
 
@@ -32,7 +34,10 @@ class Config:
     regularization: Regularization
     averaging: Averaging
     trainer: TrainerOptions
+    logger: LoggerOptions
     study: str = "default"  # name of the folder below outputs/ that the run belongs to
+    # folder of all studies; by default that of the environment variable RESNETLAB_OUTPUTS, or outputs
+    outputs: str = f"${{oc.env:{OUTPUTS_VARIABLE},outputs}}"
     seed: int = 0  # of the weights, the order of the images and the augmentation
     epochs: int = 60  # length of the run
     batch_size: int = 64  # training images per step
@@ -70,10 +75,14 @@ class Config:
         """For example resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-wd0.1-3f9a2c71."""
         return self.long_name[: SHORT - LONG]
 
+    @property
+    def study_folder(self) -> Path:
+        return Path(self.outputs) / self.study
+
     @cached_property
     def folder(self) -> RunFolder:
         """outputs/<study>/<long name>/seed=<n> below the current folder; with the name if an older version made it."""
-        older = OUTPUTS / self.study / self.name
+        older = self.study_folder / self.name
         folder = older if older.is_dir() else older.with_name(self.long_name)
         return RunFolder(folder / seed_folder(self.seed))
 
@@ -90,4 +99,5 @@ GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
     "regularization": _instances(REGULARIZATIONS),
     "averaging": _instances(AVERAGINGS),
     "trainer": dict(TRAINERS),
+    "logger": dict(LOGGERS),
 }

@@ -51,6 +51,7 @@ def check_values(config: Config) -> None:
     folder_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study)
     must = "be a folder's name: at most 100 letters, digits, '.', '_' and '-'"
     require(folder_name is not None, "study", repr(config.study), must)
+    require(config.outputs.strip() != "", "outputs", repr(config.outputs), "name a folder")
     require(config.seed >= 0, "seed", config.seed, "be >= 0")
     require(1 <= config.epochs <= 100_000, "epochs", config.epochs, "be in 1..100,000")
     require(1 <= config.batch_size <= 1_000_000, "batch_size", config.batch_size, "be in 1..1,000,000")

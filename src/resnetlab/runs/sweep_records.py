@@ -133,10 +133,10 @@ class SweepFolder:
         self.known: dict[int, Outcome] = {}
 
     @classmethod
-    def open(cls, study: str) -> "SweepFolder":
+    def open(cls, study: str, outputs: str | Path | None = None) -> "SweepFolder":
         """Make a new folder, which no other launch has: containers and hosts on one disk may share process numbers."""
         name = f"{datetime.now():%Y-%m-%d-%H%M%S}-{os.getpid()}-{secrets.token_hex(4)}"
-        path = layout.OUTPUTS / study / layout.SWEEPS / name
+        path = Path(outputs or layout.default_outputs()) / study / layout.SWEEPS / name
         path.mkdir(parents=True)
         (path / layout.SWEEP_START).touch()
         return cls(path)

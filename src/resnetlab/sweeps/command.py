@@ -16,13 +16,13 @@ from resnetlab.config.overrides import compose_jobs
 from resnetlab.config.schema import Config
 from resnetlab.console import say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
-from resnetlab.runs.layout import OUTPUTS, run_key
+from resnetlab.runs.layout import run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.arguments import parse_arguments
 from resnetlab.sweeps.launchers import checked_settings, choice, find_launcher, refuse_several_devices
 from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
-from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
+from resnetlab.sweeps.table import collect, exit_status, seed_lines, seed_metrics, table_lines
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 
@@ -90,16 +90,22 @@ def run_sweep(jobs: Jobs, config: Config, overrides: Sequence[str], launcher: st
 
     jobs: none for a search. config: of any of them. launcher: its name.
     """
-    folder = SweepFolder.open(config.study)
+    folder = SweepFolder.open(config.study, config.outputs)
     if jobs:
         folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
+    end_parent = None
+    if "mlflow" in config.logger.chosen:
+        from resnetlab.training.callbacks.loggers import begin_sweep  # brings Lightning
+
+        end_parent = begin_sweep(config, folder.path)
     task = SweepTask(folder, {number: label for number, (label, _) in enumerate(jobs)}, len(jobs), search)
     status, missing = run_task(task, overrides, launcher)
     outcomes = collect(folder, task.labels, missing)
+    if end_parent is not None:
+        end_parent(seed_metrics(outcomes, jobs, config.objective), bool(status))
     for line in (*table_lines(outcomes, task.labels, config.objective), *seed_lines(outcomes, jobs, config.objective)):
         say(line)
-    studies = dict.fromkeys(job.study for job in (config, *(job for _, job in jobs)))
-    where = " ".join(str(OUTPUTS / study) for study in studies)
+    where = " ".join(dict.fromkeys(str(job.study_folder) for job in (config, *(job for _, job in jobs))))
     say(f"runs: resnetlab report {where}; logs and outcomes: {folder.path}")
     return status or exit_status(outcomes)
 

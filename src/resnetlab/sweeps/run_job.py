@@ -72,7 +72,7 @@ def run_job(config: Config, folder: SweepFolder, number: int, overrides: Sequenc
         if (done := skip_if_completed(config)) is not None:
             return done
         with command_of(overrides):
-            summary = train(config, epoch_hook=trial_hook(folder, number))
+            summary = train(config, epoch_hook=trial_hook(folder, number), sweep=folder.path)
         return outcome_of(config, summary, summary["status"])
     except RunLocked:
         return Outcome("skipped", reason="is being trained by another process", folder=path)

@@ -1,8 +1,7 @@
 """The end of a run: evaluates the final weights, draws the curves, writes and prints the summary."""
 
+from functools import partial
 from typing import Any
-
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from resnetlab.config.schema import Config
 from resnetlab.data import Images
@@ -14,6 +13,7 @@ from resnetlab.training.callbacks.checkpoints import describe_damage, read_check
 from resnetlab.training.distributed import is_secondary
 from resnetlab.training.evaluate import evaluate, load_weights
 from resnetlab.training.manifest import model_counts
+from resnetlab.training.mistakes import validation_figures
 from resnetlab.training.result import print_line, result_lines
 
 
@@ -39,9 +39,9 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
     if status == "finished":
         _, logits = evaluate(module, session.data, session.data.val, config.trainer.device)
-        names = session.data.class_names
-        confusion = multiclass_confusion_matrix(logits, session.data.val.labels.cpu(), len(names))
-        session.tensorboard.finish(session.trainer, summary, confusion, names)
+        session.loggers.finish(session.trainer, summary)
+        figures = partial(validation_figures, logits, session.data.val, session.data.class_names)
+        session.loggers.attempt("tensorboard", session.tensorboard.finish, session.trainer, summary, figures)
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
         print_line(config, line)

@@ -21,7 +21,6 @@ from resnetlab.data import ImageData, derive_seed
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers import set_lr_momentum
 from resnetlab.runs.files import digest, make_folder, safe_cell, write_json, write_rows
-from resnetlab.runs.layout import OUTPUTS
 from resnetlab.runs.summary import Row
 from resnetlab.training.build import build_module
 from resnetlab.training.isolation import preserve_process_state
@@ -154,7 +153,7 @@ def lr_range_command(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> 
     configs = {label or config.name: config for label, config in jobs_of(arguments)}
     first = next(iter(configs.values()))
     content = [vars(ramp), *(config.identity | {"seed": config.seed} for config in configs.values())]
-    folder = out or OUTPUTS / first.study / "lr-range" / f"{first.name}-{digest(content)}"
+    folder = out or first.study_folder / "lr-range" / f"{first.name}-{digest(content)}"
     make_folder(folder)
     curves: dict[str, list[Row]] = {}
     with write_even_if_interrupted(lambda: write_range_test(folder, ramp, curves, configs), curves.values()):

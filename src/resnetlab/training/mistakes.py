@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from resnetlab.console import say
 from resnetlab.data import Images
@@ -12,9 +12,34 @@ from resnetlab.runs.files import safe_cell, write_atomically, write_rows
 from resnetlab.training.callbacks.tensorboard import confusion_figure
 
 
+def confusion_counts(logits: Tensor, images: Images, names: tuple[str, ...]) -> Tensor:
+    """Numbers of images (classes, classes) with the true class as row."""
+    return multiclass_confusion_matrix(logits, images.labels.cpu(), len(names))
+
+
+def validation_figures(logits: Tensor, images: Images, names: tuple[str, ...]) -> dict[str, Figure]:
+    """The pictures that TensorBoard shows of a run's end."""
+    counts, probabilities = confusion_counts(logits, images, names), logits.softmax(1)
+    mistakes = mistakes_figure(probabilities, images, names)
+    reliability = reliability_figure(probabilities, images.labels.cpu())
+    return {"confusion matrix": confusion_figure(counts, names), "mistakes": mistakes, "reliability": reliability}
+
+
+def reliability_figure(probabilities: Tensor, labels: Tensor) -> Figure:
+    """Accuracy over confidence in 15 equal bins, and the expected calibration error."""
+    from sklearn.calibration import CalibrationDisplay  # a second, which no start waits for
+
+    error = float(multiclass_calibration_error(probabilities, labels, probabilities.shape[1]))
+    figure, (confidence, answers) = Figure(layout="constrained"), probabilities.max(1)
+    axes = figure.add_subplot(title=f"expected calibration error {error:.4f}")
+    CalibrationDisplay.from_predictions((answers == labels).numpy(), confidence.numpy(), n_bins=15, ax=axes)
+    axes.set(xlabel="confidence", ylabel="accuracy")
+    return figure
+
+
 def write_mistakes(folder: Path, logits: Tensor, images: Images, names: tuple[str, ...]) -> None:
     """Prints each class's accuracy; writes classes.csv with the counts of answers, confusion.png and mistakes.png."""
-    rows, counts = [], multiclass_confusion_matrix(logits, images.labels.cpu(), len(names))
+    rows, counts = [], confusion_counts(logits, images, names)
     for n, (name, row) in enumerate(zip(names, counts.tolist(), strict=True)):
         acc = row[n] / max(1, sum(row))
         say(f"{name}: {acc:.4f} of {sum(row)} images")

@@ -37,16 +37,22 @@ def run(config: Config) -> Summary:
     return train(config) if done is None else done
 
 
-def train(config: Config, lock_timeout: float = LOCK_TIMEOUT, epoch_hook: EpochHook | None = None) -> Summary:
+def train(
+    config: Config,
+    lock_timeout: float = LOCK_TIMEOUT,
+    epoch_hook: EpochHook | None = None,
+    sweep: Path | None = None,
+) -> Summary:
     """Trains from the last checkpoint, or from the beginning, to the end.
 
     lock_timeout: seconds to wait for another process that holds the run. epoch_hook: called with the rows after every
-    epoch, ends the run by returning True. Raises RunLocked and RunPruned.
+    epoch, ends the run by returning True. sweep: the folder of the sweep around it. Raises RunLocked and RunPruned.
     """
     process = preserve_process_state(config.threads)
     with out_of_memory_in_one_line(config), process, silence_lightning(), ExitStack() as lock:
         with process_group(config.trainer.devices):
-            session = build_session(config, epoch_hook=epoch_hook)
+            session = build_session(config, epoch_hook=epoch_hook, sweep=sweep)
+            lock.callback(session.loggers.close)
             done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, lock_timeout))
             if done is not None:
                 return done

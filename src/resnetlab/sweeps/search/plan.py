@@ -14,7 +14,7 @@ from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.runs.files import digest
-from resnetlab.runs.layout import OUTPUTS, SEARCH_JOURNAL
+from resnetlab.runs.layout import SEARCH_JOURNAL
 from resnetlab.sweeps.launchers import check_bounds, checked_settings, choice, find_launcher
 from resnetlab.sweeps.search.space import Space
 
@@ -50,7 +50,7 @@ class SearchPlan:
         if self.options.storage:
             return Path(self.options.storage)
         keys = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "", key) for key in sorted(self.space.distributions))
-        return OUTPUTS / self.config.study / "search" / f"{keys[:80]}-{digest(self.signature)}" / SEARCH_JOURNAL
+        return self.config.study_folder / "search" / f"{keys[:80]}-{digest(self.signature)}" / SEARCH_JOURNAL
 
 
 def make_plan(overrides: Sequence[str]) -> SearchPlan:

@@ -10,7 +10,6 @@ from resnetlab.runs.files import write_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import Row, best_row, out_of_patience
 from resnetlab.training.callbacks.energy import Energy
-from resnetlab.training.callbacks.tensorboard import scalars
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.result import EpochHook
 
@@ -60,8 +59,6 @@ class Recorder(L.Callback):
         self.rows.append({**pl_module.epoch_metrics, **self.energy.metrics(), **times})
         if trainer.is_global_zero:
             write_rows(self.folder.metrics, self.rows)
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars(self.rows[-1]), step=int(self.rows[-1]["epoch"]))
         if out_of_patience(self.rows, self.patience):
             trainer.should_stop = True
 
