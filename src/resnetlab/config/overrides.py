@@ -68,7 +68,7 @@ def check_argument(argument: str) -> None:
     key, equals, value = argument.partition("=")
     if equals and not key.strip("+~ "):
         raise ConfigError(f"{argument} has no key; write KEY=VALUE")
-    for name in (key, value) if "." not in key and key in CHOICES else (key,):
+    for name in (key, *value.split(",")) if "." not in key and key in CHOICES else (key,):
         if len(name) > MOST_LETTERS:
             raise ConfigError(f"{name[:40]}... is not there: no key and no option has {len(name):,} letters")
     if max(accumulate((letter in "[{(") - (letter in "]})") for letter in argument), default=0) > DEEPEST:
