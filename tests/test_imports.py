@@ -24,7 +24,6 @@ MAY_IMPORT = {
     "training": "config models data optim runs console errors dotted",
     "report": "runs console errors",
     "published": "report runs console errors",
-    "inference": "training config data models report runs console errors",
     "sweeps": "training config report runs console errors",
 }
 HYDRA = {"config/compose", "config/overrides", "config/messages"}  # and all of sweeps

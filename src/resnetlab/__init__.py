@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from resnetlab.config.compose import compose
     from resnetlab.config.schema import Config
     from resnetlab.errors import ConfigError, DataError, LabError
-    from resnetlab.inference.load_model import load_model
     from resnetlab.runs.summary import Summary
     from resnetlab.training.build import build
+    from resnetlab.training.inference.load_model import load_model
     from resnetlab.training.run import run
 
 __all__ = ["Config", "ConfigError", "DataError", "LabError", "Summary", "build", "compose", "load_model", "run"]
@@ -20,7 +20,7 @@ __all__ = ["Config", "ConfigError", "DataError", "LabError", "Summary", "build",
 MODULES = {
     "build": "training.build",
     "run": "training.run",
-    "load_model": "inference.load_model",
+    "load_model": "training.inference.load_model",
     "Summary": "runs.summary",
     "Config": "config.schema",
     "compose": "config.compose",

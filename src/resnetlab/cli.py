@@ -120,8 +120,8 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def run_predict(options: argparse.Namespace) -> None:
-    from resnetlab.inference.load_model import load_model
-    from resnetlab.inference.predict import print_predictions, probabilities_of, read_images
+    from resnetlab.training.inference.load_model import load_model
+    from resnetlab.training.inference.predict import print_predictions, probabilities_of, read_images
 
     model = load_model(options.checkpoint, options.weights, options.root)
     names, pixels = read_images(options.images, model.size, options.other_sizes == "resize")
@@ -138,12 +138,13 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def run_export(options: argparse.Namespace) -> None:
-    from resnetlab.inference.export import export
-    from resnetlab.inference.load_model import load_model
+    from resnetlab.report.card import model_card
+    from resnetlab.training.inference.export import export
+    from resnetlab.training.inference.load_model import load_model
 
     model = load_model(options.checkpoint, options.weights, options.root)
     out = options.out or Path(f"{model.path.stem}-{options.to}")
-    export(model, options.to, out, options.images, options.card)
+    export(model, options.to, out, options.images, model_card if options.card else None)
 
 
 def add_schedule(parser: argparse.ArgumentParser) -> None:

@@ -25,12 +25,12 @@ from resnetlab import DataError, build, load_model, run
 from resnetlab.cli import main
 from resnetlab.data import ImageData
 from resnetlab.data.sources import digits
-from resnetlab.inference import export as exporting
-from resnetlab.inference.load_model import Classifier
 from resnetlab.models import MODELS
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.evaluate import evaluate, evaluate_checkpoint, load_weights, open_checkpoint
+from resnetlab.training.inference import export as exporting
+from resnetlab.training.inference.load_model import Classifier
 from resnetlab.training.module import ImageClassifier
 
 PRIVATE = "/home/somebody/pictures"

@@ -3,8 +3,9 @@
 import runpy
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from textwrap import indent
+from typing import Any
 
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,12 +13,12 @@ from torch import Tensor, nn
 
 from resnetlab.console import say
 from resnetlab.errors import DataError, LabError, first_line
-from resnetlab.inference.card import describe, model_card
-from resnetlab.inference.load_model import Classifier
-from resnetlab.inference.predict import read_images
 from resnetlab.models.norm import StandardizedConv2d
 from resnetlab.runs.files import write_json, write_text
+from resnetlab.runs.summary import best_column
 from resnetlab.training.evaluate import open_checkpoint
+from resnetlab.training.inference.load_model import Classifier
+from resnetlab.training.inference.predict import read_images
 
 FILES = {
     "safetensors": "model.safetensors",
@@ -27,15 +28,19 @@ FILES = {
 }
 BOUND = 1e-4  # largest difference of logits, relative to the largest logit (to 1 if that is smaller)
 DYNAMIC = ({0: torch.export.Dim("N", min=1)},)
-TEMPLATES = Environment(loader=PackageLoader("resnetlab.inference", ""), undefined=StrictUndefined, autoescape=False)
+TEMPLATES = Environment(
+    loader=PackageLoader("resnetlab.training.inference", ""), undefined=StrictUndefined, autoescape=False
+)
 
 
 @torch.inference_mode()
-def export(model: Classifier, form: str, out: Path, images: Sequence[Path] = (), card: bool = False) -> None:
+def export(
+    model: Classifier, form: str, out: Path, images: Sequence[Path] = (), card: Callable[..., str] | None = None
+) -> None:
     """Writes a new folder `out`: the model, model.json, example.py and what they need.
 
     images: real ones to compare on; none: the first validation images. Nothing is written if the logits of the files,
-    loaded again, differ by more than BOUND. Raises DataError and LabError.
+    loaded again, differ by more than BOUND. card: report.card.model_card, for a README.md. Raises LabError.
     """
     if out.exists():
         raise DataError(f"{out} is there already; name another folder with --out, or remove it")
@@ -60,10 +65,25 @@ def export(model: Classifier, form: str, out: Path, images: Sequence[Path] = (),
         write_json(folder / "model.json", about := describe(model))
         example = TEMPLATES.get_template("example.py.jinja").render(form=form, file=FILES[form])
         write_text(folder / "example.py", example + "\n")
-        if card:
-            write_text(folder / "README.md", model_card(model, about, TEMPLATES.get_template("card.md.jinja")))
+        if card is not None:
+            rows, ranked = model.checkpoint["callbacks"]["Recorder"]["rows"], best_column(model.config)
+            write_text(folder / "README.md", card(model.path.absolute().parents[1], about, rows, ranked))
         folder.rename(out)
     say(f"{out}: {FILES[form]}; logits differ by at most {difference:.2g} on {len(pixels)} images (bound {BOUND:g})")
+
+
+def describe(model: Classifier) -> dict[str, Any]:
+    """Plain data: classes, preprocessing, recipe and figures, without the folders of its maker."""
+    config, checkpoint, (height, width) = model.config, model.checkpoint, model.size
+    identity = checkpoint["identity"] | {"seed": config.seed}
+    return {
+        **{"classes": model.class_names, "height": height, "width": width},
+        "input": "uint8 N x 3 x H x W, RGB, 0..255, resized bilinearly; normalization is in the model",
+        **{"model": config.model.name, "data": config.data.name, "split": config.data.split},
+        **{"weights": model.weights, "epoch": checkpoint["epoch"] + 1, "torch": torch.__version__},
+        "figures": checkpoint["callbacks"]["Recorder"]["rows"][checkpoint["epoch"]],
+        "identity": {k: v for k, v in identity.items() if not (isinstance(v, str) and PurePath(v).is_absolute())},
+    }
 
 
 def write_model(model: Classifier, form: str, folder: Path, pixels: Tensor) -> Callable[[Tensor], Tensor]:

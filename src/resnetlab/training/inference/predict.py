@@ -14,8 +14,8 @@ from torch import Tensor
 from resnetlab.console import say
 from resnetlab.data.arrays import pixels_of_array
 from resnetlab.errors import DataError, LabError, first_line
-from resnetlab.inference.load_model import Classifier
 from resnetlab.runs.files import safe_cell, write_rows
+from resnetlab.training.inference.load_model import Classifier
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
