@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "errors": "",
     "console": "",
     "models": "errors",
-    "data": "errors",
+    "data": "runs console errors",
     "optim": "errors",
     "runs": "errors console",
     "config": "models data optim runs console errors",

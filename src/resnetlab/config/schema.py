@@ -7,7 +7,7 @@ from typing import Any
 
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
-from resnetlab.data import SOURCES, Data
+from resnetlab.data import OWN, SOURCES, Data
 from resnetlab.models.options import MODELS, Model
 from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
@@ -82,7 +82,7 @@ def _instances(options: Mapping[str, type]) -> dict[str, Any]:
 
 GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
     "model": dict(MODELS),
-    "data": {name: Data(name=name) for name in SOURCES},
+    "data": {name: Data(name=name) for name in (*SOURCES, *OWN)},
     "optimizer": _instances(OPTIMIZERS),
     "schedule": _instances(SCHEDULES),
     "regularization": _instances(REGULARIZATIONS),

@@ -1,6 +1,7 @@
 """LightningDataModule that keeps the data set on the training device and makes the batches there."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor
 
 from resnetlab.data import augment
-from resnetlab.data.epoch_plan import EpochPlan, epoch_plan
+from resnetlab.data.epoch_plan import EpochPlan, balanced_order, epoch_plan
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
-from resnetlab.data.sources import Images, Source, digest_of, load
+from resnetlab.data.own_images import OWN
+from resnetlab.data.sources import Images, Source, digest_of
 from resnetlab.data.splits import split
 from resnetlab.errors import DataError
 
@@ -31,6 +33,7 @@ class ImageData(L.LightningDataModule):
     """Training, validation and (where the split has one) untouched test images.
 
     All images are moved to the training device once, as uint8; a batch is gathered, normalised and augmented there.
+    With data.device=cpu they stay on the host, where a batch is gathered.
     batch_size: training images a step; the last, partial batch is kept. shift: largest shift as a fraction of the side.
     chunk: steps in a batch of Lightning's. source: images of your own, instead of those that config names.
     """
@@ -53,7 +56,7 @@ class ImageData(L.LightningDataModule):
         if self.train_images is not None:
             return
         config = self.config
-        source = self.source or load(config.name, config.root, config.labels)
+        source = self.source or config.load()
         pool = Images(
             torch.cat([source.train.pixels, source.test.pixels]), torch.cat([source.train.labels, source.test.labels])
         )
@@ -64,7 +67,7 @@ class ImageData(L.LightningDataModule):
         limits = (None, None) if config.limit is None else (config.limit, config.limit // 5)
         train, val = pool[parts.train[: limits[0]]], pool[parts.val[: limits[1]]]
         self.limited = (len(train), len(val)) != (len(parts.train), len(parts.val))
-        self.test_images = None if parts.test is None else pool[parts.test]
+        self.test_images = pool[parts.test] if parts.test is not None and len(parts.test) else source.untouched
         if config.resolution is not None:
             train, val = train.scaled(config.resolution), val.scaled(config.resolution)
             self.test_images = self.test_images and self.test_images.scaled(config.resolution)
@@ -72,9 +75,17 @@ class ImageData(L.LightningDataModule):
         self.normalizer = Normalizer(config.normalize, train)
         found = self.digest()
         self.source_digest = found if self.source is None else None
-        if config.digest not in (None, found):
+        if config.name in OWN and self.source is None:
+            if len(train.labels.unique()) < len(source.class_names):
+                raise DataError("a class has no image left to train on: take another data.limit or data.split")
+        elif config.digest not in (None, found):
             held = f"is of other images than {config.name} has ({found})"
             raise DataError(f"data.digest (={config.digest}) {held}; images of your own are known to build() alone")
+
+    def class_weights(self) -> Tensor | None:
+        """Of data.balance=weights: images / (classes * images of the class), as scikit-learn has it; else None."""
+        counts = self.train.labels.bincount(minlength=len(self.class_names)).clamp(min=1)
+        return len(self.train) / (len(counts) * counts) if self.config.balance == "weights" else None
 
     def check_labels(self) -> None:
         """Raises DataError unless class_names has a name for every label."""
@@ -120,6 +131,8 @@ class ImageData(L.LightningDataModule):
             )
         if self.config.resolution is not None:
             reductions.append(f"data.resolution={self.config.resolution}: images made smaller")
+        if self.source is None and self.config.skip_broken and (left_out := self.config.index.left_out):
+            reductions.append(f"data.skip_broken=true: {left_out:,} files left out")
         return f"{'; '.join(reductions)}; not a result for the whole of {self.config.name}" if reductions else None
 
     def plan(self, epoch: int) -> EpochPlan:
@@ -130,7 +143,10 @@ class ImageData(L.LightningDataModule):
             "pad_crop": float(self.config.padding),
             "none": 0.0,
         }[translate]
-        return epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        plan = epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        if self.config.balance != "sampling":
+            return plan
+        return replace(plan, order=balanced_order(self.seed, epoch, self.train.labels.cpu()))
 
     def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
         """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""
@@ -155,13 +171,13 @@ class ImageData(L.LightningDataModule):
 
         share: (rank, devices), for every devices-th image of each batch.
         """
-        images, table = self.train.to(device), self.plan(epoch).to(device)
+        images, table = self.resident(self.train, device), self.plan(epoch).to(device)
         steps = (
             (batch[share[0] :: share[1]] for batch in part.split(self.batch_size))
             for part in (table.order, table.shift, table.flip)
         )
         for order, shift, mirror in zip(*steps, strict=True):
-            batch = images[order]
+            batch = self.gather(images, order.to(images.labels.device), device)
             yield self.augmented(batch, shift, mirror), batch.labels
 
     def recalibration_inputs(self, images: int, epoch: int, device: torch.device) -> Iterator[Tensor]:
@@ -178,11 +194,21 @@ class ImageData(L.LightningDataModule):
         for x, y in zip(pixels, labels, strict=True):
             yield self.normalizer(x.to(device)), y.to(device)
 
+    def resident(self, images: Images, device: torch.device) -> Images:
+        """The images where they stay during the training: on `device`, or on the host with data.device=cpu."""
+        return images if self.config.device == "cpu" else images.to(device)
+
+    def gather(self, images: Images, order: Tensor, device: torch.device) -> Images:
+        """Some of the images, on `device`; those in host memory by way of pinned memory, without waiting for it."""
+        found = images[order]
+        if device.type == "cuda" and not found.labels.is_cuda:
+            found = Images(found.pixels.pin_memory(), found.labels.pin_memory())
+        return Images(found.pixels.to(device, non_blocking=True), found.labels.to(device, non_blocking=True))
+
     def to_device(self, device: torch.device) -> None:
-        """Puts all images on `device`, once."""
-        self.train_images, self.val_images = self.train.to(device), self.val.to(device)
-        if self.test_images is not None:
-            self.test_images = self.test_images.to(device)
+        """Puts all images where they stay, once."""
+        self.train_images, self.val_images = self.resident(self.train, device), self.resident(self.val, device)
+        self.test_images = self.test_images and self.resident(self.test_images, device)
 
     def train_dataloader(self) -> "Loader":
         """Chunks of step numbers; the step itself gathers its images on the device."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # independent streams, so that one more table never changes those that exist
-ORDER, SHIFT, FLIP, TORCH = range(4)
+ORDER, SHIFT, FLIP, TORCH, BALANCE = range(5)
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,13 @@ def epoch_plan(seed: int, epoch: int, images: int, max_shift: float, *, whole_pi
     else:
         shift = (2 * uniform - 1) * np.float32(max_shift)
     return EpochPlan(torch.from_numpy(order), torch.from_numpy(shift.astype(np.float32)), torch.from_numpy(flip))
+
+
+def balanced_order(seed: int, epoch: int, labels: Tensor) -> Tensor:
+    """len(labels) indices, drawn with replacement so that each class that there is has an equal chance."""
+    chances = 1 / labels.bincount()[labels].double().numpy()
+    drawn = _stream(seed, epoch, BALANCE).choice(len(labels), len(labels), p=chances / chances.sum())
+    return torch.from_numpy(drawn)
 
 
 def derive_seed(seed: int, epoch: int, rank: int = 0) -> int:

@@ -2,11 +2,14 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
 from resnetlab.data.normalize import NORMALIZATIONS
-from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES
+from resnetlab.data.own_images import OWN, Index, open_images
+from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES, Source, digest_of, load
 from resnetlab.data.splits import SPLITS, split_sizes
-from resnetlab.errors import ConfigError, require, require_one_of
+from resnetlab.errors import ConfigError, DataError, require, require_one_of
 
 TRANSLATIONS = ("shift", "pad_crop", "none")
 
@@ -16,7 +19,7 @@ class Data:
     """Config of the group `data`: the data set, its split, normalization and augmentation."""
 
     name: str = "cifar10"
-    root: str = "${oc.env:CIFAR_ROOT,data}"  # folder of the data sets; default: $CIFAR_ROOT, or data
+    root: str = "${oc.env:CIFAR_ROOT,data}"  # folder of the data sets, or your images; default: $CIFAR_ROOT, or data
     labels: str = "fine"  # fine | coarse: the 20 superclasses of cifar100
     # validate on official: the test images | stratified: a part of `pool` | tail, holdout: of the training images
     split: str = "official"
@@ -32,7 +35,11 @@ class Data:
     fill: str = "mean"  # beyond the edge with translate=pad_crop: mean: 0 after normalization | black: 0 before it
     limit: int | None = None  # use the first N training and N/5 validation images, for quick looks; null: all
     resolution: int | None = None  # pixels per side, 8 or 16, by means over squares, for quick looks; null: all
-    # of the images, which must have it; build(config, data) sets it for images of your own; null: whatever is there
+    resize: int | None = None  # your images, scaled to cover this many pixels a side, and cropped; null: as they are
+    skip_broken: bool = False  # of folder. true: leave out files that cannot be used | false: name them, and stop
+    balance: str = "none"  # of unequal classes. weights: in the training loss | sampling: drawn equally often | none
+    device: str = "auto"  # where the images stay. auto: on the training device | cpu: in host memory
+    # of the images, which must have it; set for images of your own by composing or build(config, data); null: any
     digest: str | None = None
     eval_batch_size: int | None = None  # images per batch of validation; null: 500 on a CPU, 5,000 on a GPU
 
@@ -55,14 +62,18 @@ class Data:
             require(size_ok, "data.val_size", f"{self.val_size:g}", "be a fraction below 1 or a number of images")
         if self.pool != "all" and self.split != "stratified":
             raise ConfigError(f"data.pool (={self.pool}) is used by data.split=stratified only; leave it out")
-        if self.name in SIZES:
-            self.sizes()
         limit_ok = self.limit is None or self.limit >= 10
         require(limit_ok, "data.limit", self.limit, "be at least 10 images, or null for all of them")
         if self.resolution is not None and self.name in SIDES:
             sides = [side for side in (8, 16) if side < SIDES[self.name]]
             must = f"be {' or '.join(map(str, sides))} pixels a side, or null for the {SIDES[self.name]} of {self.name}"
             require(self.resolution in sides, "data.resolution", self.resolution, must)
+        for key, names in {"resolution": tuple(SIDES), "resize": OWN, "skip_broken": OWN[:1]}.items():
+            used = self.name in names or not getattr(self, key)
+            require(used, f"data.{key}", getattr(self, key), f"go with data={' or '.join(names)}; leave it out")
+        require(self.resize is None or 4 <= self.resize <= 1024, "data.resize", self.resize, "be in 4..1024, or null")
+        require_one_of("data.balance", self.balance, ("none", "weights", "sampling"))
+        require_one_of("data.device", self.device, ("auto", "cpu"))
         require(0 <= self.split_seed < 2**32, "data.split_seed", self.split_seed, f"be in 0..{2**32 - 1}")
         padding_ok = 1 <= self.padding <= 8
         require(padding_ok, "data.padding", self.padding, "be in 1..8 pixels; data.translate=none turns it off")
@@ -70,10 +81,62 @@ class Data:
         require(digest_ok, "data.digest", self.digest, "be 16 hexadecimal digits, or null; build() sets it")
         batch_ok = self.eval_batch_size is None or 1 <= self.eval_batch_size <= 1_000_000
         require(batch_ok, "data.eval_batch_size", self.eval_batch_size, "be in 1..1,000,000, or null")
+        if self.name in OWN:
+            self.check_own(self.index)
+        if self.name in (*OWN, *SIZES):
+            self.sizes()
+
+    def check_own(self, index: Index) -> None:
+        """Raises DataError for other images than data.digest's, ConfigError if the split cannot be made of them."""
+        if self.digest not in (None, index.digest):
+            raise DataError(f"data.digest (={self.digest}) is not that of the images in {self.root}, {index.digest}")
+        _, test, untouched = self.images_of_parts
+        if self.split == "official" and not test:
+            raise ConfigError(f"{self.root} has no val or test for data.split (=official): take holdout or stratified")
+        if self.split != "official" and untouched:
+            raise ConfigError(
+                f"data.split (={self.split}) is not for {self.root}, which has val and test; leave it out"
+            )
+        both = self.split == "stratified" and self.pool == "all"
+        least = 2 if self.split in ("stratified", "holdout") else 1
+        for name, *counts in zip(index.class_names, *index.counts[: 1 + both], strict=True):
+            if sum(counts) < least:
+                raise ConfigError(f"data.split (={self.split}) needs {least} images of class {name}, not {sum(counts)}")
+
+    @cached_property
+    def index(self) -> Index:
+        """Of images of your own, which are decoded if they are new. Raises DataError."""
+        return self.open()[0]
+
+    def open(self) -> tuple[Index, Source]:
+        return open_images(self.name, Path(self.root).expanduser(), self.resize, self.skip_broken)
+
+    def load(self) -> Source:
+        """The images. Raises DataError."""
+        if self.name not in OWN:
+            return load(self.name, self.root, self.labels)
+        _, source = self.open()
+        if self.digest not in (None, digest_of(source.class_names, (source.train, source.test, source.untouched))):
+            cause = f"not those of data.digest (={self.digest}), or their cache is damaged: remove ~/.cache/resnetlab"
+            raise DataError(f"the images in {self.root} are {cause}")
+        return source
+
+    @property
+    def images_of_parts(self) -> list[int]:
+        """Images to train on, to validate, and untouched, as the set is divided officially."""
+        return [*map(sum, self.index.counts)] if self.name in OWN else [*SIZES[self.name][:2], 0]
+
+    def has_test(self) -> bool:
+        """Whether the split leaves test images untouched."""
+        _, test, untouched = self.images_of_parts
+        return (
+            untouched > 0 if self.split == "official" else test > 0 and (self.split, self.pool) != ("stratified", "all")
+        )
 
     def sizes(self) -> tuple[int, int]:
         """Training and validation images after the split, before the limit. Raises ConfigError if a side is empty."""
-        train, test, classes = SIZES[self.name]
+        train, test, _ = self.images_of_parts
+        classes = len(self.index.class_names) if self.name in OWN else SIZES[self.name][2]
         classes = COARSE_CLASSES if self.labels == "coarse" else classes
         return split_sizes(self.split, train, test, self.pool, self.val_size, classes)
 
@@ -90,9 +153,10 @@ class Data:
         """Images in a batch of validation, on a device of that type."""
         return self.eval_batch_size or (500 if device_type == "cpu" else 5_000)
 
-    def side(self) -> int:
+    def size(self) -> tuple[int, int]:
         """Height and width of the images, in pixels."""
-        return self.resolution or SIDES[self.name]
+        side = self.resolution or SIDES.get(self.name, 0)
+        return self.index.size if self.name in OWN else (side, side)
 
     def images(self) -> int:
         """Training images after the split and the limit."""

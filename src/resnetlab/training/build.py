@@ -115,7 +115,9 @@ def build_module(config: Config, data: ImageData) -> ImageClassifier:
     """The LightningModule, its weights drawn from (seed, epoch 0). Raises DataError for labels without a class."""
     data.setup()
     data.check_labels()
-    return ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
+    module = ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
+    module.class_weights = data.class_weights()
+    return module
 
 
 def planned_lr_momentum(config: Config) -> tuple[RunLength, NDArray[np.float64]]:

@@ -73,6 +73,8 @@ class ImageClassifier(L.LightningModule):
         self.step_hooks: list[Callable[[], None]] = []  # called after every training step
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
         self.relative_update: Tensor
+        self.register_buffer("class_weights", None, persistent=False)  # of the training loss: (classes,)
+        self.class_weights: Tensor | None
 
     def configure_optimizers(self) -> Any:
         """The optimizer; with reduce_on_plateau also its scheduler, the only one that has a state."""
@@ -88,21 +90,26 @@ class ImageClassifier(L.LightningModule):
             self.model, lr=config.lr, momentum=self.momentum, wd=config.wd, regularization=config.regularization
         )
 
-    def losses(self, logits: Tensor, labels: Tensor, averaged: bool = False) -> tuple[Tensor, Tensor]:
+    def losses(
+        self, logits: Tensor, labels: Tensor, averaged: bool = False, class_weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(loss, ce): what is minimised, and the plain cross-entropy in it; both means over the batch.
 
-        averaged: with the penalty of the average's weights.
+        averaged: with the penalty of the average's weights. class_weights: (classes,), factors of the images' losses.
         """
         kernels = self.averaged_kernels if averaged else self.kernels
         ce = F.cross_entropy(logits, labels)
         smoothing = self.config.regularization.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) if smoothing else ce
+        if class_weights is not None:  # the mean over the images, as Keras has it: so shares of a batch add up
+            each = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+            loss = (each * class_weights[labels]).mean()
         return (loss + penalty(kernels, self.config.l2) if self.config.l2 else loss), ce
 
     def batch_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A training batch's (loss, ce, number of correct answers)."""
         logits = self.model(x)
-        return *self.losses(logits, y), (logits.argmax(1) == y).sum()
+        return *self.losses(logits, y, class_weights=self.class_weights), (logits.argmax(1) == y).sum()
 
     def on_train_start(self) -> None:
         self.began = True
