@@ -70,7 +70,7 @@ def parse(node: DictConfig) -> Config:
         momentum = config.optimizer.default_momentum
     ema_momentum = resolve_momentum(config.averaging, config.ema_momentum)
     if config.data.name in OWN:
-        config.data.digest = config.data.index.digest
+        config.data.digest = config.data.digest or config.data.index.digest
     return replace(config, wd=wd, l2=l2, momentum=momentum, ema_momentum=ema_momentum)
 
 

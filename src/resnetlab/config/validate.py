@@ -118,7 +118,9 @@ def check_momentum(config: Config) -> None:
 
 def check_metrics(config: Config) -> None:
     """The metrics that the objective and the schedule read will be there."""
-    if config.objective == "final_test_acc" and not config.data.has_test():
+    data, (_, test, untouched) = config.data, config.data.parts
+    test = untouched if data.split == "official" else test * ((data.split, data.pool) != ("stratified", "all"))
+    if config.objective == "final_test_acc" and not test:
         raise ConfigError("objective (=final_test_acc) needs untouched test images: data.split=holdout or tail")
     if config.objective == "final_val_acc_avg" and config.averaging.name == "none":
         raise ConfigError("objective (=final_val_acc_avg) needs an average: averaging=ema or swa")

@@ -29,20 +29,17 @@ def source_from_arrays(
     return Source(first, second, names)
 
 
-def images_of_parts(
-    parts: Sequence[tuple[Any, Any]], class_names: Sequence[str] | None
-) -> tuple[list[Images], tuple[str, ...]]:
+def images_of_parts(parts: Sequence[Any], class_names: Sequence[str] | None) -> tuple[list[Images], tuple[str, ...]]:
     """The same of one part or more, the first to train on: (images of each part, class names)."""
     pixels = [_three_channels(_array(images, "images")) for images, _ in parts]
     labels = [_flat_labels(_array(labels, "labels"), len(pixels[i])) for i, (_, labels) in enumerate(parts)]
     _require(len({a.shape[1:] for a in pixels}) == 1, "images", "of one size", [a.shape for a in pixels])
     scale = _scale(pixels)
-    rounded = (
-        a if a.dtype == np.uint8 else np.rint(a * np.float32(scale)).clip(0, 255).astype(np.uint8) for a in pixels
-    )
-    tensors = [torch.from_numpy(array) for array in rounded]
+    whole = (a if a.dtype == np.uint8 else np.rint(a * np.float32(scale)).clip(0, 255) for a in pixels)
     numbers, names = _numbered(labels, class_names)
-    return list(map(Images, tensors, numbers)), names
+    return [
+        Images(torch.from_numpy(a.astype(np.uint8, copy=False)), y) for a, y in zip(whole, numbers, strict=True)
+    ], names
 
 
 def _require(ok: bool, what: str, must: str, found: object) -> None:

@@ -13,8 +13,8 @@ from resnetlab.data import augment
 from resnetlab.data.epoch_plan import EpochPlan, balanced_order, epoch_plan
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
-from resnetlab.data.own_images import OWN
-from resnetlab.data.sources import Images, Source, digest_of
+from resnetlab.data.own_images import OWN, open_images
+from resnetlab.data.sources import Images, Source, digest_of, load
 from resnetlab.data.splits import split
 from resnetlab.errors import DataError
 
@@ -33,7 +33,6 @@ class ImageData(L.LightningDataModule):
     """Training, validation and (where the split has one) untouched test images.
 
     All images are moved to the training device once, as uint8; a batch is gathered, normalised and augmented there.
-    With data.device=cpu they stay on the host, where a batch is gathered.
     batch_size: training images a step; the last, partial batch is kept. shift: largest shift as a fraction of the side.
     chunk: steps in a batch of Lightning's. source: images of your own, instead of those that config names.
     """
@@ -56,10 +55,10 @@ class ImageData(L.LightningDataModule):
         if self.train_images is not None:
             return
         config = self.config
-        source = self.source or config.load()
-        pool = Images(
-            torch.cat([source.train.pixels, source.test.pixels]), torch.cat([source.train.labels, source.test.labels])
-        )
+        own = self.source is None and config.name in OWN
+        source = self.source or (open_images(config)[1] if own else load(config.name, config.root, config.labels))
+        both = (source.train, source.test)
+        pool = Images(torch.cat([part.pixels for part in both]), torch.cat([part.labels for part in both]))
         parts = split(
             config.split, pool.labels.numpy(), len(source.test), config.pool, config.val_size, config.split_seed
         )
@@ -75,11 +74,12 @@ class ImageData(L.LightningDataModule):
         self.normalizer = Normalizer(config.normalize, train)
         found = self.digest()
         self.source_digest = found if self.source is None else None
-        if config.name in OWN and self.source is None:
+        if own:
+            found = digest_of(source.class_names, (*both, source.untouched))
             if len(train.labels.unique()) < len(source.class_names):
                 raise DataError("a class has no image left to train on: take another data.limit or data.split")
-        elif config.digest not in (None, found):
-            held = f"is of other images than {config.name} has ({found})"
+        if config.digest not in (None, found):
+            held = f"is of other images than {config.root if own else config.name} has ({found})"
             raise DataError(f"data.digest (={config.digest}) {held}; images of your own are known to build() alone")
 
     def class_weights(self) -> Tensor | None:
@@ -90,12 +90,8 @@ class ImageData(L.LightningDataModule):
     def check_labels(self) -> None:
         """Raises DataError unless class_names has a name for every label."""
         classes = len(self.class_names)
-        for images in (self.train, self.val, self.test_images):
-            if (
-                images is not None
-                and len(images)
-                and not 0 <= int(images.labels.min()) <= images.labels.max() < classes
-            ):
+        for images in filter(None, (self.train, self.val, self.test_images)):
+            if not 0 <= int(images.labels.min()) <= images.labels.max() < classes:
                 found = f"{int(images.labels.min())}..{int(images.labels.max())}"
                 raise DataError(f"labels (={found}) must be in 0..{classes - 1}, one for each of {classes} class_names")
 
@@ -138,15 +134,11 @@ class ImageData(L.LightningDataModule):
     def plan(self, epoch: int) -> EpochPlan:
         """The EpochPlan of `epoch` (from 1): order, shifts and flips of the training images."""
         translate = self.config.translate if self.config.augment else "none"
-        pixels = {
-            "shift": self.shift * self.train.pixels.shape[-1],
-            "pad_crop": float(self.config.padding),
-            "none": 0.0,
-        }[translate]
+        width, padding = self.train.pixels.shape[-1], float(self.config.padding)
+        pixels = {"shift": self.shift * width, "pad_crop": padding, "none": 0.0}[translate]
         plan = epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
-        if self.config.balance != "sampling":
-            return plan
-        return replace(plan, order=balanced_order(self.seed, epoch, self.train.labels.cpu()))
+        drawn = self.config.balance == "sampling"
+        return replace(plan, order=balanced_order(self.seed, epoch, self.train.labels.cpu())) if drawn else plan
 
     def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
         """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""

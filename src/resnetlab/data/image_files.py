@@ -5,20 +5,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageOps
 
-from resnetlab.errors import DataError, first_line
+from resnetlab.errors import first_line
 
 Pixels = npt.NDArray[np.uint8]
 MODES = {"1", "L", "P", "RGB", "LA", "PA", "RGBA"}  # Pillow's for black and white, grey, palette, colour; A: with alpha
 
 
-def read_image(path: Path, side: int | None = None) -> Pixels:
-    """(H, W, 3), upright as its EXIF data say, grey repeated over the channels. Raises DataError with the reason.
-
-    side: as by `fit`; None: as large as it is.
-    """
-    from PIL import Image, ImageOps
-
+def read_image(path: Path, side: int | None = None) -> Pixels | str:
+    """(H, W, 3), upright as EXIF has it, grey repeated, by `fit` if it has a side; or why the file cannot be used."""
     try:
         if not path.is_file() or path.stat().st_size == 0:
             raise ValueError("it is empty or no file")
@@ -26,14 +22,12 @@ def read_image(path: Path, side: int | None = None) -> Pixels:
             check_mode(image)
             pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
-        raise DataError(f"cannot be used: {first_line(error)}") from None
+        return f"cannot be used: {first_line(error)}"
     return pixels if side is None else fit(pixels, side)
 
 
 def fit(pixels: Pixels, side: int) -> Pixels:
     """The image scaled until it covers side x side pixels (bilinear, antialiased), and cropped at its centre."""
-    from PIL import Image, ImageOps
-
     return np.asarray(ImageOps.fit(Image.fromarray(pixels), (side, side), Image.Resampling.BILINEAR))
 
 

@@ -3,13 +3,12 @@
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from resnetlab.data.normalize import NORMALIZATIONS
 from resnetlab.data.own_images import OWN, Index, open_images
-from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES, Source, digest_of, load
+from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES
 from resnetlab.data.splits import SPLITS, split_sizes
-from resnetlab.errors import ConfigError, DataError, require, require_one_of
+from resnetlab.errors import ConfigError, require, require_one_of
 
 TRANSLATIONS = ("shift", "pad_crop", "none")
 
@@ -75,67 +74,42 @@ class Data:
         require_one_of("data.balance", self.balance, ("none", "weights", "sampling"))
         require_one_of("data.device", self.device, ("auto", "cpu"))
         require(0 <= self.split_seed < 2**32, "data.split_seed", self.split_seed, f"be in 0..{2**32 - 1}")
-        padding_ok = 1 <= self.padding <= 8
-        require(padding_ok, "data.padding", self.padding, "be in 1..8 pixels; data.translate=none turns it off")
+        require(
+            1 <= self.padding <= 8, "data.padding", self.padding, "be in 1..8 pixels; data.translate=none turns it off"
+        )
         digest_ok = self.digest is None or re.fullmatch(r"[0-9a-f]{16}", self.digest) is not None
         require(digest_ok, "data.digest", self.digest, "be 16 hexadecimal digits, or null; build() sets it")
         batch_ok = self.eval_batch_size is None or 1 <= self.eval_batch_size <= 1_000_000
         require(batch_ok, "data.eval_batch_size", self.eval_batch_size, "be in 1..1,000,000, or null")
         if self.name in OWN:
-            self.check_own(self.index)
+            self.check_parts(self.index)
         if self.name in (*OWN, *SIZES):
             self.sizes()
 
-    def check_own(self, index: Index) -> None:
-        """Raises DataError for other images than data.digest's, ConfigError if the split cannot be made of them."""
-        if self.digest not in (None, index.digest):
-            raise DataError(f"data.digest (={self.digest}) is not that of the images in {self.root}, {index.digest}")
-        _, test, untouched = self.images_of_parts
-        if self.split == "official" and not test:
-            raise ConfigError(f"{self.root} has no val or test for data.split (=official): take holdout or stratified")
-        if self.split != "official" and untouched:
-            raise ConfigError(
-                f"data.split (={self.split}) is not for {self.root}, which has val and test; leave it out"
-            )
-        both = self.split == "stratified" and self.pool == "all"
-        least = 2 if self.split in ("stratified", "holdout") else 1
-        for name, *counts in zip(index.class_names, *index.counts[: 1 + both], strict=True):
-            if sum(counts) < least:
-                raise ConfigError(f"data.split (={self.split}) needs {least} images of class {name}, not {sum(counts)}")
+    def check_parts(self, index: Index) -> None:
+        """Raises ConfigError if the split cannot be made of images of your own."""
+        _, test, untouched = self.parts
+        fits = bool(test) if self.split == "official" else not untouched
+        holds = "train, val and test" if untouched else "train alone; take holdout or stratified"
+        require(fits, "data.split", self.split, f"fit the folders or arrays of {self.root}, {holds}")
+        pooled = index.counts[: 2 if self.split == "stratified" and self.pool == "all" else 1]
+        for name, *counts in zip(index.class_names, *pooled, strict=True):
+            if self.split in ("stratified", "holdout") and sum(counts) < 2:
+                raise ConfigError(f"data.split (={self.split}) needs two images of class {name}, not {sum(counts)}")
 
     @cached_property
     def index(self) -> Index:
         """Of images of your own, which are decoded if they are new. Raises DataError."""
-        return self.open()[0]
-
-    def open(self) -> tuple[Index, Source]:
-        return open_images(self.name, Path(self.root).expanduser(), self.resize, self.skip_broken)
-
-    def load(self) -> Source:
-        """The images. Raises DataError."""
-        if self.name not in OWN:
-            return load(self.name, self.root, self.labels)
-        _, source = self.open()
-        if self.digest not in (None, digest_of(source.class_names, (source.train, source.test, source.untouched))):
-            cause = f"not those of data.digest (={self.digest}), or their cache is damaged: remove ~/.cache/resnetlab"
-            raise DataError(f"the images in {self.root} are {cause}")
-        return source
+        return open_images(self)[0]
 
     @property
-    def images_of_parts(self) -> list[int]:
-        """Images to train on, to validate, and untouched, as the set is divided officially."""
-        return [*map(sum, self.index.counts)] if self.name in OWN else [*SIZES[self.name][:2], 0]
-
-    def has_test(self) -> bool:
-        """Whether the split leaves test images untouched."""
-        _, test, untouched = self.images_of_parts
-        return (
-            untouched > 0 if self.split == "official" else test > 0 and (self.split, self.pool) != ("stratified", "all")
-        )
+    def parts(self) -> list[int]:
+        """Training, test and untouched images before the split, as of a Source."""
+        return [*map(sum, self.index.counts), 0][:3] if self.name in OWN else [*SIZES[self.name][:2], 0]
 
     def sizes(self) -> tuple[int, int]:
         """Training and validation images after the split, before the limit. Raises ConfigError if a side is empty."""
-        train, test, _ = self.images_of_parts
+        train, test, _ = self.parts
         classes = len(self.index.class_names) if self.name in OWN else SIZES[self.name][2]
         classes = COARSE_CLASSES if self.labels == "coarse" else classes
         return split_sizes(self.split, train, test, self.pool, self.val_size, classes)
@@ -155,8 +129,7 @@ class Data:
 
     def size(self) -> tuple[int, int]:
         """Height and width of the images, in pixels."""
-        side = self.resolution or SIDES.get(self.name, 0)
-        return self.index.size if self.name in OWN else (side, side)
+        return self.index.size if self.name in OWN else (self.resolution or SIDES[self.name],) * 2
 
     def images(self) -> int:
         """Training images after the split and the limit."""

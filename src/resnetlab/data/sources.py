@@ -94,12 +94,9 @@ def coarse(root: Path) -> Source:
     from torchvision import datasets
 
     fine, folder = SOURCES["cifar100"](root), root / datasets.CIFAR100.base_folder
-
-    def relabelled(images: Images, file: str) -> Images:
-        return Images(images.pixels, torch.tensor(_unpickle(folder / file)["coarse_labels"]))
-
     names = _unpickle(folder / datasets.CIFAR100.meta["filename"])["coarse_label_names"]
-    return Source(relabelled(fine.train, "train"), relabelled(fine.test, "test"), tuple(names))
+    labels = [torch.tensor(_unpickle(folder / file)["coarse_labels"]) for file in ("train", "test")]
+    return Source(Images(fine.train.pixels, labels[0]), Images(fine.test.pixels, labels[1]), tuple(names))
 
 
 def digits(root: Path) -> Source:
@@ -135,11 +132,9 @@ SOURCES: dict[str, Callable[[Path], Source]] = {
 
 # training images, test images, classes: known before anything is read, so that every job of a sweep can be checked
 COARSE_CLASSES = 20  # of CIFAR-100
-SIZES = {
-    **{"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)},
-    **dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), (60_000, 10_000, 10)),
-    **{"emnist": (112_800, 18_800, 47), "svhn": (73_257, 26_032, 10), "stl10": (5_000, 8_000, 10)},
-}
+SIZES = {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)}
+SIZES |= dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), (60_000, 10_000, 10))
+SIZES |= {"emnist": (112_800, 18_800, 47), "svhn": (73_257, 26_032, 10), "stl10": (5_000, 8_000, 10)}
 SIDES = {name: {"digits": 16, "cifar10": 32, "cifar100": 32, "svhn": 32, "stl10": 96}.get(name, 28) for name in SIZES}
 
 
@@ -183,8 +178,6 @@ def _refuse_damaged(files: list[tuple[Path, str]]) -> None:
 
     for path, md5 in files:
         if not path.exists():
-            raise DataError(
-                f"{path.absolute()} is missing, though others of the set are there; restore it or remove them"
-            )
+            raise DataError(f"{path.absolute()} is missing, though others of the set are there; restore or remove them")
         if not check_integrity(str(path), md5):
             raise DataError(f"{path.absolute()} is damaged (its md5 is not the official {md5}); restore or remove it")

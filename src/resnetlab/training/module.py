@@ -90,26 +90,24 @@ class ImageClassifier(L.LightningModule):
             self.model, lr=config.lr, momentum=self.momentum, wd=config.wd, regularization=config.regularization
         )
 
-    def losses(
-        self, logits: Tensor, labels: Tensor, averaged: bool = False, class_weights: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def losses(self, logits: Tensor, labels: Tensor, averaged: bool = False) -> tuple[Tensor, Tensor]:
         """(loss, ce): what is minimised, and the plain cross-entropy in it; both means over the batch.
 
-        averaged: with the penalty of the average's weights. class_weights: (classes,), factors of the images' losses.
+        averaged: with the penalty of the average's weights. Class weights are of the training, where logits have grads.
         """
         kernels = self.averaged_kernels if averaged else self.kernels
         ce = F.cross_entropy(logits, labels)
         smoothing = self.config.regularization.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) if smoothing else ce
-        if class_weights is not None:  # the mean over the images, as Keras has it: so shares of a batch add up
+        if self.class_weights is not None and logits.requires_grad:  # as Keras: so shares of a batch add up
             each = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-            loss = (each * class_weights[labels]).mean()
+            loss = (each * self.class_weights[labels]).mean()
         return (loss + penalty(kernels, self.config.l2) if self.config.l2 else loss), ce
 
     def batch_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A training batch's (loss, ce, number of correct answers)."""
         logits = self.model(x)
-        return *self.losses(logits, y, class_weights=self.class_weights), (logits.argmax(1) == y).sum()
+        return *self.losses(logits, y), (logits.argmax(1) == y).sum()
 
     def on_train_start(self) -> None:
         self.began = True
