@@ -37,9 +37,8 @@ def images_of_parts(parts: Sequence[Any], class_names: Sequence[str] | None) -> 
     scale = _scale(pixels)
     whole = (a if a.dtype == np.uint8 else np.rint(a * np.float32(scale)).clip(0, 255) for a in pixels)
     numbers, names = _numbered(labels, class_names)
-    return [
-        Images(torch.from_numpy(a.astype(np.uint8, copy=False)), y) for a, y in zip(whole, numbers, strict=True)
-    ], names
+    tensors = [torch.from_numpy(np.require(a, np.uint8, "W")) for a in whole]
+    return list(map(Images, tensors, numbers)), names
 
 
 def _require(ok: bool, what: str, must: str, found: object) -> None:

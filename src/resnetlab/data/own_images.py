@@ -90,7 +90,7 @@ def resized(images: Images, side: int) -> Images:
 def read_arrays(path: Path) -> tuple[dict[str, tuple[Any, Any]], list[str] | None]:
     """{part: (images, labels)} of the arrays x_train and y_train and so on, and class_names. Raises DataError."""
     try:
-        with np.load(path, allow_pickle=False) as file:  # a pickle would be executed
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # a pickle would be executed
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # numpy and zipfile raise many kinds
         raise DataError(f"{path} cannot be read as arrays of an .npz file ({first_line(error)})") from None
@@ -133,9 +133,5 @@ def read_folder(files: Sequence[File], data: Any) -> tuple[dict[str, tuple[Any, 
     if len(sizes) > 1:
         listed = " and ".join(f"{path} is {width}x{height}" for (width, height), path in list(sizes.items())[:2])
         raise DataError(f"images must be of one size: {listed} pixels; data.resize=N makes them so")
-    mine = {part: [(file[2], image) for file, image in images if file[0] == part] for part in PARTS}
-    return {
-        part: ([x for _, x in rows], [name for name, _ in rows])
-        for part, rows in mine.items()
-        if rows or part == PARTS[0]
-    }, None
+    mine = {part: [(image, file[2]) for file, image in images if file[0] == part] for part in PARTS}
+    return {part: ([x for x, _ in m], [y for _, y in m]) for part, m in mine.items() if m or part == "train"}, None
