@@ -115,3 +115,12 @@ def test_evaluate_prints_the_figures(capsys: pytest.CaptureFixture[str]) -> None
         printed = capsys.readouterr().err
         assert wanted in printed
         assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["report", "--ou", "x"], ["status", "--onc"], ["published", "--form", "csv"]])
+def test_an_abbreviation_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Of what is meant today: tomorrow it may mean another option."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "unrecognized arguments" in capsys.readouterr().err

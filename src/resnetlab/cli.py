@@ -20,10 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command(argv: Sequence[str]) -> int:
     """The same without the last net."""
-    parser = argparse.ArgumentParser(prog="resnetlab", description="Training recipes for small ResNets, measured.")
+    parser = argparse.ArgumentParser(
+        prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (add_arguments, run, summary) in COMMANDS.items():
-        add_arguments(subparser := commands.add_parser(name, help=summary))
+        add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
         subparser.set_defaults(command=run)
     options, rest = parser.parse_known_args(negative_values(argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough

@@ -1,14 +1,12 @@
 """The result of a run: whether it has come to its end, its objective, its lines. From its files, without Lightning."""
 
-import csv
 import os
 from collections.abc import Callable, Sequence
 
 from resnetlab.config.schema import Config
 from resnetlab.console import say
-from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import MANIFEST, METRICS, SUMMARY, RunFolder
-from resnetlab.runs.load import UnusableRun, is_accuracy, read_manifest, read_summary
+from resnetlab.runs.load import UnusableRun, is_accuracy, read_manifest, read_metrics, read_summary
 from resnetlab.runs.summary import Row, Summary, threshold_columns
 from resnetlab.training.distributed import is_secondary
 from resnetlab.training.recorded import refuse_other_run
@@ -46,13 +44,14 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
     """The summary of a run that has come to its end, its threshold columns as `config` asks for them."""
     try:
         summary = read_summary(folder.path)
-        rows = read_rows(folder.metrics)
+        epochs = summary["epochs_trained"]
+        rows = read_metrics(folder.path, epochs)[0] if epochs else []  # none: diverged in its first
         whole = {**summary, **threshold_columns(rows, config.thresholds)}
         value = 0.0 if summary["status"] == "diverged" else summary[config.objective]
         usable = value is None or (is_accuracy(value) and value == value)  # a sweeper learns from no NaN
         known = usable and read_manifest(folder.path)  # without it, whose run is it?
-        return whole if known and summary["epochs_trained"] == len(rows) else None
-    except (OSError, UnusableRun, ValueError, KeyError, TypeError, AttributeError, csv.Error):  # cut or overwritten
+        return whole if known else None
+    except (OSError, UnusableRun, ValueError, KeyError, TypeError, AttributeError):  # cut or overwritten
         return None
 
 

@@ -103,6 +103,8 @@ def verify_checkpoint(path: Path) -> None:
 
     10 ms for 14 MB. What is no zip raises BadZipFile.
     """
+    if path.exists() and not path.is_file():  # a pipe, which may never end
+        raise DataError("it is no file")
     with zipfile.ZipFile(path) as file:
         if (part := file.testzip()) is not None:
             raise DataError(f"{part} in it is not what was written")
