@@ -25,6 +25,7 @@ from resnetlab.data.epoch_plan import balanced_order
 from resnetlab.data.image_files import fit, read_image
 from resnetlab.runs.files import read_rows
 from resnetlab.training.engine.select import select_engine
+from resnetlab.training.evaluate import evaluate_checkpoint
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -266,8 +267,10 @@ def two_classes(root: Path, first: int = 4, second: int = 4) -> Path:
 
 
 def test_folders_that_make_no_data_set_are_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "train").mkdir(parents=True)
     cases = {
-        "nothing": (tmp_path / "nowhere", "data.root .* must hold images in train/CLASS/"),
+        "no classes": (tmp_path / "empty", "data.root .* must hold images in train/CLASS/"),
+        "nothing": (tmp_path / "nowhere", "data.root .* is not there"),
         "one class": (two_classes(tmp_path / "one", second=0), r"two or more, each once; these are \('a',\)"),
         "a class of one": (two_classes(tmp_path / "few", second=1), "needs two images of class b, not 1"),
     }
@@ -282,6 +285,33 @@ def test_folders_that_make_no_data_set_are_refused_in_one_line(tmp_path: Path) -
     save(many / "val" / "a" / "0.png", NOISE[:8, :8])
     with pytest.raises(DataError, match="a class has no image left to train on"):
         image_data(own(many, "data.limit=10"))
+
+
+def test_the_command_prints_one_line_for_images_that_cannot_be_used(
+    sweep: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    root = digit_files(tmp_path / "own")
+    (root / "train" / "digit 1" / "bad.png").touch()
+    for where, message in ((root, "bad.png cannot be used"), (tmp_path / "nowhere", "is not there")):
+        status, _, errors = sweep("data=folder", f"data.root={where}", "seeds=2")
+        assert status == 1
+        assert message in errors.splitlines()[-1]
+        assert errors.splitlines()[-1].startswith("error: ")
+        assert "Traceback" not in errors
+
+
+def test_a_checkpoint_of_own_images_is_evaluated_where_they_are_now(tmp_path: Path) -> None:
+    root = digit_files(tmp_path / "own")
+    summary = run(config := own(root))
+    root.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match=r"data.root .* is not there"):
+        evaluate_checkpoint(config.folder.last)
+    found = evaluate_checkpoint(config.folder.last, root=str(tmp_path / "moved"))
+    assert found["acc"] == summary["final_val_acc"]
+    (tmp_path / "moved" / "val").mkdir()
+    (tmp_path / "moved" / "train" / "digit 0" / "000.png").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be used"):
+        evaluate_checkpoint(config.folder.last, root=str(tmp_path / "moved"))
 
 
 # --- arrays

@@ -14,7 +14,7 @@ from resnetlab.config.messages import unknown_key_message
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS, Config
 from resnetlab.config.validate import check, cycles_momentum
-from resnetlab.data import OWN
+from resnetlab.data.own_images import OWN
 from resnetlab.errors import ConfigError
 from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.regularization import resolve

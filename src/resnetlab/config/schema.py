@@ -7,7 +7,8 @@ from typing import Any
 
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
-from resnetlab.data import OWN, SOURCES, Data
+from resnetlab.data import SOURCES, Data
+from resnetlab.data.own_images import OWN
 from resnetlab.models.options import MODELS, Model
 from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer

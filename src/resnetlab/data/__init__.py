@@ -5,14 +5,12 @@ from typing import TYPE_CHECKING, Any
 from resnetlab.data.arrays import source_from_arrays
 from resnetlab.data.epoch_plan import derive_seed, epoch_plan
 from resnetlab.data.options import Data
-from resnetlab.data.own_images import OWN
 from resnetlab.data.sources import SOURCES, Images, Source, load
 
 if TYPE_CHECKING:
     from resnetlab.data.datamodule import Chunk, ImageData
 
 __all__ = [
-    "OWN",
     "SOURCES",
     "Chunk",
     "Data",

@@ -59,9 +59,8 @@ class ImageData(L.LightningDataModule):
         source = self.source or (open_images(config)[1] if own else load(config.name, config.root, config.labels))
         both = (source.train, source.test)
         pool = Images(torch.cat([part.pixels for part in both]), torch.cat([part.labels for part in both]))
-        parts = split(
-            config.split, pool.labels.numpy(), len(source.test), config.pool, config.val_size, config.split_seed
-        )
+        labels, test = pool.labels.numpy(), len(source.test)
+        parts = split(config.split, labels, test, config.pool, config.val_size, config.split_seed)
         self.class_names = source.class_names
         limits = (None, None) if config.limit is None else (config.limit, config.limit // 5)
         train, val = pool[parts.train[: limits[0]]], pool[parts.val[: limits[1]]]
@@ -80,7 +79,9 @@ class ImageData(L.LightningDataModule):
                 raise DataError("a class has no image left to train on: take another data.limit or data.split")
         if config.digest not in (None, found):
             held = f"is of other images than {config.root if own else config.name} has ({found})"
-            raise DataError(f"data.digest (={config.digest}) {held}; images of your own are known to build() alone")
+            raise DataError(
+                f"data.digest (={config.digest}) {held}; restore them; images of your own are known to build() alone"
+            )
 
     def class_weights(self) -> Tensor | None:
         """Of data.balance=weights: images / (classes * images of the class), as scikit-learn has it; else None."""
@@ -121,10 +122,8 @@ class ImageData(L.LightningDataModule):
         self.setup()
         reductions = []
         if self.limited:
-            reductions.append(
-                f"data.limit={self.config.limit}: a subset, the first {len(self.train):,} training and "
-                f"{len(self.val):,} validation images"
-            )
+            counts = f"{len(self.train):,} training and {len(self.val):,} validation images"
+            reductions.append(f"data.limit={self.config.limit}: a subset, the first {counts}")
         if self.config.resolution is not None:
             reductions.append(f"data.resolution={self.config.resolution}: images made smaller")
         if self.source is None and self.config.skip_broken and (left_out := self.config.index.left_out):

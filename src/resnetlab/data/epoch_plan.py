@@ -52,8 +52,7 @@ def epoch_plan(seed: int, epoch: int, images: int, max_shift: float, *, whole_pi
 def balanced_order(seed: int, epoch: int, labels: Tensor) -> Tensor:
     """len(labels) indices, drawn with replacement so that each class that there is has an equal chance."""
     chances = 1 / labels.bincount()[labels].double().numpy()
-    drawn = _stream(seed, epoch, BALANCE).choice(len(labels), len(labels), p=chances / chances.sum())
-    return torch.from_numpy(drawn)
+    return torch.from_numpy(_stream(seed, epoch, BALANCE).choice(len(labels), len(labels), p=chances / chances.sum()))
 
 
 def derive_seed(seed: int, epoch: int, rank: int = 0) -> int:

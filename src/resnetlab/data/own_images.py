@@ -20,8 +20,7 @@ from resnetlab.data.sources import Images, Source, digest_of
 from resnetlab.errors import DataError, first_line
 from resnetlab.runs.files import digest, write_atomically
 
-OWN = ("folder", "arrays")
-PARTS = ("train", "val", "test")
+OWN, PARTS = ("folder", "arrays"), ("train", "val", "test")
 File = tuple[str, str, str, Path]  # part, name below the class's folder, class, path
 
 
@@ -38,6 +37,8 @@ class Index(NamedTuple):
 def open_images(data: Any) -> tuple[Index, Source]:
     """The set of these options, found in the cache by names, sizes and times of its files, or decoded into it."""
     root = Path(data.root).expanduser()
+    if not root.exists():
+        raise DataError(f"data.root (={data.root}) is not there")
     files = list_files(root) if data.name == "folder" else [("", "", "", root)]
     stats = [path.stat() if path.exists() else path.lstat() for *_, path in files]
     keys = [(*file[:3], stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)]

@@ -101,6 +101,8 @@ def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifie
             plain["data"]["root"] = root
         config, weights, _ = from_plain(plain), checkpoint["state_dict"], checkpoint["epoch"] + 1
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        if isinstance(error, DataError) and str(error).startswith("data."):  # of the images, which may have moved
+            raise
         damage, previous = describe_damage(path, error), path.with_name("last.prev.ckpt")
         other = f"; {previous} is of the epoch before" if path.name == "last.ckpt" and previous.exists() else ""
         raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage}){other}") from None
