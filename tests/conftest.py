@@ -19,6 +19,7 @@ TINY = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "b
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Outputs go below the current folder: each test gets its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESNETLAB_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 

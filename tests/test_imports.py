@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "console": "",
     "dotted": "errors",
     "models": "errors dotted",
-    "data": "errors",
+    "data": "runs console errors",
     "optim": "errors dotted",
     "runs": "errors console",
     "config": "models data optim runs console errors dotted",

@@ -17,6 +17,7 @@ from resnetlab.config.messages import unknown_key_message
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS, Config
 from resnetlab.config.validate import check, cycles_momentum
+from resnetlab.data.own_images import OWN
 from resnetlab.errors import ConfigError
 from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.regularization import resolve
@@ -64,7 +65,7 @@ def compose_node(overrides: Sequence[str]) -> DictConfig:
 
 
 def parse(node: DictConfig) -> Config:
-    """A composed node as a checked Config, wd, l2, momentum and ema_momentum filled in where they are used."""
+    """A composed node as a checked Config: wd, l2, momentum, ema_momentum and data.digest filled in where used."""
     node = node.copy()
     OmegaConf.set_struct(node, False)
     node.pop("hydra", None)
@@ -77,6 +78,8 @@ def parse(node: DictConfig) -> Config:
     if momentum is None and not cycles_momentum(config):
         momentum = config.optimizer.default_momentum
     ema_momentum = resolve_momentum(config.averaging, config.ema_momentum)
+    if config.data.name in OWN:
+        config.data.digest = config.data.digest or config.data.index.digest
     return replace(config, wd=wd, l2=l2, momentum=momentum, ema_momentum=ema_momentum)
 
 

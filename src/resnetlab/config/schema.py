@@ -10,6 +10,7 @@ from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
 from resnetlab.config.logger import LOGGERS, LoggerOptions
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
 from resnetlab.data import SOURCES, Data
+from resnetlab.data.own_images import OWN
 from resnetlab.models.options import MODELS, Model
 from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
@@ -93,7 +94,7 @@ def _instances(options: Mapping[str, type]) -> dict[str, Any]:
 
 GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
     "model": dict(MODELS),
-    "data": {name: Data(name=name) for name in SOURCES},
+    "data": {name: Data(name=name) for name in (*SOURCES, *OWN)},
     "optimizer": _instances(OPTIMIZERS),
     "schedule": _instances(SCHEDULES),
     "regularization": _instances(REGULARIZATIONS),

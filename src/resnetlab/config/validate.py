@@ -96,8 +96,10 @@ def check_batches(config: Config) -> None:
     """The model trains on every batch, also the last one of an epoch, and each device has images to validate."""
     if config.recalibrate_bn and config.model.norm != "batch":
         raise ConfigError(f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} has no statistics")
-    devices, side = config.trainer.devices, config.data.side()
-    check_last_batch(config, config.data.images(), side, side)
+    if config.data.device == "cpu" and config.engine == "compile":
+        raise ConfigError("engine (=compile) gathers the images on their device, not data.device (=cpu); take eager")
+    devices = config.trainer.devices
+    check_last_batch(config, config.data.images(), *config.data.size())
     val_images = config.data.val_images()
     require(val_images >= devices, "trainer.devices", devices, f"be at most the {val_images} validation images")
 
@@ -131,9 +133,9 @@ def check_momentum(config: Config) -> None:
 
 def check_metrics(config: Config) -> None:
     """The metrics that the objective and the schedule read will be there."""
-    data = config.data
-    has_test = data.split in ("tail", "holdout") or (data.split == "stratified" and data.pool == "train")
-    if config.objective == "final_test_acc" and not has_test:
+    data, (_, test, untouched) = config.data, config.data.parts
+    test = untouched if data.split == "official" else test * ((data.split, data.pool) != ("stratified", "all"))
+    if config.objective == "final_test_acc" and not test:
         raise ConfigError("objective (=final_test_acc) needs untouched test images: data.split=holdout or tail")
     if config.objective == "final_val_acc_avg" and config.averaging.name == "none":
         raise ConfigError("objective (=final_val_acc_avg) needs an average: averaging=ema or swa")

@@ -25,12 +25,18 @@ def source_from_arrays(
     class_names: in the order of the labels, which then are 0..n-1 or 1..n, or the names; None: the labels themselves,
     of which training must have every one. Raises DataError.
     """
-    pixels = [_three_channels(_array(images, "images")) for images, _ in (train, test)]
-    labels = [_flat_labels(_array(labels, "labels"), len(pixels[i])) for i, (_, labels) in enumerate((train, test))]
-    _require(pixels[0].shape[1:] == pixels[1].shape[1:], "images", "of one size", [a.shape for a in pixels])
+    (first, second), names = images_of_parts((train, test), class_names)
+    return Source(first, second, names)
+
+
+def images_of_parts(parts: Sequence[Any], class_names: Sequence[str] | None) -> tuple[list[Images], tuple[str, ...]]:
+    """The same of one part or more, the first to train on: (images of each part, class names)."""
+    pixels = [_three_channels(_array(images, "images")) for images, _ in parts]
+    labels = [_flat_labels(_array(labels, "labels"), len(pixels[i])) for i, (_, labels) in enumerate(parts)]
+    _require(len({a.shape[1:] for a in pixels}) == 1, "images", "of one size", [a.shape for a in pixels])
     tensors = _uint8(pixels)
-    (first, second), names = _numbered(labels, class_names)
-    return Source(Images(tensors[0], first), Images(tensors[1], second), names)
+    numbers, names = _numbered(labels, class_names)
+    return list(map(Images, tensors, numbers)), names
 
 
 def pixels_of_array(images: Any) -> Tensor:
@@ -44,7 +50,8 @@ def pixels_of_array(images: Any) -> Tensor:
 
 def _uint8(pixels: Sequence[Array]) -> list[Tensor]:
     scale = np.float32(_scale(pixels))
-    return [torch.from_numpy(np.rint(a * scale).clip(0, 255).astype(np.uint8)) for a in pixels]
+    whole = (a if a.dtype == np.uint8 else np.rint(a * scale).clip(0, 255) for a in pixels)
+    return [torch.from_numpy(np.require(a, np.uint8, "W")) for a in whole]
 
 
 def _require(ok: bool, what: str, must: str, found: object) -> None:
@@ -85,7 +92,7 @@ def _scale(arrays: Sequence[Array]) -> float:
     """What brings the values to 0..255."""
     low, top = (float(f([f(a) for a in arrays])) for f in (np.min, np.max))
     kind, found = arrays[0].dtype, f"{arrays[0].dtype} in {low:g}..{top:g}"
-    _require(kind == arrays[-1].dtype, "images", "of one type", [str(a.dtype) for a in arrays])
+    _require(len({a.dtype for a in arrays}) == 1, "images", "of one type", [str(a.dtype) for a in arrays])
     _require(low >= 0 and top <= 255 and low < top, "images", f"in 0..255, and not all alike ({PIXELS})", found)
     if kind.kind == "b" or (kind.kind == "f" and top <= 1 + 1e-6):
         return 255.0

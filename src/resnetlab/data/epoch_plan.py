@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # independent streams, so that one more table never changes those that exist
-ORDER, SHIFT, FLIP, TORCH, MIX = range(5)
+ORDER, SHIFT, FLIP, TORCH, MIX, BALANCE = range(6)
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,12 @@ def mixing(seed: int, epoch: int, images: int, size: tuple[int, int], mixup: flo
     area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
     weight = np.where(is_cut, 1 - area / (size[0] * size[1]), weight)
     return torch.from_numpy(np.column_stack([partner, weight, box]).astype(np.float32))
+
+
+def balanced_order(seed: int, epoch: int, labels: Tensor) -> Tensor:
+    """len(labels) indices, drawn with replacement so that each class that there is has an equal chance."""
+    chances = 1 / labels.bincount()[labels].double().numpy()
+    return torch.from_numpy(_stream(seed, epoch, BALANCE).choice(len(labels), len(labels), p=chances / chances.sum()))
 
 
 def derive_seed(seed: int, epoch: int, rank: int = 0) -> int:

@@ -47,7 +47,7 @@ def run_command(arguments: Sequence[str]) -> int:
             configs = [search.plan.config] if search else [config for _, config in jobs]
             if search or options.multirun:
                 refuse_several_devices(configs)
-    except USAGE_ERRORS as error:
+    except (LabError, OSError, *USAGE_ERRORS) as error:
         return print_error(error)
     except KeyboardInterrupt as stop:
         return interrupted(stop)

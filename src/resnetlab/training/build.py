@@ -124,6 +124,7 @@ def build_module(config: Config, data: ImageData) -> ImageClassifier:
     if config.init is not None:
         module.drawn = load_initial(module.model, config, len(data.class_names))
     module.preprocessing = data.preprocessing()
+    module.class_weights = data.class_weights()
     return module
 
 

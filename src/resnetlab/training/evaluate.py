@@ -131,6 +131,8 @@ def read_config(path: Path, root: str | None = None, model: str | None = None) -
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         if model is not None and "function" in str(error):
             raise ConfigError(f"--model (={model}) does not go with {path}: {first_line(error)}") from None
+        if isinstance(error, DataError) and str(error).startswith("data."):  # of the images, which may have moved
+            raise
         damage, previous = describe_damage(path, error), path.with_name("last.prev.ckpt")
         other = f"; {previous} is of the epoch before" if path.name == "last.ckpt" and previous.exists() else ""
         raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage}){other}") from None

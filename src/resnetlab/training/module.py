@@ -83,6 +83,8 @@ class ImageClassifier(L.LightningModule):
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
         self.relative_update: Tensor
         self.preprocessing: dict[str, Any] = {}  # ImageData.preprocessing, part of every checkpoint
+        self.register_buffer("class_weights", None, persistent=False)  # of the training loss: (classes,)
+        self.class_weights: Tensor | None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) as a person has them, uint8 or floats in 0..1; raw weights."""
@@ -109,12 +111,15 @@ class ImageClassifier(L.LightningModule):
     def losses(self, logits: Tensor, labels: Tensor, averaged: bool = False) -> tuple[Tensor, Tensor]:
         """(loss, ce): what is minimised, and the plain cross-entropy in it; both means over the batch.
 
-        averaged: with the penalty of the average's weights.
+        averaged: with the penalty of the average's weights. Class weights are of the training, where logits have grads.
         """
         kernels = self.averaged_kernels if averaged else self.kernels
         ce = F.cross_entropy(logits, labels)
         smoothing = self.config.regularization.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) if smoothing else ce
+        if self.class_weights is not None and logits.requires_grad:  # as Keras: so shares of a batch add up
+            each = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+            loss = (each * self.class_weights[labels]).mean()
         return (loss + penalty(kernels, self.config.l2) if self.config.l2 else loss), ce
 
     def batch_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -155,7 +155,7 @@ def out_of_memory_in_one_line(config: Config) -> Iterator[None]:
             raise
         asked = re.search(r"ried to allocate ([\d.]+ \w+)", str(error))
         place = f"{config.trainer.device.type}{f', {asked[1]} more were asked for' if asked else ''}"
-        cure = f"batch_size (={config.batch_size}) or data.eval_batch_size"
+        cure = f"batch_size (={config.batch_size}) or data.eval_batch_size, data.device=cpu for a large data set"
         raise LabError(f"out of memory ({place}); take a smaller {cure}, or a smaller network") from None
 
 

@@ -26,6 +26,8 @@ def why_no_graph(config: Config, device: torch.device) -> str | None:
     """Why a step cannot be captured; None if it can."""
     if device.type != "cuda":
         return f"a CUDA graph needs a CUDA device, and this is a {device.type}"
+    if config.data.device == "cpu":
+        return "data.device=cpu gathers each batch on the host"
     if config.trainer.devices > 1:
         return "gradients that are averaged over several devices are not captured"
     if not config.optimizer.capturable:
