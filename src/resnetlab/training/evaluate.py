@@ -116,7 +116,7 @@ def read_config(path: Path, root: str | None = None, model: str | None = None) -
     try:
         checkpoint = read_checkpoint(path)
         plain = checkpoint["config"]
-        checkpoint.setdefault("identity", from_plain(plain, checked=False).identity)
+        checkpoint.setdefault("identity", from_plain(dict(plain), checked=False).identity)
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
         plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "init": None}
