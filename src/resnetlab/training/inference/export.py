@@ -78,7 +78,7 @@ def describe(model: Classifier) -> dict[str, Any]:
     identity = checkpoint["identity"] | {"seed": config.seed}
     return {
         **{"classes": model.class_names, "height": height, "width": width},
-        "input": "uint8 N x 3 x H x W, RGB, 0..255, resized bilinearly; normalization is in the model",
+        "input": "uint8 N x 3 x H x W, RGB, scaled bilinearly to cover H x W and cropped; normalization is in it",
         **{"model": config.model.name, "data": config.data.name, "split": config.data.split},
         **{"weights": model.weights, "epoch": checkpoint["epoch"] + 1, "torch": torch.__version__},
         "figures": checkpoint["callbacks"]["Recorder"]["rows"][checkpoint["epoch"]],

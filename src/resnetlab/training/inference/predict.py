@@ -13,12 +13,12 @@ from torch import Tensor
 
 from resnetlab.console import say
 from resnetlab.data.arrays import pixels_of_array
+from resnetlab.data.image_files import read_image
 from resnetlab.errors import DataError, LabError, first_line
 from resnetlab.runs.files import safe_cell, write_rows
 from resnetlab.training.inference.load_model import Classifier
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
 def read_images(paths: Sequence[Path], size: tuple[int, int], resize: bool = True) -> tuple[list[str], Tensor]:
@@ -28,7 +28,7 @@ def read_images(paths: Sequence[Path], size: tuple[int, int], resize: bool = Tru
         if not resize and image.size != size[::-1]:
             other = f"{image.width}x{image.height} pixels, the network takes {size[1]}x{size[0]}"
             raise DataError(f"{name} has {other}; --other-sizes resize makes it so")
-    fitted = [np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)) for _, image in found]
+    fitted = [np.asarray(ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)) for _, image in found]
     return [name for name, _ in found], torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -53,13 +53,12 @@ def read_path(path: Path) -> Iterator[tuple[str, Image.Image]]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """In RGB, upright as its EXIF entry says. Raises DataError and Pillow's errors."""
-    with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning), Image.open(path) as image:
-        if (frames := getattr(image, "n_frames", 1)) > 1:
-            raise DataError(f"it is animated ({frames} frames); save one of them")
-        if image.mode not in MODES:
-            raise DataError(f"its pixels are {image.mode}; save it in 8 bits a channel, grey or RGB")
-        return ImageOps.exif_transpose(image).convert("RGB")
+    """As data=folder reads it. Raises DataError."""
+    with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+        pixels = read_image(path)
+    if isinstance(pixels, str):
+        raise DataError(pixels.removeprefix("cannot be used: "))
+    return Image.fromarray(pixels)
 
 
 @torch.inference_mode()
