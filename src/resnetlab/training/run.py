@@ -14,7 +14,7 @@ from resnetlab.errors import DataError, Diverged, LabError, RunLocked, RunPruned
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import Summary, out_of_patience
 from resnetlab.training.build import Session, build_session
-from resnetlab.training.callbacks.checkpoints import read_checkpoint, resume_point
+from resnetlab.training.callbacks.checkpoints import read_checkpoint, refuse_link_to_other_run, resume_point
 from resnetlab.training.conclude import conclude
 from resnetlab.training.describe import describe
 from resnetlab.training.distributed import decide_once, process_group
@@ -63,8 +63,9 @@ def prepare_run(
     """
     folder = config.folder
     lock.enter_context(run_lock(folder, lock_timeout))
-    folder.remove_leftovers()
     refuse_other_run(folder, config)
+    refuse_link_to_other_run(folder, config)
+    folder.remove_leftovers()
     if config.force:
         start_over(folder)
     elif (done := finished(folder, config)) is not None:  # by the process that was waited for

@@ -14,12 +14,16 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from resnetlab.config.compose import from_plain
 from resnetlab.config.schema import Config
-from resnetlab.errors import DataError, first_line
+from resnetlab.errors import DataError, LabError, first_line
 from resnetlab.runs.files import write_atomically
-from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.layout import MANIFEST, SUMMARY, RunFolder
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.recorded import refuse_other_schedule
+
+
+class OtherRun(DataError):
+    """A checkpoint that another run wrote."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -98,6 +102,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def read_own_checkpoint(path: Path, config: Config) -> dict[str, Any]:
+    """The same of this run. Raises OtherRun for another run's."""
+    checkpoint = read_checkpoint(path)
+    saved = from_plain(checkpoint["config"], checked=False)
+    if (saved.identity, saved.seed) != (config.identity, config.seed):
+        raise OtherRun(f"it belongs to another run, {saved.name}, seed {saved.seed}")
+    return checkpoint
+
+
+def refuse_link_to_other_run(folder: RunFolder, config: Config) -> None:
+    """Raises LabError if `checkpoints` is a link into another run, or to its checkpoints: they would be replaced."""
+    place = folder.checkpoints.resolve()
+    if not folder.checkpoints.is_symlink():
+        return
+    cure = f"remove the link {folder.checkpoints}, or let it point to an empty folder"
+    for parent in {place, *place.parents} - {folder.path.resolve()}:
+        if any((parent / name).exists() for name in (MANIFEST, SUMMARY)):
+            raise LabError(f"{folder.checkpoints} is a link into another run, {parent}; {cure}")
+    for path in place.glob("*.ckpt"):
+        try:
+            read_own_checkpoint(path, config)
+        except OtherRun as error:
+            raise LabError(f"{path}: {error}; {cure}") from None
+        except Exception:  # torch raises many kinds for a damaged file, which is nobody's
+            continue
+
+
 def verify_checkpoint(path: Path) -> None:
     """Raises DataError if a part of the file is not what was written: torch.load (2.15) takes a flipped bit as it is.
 
@@ -142,11 +173,8 @@ def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[s
         if not path.exists():
             continue
         try:
-            checkpoint = read_checkpoint(path)
-            saved = from_plain(checkpoint["config"], checked=False)
+            checkpoint = read_own_checkpoint(path, config)
             epochs = len(checkpoint["callbacks"][Recorder.__name__]["rows"])
-            if (saved.identity, saved.seed) != (config.identity, config.seed):
-                raise DataError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
         except Exception as error:  # torch raises many kinds for a damaged file
             damage = describe_damage(path, error)
             remarks.append(f"{path} cannot be used ({damage}); going back to what was saved before it")
