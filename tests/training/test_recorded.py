@@ -1,6 +1,7 @@
 """Whose run a folder is: collisions, copies, renamed folders, edited functions and images handed in from Python."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -399,3 +400,28 @@ def test_checkpoints_that_are_a_link_to_another_runs_are_refused(
         run(config)
     assert "\n" not in str(caught.value)
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("recorded", [5, "0123456789abcdef", None, [1]])
+def test_a_recorded_schedule_of_the_labs_own_is_not_compared(finished: Config, recorded: Any) -> None:
+    manifest = json.loads(finished.folder.manifest.read_text())
+    manifest["digests"]["schedule"] = recorded
+    finished.folder.manifest.write_text(json.dumps(manifest))
+    assert completed(finished) is not None
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("config", "seed", "0", "seed is '0', not 0)"),
+        ("differs_from_defaults", "epochs", 4, "epochs is 4, not 3)"),
+        ("differs_from_defaults", "data.limit", "60", "data.limit is '60', not 60)"),
+        ("differs_from_defaults", "model.depth", 20, "model.depth is 20, not 11)"),
+    ],
+)
+def test_a_difference_between_two_kinds_is_seen(finished: Config, part: str, key: str, value: Any, said: str) -> None:
+    manifest = json.loads(finished.folder.manifest.read_text())
+    manifest[part][key] = value
+    finished.folder.manifest.write_text(json.dumps(manifest))
+    with pytest.raises(LabError, match=re.escape(said)):
+        completed(finished)

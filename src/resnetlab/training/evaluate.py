@@ -1,5 +1,6 @@
 """Loss, accuracies and confusion matrix of a network on any images, outside of training."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,11 @@ def evaluate(
     return metrics.compute(), confusion.compute().cpu()
 
 
+def without_guesses(metrics: dict[str, float]) -> dict[str, float]:
+    """All of them nan where the cross-entropy is: the accuracy would be that of guessing class 0."""
+    return dict.fromkeys(metrics, math.nan) if math.isnan(metrics["ce"]) else metrics
+
+
 def load_weights(
     module: ImageClassifier, data: ImageData, checkpoint: dict[str, Any], weights: str, device: torch.device
 ) -> AbstractContextManager[None]:
@@ -73,7 +79,7 @@ def evaluate_checkpoint(path: Path, part: str = "val", root: str | None = None, 
         raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
     device = TrainerOptions().device
     with load_weights(module, data, checkpoint, weights, device):
-        metrics, _ = evaluate(module, data, images, device)
+        metrics = without_guesses(evaluate(module, data, images, device)[0])
     how = {} if weights == "raw" else {"weights": weights}
     epoch = checkpoint["epoch"] + 1
     return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **metrics}

@@ -51,8 +51,9 @@ def refuse_other_run(folder: RunFolder, config: Config) -> None:
     present = json.loads(json.dumps(config.identity)) | {"seed": config.seed}
     recorded = manifest.get("differs_from_defaults", present) | {"seed": seed}
     if keys := sorted(key for key in {*recorded, *present} if recorded.get(key) != present.get(key)):
-        values = [[f"{part.get(key, 'at its default')!s:.60}" for part in (recorded, present)] for key in keys]
-        pairs = [f"{key} is {there}, not {here}" for key, (there, here) in zip(keys[:3], values, strict=False)]
+        values = [[part.get(key, "at its default") for part in (recorded, present)] for key in keys]
+        texts = [list(map(str if str(there) != str(here) else repr, (there, here))) for there, here in values]
+        pairs = [f"{key} is {there:.60}, not {here:.60}" for key, (there, here) in zip(keys[:3], texts, strict=False)]
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
         raise LabError(f"{place} belongs to another run ({', '.join(pairs)}{more}); {cure}")
     if not config.force:
@@ -70,6 +71,7 @@ def recorded_seed(folder: RunFolder, manifest: Mapping[str, Any], unknown: int) 
 
 def refuse_other_schedule(place: Path, digests: Mapping[str, str], config: Config, cure: str = CURE) -> None:
     """Raises LabError if the user's function makes other learning rates than those that `place` was trained with."""
-    if digests.get("schedule", now := schedule_digest(config)) != now:
+    now = schedule_digest(config)
+    if now is not None and digests.get("schedule", now) != now:
         function = f"schedule.function (={config.schedule.function})"  # type: ignore[attr-defined]
         raise LabError(f"{place} was trained with other learning rates than {function} makes now; restore it, {cure}")
