@@ -63,6 +63,8 @@ def run_subcommand(argv: list[str]) -> int:
     for name, (add_arguments, run, summary) in COMMANDS.items():
         add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
         subparser.set_defaults(command=run)
+    if any(argument in ("", "--out=", "--root=") for argument in argv):  # of an unset variable: Path("") is this folder
+        parser.error("an argument is empty; give it a value, or leave it out")
     options, rest = parser.parse_known_args(negative_values(argv))
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
     if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):

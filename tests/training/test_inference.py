@@ -257,7 +257,7 @@ BAD: dict[str, tuple[Callable[[str], object], str]] = {
     "normalized.npy": (lambda path: np.save(path, np.random.randn(2, 16, 16)), "must be in 0..255"),
     "ambiguous.npy": (lambda path: np.save(path, np.zeros((3, 16, 16), np.uint8)), "images or channels"),
     "no.npz": (lambda path: Path(path).write_text("PK"), "cannot be used"),
-    "\N{LATIN SMALL LETTER U WITH DIAERESIS}.png": (lambda path: Path(path).write_bytes(b""), "cannot identify"),
+    "\N{LATIN SMALL LETTER U WITH DIAERESIS}.png": (lambda path: Path(path).write_bytes(b""), "it is empty or no file"),
 }
 
 

@@ -43,7 +43,8 @@ class RunFolder:
     def remove_leftovers(self) -> None:
         """Remove the temporary files that a kill in the middle of writing left."""
         for path in (*self.path.glob("*.part"), *self.checkpoints.glob("*.part")):
-            path.unlink()
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
 
     def snapshot(self, epoch: int) -> Path:
         """Path of the checkpoint that `snapshots` keeps of that epoch."""

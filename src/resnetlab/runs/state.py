@@ -26,8 +26,9 @@ from resnetlab.runs.load import (
     read_manifest,
     read_summary,
     run_paths,
+    settings_of,
 )
-from resnetlab.runs.summary import CHOICES, SETTINGS, Row, Summary
+from resnetlab.runs.summary import Row, Summary
 from resnetlab.runs.sweep_records import JobEnd, PlannedJob, read_end, read_plan, sweeps_of, with_actual_runs
 
 # in the order of the table; "unfinished": no summary, and it cannot be told whether it is being trained
@@ -214,14 +215,6 @@ def finite_or_none(value: Any) -> float | None:
         return float(value) if is_number(value) and math.isfinite(value) else None
     except OverflowError:  # JSON knows no largest number
         return None
-
-
-def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest's config under the keys of a summary; {} of a run from before manifests held it."""
-    parts = {key: config[key] for key in CHOICES if isinstance(config.get(key), dict)}
-    found = {key: part["name"] for key, part in parts.items() if "name" in part}
-    found |= {key: config[key] for key in SETTINGS if key in config}
-    return found | ({"subset": parts["data"].get("limit")} if "data" in parts else {})
 
 
 def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) -> Run:

@@ -5,11 +5,12 @@ from typing import Any
 
 from resnetlab.config.schema import Config
 from resnetlab.data import Images
+from resnetlab.errors import DataError
 from resnetlab.runs.curves import Points, draw_curves
 from resnetlab.runs.files import write_json, write_rows
 from resnetlab.runs.summary import AVERAGED, Summary, lag_note, summarize
 from resnetlab.training.build import Session
-from resnetlab.training.callbacks.checkpoints import describe_damage, read_checkpoint
+from resnetlab.training.callbacks.checkpoints import describe_damage, read_own_checkpoint
 from resnetlab.training.distributed import is_secondary
 from resnetlab.training.evaluate import evaluate, load_weights
 from resnetlab.training.manifest import model_counts
@@ -71,7 +72,10 @@ def test_accuracies(config: Config, session: Session, images: Images) -> dict[st
     assert best is not None
     try:
         chosen = "averaged" if column == AVERAGED and column in best else "raw"
-        parts.append(("best", read_checkpoint(config.folder.best), chosen))
+        saved = read_own_checkpoint(config.folder.best, config)
+        if saved["epoch"] + 1 != best["epoch"]:
+            raise DataError(f"it is of epoch {saved['epoch'] + 1}, not {best['epoch']}")
+        parts.append(("best", saved, chosen))
     except Exception as error:  # torch raises many kinds for a damaged file
         damage = describe_damage(config.folder.best, error)
         print_line(config, f"note: {config.folder.best} cannot be used ({damage}): best_test_acc is unknown")

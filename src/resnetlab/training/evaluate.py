@@ -1,5 +1,6 @@
 """Loss, accuracies and calibration of a network on any images, outside of training."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def evaluate(
     return metrics.compute(), torch.cat(found).cpu()
 
 
+def without_guesses(metrics: dict[str, float]) -> dict[str, float]:
+    """All of them nan where the cross-entropy is: the accuracy would be that of guessing class 0."""
+    return dict.fromkeys(metrics, math.nan) if math.isnan(metrics["ce"]) else metrics
+
+
 def load_weights(
     module: ImageClassifier, data: ImageData, checkpoint: dict[str, Any], weights: str, device: torch.device
 ) -> AbstractContextManager[None]:
@@ -82,8 +88,9 @@ def evaluate_checkpoint(
         make_folder(out)
     device = TrainerOptions().device
     with load_weights(module, data, checkpoint, weights, device):
-        metrics, logits = evaluate(module, data, images, device)
-    metrics["ece"] = float(multiclass_calibration_error(logits.softmax(1), images.labels.cpu(), len(data.class_names)))
+        found, logits = evaluate(module, data, images, device)
+    error = multiclass_calibration_error(logits.softmax(1), images.labels.cpu(), len(data.class_names))
+    metrics = without_guesses(found | {"ece": float(error)})
     if out is not None:
         write_mistakes(out, logits, images, data.class_names)
     how = {} if weights == "raw" else {"weights": weights}

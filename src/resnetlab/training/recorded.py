@@ -61,8 +61,9 @@ def refuse_other_run(folder: RunFolder, config: Config) -> None:
     present = json.loads(json.dumps(config.identity)) | {"seed": config.seed}
     recorded = manifest.get("differs_from_defaults", present) | {"seed": seed}
     if keys := sorted(key for key in {*recorded, *present} if recorded.get(key) != present.get(key)):
-        values = [[f"{part.get(key, 'at its default')!s:.60}" for part in (recorded, present)] for key in keys]
-        pairs = [f"{key} is {there}, not {here}" for key, (there, here) in zip(keys[:3], values, strict=False)]
+        values = [[part.get(key, "at its default") for part in (recorded, present)] for key in keys]
+        texts = [list(map(str if str(there) != str(here) else repr, (there, here))) for there, here in values]
+        pairs = [f"{key} is {there:.60}, not {here:.60}" for key, (there, here) in zip(keys[:3], texts, strict=False)]
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
         raise LabError(f"{place} belongs to another run ({', '.join(pairs)}{more}); {cure}")
     if not config.force:

@@ -1,5 +1,6 @@
 """Runs one configuration to its end: skips what is finished, resumes what is not, and writes the run's files."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,10 +12,10 @@ from filelock import FileLock, Timeout
 
 from resnetlab.config.schema import Config
 from resnetlab.errors import DataError, Diverged, LabError, RunLocked, RunPruned
-from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.layout import RUN_FILES, RunFolder
 from resnetlab.runs.summary import Summary, out_of_patience
 from resnetlab.training.build import Session, build_session
-from resnetlab.training.callbacks.checkpoints import read_checkpoint, resume_point
+from resnetlab.training.callbacks.checkpoints import read_checkpoint, refuse_link_to_other_run, resume_point
 from resnetlab.training.conclude import conclude
 from resnetlab.training.describe import describe
 from resnetlab.training.distributed import decide_once, process_group
@@ -69,12 +70,16 @@ def prepare_run(
     """
     folder = config.folder
     lock.enter_context(run_lock(folder, lock_timeout))
-    folder.remove_leftovers()
     refuse_other_run(folder, config)
+    refuse_link_to_other_run(folder, config)
+    folder.remove_leftovers()
     if config.force:
         start_over(folder)
     elif (done := finished(folder, config)) is not None:  # by the process that was waited for
         return done, None
+    for path in (*map(folder.path.joinpath, RUN_FILES), folder.curves, folder.best, folder.last, folder.previous):
+        if path.is_dir():
+            raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)
     describe(config, session, resumed=checkpoint is not None)
     for remark in remarks:
@@ -120,8 +125,12 @@ def restore_if_trained(config: Config, session: Session, checkpoint: Path) -> bo
 def run_lock(folder: RunFolder, lock_timeout: float = 0.0) -> Iterator[None]:
     """Holds the run's lock, which the system takes from a process that dies.
 
-    Raises RunLocked if another process still holds it after `lock_timeout` seconds.
+    Raises RunLocked if another process still holds it after `lock_timeout` seconds, DataError if it cannot be made.
     """
+    for path in (folder.lock, *folder.lock.parents):
+        if os.path.lexists(path) and not (path.is_file() if path == folder.lock else path.is_dir()):
+            kind = "a folder" if path.is_dir() else "a file" if path.exists() else "a link that leads nowhere"
+            raise DataError(f"{path} is {kind}, in the way of {folder.path}; remove it or move it away")
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.lock, timeout=lock_timeout):

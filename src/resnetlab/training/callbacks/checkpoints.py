@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from torch import nn
 from resnetlab.config.compose import from_plain, to_plain
 from resnetlab.config.schema import Config
 from resnetlab.data import Data
-from resnetlab.errors import ConfigError, DataError, first_line
+from resnetlab.errors import ConfigError, DataError, LabError, first_line
 from resnetlab.runs.files import write_atomically
-from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.layout import MANIFEST, SUMMARY, RunFolder
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.recorded import refuse_other_parts
@@ -96,8 +97,48 @@ class Checkpoints(Checkpoint):
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint's plain data, on the CPU. Raises many kinds of errors for a damaged or missing file."""
     verify_checkpoint(path)
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings(action="ignore"):  # torch's (2.15) about sparse tensors, which are refused below
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    epoch, last = checkpoint["epoch"], checkpoint["config"]["epochs"]
+    if type(epoch) is not int or not 0 <= epoch <= last or not isinstance(checkpoint.get("digests", {}), dict):
+        raise DataError(f"its epoch is {epoch!r:.40} of {last}, its digests {checkpoint.get('digests')!r:.40}")
+    shapes = shapes_of(checkpoint["state_dict"], "")
+    if any(not shapes_of(part, "model.") <= shapes for part in checkpoint.get("statistics", {}).values()):
+        raise DataError("its statistics are of another network")
     return checkpoint
+
+
+def shapes_of(state: dict[str, torch.Tensor], prefix: str) -> set[tuple[str, torch.Size]]:
+    """(prefix + name, shape) of each tensor. Raises DataError for another thing than a dense one."""
+    if not all(isinstance(value, torch.Tensor) and value.layout == torch.strided for value in state.values()):
+        raise DataError("it holds something else than dense tensors")
+    return {(f"{prefix}{name}", value.shape) for name, value in state.items()}
+
+
+def read_own_checkpoint(path: Path, config: Config) -> dict[str, Any]:
+    """The same of this run. Raises LabError for another run's."""
+    checkpoint = read_checkpoint(path)
+    saved = from_plain(checkpoint["config"], checked=False)
+    if (saved.identity, saved.seed) != (config.identity, config.seed):
+        raise LabError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
+    return checkpoint
+
+
+def refuse_link_to_other_run(folder: RunFolder, config: Config) -> None:
+    """Raises LabError if `checkpoints` is a link into another run, or to its checkpoints: they would be replaced."""
+    place = folder.checkpoints.resolve()
+    if not folder.checkpoints.is_symlink():
+        return
+    cure = f"remove the link {folder.checkpoints}, or let it point to an empty folder"
+    for parent in {place, *place.parents} - {folder.path.resolve()}:
+        if any((parent / name).exists() for name in (MANIFEST, SUMMARY)):
+            raise LabError(f"{folder.checkpoints} is a link into another run, {parent}; {cure}")
+    for path in place.glob("*.ckpt"):
+        try:
+            read_own_checkpoint(path, config)
+        except Exception as error:  # of many kinds for a damaged file, which is nobody's
+            if type(error) is LabError:
+                raise LabError(f"{path}: {error}; {cure}") from None
 
 
 def verify_checkpoint(path: Path) -> None:
@@ -154,7 +195,7 @@ def describe_damage(path: Path, error: Exception) -> str:
             return "it is cut off, or another kind of file"
     except OSError as unreadable:
         return str(unreadable.strerror)
-    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {first_line(error).split('. ')[0]}"
+    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {first_line(error).split('. ')[0]}"
 
 
 def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[str]]:
@@ -167,11 +208,8 @@ def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[s
         if not path.exists():
             continue
         try:
-            checkpoint = read_checkpoint(path)
-            saved = from_plain(checkpoint["config"], checked=False)
+            checkpoint = read_own_checkpoint(path, config)
             epochs = len(checkpoint["callbacks"][Recorder.__name__]["rows"])
-            if (saved.identity, saved.seed) != (config.identity, config.seed):
-                raise DataError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
         except Exception as error:  # torch raises many kinds for a damaged file
             damage = describe_damage(path, error)
             remarks.append(f"{path} cannot be used ({damage}); going back to what was saved before it")
