@@ -14,7 +14,7 @@ help:  ## lists the targets
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parallel,ray,slurm,optuna,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parallel,ray,slurm,optuna,export,wandb,mlflow,dev]'
 	touch $@
 
 demo: $(READY)  ## trains a ResNet56v2 on handwritten digits, about two minutes on two cores
