@@ -108,7 +108,7 @@ def interpolate_command(
     rows: list[Row] = []
     with write_even_if_interrupted(lambda: write_interpolation(folder, rows, *names), rows):
         for row in interpolate(first, second, along, limit, root):
-            rows.append(row)  # noqa: PERF402 - extend keeps none of them if it is interrupted
+            rows.append(row)  # list.extend would keep none of them if it is interrupted
     return folder
 
 
