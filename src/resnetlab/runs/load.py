@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,7 @@ def read_run(path: Path) -> Run:
     manifest = read_manifest(path)
     if not manifest:
         remarks.append(f"no {MANIFEST} that can be read: commit and machine unknown, not compared in pairs")
-    numbers = {k: v for k, v in summary.items() if is_number(v) and math.isfinite(v)}
+    numbers = {k: v for k, v in summary.items() if is_finite(v)}
     configuration = configuration_of(path, manifest)
     return Run(path, summary["study"], configuration, summary["seed"], summary, rows, manifest, remarks, numbers)
 
@@ -115,7 +116,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_finite(value: Any) -> bool:
-    return is_number(value) and abs(value) < math.inf
+    return is_number(value) and abs(value) <= sys.float_info.max  # JSON knows no largest number
 
 
 def is_count(value: Any, least: int = 0) -> bool:

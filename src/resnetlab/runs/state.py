@@ -1,7 +1,6 @@
 """State of every run below some folders: running, failed, interrupted, finished ...; unchanged files are read once."""
 
 import csv
-import math
 import os
 import re
 import stat
@@ -21,7 +20,7 @@ from resnetlab.runs.load import (
     Run,
     UnusableRun,
     configuration_of,
-    is_number,
+    is_finite,
     planned_epochs,
     read_manifest,
     read_summary,
@@ -211,10 +210,7 @@ def last_metrics(summary: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, A
 
 
 def finite_or_none(value: Any) -> float | None:
-    try:
-        return float(value) if is_number(value) and math.isfinite(value) else None
-    except OverflowError:  # JSON knows no largest number
-        return None
+    return float(value) if is_finite(value) else None
 
 
 def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) -> Run:

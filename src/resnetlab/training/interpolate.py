@@ -107,7 +107,8 @@ def interpolate_command(
     names = (first.stem, second.stem) if first.stem != second.stem else (f"A, {first.stem}", f"B, {second.stem}")
     rows: list[Row] = []
     with write_even_if_interrupted(lambda: write_interpolation(folder, rows, *names), rows):
-        rows.extend(interpolate(first, second, along, limit, root))
+        for row in interpolate(first, second, along, limit, root):
+            rows.append(row)  # list.extend would keep none of them if it is interrupted
     return folder
 
 
