@@ -2,7 +2,9 @@
 
 import codecs
 import io
+import logging
 import os
+import re
 import sys
 import tempfile
 import time
@@ -87,6 +89,10 @@ def unexpected(error: BaseException) -> int:
 def guarded(main: Callable[[], int]) -> int:
     """The exit status of an entrance, which prints one line for any error."""
     tolerant_output()
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files; matplotlib refuses to be imported with an unknown one
+    if re.fullmatch(r"0*1?\d", os.environ.get("COLUMNS", "")):  # fewer than 20: Rich prints nothing at 0
+        os.environ["COLUMNS"] = "20"
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it cannot keep its cache
     try:
         Path.cwd()
     except OSError:

@@ -2,7 +2,11 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from typing import Any
+
+import numpy as np
 
 from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
 from resnetlab.config.trainer import ENGINES
@@ -11,6 +15,41 @@ from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.optimizers import check_pair
 from resnetlab.optim.regularization import resolve
 from resnetlab.optim.schedules import RunLength, schedule_table
+
+# (keys, what they are used with, whether it is so): elsewhere they must be at a default
+USES: list[tuple[str, str, Callable[[Any], bool]]] = [
+    ("shift", "data.translate=shift", lambda c: c.data.translate == "shift"),
+    ("data.padding", "data.translate=pad_crop", lambda c: c.data.translate == "pad_crop"),
+    ("shift data.padding data.fill", "data.augment=true", lambda c: c.data.augment),
+    ("data.split_seed", "data.split=stratified or holdout", lambda c: c.data.split in ("stratified", "holdout")),
+    ("model.bn_momentum", "model.norm=batch", lambda c: c.model.norm == "batch"),
+    ("schedule.warmup_from schedule.warmup_prefix", "schedule.warmup above 0", lambda c: c.schedule.warmup > 0),
+    ("schedule.length", "a schedule that follows the time", lambda c: not c.schedule.stateful),
+    (
+        "schedule.lowest_momentum schedule.highest_momentum",
+        "schedule.cycle_momentum=true",
+        lambda c: cycles_momentum(c),
+    ),
+    ("averaging.anneal", "averaging.anneal_epochs", lambda c: getattr(c.averaging, "anneal_epochs", 0) > 0),
+]
+
+
+def check_uses(config: Config) -> None:
+    """Refuses a value that has no effect: with it the run would be another one by name, and the same by its result."""
+    for keys, where, used in USES:
+        for key in () if used(config) else keys.split():
+            group, _, name = key.rpartition(".")
+            part, options = (getattr(config, group), GROUPS[group].values()) if group else (config, [Config])
+            defaults = [
+                getattr(option, name) for option in options if hasattr(option, name)
+            ]  # of any: digits sets some
+            value = getattr(part, name, None)
+            require(
+                value is None or value in defaults,
+                key,
+                value,
+                f"be at its default: it is used with {where} only",
+            )
 
 
 def check(config: Config) -> None:
@@ -137,7 +176,11 @@ def check_length(config: Config) -> None:
     config.schedule.check_span(span)
     config.averaging.check_span(span)
     # two steps an epoch: schedule=lambda is called at half and whole epochs, not at each of 47,000 steps
-    schedule_table(config.schedule, config.lr, config.momentum or 0.0, RunLength(2, config.epochs))
+    function, two = getattr(config.schedule, "function", None), RunLength(2, config.epochs)
+    calls = 1 if function is None else 2
+    tables = [schedule_table(config.schedule, config.lr, config.momentum or 0.0, two, True) for _ in range(calls)]
+    must = "return the same at every call with the same t"
+    require(np.array_equal(tables[0], tables[-1]), "schedule.function", function, must)
 
 
 def monitors(config: Config) -> list[str]:
