@@ -55,10 +55,7 @@ def compose_node(overrides: Sequence[str]) -> DictConfig:
 
 
 def parse(node: DictConfig, recorded: bool = False) -> Config:
-    """A composed node as a checked Config, wd, l2, momentum and ema_momentum filled in where they are used.
-
-    recorded: of an older run, whose values may have no effect.
-    """
+    """A composed node as a checked Config, its null values filled in. recorded: values without effect may be in it."""
     node = node.copy()
     OmegaConf.set_struct(node, False)
     node.pop("hydra", None)

@@ -25,11 +25,7 @@ USES: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("model.bn_momentum", "model.norm=batch", lambda c: c.model.norm == "batch"),
     ("schedule.warmup_from schedule.warmup_prefix", "schedule.warmup above 0", lambda c: c.schedule.warmup > 0),
     ("schedule.length", "a schedule that follows the time", lambda c: not c.schedule.stateful),
-    (
-        "schedule.lowest_momentum schedule.highest_momentum",
-        "schedule.cycle_momentum=true",
-        lambda c: cycles_momentum(c),
-    ),
+    ("schedule.lowest_momentum schedule.highest_momentum", "schedule.cycle_momentum", lambda c: cycles_momentum(c)),
     ("averaging.anneal", "averaging.anneal_epochs", lambda c: getattr(c.averaging, "anneal_epochs", 0) > 0),
 ]
 
@@ -40,16 +36,9 @@ def check_uses(config: Config) -> None:
         for key in () if used(config) else keys.split():
             group, _, name = key.rpartition(".")
             part, options = (getattr(config, group), GROUPS[group].values()) if group else (config, [Config])
-            defaults = [
-                getattr(option, name) for option in options if hasattr(option, name)
-            ]  # of any: digits sets some
+            defaults = [getattr(option, name) for option in options if hasattr(option, name)]  # data=digits sets others
             value = getattr(part, name, None)
-            require(
-                value is None or value in defaults,
-                key,
-                value,
-                f"be at its default: it is used with {where} only",
-            )
+            require(value in [None, *defaults], key, value, f"be at its default: it is used with {where} only")
 
 
 def check(config: Config) -> None:
@@ -176,11 +165,14 @@ def check_length(config: Config) -> None:
     config.schedule.check_span(span)
     config.averaging.check_span(span)
     # two steps an epoch: schedule=lambda is called at half and whole epochs, not at each of 47,000 steps
-    function, two = getattr(config.schedule, "function", None), RunLength(2, config.epochs)
-    calls = 1 if function is None else 2
-    tables = [schedule_table(config.schedule, config.lr, config.momentum or 0.0, two, True) for _ in range(calls)]
-    must = "return the same at every call with the same t"
-    require(np.array_equal(tables[0], tables[-1]), "schedule.function", function, must)
+    span, function = RunLength(2, config.epochs), getattr(config.schedule, "function", None)
+    tables = [schedule_table(config.schedule, config.lr, config.momentum or 0.0, span, True) for _ in range(2)]
+    require(
+        np.array_equal(tables[0], tables[1]),
+        "schedule.function",
+        function,
+        "return the same at every call with the same t",
+    )
 
 
 def monitors(config: Config) -> list[str]:

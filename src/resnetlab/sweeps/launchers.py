@@ -172,9 +172,7 @@ def check_launcher(name: str, values: Values) -> None:
         valid = " or ".join("null" if choice is None else str(choice) for choice in choices)
         require(values.get(key) in choices, f"hydra.launcher.{key}", values.get(key), f"be {valid}")
     require(values.get("n_jobs") != 0, "hydra.launcher.n_jobs", 0, "be a number of jobs, or -1 for all cores")
-    require(
-        values.get("address") != "", "hydra.launcher.address", "''", "be a cluster's, auto, or null for this machine"
-    )
+    require(values.get("address") != "", "hydra.launcher.address", "''", "be a cluster's, auto or null: this machine")
     if name == "ray" and values.get("address") is None:
         for key, here in (("num_cpus", cores()), ("num_gpus", torch.cuda.device_count())):
             value = values.get(key)
