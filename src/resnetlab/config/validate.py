@@ -66,8 +66,8 @@ def check_numbers(part: object, path: str = "") -> None:
             check_numbers(value, f"{key.name}.")
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, float):
-                must = "be 0, or from 1e-30 to 1e9 in size"
-                require(number == 0 or 1e-30 <= abs(number) <= 1e9, path + key.name, value, must)
+                must = "be 0, or from 1e-30 to 1e30 in size"
+                require(number == 0 or 1e-30 <= abs(number) <= 1e30, path + key.name, value, must)
             elif isinstance(number, int):
                 require(abs(number) < 10**18, path + key.name, value, "be below 10**18")
 
