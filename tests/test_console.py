@@ -1,6 +1,7 @@
 """Printing: durations, what a terminal must not be sent, letters that an encoding lacks, errors nobody foresaw."""
 
 import io
+import logging
 import os
 import re
 import sys
@@ -94,3 +95,24 @@ def test_a_working_folder_that_was_removed_is_one_line(
     assert capsys.readouterr().err == (
         "error: the working folder has been removed or cannot be read; cd into another one\n"
     )
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "1", "19"])
+def test_what_the_environment_says_wrongly_is_left_aside(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    assert guarded(lambda: Console().width) >= 20
+    assert os.environ["MPLBACKEND"] == "agg"
+    assert not logging.getLogger("matplotlib.font_manager").isEnabledFor(logging.WARNING)
+
+
+def test_without_a_temporary_folder_the_cure_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/no/such/folder"])
+    assert guarded(lambda: len(tempfile.gettempdir())) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "No usable temporary directory found in ['/no/such/folder']; free a disk" in said
+    assert "TMPDIR" in said

@@ -2,7 +2,9 @@
 
 import codecs
 import io
+import logging
 import os
+import re
 import sys
 import tempfile
 import time
@@ -73,6 +75,9 @@ def complain(line: str) -> None:
 
 def unexpected(error: BaseException) -> int:
     """Print one line about an error that nobody foresaw, and where its traceback is; return the exit status, 1."""
+    if "No usable temporary directory" in str(error):
+        complain(f"error: {error}; free a disk, lift a limit (ulimit -f), or set TMPDIR to a folder for such files")
+        return 1
     try:
         descriptor, log = tempfile.mkstemp(prefix="resnetlab-", suffix=".log")
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -87,6 +92,10 @@ def unexpected(error: BaseException) -> int:
 def guarded(main: Callable[[], int]) -> int:
     """The exit status of an entrance, which prints one line for any error."""
     tolerant_output()
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files; matplotlib refuses to be imported with an unknown one
+    if re.fullmatch(r"0*1?\d", os.environ.get("COLUMNS", "")):  # Rich prints nothing at 0, and no word below 20
+        del os.environ["COLUMNS"]
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it cannot keep its cache
     try:
         Path.cwd()
     except OSError:

@@ -34,6 +34,12 @@ JOBLIB = "-m lr=1,2 hydra/launcher=joblib hydra.launcher."
         ("--cfg job schedule=lambda", "schedule.function must be given"),
         ("-c job model=x", "model (=x) must be one of"),
         ("-c job lr=1,2", "lr (=1,2) has several values; add -m"),
+        *((f"-m {values}", "two jobs of the sweep are the same (") for values in
+          ("seed=0,0", "lr=1e-3,0.001", "wd=null,0.2", "batch_size=8,9,8")),
+        *((f"hydra/{group}={value}", f"hydra/{group} (={value}) must name one") for group, value in
+          (("launcher", "[processes]"), ("sweeper", "[optuna]"), ("launcher", "{a:1}"))),
+        *((f"hydra/sweeper=optuna lr=interval(1e-3,1e-2) hydra.sweeper.storage={path}", f"storage (={path}) must be an")
+          for path in ("/dev/null", "/dev", "/dev/full")),
         # what broke Hydra or Python
         *((f"hydra.sweeper.{key}", "cannot be set") for key in ("params.lr=1", "params=1", "params={lr:1}")),
         *((f"{group}._target_=os.system", "cannot be set") for group in ("hydra.launcher", "hydra.sweeper")),

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from resnetlab.config.messages import unknown_key_message
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS, Config
-from resnetlab.config.validate import check, cycles_momentum
+from resnetlab.config.validate import check, check_uses, cycles_momentum
 from resnetlab.data.own_images import OWN
 from resnetlab.errors import ConfigError
 from resnetlab.optim.averaging import resolve_momentum
@@ -64,8 +64,11 @@ def compose_node(overrides: Sequence[str]) -> DictConfig:
     return hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
-def parse(node: DictConfig) -> Config:
-    """A composed node as a checked Config: wd, l2, momentum, ema_momentum and data.digest filled in where used."""
+def parse(node: DictConfig, recorded: bool = False) -> Config:
+    """A composed node as a checked Config: wd, l2, momentum, ema_momentum and data.digest filled in where used.
+
+    recorded: values without effect may be in it.
+    """
     node = node.copy()
     OmegaConf.set_struct(node, False)
     node.pop("hydra", None)
@@ -73,6 +76,8 @@ def parse(node: DictConfig) -> Config:
     config = OmegaConf.to_object(node)
     assert isinstance(config, Config)
     check(config)
+    if not recorded:
+        check_uses(config)
     wd, l2 = resolve(config.regularization, config.wd, config.l2)
     momentum = config.momentum
     if momentum is None and not cycles_momentum(config):
@@ -113,7 +118,7 @@ def from_plain(plain: dict[str, Any], checked: bool = True) -> Config:
         node[group] = OmegaConf.structured(option)
     merged: Any = OmegaConf.merge(node, plain)
     if checked:
-        return parse(merged)
+        return parse(merged, recorded=True)
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     return config

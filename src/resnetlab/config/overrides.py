@@ -79,7 +79,7 @@ def check_argument(argument: str) -> None:
         )
     if key.lstrip("+~").startswith("hydra") and not key.startswith(HYDRA_KEYS):
         raise ConfigError(f"{key} is not supported; of Hydra's own keys these are: {', '.join(HYDRA_KEYS)}")
-    if key in ("hydra/launcher", "hydra/sweeper") and value in ("", "null"):
+    if key in ("hydra/launcher", "hydra/sweeper") and (value in ("", "null") or value[0] in "[{"):
         raise ConfigError(f"{key} (={value}) must name one; leave it out for Hydra's own")
     if key in ("--config-name", "-cn", "--config-path", "-cp"):
         raise ConfigError(f"{key} is not supported; put your files into a folder and name it with --config-dir")
@@ -95,10 +95,7 @@ def check_argument(argument: str) -> None:
 
 def jobs_of(arguments: Sequence[str]) -> list[tuple[str, Config]]:
     """(label, configuration) of each job of train.py's command line; a comma makes a sweep, with or without -m."""
-    found = compose_jobs([argument for argument in normalize_arguments(arguments) if argument != "-m"], multirun=True)
-    if len({label for label, _ in found}) < len(found):
-        raise ConfigError("two jobs of the sweep are the same; name each value once")
-    return found
+    return compose_jobs([argument for argument in normalize_arguments(arguments) if argument != "-m"], multirun=True)
 
 
 def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Config]]:
@@ -124,6 +121,10 @@ def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Co
                 raise ConfigError(f"{chosen} is a sweep of its own and cannot be one value of another; give it alone")
             configs.append(parse(node))
             countdown.tick()
+    seen = dict[str, int]()
+    for number, config in enumerate(configs):
+        if seen.setdefault(repr(config), number) < number:
+            raise ConfigError(f"two jobs of the sweep are the same ({' '.join(batches[number])}); name each value once")
     return list(zip(job_labels(batches), configs, strict=True))
 
 

@@ -2,8 +2,12 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
 from resnetlab.config.trainer import ENGINES
@@ -12,6 +16,30 @@ from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.optimizers import check_pair
 from resnetlab.optim.regularization import resolve
 from resnetlab.optim.schedules import RunLength, schedule_table
+
+# (keys, what they are used with, whether it is so): elsewhere they must be at a default
+USES: list[tuple[str, str, Callable[[Any], bool]]] = [
+    ("shift", "data.translate=shift", lambda c: c.data.translate == "shift"),
+    ("data.padding", "data.translate=pad_crop", lambda c: c.data.translate == "pad_crop"),
+    ("shift data.padding data.fill", "data.augment=true", lambda c: c.data.augment),
+    ("data.split_seed", "data.split=stratified or holdout", lambda c: c.data.split in ("stratified", "holdout")),
+    ("model.bn_momentum", "model.norm=batch", lambda c: c.model.norm == "batch"),
+    ("schedule.warmup_from schedule.warmup_prefix", "schedule.warmup above 0", lambda c: c.schedule.warmup > 0),
+    ("schedule.length", "a schedule that follows the time", lambda c: not c.schedule.stateful),
+    ("schedule.lowest_momentum schedule.highest_momentum", "schedule.cycle_momentum", lambda c: cycles_momentum(c)),
+    ("averaging.anneal", "averaging.anneal_epochs", lambda c: getattr(c.averaging, "anneal_epochs", 0) > 0),
+]
+
+
+def check_uses(config: Config) -> None:
+    """Refuses a value that has no effect: with it the run would be another one by name, and the same by its result."""
+    for keys, where, used in USES:
+        for key in () if used(config) else keys.split():
+            group, _, name = key.rpartition(".")
+            part, options = (getattr(config, group), GROUPS[group].values()) if group else (config, [Config])
+            defaults = [getattr(option, name) for option in options if hasattr(option, name)]  # data=digits sets others
+            value = getattr(part, name, None)
+            require(value in [None, *defaults], key, value, f"be at its default: it is used with {where} only")
 
 
 def check(config: Config) -> None:
@@ -154,7 +182,14 @@ def check_length(config: Config) -> None:
     config.schedule.check_span(span)
     config.averaging.check_span(span)
     # two steps an epoch: schedule=lambda is called at half and whole epochs, not at each of 47,000 steps
-    schedule_table(config.schedule, config.lr, config.momentum or 0.0, RunLength(2, config.epochs))
+    span, function = RunLength(2, config.epochs), getattr(config.schedule, "function", None)
+    tables = [schedule_table(config.schedule, config.lr, config.momentum or 0.0, span, True) for _ in range(2)]
+    require(
+        np.array_equal(tables[0], tables[1]),
+        "schedule.function",
+        function,
+        "return the same at every call with the same t",
+    )
 
 
 def monitors(config: Config) -> list[str]:

@@ -1,5 +1,6 @@
 """The plan of a search: its space and options, read from the command line and checked before any work."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ def checked_options(options: OptunaConf) -> OptunaConf:
         require_one_of(f"hydra.sweeper.{key}", getattr(options, key), valid)
     path = options.storage or ""
     require("://" not in path, "hydra.sweeper.storage", path, "be a file of its own, not a database")
+    ordinary = not os.path.lexists(path) or os.path.isfile(path)
+    require(ordinary, "hydra.sweeper.storage", path, "be an ordinary file, or one that is not there yet")
     return options
 
 
