@@ -63,7 +63,7 @@ def say(line: str) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (stays open until the process ends)
 
 
-def complain(line: str) -> None:
+def print_stderr(line: str) -> None:
     """Print the text as one line on standard error, the middle of a very long one left out."""
     line = line.replace("\n", "\\n")
     if len(line) > MOST_LETTERS:
@@ -80,7 +80,7 @@ def unexpected(error: BaseException) -> int:
     except OSError as problem:
         log = f"cannot be written ({problem})"
     first = (str(error).splitlines() or [""])[0]
-    complain(f"error: unexpected {type(error).__name__}: {first}; traceback: {log}")
+    print_stderr(f"error: unexpected {type(error).__name__}: {first}; traceback: {log}")
     return 1
 
 
@@ -90,7 +90,7 @@ def guarded(main: Callable[[], int]) -> int:
     try:
         Path.cwd()
     except OSError:
-        complain("error: the working folder has been removed or cannot be read; cd into another one")
+        print_stderr("error: the working folder has been removed or cannot be read; cd into another one")
         return 2
     try:
         return main()
