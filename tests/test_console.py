@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from resnetlab import cli
-from resnetlab.console import Console, age, complain, duration, guarded, plain, say, tolerant_output
+from resnetlab.console import Console, age, duration, guarded, plain, print_stderr, say, tolerant_output
 from resnetlab.sweeps.main import main
 
 
@@ -26,7 +26,7 @@ CODES = ["\x1b[31m", "\x1b]0;title\x07", "\x9b2J", "\x08\x08", "\r", "\x7f", "\u
 @pytest.mark.parametrize("code", CODES)
 def test_control_codes_never_reach_the_terminal(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     say(f"a{code}b")
-    complain(f"a{code}b")
+    print_stderr(f"a{code}b")
     Console(force_terminal=True, color_system="truecolor").print(f"a{code}b", style="red")
     printed = capsys.readouterr()
     coloured = re.sub(r"\x1b\[[0-9;]*m", "", printed.out.splitlines()[-1])

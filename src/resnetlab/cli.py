@@ -9,11 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from resnetlab.config.option_files import conf_dir, take_config_dir
-from resnetlab.console import complain, guarded, say
+from resnetlab.console import guarded, print_stderr, say
 from resnetlab.errors import ConfigError, DataError, LabError
 from resnetlab.runs.layout import default_outputs
-
-__all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +28,7 @@ def command(argv: Sequence[str]) -> int:
         return 0
     except Exception as error:
         if isinstance(error, LabError) and error.__cause__ is None and error.__context__ is None:
-            complain(f"error: {error}")  # without torch, which takes seconds
+            print_stderr(f"error: {error}")  # without torch, which takes seconds
             return 2 if isinstance(error, ConfigError) else 1
         from resnetlab.config.messages import USAGE_ERRORS, print_error
 
@@ -219,13 +217,12 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 def run_report(options: argparse.Namespace) -> None:
     from resnetlab.report.groups import collect
     from resnetlab.report.table import print_table
+    from resnetlab.runs.files import make_folder
 
     for folder in options.folders:
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
     if options.out is not None:
-        from resnetlab.runs.files import make_folder
-
         make_folder(options.out / "figures")
     collection = collect(options.folders)
     paths: Sequence[Path] = []
@@ -270,8 +267,8 @@ def run_published(options: argparse.Namespace) -> None:
                 raise ConfigError(f"--{name} (={getattr(options, name)}) does not go with --claims; --post does")
         print_claims(options.claims, options.format, options.post, options.wide)
         return
-    from resnetlab.published import find
     from resnetlab.published.print_rows import print_rows
+    from resnetlab.published.results import find
 
     print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format, options.wide)
 

@@ -7,9 +7,16 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from resnetlab import ConfigError, compose
-from resnetlab.config.foreign_names import FOREIGN, OURS
 from resnetlab.config.help import key_owners
-from resnetlab.config.messages import USAGE_ERRORS, error_message, interrupted, override_message, print_error
+from resnetlab.config.messages import (
+    FOREIGN,
+    OURS,
+    USAGE_ERRORS,
+    error_message,
+    interrupted,
+    override_message,
+    print_error,
+)
 from resnetlab.config.schema import GROUPS
 
 TOP = (
@@ -107,7 +114,7 @@ def test_a_top_level_key_below_a_group_is_recognized(group: str, key: str) -> No
 def test_no_translated_name_is_a_key_of_the_lab_and_each_translation_begins_with_one() -> None:
     keys = {key.name for key in key_owners()} | {*GROUPS, "hydra.launcher.jobs", "hydra.sweeper.n_trials"}
     keys |= {"hydra.sweeper.sampler", "trainer.precision", "trainer.accelerator", "trainer.progress"}
-    ends = {key.rpartition(".")[2] for key in keys} - {"precision", "device", "n_trials", "sampler", "jobs"}
+    ends = {key.rpartition(".")[2] for key in keys} - {"precision", "n_trials", "sampler", "jobs", "device"}
     assert not ends & set(FOREIGN)
     for ours in OURS:
         named = re.match(r"nothing|the same command|a smaller|([\w.]+)", ours)

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers import OPTIMIZERS as ALL
-from resnetlab.optim.optimizers import REFUSED, group_counts, set_lr_momentum
-from resnetlab.optim.optimizers.base import FUSED_DEVICES
+from resnetlab.optim.optimizers.base import FUSED_DEVICES, REFUSED, group_counts, set_lr_momentum
 from resnetlab.optim.optimizers.muon import as_matrix
 from resnetlab.optim.regularization import REGULARIZATIONS, conv_kernels, penalty
 

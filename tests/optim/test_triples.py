@@ -11,7 +11,8 @@ from conftest import TINY
 from resnetlab import ConfigError, compose
 from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
-from resnetlab.optim.optimizers import OPTIMIZERS, REFUSED, set_lr_momentum
+from resnetlab.optim.optimizers import OPTIMIZERS
+from resnetlab.optim.optimizers.base import REFUSED, set_lr_momentum
 from resnetlab.optim.regularization import REGULARIZATIONS, conv_kernels
 from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.training.build import build_module

@@ -10,7 +10,8 @@ from torch import Tensor
 from conftest import TINY, tiny
 from resnetlab import Config, compose
 from resnetlab.errors import ConfigError
-from resnetlab.optim.optimizers import OPTIMIZERS, make_capturable, set_lr_momentum
+from resnetlab.optim.optimizers import OPTIMIZERS
+from resnetlab.optim.optimizers.base import make_capturable, set_lr_momentum
 from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.runs.files import read_rows
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner, snapshot

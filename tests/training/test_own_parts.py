@@ -20,7 +20,8 @@ from resnetlab.data import ImageData
 from resnetlab.data.augment import mix
 from resnetlab.data.epoch_plan import mixing
 from resnetlab.dotted import source_digest
-from resnetlab.optim.optimizers import OPTIMIZERS, set_lr_momentum
+from resnetlab.optim.optimizers import OPTIMIZERS
+from resnetlab.optim.optimizers.base import set_lr_momentum
 from resnetlab.optim.regularization import REGULARIZATIONS
 from resnetlab.runs.files import read_rows
 from resnetlab.training.build import build_module

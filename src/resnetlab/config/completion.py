@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from resnetlab.config.help import key_owners
 from resnetlab.config.option_files import default_options, options
 
-SHELLS = ("bash", "zsh", "fish")
 OTHERS = {  # keys that are in no option file
     "hydra/launcher": ["joblib", "processes", "ray", "submitit_local", "submitit_slurm"],
     "hydra/sweeper": ["optuna"],
@@ -20,7 +19,7 @@ def candidates(words: Sequence[str], commands: Sequence[str]) -> list[str]:
     if not before:
         found = [*commands, "--version", "--help", "--config-dir"]
     elif before[0] == "completion":
-        found = [*SHELLS]
+        found = ["bash", "zsh", "fish"]
     else:
         found = override_words(word) if before[0] in ("train", "schedule", "lr-range", "options") else []
     return sorted(name for name in found if name.startswith(word))

@@ -16,7 +16,7 @@ from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
 from resnetlab.optim.regularization import REGULARIZATIONS, Regularization
 from resnetlab.optim.schedules import SCHEDULES, Schedule
-from resnetlab.runs.layout import OUTPUTS_VARIABLE, RunFolder, seed_folder
+from resnetlab.runs.layout import OUTPUTS_VARIABLE, SEED, RunFolder
 
 OBJECTIVES = ("final_val_acc", "best_val_acc", "final_val_acc_avg", "final_test_acc")
 
@@ -85,7 +85,7 @@ class Config:
         """outputs/<study>/<long name>/seed=<n> below the current folder; with the name if an older version made it."""
         older = self.study_folder / self.name
         folder = older if older.is_dir() else older.with_name(self.long_name)
-        return RunFolder(folder / seed_folder(self.seed))
+        return RunFolder(folder / f"{SEED}{self.seed}")
 
 
 def _instances(options: Mapping[str, type]) -> dict[str, Any]:

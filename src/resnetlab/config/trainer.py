@@ -72,8 +72,6 @@ class TrainerOptions:
         return torch.device(self.resolved_accelerator)
 
 
-TRAINERS: dict[str, TrainerOptions] = {
-    options.name: options for options in (TrainerOptions("auto"), TrainerOptions("cpu", accelerator="cpu"))
-}
+TRAINERS = {"auto": TrainerOptions("auto"), "cpu": TrainerOptions("cpu", accelerator="cpu")}
 
 ENGINES = ("auto", "eager", "compile", "graph")

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from resnetlab.console import Countdown, complain
+from resnetlab.console import Countdown, print_stderr
 from resnetlab.data.arrays import images_of_parts
 from resnetlab.data.image_files import fit, read_image
 from resnetlab.data.sources import Images, Source, digest_of
@@ -125,7 +125,7 @@ def read_folder(files: Sequence[File], data: Any) -> tuple[dict[str, tuple[Any, 
             countdown.tick()
     problems = [f"{file[3]} {image}" for file, image in found if isinstance(image, str)]
     for problem in problems:
-        complain(problem)
+        print_stderr(problem)
     if problems and not data.skip_broken:
         others = f" (and {len(problems) - 1} others, named above)" if len(problems) > 1 else ""
         raise DataError(f"{problems[0]}{others}; or data.skip_broken=true leaves out all such files")

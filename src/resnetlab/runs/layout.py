@@ -51,10 +51,6 @@ class RunFolder:
         return self.checkpoints / f"epoch={epoch}.ckpt"
 
 
-def seed_folder(seed: int) -> str:
-    return f"{SEED}{seed}"
-
-
 def run_key(folder: str | Path) -> str:
     """A run's name within its outputs: "<study>/<configuration>/seed=<n>"."""
     return "/".join(Path(folder).parts[-3:])

@@ -100,15 +100,11 @@ def summary_problems(summary: Any) -> Sequence[str]:
     """Keys of a run's summary that are missing or have impossible values, as "key is value"."""
     if not isinstance(summary, dict):
         return ["it holds no object"]
-    valid: dict[str, Callable[[Any], bool]] = dict.fromkeys(("status", "study"), is_text)
+    valid: dict[str, Callable[[Any], bool]] = dict.fromkeys(("status", "study"), lambda value: isinstance(value, str))
     if summary.get("status") != "diverged":  # which may have ended before its first epoch
-        valid |= {**dict.fromkeys(COUNTS, is_count), **dict.fromkeys(GROUPS, is_text)}
+        valid |= {**dict.fromkeys(COUNTS, is_count), **dict.fromkeys(GROUPS, valid["study"])}
         valid |= {"best_val_acc": is_accuracy, "final_val_acc": is_accuracy, "best_epoch": is_number}
     return [f"{key} is {summary.get(key)!r:.40}" for key, is_valid in valid.items() if not is_valid(summary.get(key))]
-
-
-def is_text(value: Any) -> bool:
-    return isinstance(value, str)
 
 
 def is_number(value: Any) -> bool:

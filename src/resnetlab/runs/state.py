@@ -14,19 +14,8 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from resnetlab.runs import layout
+from resnetlab.runs import layout, load
 from resnetlab.runs.files import read_rows
-from resnetlab.runs.load import (
-    Run,
-    UnusableRun,
-    configuration_of,
-    is_finite,
-    planned_epochs,
-    read_manifest,
-    read_summary,
-    run_paths,
-    settings_of,
-)
 from resnetlab.runs.summary import Row, Summary
 from resnetlab.runs.sweep_records import JobEnd, PlannedJob, read_end, read_plan, sweeps_of, with_actual_runs
 
@@ -35,7 +24,7 @@ STATES = ("running", "failed", "pruned", "interrupted", "unfinished", "damaged",
 ENDED_BADLY = ("failed", "pruned")
 Stamps = Mapping[str, tuple[int, int]]  # {file: (time of writing in ns, size)}
 T = TypeVar("T")
-LabelRuns = Callable[[Sequence[Run]], Mapping[Path, str]]
+LabelRuns = Callable[[Sequence[load.Run]], Mapping[Path, str]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,7 @@ class RunState:
     when a file was last written, changed: when the last row was; seconds since 1970. None is unknown.
     """
 
-    run: Run
+    run: load.Run
     key: str
     state: str = ""
     label: str = ""
@@ -102,7 +91,7 @@ class StateReader:
     known: dict[Path, tuple[Stamps, Any]] = field(default_factory=dict)
 
     def read(self, now: float) -> RunStates:
-        paths = run_paths(self.folders)
+        paths = load.run_paths(self.folders)
         found = [run for path in paths if (run := self.run_at(path)) is not None]
         sweeps = sweeps_of(paths)
         ends = self.ends(sweeps)
@@ -111,7 +100,7 @@ class StateReader:
         absent = [job for key, job in planned.items() if key not in keys]
         for job in absent:  # of which some failed before they had a folder
             if job.run in ends and ends[job.run].status in ENDED_BADLY:
-                missing = Run(Path(job.run), *job.configuration, job.seed, {}, [], {})
+                missing = load.Run(Path(job.run), *job.configuration, job.seed, {}, [], {})
                 found.append(RunState(missing, job.run, epochs=job.epochs))
         labels = self.label([run.run for run in found])
         runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.run.path]) for run in found]
@@ -145,8 +134,7 @@ class StateReader:
         """Result of read(path), which is called again only when the stamps have changed."""
         if path not in self.known or self.known[path][0] != found:
             self.known[path] = found, read(path)
-        value: T = self.known[path][1]
-        return value
+        return self.known[path][1]
 
 
 def stamps(path: Path, names: Iterable[str] = layout.RUN_FILES) -> Stamps:
@@ -169,11 +157,10 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
             rows = [row for row in read_rows(path / layout.METRICS) if isinstance(row.get("epoch"), int)]
     except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:
         damage = damage or f"{layout.METRICS} cannot be read ({type(error).__name__})"
-    manifest = read_manifest(path) if layout.MANIFEST in found else {}
-    settings = {**settings_of(manifest.get("config", {})), **summary}
-    epochs = finite_or_none(settings.get("epochs")) or (
-        planned_epochs(path, manifest) if layout.CONFIG in found else None
-    )
+    manifest = load.read_manifest(path) if layout.MANIFEST in found else {}
+    settings = {**load.settings_of(manifest.get("config", {})), **summary}
+    planned = load.planned_epochs(path, manifest) if layout.CONFIG in found else None
+    epochs = finite_or_none(settings.get("epochs")) or planned
     times = {name: time / 1e9 for name, (time, _) in found.items()}
     return RunState(
         as_run(path, settings, manifest),
@@ -190,8 +177,8 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
 def summary_or_damage(path: Path, found: Stamps) -> tuple[Summary, str]:
     """(the summary, "") of a run that has ended; ({}, "") where there is none, ({}, reason) where it is damaged."""
     try:
-        return (read_summary(path) if layout.SUMMARY in found else {}), ""
-    except UnusableRun as error:
+        return (load.read_summary(path) if layout.SUMMARY in found else {}), ""
+    except load.UnusableRun as error:
         return {}, error.reason if error.kind == "unreadable" else ""  # or it has just vanished
 
 
@@ -210,16 +197,16 @@ def last_metrics(summary: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, A
 
 
 def finite_or_none(value: Any) -> float | None:
-    return float(value) if is_finite(value) else None
+    return float(value) if load.is_finite(value) else None
 
 
-def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) -> Run:
+def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) -> load.Run:
     """The run as the report's labels need it, its settings in place of its summary."""
     whole = path.absolute()
     seed = whole.name.removeprefix(layout.SEED) if whole.name.startswith(layout.SEED) else str(settings.get("seed", ""))
     number = int(seed) if re.fullmatch(r"\d{1,18}", seed) else -1
     study = str(settings.get("study") or whole.parent.parent.name)
-    return Run(path, study, configuration_of(whole, manifest), number, dict(settings), [], manifest)
+    return load.Run(path, study, load.configuration_of(whole, manifest), number, dict(settings), [], manifest)
 
 
 def with_state(run: RunState, end: JobEnd | None, now: float) -> RunState:

@@ -128,15 +128,11 @@ def lag_note(rows: Sequence[Row], classes: int) -> str | None:
     last = rows[-1] if rows else {}
     train, val, again = (last.get(key, math.nan) for key in ("train/acc", "val/acc", "val/acc_recal"))
     if again - val >= LAG:
-        found = (
-            f"validation accuracy is {val:.2f} with running batch-norm statistics, {again:.2f} with re-estimated ones"
-        )
-        return f"{found} (recalibrate_bn=true): the running ones lag, see docs/batch-norm-lag.md"
+        found = f"validation accuracy is {val:.2f} with running batch-norm statistics, {again:.2f} with re-estimated"
+        return f"{found} ones (recalibrate_bn=true): the running ones lag, see docs/batch-norm-lag.md"
     if math.isnan(again) and val <= 1.5 / classes and train >= 2 * max(val, 1 / classes):
-        found = (
-            f"validation accuracy {val:.2f} is at chance, training's is {train:.2f}: batch norm's running statistics"
-        )
-        return f"{found} may lag; recalibrate_bn=true tells, see docs/batch-norm-lag.md"
+        found = f"validation accuracy {val:.2f} is at chance, training's is {train:.2f}: batch norm's running"
+        return f"{found} statistics may lag; recalibrate_bn=true tells, see docs/batch-norm-lag.md"
     return None
 
 

@@ -1,10 +1,11 @@
 """Checks every job of a command line before the first starts, and then runs them: one run, a sweep or a search."""
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.types import TaskFunction
@@ -12,13 +13,12 @@ from hydra.types import TaskFunction
 from resnetlab.config.compose import compose, hydra_context
 from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
 from resnetlab.config.option_files import conf_dir
-from resnetlab.config.overrides import compose_jobs
+from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
 from resnetlab.console import say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.layout import run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps.arguments import parse_arguments
 from resnetlab.sweeps.launchers import checked_settings, choice, find_launcher, refuse_several_devices
 from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
@@ -135,3 +135,36 @@ def call_hydra(task: TaskFunction, arguments: Sequence[str]) -> None:
     """Calls hydra.main's application, which reads its arguments from sys.argv."""
     sys.argv[1:] = arguments
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ConfigErrors, and so one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """overrides; multirun: whether there is a -m; shows: the arguments that ask to look at a job and train nothing.
+
+    Raises ConfigError for what is not supported.
+    """
+    parser = Parser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--resolve", action="store_true")
+    options, unknown = parser.parse_known_intermixed_args(arguments)
+    overrides = normalize_arguments([*options.overrides, *unknown, *(["-m"] if options.multirun else [])])
+    if unknown:
+        cure = "a setting is KEY=VALUE without dashes; python train.py --help lists them"
+        raise ConfigError(f"{unknown[0]} is not supported; {cure}")
+    options.multirun = "-m" in overrides
+    options.shows = [a for a in arguments if a not in (*options.overrides, "-m", "--multirun")]
+    options.overrides = [override for override in overrides if override != "-m"]
+    if options.shows and options.multirun:
+        raise ConfigError("-m trains a sweep; leave it out to look at a job with --cfg")
+    if options.shows and not options.cfg:
+        raise ConfigError(f"{options.shows[0]} goes with --cfg")
+    return options

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from resnetlab.config.option_files import take_config_dir
-from resnetlab.console import complain, guarded, say
+from resnetlab.console import guarded, print_stderr, say
 from resnetlab.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ def command(arguments: Sequence[str]) -> int:
     try:
         arguments = take_config_dir(arguments)
     except ConfigError as error:
-        complain(f"error: {error}")
+        print_stderr(f"error: {error}")
         return 2
     if {"-h", "--help"} & set(arguments):
         from resnetlab.config.help import help_text

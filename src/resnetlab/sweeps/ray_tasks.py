@@ -21,8 +21,7 @@ from resnetlab.config.schema import Config
 from resnetlab.errors import first_line
 from resnetlab.runs.layout import OUTPUTS_VARIABLE
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.jobs import Job
-from resnetlab.sweeps.killed_worker import killed_outcome
+from resnetlab.sweeps.jobs import Job, killed_outcome
 from resnetlab.sweeps.parallelism import cores, gpus_per_job
 from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.run_job import failure

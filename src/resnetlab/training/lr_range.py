@@ -19,7 +19,7 @@ from resnetlab.config.schema import Config
 from resnetlab.console import Countdown, say
 from resnetlab.data import ImageData, derive_seed
 from resnetlab.errors import ConfigError
-from resnetlab.optim.optimizers import set_lr_momentum
+from resnetlab.optim.optimizers.base import set_lr_momentum
 from resnetlab.runs.files import digest, make_folder, safe_cell, write_json, write_rows
 from resnetlab.runs.summary import Row
 from resnetlab.training.build import build_module

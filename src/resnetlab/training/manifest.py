@@ -13,7 +13,7 @@ from torch import nn
 
 from resnetlab.config.compose import to_plain
 from resnetlab.config.schema import Config
-from resnetlab.optim.optimizers import group_counts
+from resnetlab.optim.optimizers.base import group_counts
 from resnetlab.training.callbacks.energy import energy_source
 from resnetlab.training.module import ImageClassifier
 

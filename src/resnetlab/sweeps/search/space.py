@@ -38,9 +38,8 @@ class Space:
                 found[key] = (f"{key}={override.get_value_element_as_str()}", None)
         space = cls(tuple(found.values()))
         if not space.distributions:
-            raise ConfigError(
-                "hydra/sweeper=optuna has nothing to search; give values, such as 'wd=interval(0.01,0.5)'"
-            )
+            cure = "give values, such as 'wd=interval(0.01,0.5)'"
+            raise ConfigError(f"hydra/sweeper=optuna has nothing to search; {cure}")
         return space
 
     @property

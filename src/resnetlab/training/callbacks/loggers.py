@@ -13,7 +13,7 @@ import lightning as L
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from resnetlab.config.schema import Config
-from resnetlab.console import complain
+from resnetlab.console import print_stderr
 from resnetlab.errors import first_line
 from resnetlab.runs.files import read_json, write_json
 from resnetlab.runs.layout import LOGGER_RUNS, run_key
@@ -58,7 +58,8 @@ class Attempts:
                 return None if name in self.broken else function(*arguments, **keys)
             except Exception as error:
                 self.broken.add(name)
-                complain(f"note: logger={name} is left out from here on: {type(error).__name__}: {first_line(error)}")
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                print_stderr(f"note: logger={name} is left out from here on: {reason}")
 
 
 class Loggers(L.Callback):

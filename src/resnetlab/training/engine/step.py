@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from resnetlab.optim.optimizers import make_eager, set_lr_momentum
+from resnetlab.optim.optimizers.base import make_eager, set_lr_momentum
 from resnetlab.training.engine.batches import DeviceBatches
 from resnetlab.training.metrics import EpochMetrics
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from resnetlab.config.schema import Config
 from resnetlab.config.trainer import TrainerOptions
-from resnetlab.console import complain
+from resnetlab.console import print_stderr
 from resnetlab.data.normalize import normalize
 from resnetlab.errors import require_one_of
 from resnetlab.runs.summary import AVERAGED, best_column
@@ -58,7 +58,7 @@ def load_model(checkpoint: str | Path, weights: str = "best", root: str | None =
     require_weights(path, content, kind)
     preprocessing = content.get("preprocessing")
     if preprocessing is None or (kind != "raw" and kind not in content["statistics"]):
-        complain(
+        print_stderr(
             f"{path} lacks the normalization or the statistics of its {kind} weights; reading its data set for them"
         )
         module, data, _ = open_checkpoint(path, root)

@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY
 from resnetlab import cli
 from resnetlab.config.overrides import MOST_JOBS, normalize_arguments
-from resnetlab.sweeps.arguments import parse_arguments
+from resnetlab.sweeps.command import parse_arguments
 from resnetlab.sweeps.launchers import LAUNCHERS, check_launcher
 from resnetlab.sweeps.main import main
 
