@@ -73,7 +73,9 @@ def write_cached(path: Path, data: Any, files: Sequence[File]) -> tuple[Index, S
     except DataError as error:
         raise DataError(f"{data.root}: {error}") from None
     if data.name == "arrays" and data.resize is not None:
-        parts = [resized(part, data.resize) for part in parts]
+        for n, part in enumerate(parts):
+            fitted = [fit(image, data.resize) for image in part.pixels.permute(0, 2, 3, 1).contiguous().numpy()]
+            parts[n] = Images(torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous(), part.labels)
     left_out = len(files) - sum(map(len, parts)) if data.name == "folder" else 0
     parts += [parts[0][:0]] if len(parts) == 1 else []  # none to validate
     known = digest_of(class_names, (*parts, None)[:3]), left_out, class_names
@@ -81,11 +83,6 @@ def write_cached(path: Path, data: Any, files: Sequence[File]) -> tuple[Index, S
     found = read_cached(path)
     assert found is not None
     return found
-
-
-def resized(images: Images, side: int) -> Images:
-    arrays = [fit(image, side).transpose(2, 0, 1) for image in images.pixels.permute(0, 2, 3, 1).contiguous().numpy()]
-    return Images(torch.from_numpy(np.stack(arrays)), images.labels)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, tuple[Any, Any]], list[str] | None]:

@@ -18,7 +18,7 @@ from resnetlab.config.overrides import jobs_of
 from resnetlab.config.schema import Config
 from resnetlab.console import Countdown, say
 from resnetlab.data import ImageData, derive_seed
-from resnetlab.errors import ConfigError
+from resnetlab.errors import require
 from resnetlab.optim.optimizers import set_lr_momentum
 from resnetlab.runs.files import digest, make_folder, safe_cell, write_json, write_rows
 from resnetlab.runs.summary import Row
@@ -46,12 +46,11 @@ class Ramp:
     stop: float = 4.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.start < self.end < math.inf:
-            raise ConfigError(f"--start (={self.start:g}) must be above 0 and below --end (={self.end:g})")
-        if not 10 <= self.steps <= 100_000:
-            raise ConfigError(f"--steps (={self.steps}) must be in 10..100,000")
-        if not 1 < self.stop < math.inf:
-            raise ConfigError(f"--stop (={self.stop:g}) must be above 1, a multiple of the least loss; 1e9 is never")
+        ordered, must = 0 < self.start < self.end < math.inf, f"be above 0 and below --end (={self.end:g})"
+        require(ordered, "--start", f"{self.start:g}", must)
+        require(10 <= self.steps <= 100_000, "--steps", self.steps, "be in 10..100,000")
+        must = "be above 1, a multiple of the least loss; 1e9 is never"
+        require(1 < self.stop < math.inf, "--stop", f"{self.stop:g}", must)
 
     def lr(self, k: int) -> float:
         """The learning rate of step k, from 0."""

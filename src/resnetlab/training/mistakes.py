@@ -12,14 +12,9 @@ from resnetlab.runs.files import safe_cell, write_atomically, write_rows
 from resnetlab.training.callbacks.tensorboard import confusion_figure
 
 
-def confusion_counts(logits: Tensor, images: Images, names: tuple[str, ...]) -> Tensor:
-    """Numbers of images (classes, classes) with the true class as row."""
-    return multiclass_confusion_matrix(logits, images.labels.cpu(), len(names))
-
-
 def validation_figures(logits: Tensor, images: Images, names: tuple[str, ...]) -> dict[str, Figure]:
     """The pictures that TensorBoard shows of a run's end."""
-    counts, probabilities = confusion_counts(logits, images, names), logits.softmax(1)
+    counts, probabilities = multiclass_confusion_matrix(logits, images.labels.cpu(), len(names)), logits.softmax(1)
     mistakes = mistakes_figure(probabilities, images, names)
     reliability = reliability_figure(probabilities, images.labels.cpu())
     return {"confusion matrix": confusion_figure(counts, names), "mistakes": mistakes, "reliability": reliability}
@@ -39,7 +34,7 @@ def reliability_figure(probabilities: Tensor, labels: Tensor) -> Figure:
 
 def write_mistakes(folder: Path, logits: Tensor, images: Images, names: tuple[str, ...]) -> None:
     """Prints each class's accuracy; writes classes.csv with the counts of answers, confusion.png and mistakes.png."""
-    rows, counts = [], confusion_counts(logits, images, names)
+    rows, counts = [], multiclass_confusion_matrix(logits, images.labels.cpu(), len(names))  # the true class as row
     for n, (name, row) in enumerate(zip(names, counts.tolist(), strict=True)):
         acc = row[n] / max(1, sum(row))
         say(f"{name}: {acc:.4f} of {sum(row)} images")

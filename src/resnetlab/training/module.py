@@ -137,12 +137,8 @@ class ImageClassifier(L.LightningModule):
         optimizer: Any = self.optimizers()
         self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
         batches = DeviceBatches(self.data, self.device, (rank(), world_size()))
-        most, scaler, weights = (
-            self.config.trainer.gradient_clip,
-            gradient_scaler(self.trainer),
-            self.model.parameters(),
-        )
-        clip = None if most is None else partial(clip_gradients, list(weights), most, scaler)
+        most, scaler = self.config.trainer.gradient_clip, gradient_scaler(self.trainer)
+        clip = None if most is None else partial(clip_gradients, list(self.model.parameters()), most, scaler)
         how = self.config.trainer.accumulate, clip
         self.runner: EagerRunner | CudaGraphRunner
         if self.engine_name == "graph":

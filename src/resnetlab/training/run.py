@@ -39,10 +39,7 @@ def run(config: Config) -> Summary:
 
 
 def train(
-    config: Config,
-    lock_timeout: float = LOCK_TIMEOUT,
-    epoch_hook: EpochHook | None = None,
-    sweep: Path | None = None,
+    config: Config, lock_timeout: float = LOCK_TIMEOUT, epoch_hook: EpochHook | None = None, sweep: Path | None = None
 ) -> Summary:
     """Trains from the last checkpoint, or from the beginning, to the end.
 
@@ -171,6 +168,5 @@ def out_of_memory_in_one_line(config: Config) -> Iterator[None]:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether it says so: torch (2.15) has a class of its own only for its allocator on a GPU."""
     texts = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )
+    by_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return by_torch or isinstance(error, MemoryError)
