@@ -80,9 +80,8 @@ class ImageData(L.LightningDataModule):
                 raise DataError("a class has no image left to train on: take another data.limit or data.split")
         if config.digest not in (None, found):
             held = f"is of other images than {config.root if own else config.name} has ({found})"
-            raise DataError(
-                f"data.digest (={config.digest}) {held}; restore them; images of your own are known to build() alone"
-            )
+            cure = "restore them; images of your own are known to build() alone"
+            raise DataError(f"data.digest (={config.digest}) {held}; {cure}")
 
     def class_weights(self) -> Tensor | None:
         """Of data.balance=weights: images / (classes * images of the class), as scikit-learn has it; else None."""

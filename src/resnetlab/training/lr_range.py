@@ -131,9 +131,8 @@ def steepest(losses: Sequence[float], logs: Sequence[float]) -> int | None:
 def valley(losses: Sequence[float]) -> int | None:
     """Index half way along the longest decreasing subsequence, as fastai counts it; None if it has no 6 values.
 
-    fastai places the subsequence as if it had no gaps, so that it ends where it ends and is as long as it is long. Of
-    fewer values his third and sixth are no whole steps: the index then lies before the descent, at -1 even, the end of
-    the curve.
+    fastai places the subsequence as if it had no gaps. Of fewer values the third and the sixth are no whole steps: the
+    index then lies before the descent, at -1 even, the end of the curve.
     """
     end, length = longest_decrease(losses)
     return end - length + int(length / 3) + int(length / 6) if length >= 6 else None
@@ -188,20 +187,12 @@ def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], con
     drawn = {label: (rows, suggestions(rows if ended[label] else [])) for label, rows in found.items()}
     chosen = {label: preferred(suggested)[0] for label, (_, suggested) in drawn.items()}
     draw_range_test(drawn, chosen, ramp.shape == "linear", folder / "lr-range.png")
-    write_rows(
-        folder / "lr-range.csv", [{"run": safe_cell(label), **row} for label, rows in found.items() for row in rows]
-    )
+    listed = [{"run": safe_cell(label), **row} for label, rows in found.items() for row in rows]
+    write_rows(folder / "lr-range.csv", listed)
     runs = [
-        {
-            "label": label,
-            "configuration": configs[label].name,
-            "differs_from_defaults": configs[label].identity,
-            "seed": configs[label].seed,
-            "steps": len(rows),
-            "diverged_at": diverged[label],
-            "suggestions": suggested,
-            "preferred": preferred(suggested)[0],
-        }
+        {"label": label, "configuration": configs[label].name, "differs_from_defaults": configs[label].identity}
+        | {"seed": configs[label].seed, "steps": len(rows), "diverged_at": diverged[label]}
+        | {"suggestions": suggested, "preferred": chosen[label]}
         for label, (rows, suggested) in drawn.items()
     ]
     write_json(folder / "lr-range.json", {"ramp": vars(ramp), "runs": runs})

@@ -31,8 +31,8 @@ def run(config: Config) -> Summary:
     """Trains the configuration to its end, and returns its summary row.
 
     A finished run is not trained again, an interrupted one goes on from its last checkpoint; force starts over. The
-    process's state is restored afterwards (`preserve_process_state`). Raises LabError, and KeyboardInterrupt when it is
-    interrupted.
+    process's state is restored afterwards (`preserve_process_state`). Raises LabError and, if interrupted,
+    KeyboardInterrupt.
     """
     done = completed(config)
     return train(config) if done is None else done

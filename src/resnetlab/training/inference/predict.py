@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnetlab.console import say
 from resnetlab.data.arrays import pixels_of_array
-from resnetlab.data.image_files import read_image
+from resnetlab.data.own_images import read_image
 from resnetlab.errors import DataError, LabError, first_line
 from resnetlab.runs.files import safe_cell, write_rows
 from resnetlab.training.inference.load_model import Classifier
