@@ -23,7 +23,7 @@ from torchvision import datasets
 from torchvision.transforms import functional as tv
 
 from resnetlab.data import SOURCES, Data, ImageData, Images, derive_seed, load
-from resnetlab.data import epoch_plan as plan
+from resnetlab.data.epoch_plan import epoch_plan as plan
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.sources import SIDES, SIZES
 from resnetlab.errors import ConfigError, DataError

@@ -22,7 +22,7 @@ from conftest import tiny
 from resnetlab import Config, ConfigError, DataError, build, compose, run
 from resnetlab.data import ImageData, load
 from resnetlab.data.epoch_plan import balanced_order
-from resnetlab.data.image_files import fit, read_image
+from resnetlab.data.own_images import fit, read_image
 from resnetlab.runs.files import read_rows
 from resnetlab.training.engine.select import select_engine
 from resnetlab.training.evaluate import evaluate_checkpoint

@@ -66,7 +66,7 @@ class ImageData(L.LightningDataModule):
         limits = (None, None) if config.limit is None else (config.limit, config.limit // 5)
         train, val = pool[parts.train[: limits[0]]], pool[parts.val[: limits[1]]]
         self.limited = (len(train), len(val)) != (len(parts.train), len(parts.val))
-        self.test_images = pool[parts.test] if parts.test is not None and len(parts.test) else source.untouched
+        self.test_images = source.untouched if parts.test is None else pool[parts.test]
         if config.resolution is not None:
             train, val = train.scaled(config.resolution), val.scaled(config.resolution)
             self.test_images = self.test_images and self.test_images.scaled(config.resolution)
@@ -80,9 +80,8 @@ class ImageData(L.LightningDataModule):
                 raise DataError("a class has no image left to train on: take another data.limit or data.split")
         if config.digest not in (None, found):
             held = f"is of other images than {config.root if own else config.name} has ({found})"
-            raise DataError(
-                f"data.digest (={config.digest}) {held}; restore them; images of your own are known to build() alone"
-            )
+            cure = "restore them; images of your own are known to build() alone"
+            raise DataError(f"data.digest (={config.digest}) {held}; {cure}")
 
     def class_weights(self) -> Tensor | None:
         """Of data.balance=weights: images / (classes * images of the class), as scikit-learn has it; else None."""
@@ -235,8 +234,7 @@ class ImageData(L.LightningDataModule):
     def val_dataloader(self) -> "Loader":
         return self._eval_loader(self.val)
 
-    def predict_dataloader(self) -> "Loader":
-        return self._eval_loader(self.val)
+    predict_dataloader = val_dataloader
 
     def test_dataloader(self) -> "Loader":
         self.setup()

@@ -59,9 +59,8 @@ def mixing(seed: int, epoch: int, images: int, size: tuple[int, int], mixup: flo
     """
     stream = _stream(seed, epoch, MIX)
     partner, is_cut = stream.permutation(images), stream.random(images) < (0.5 if mixup and cutmix else cutmix > 0)
-    weight = np.where(
-        is_cut, stream.beta(cutmix or 1, cutmix or 1, images), stream.beta(mixup or 1, mixup or 1, images)
-    )
+    cut, mixed = (stream.beta(alpha or 1, alpha or 1, images) for alpha in (cutmix, mixup))
+    weight = np.where(is_cut, cut, mixed)
     half = (0.5 * np.sqrt(1 - weight)[:, None] * size).astype(np.int64)
     centre = stream.integers(0, size, (images, 2))
     box = np.hstack([(centre - half).clip(0), np.minimum(centre + half, size)]) * is_cut[:, None]

@@ -1,6 +1,7 @@
 """Config of the group `data`, and the sizes that follow from it without reading an image."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,7 +11,11 @@ from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES
 from resnetlab.data.splits import SPLITS, split_sizes
 from resnetlab.errors import ConfigError, require, require_one_of
 
-TRANSLATIONS = ("shift", "pad_crop", "none")
+CHOICES: dict[str, Iterable[str]] = {
+    **{"split": SPLITS, "pool": ("all", "train"), "labels": ("fine", "coarse"), "device": ("auto", "cpu")},
+    **{"translate": ("shift", "pad_crop", "none"), "fill": ("mean", "black")},
+    **{"normalize": NORMALIZATIONS, "balance": ("none", "weights", "sampling")},
+}
 
 
 @dataclass
@@ -46,17 +51,13 @@ class Data:
 
     def check(self) -> None:
         """Raises ConfigError, naming the key, the value and what it may be."""
-        require_one_of("data.split", self.split, SPLITS)
-        require_one_of("data.pool", self.pool, ("all", "train"))
-        require_one_of("data.normalize", self.normalize, NORMALIZATIONS)
-        require_one_of("data.translate", self.translate, TRANSLATIONS)
-        require_one_of("data.fill", self.fill, ("mean", "black"))
+        for key, choices in CHOICES.items():
+            require_one_of(f"data.{key}", getattr(self, key), choices)
         if self.fill != "mean" and self.translate != "pad_crop":
             raise ConfigError(f"data.fill (={self.fill}) is used by data.translate=pad_crop only; leave it out")
         for key in ("mixup", "cutmix"):
             alpha = getattr(self, key)
             require(0 <= alpha <= 100, f"data.{key}", alpha, "be an alpha in 0..100; 0 is off")
-        require_one_of("data.labels", self.labels, ("fine", "coarse"))
         if self.labels == "coarse" and self.name != "cifar100":
             raise ConfigError(f"data.labels (=coarse) is for data=cifar100; {self.name} has one kind of label")
         if self.val_size is not None and self.split == "official":
@@ -76,15 +77,12 @@ class Data:
             used = self.name in names or not getattr(self, key)
             require(used, f"data.{key}", getattr(self, key), f"go with data={' or '.join(names)}; leave it out")
         require(self.resize is None or 4 <= self.resize <= 1024, "data.resize", self.resize, "be in 4..1024, or null")
-        require_one_of("data.balance", self.balance, ("none", "weights", "sampling"))
-        require_one_of("data.device", self.device, ("auto", "cpu"))
         mixed = next((key for key in ("mixup", "cutmix") if getattr(self, key)), None)
         require(not mixed or self.balance != "weights", "data.balance", "weights", f"be sampling with data.{mixed}")
         require(not mixed or self.device != "cpu", "data.device", "cpu", f"be auto with data.{mixed}")
         require(0 <= self.split_seed < 2**32, "data.split_seed", self.split_seed, f"be in 0..{2**32 - 1}")
-        require(
-            1 <= self.padding <= 8, "data.padding", self.padding, "be in 1..8 pixels; data.translate=none turns it off"
-        )
+        must = "be in 1..8 pixels; data.translate=none turns it off"
+        require(1 <= self.padding <= 8, "data.padding", self.padding, must)
         digest_ok = self.digest is None or re.fullmatch(r"[0-9a-f]{16}", self.digest) is not None
         require(digest_ok, "data.digest", self.digest, "be 16 hexadecimal digits, or null; build() sets it")
         batch_ok = self.eval_batch_size is None or 1 <= self.eval_batch_size <= 1_000_000

@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from filelock import FileLock
-from PIL import Image
+from PIL import Image, ImageOps
 
 from resnetlab.console import Countdown, print_stderr
 from resnetlab.data.arrays import images_of_parts
-from resnetlab.data.image_files import fit, read_image
 from resnetlab.data.sources import Images, Source, digest_of
 from resnetlab.errors import DataError, first_line
 from resnetlab.runs.files import digest, write_atomically
 
 OWN, PARTS = ("folder", "arrays"), ("train", "val", "test")
+MODES = {"1", "L", "P", "RGB", "LA", "PA", "RGBA"}  # Pillow's for black and white, grey, palette, colour; A: with alpha
+Pixels = npt.NDArray[np.uint8]
 File = tuple[str, str, str, Path]  # part, name below the class's folder, class, path
 
 
@@ -73,7 +75,9 @@ def write_cached(path: Path, data: Any, files: Sequence[File]) -> tuple[Index, S
     except DataError as error:
         raise DataError(f"{data.root}: {error}") from None
     if data.name == "arrays" and data.resize is not None:
-        parts = [resized(part, data.resize) for part in parts]
+        for n, part in enumerate(parts):
+            fitted = [fit(image, data.resize) for image in part.pixels.permute(0, 2, 3, 1).contiguous().numpy()]
+            parts[n] = Images(torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous(), part.labels)
     left_out = len(files) - sum(map(len, parts)) if data.name == "folder" else 0
     parts += [parts[0][:0]] if len(parts) == 1 else []  # none to validate
     known = digest_of(class_names, (*parts, None)[:3]), left_out, class_names
@@ -81,11 +85,6 @@ def write_cached(path: Path, data: Any, files: Sequence[File]) -> tuple[Index, S
     found = read_cached(path)
     assert found is not None
     return found
-
-
-def resized(images: Images, side: int) -> Images:
-    arrays = [fit(image, side).transpose(2, 0, 1) for image in images.pixels.permute(0, 2, 3, 1).contiguous().numpy()]
-    return Images(torch.from_numpy(np.stack(arrays)), images.labels)
 
 
 def read_arrays(path: Path) -> tuple[dict[str, tuple[Any, Any]], list[str] | None]:
@@ -136,3 +135,33 @@ def read_folder(files: Sequence[File], data: Any) -> tuple[dict[str, tuple[Any, 
         raise DataError(f"images must be of one size: {listed} pixels; data.resize=N makes them so")
     mine = {part: [(image, file[2]) for file, image in images if file[0] == part] for part in PARTS}
     return {part: ([x for x, _ in m], [y for _, y in m]) for part, m in mine.items() if m or part == "train"}, None
+
+
+def read_image(path: Path, side: int | None = None) -> Pixels | str:
+    """(H, W, 3), upright as EXIF has it, grey repeated, by `fit` if it has a side; or why the file cannot be used."""
+    try:
+        if not path.is_file() or path.stat().st_size == 0:
+            raise ValueError("it is empty or no file")
+        with Image.open(path) as image:
+            check_mode(image)
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
+        return f"cannot be used: {first_line(error)}"
+    return pixels if side is None else fit(pixels, side)
+
+
+def fit(pixels: Pixels, side: int) -> Pixels:
+    """The image scaled until it covers side x side pixels (bilinear, antialiased), and cropped at its centre."""
+    return np.asarray(ImageOps.fit(Image.fromarray(pixels), (side, side), Image.Resampling.BILINEAR))
+
+
+def check_mode(image: Any) -> None:
+    """Raises ValueError for what 8-bit red, green and blue cannot represent."""
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: a camera's JPEG with its preview
+        raise ValueError(f"it has {image.n_frames} frames; save one of them")
+    if ";16" in f"{image.mode} {[tile[3] for tile in image.tile]}":  # Pillow (13) clips grey, and drops half of colour
+        raise ValueError("it has 16 bits per channel; convert it to 8")
+    if image.mode not in MODES:
+        raise ValueError(f"it is {image.mode}; convert it to RGB or grey")
+    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+        raise ValueError("it is transparent in places; put it on a background")

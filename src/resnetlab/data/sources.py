@@ -94,9 +94,12 @@ def coarse(root: Path) -> Source:
     from torchvision import datasets
 
     fine, folder = SOURCES["cifar100"](root), root / datasets.CIFAR100.base_folder
-    names = _unpickle(folder / datasets.CIFAR100.meta["filename"])["coarse_label_names"]
-    labels = [torch.tensor(_unpickle(folder / file)["coarse_labels"]) for file in ("train", "test")]
-    return Source(Images(fine.train.pixels, labels[0]), Images(fine.test.pixels, labels[1]), tuple(names))
+    parts = [folder / name for name in (datasets.CIFAR100.meta["filename"], "train", "test")]
+    meta, *both = (pickle.loads(part.read_bytes(), encoding="latin1") for part in parts)
+    labels = [torch.tensor(part["coarse_labels"]) for part in both]
+    return Source(
+        Images(fine.train.pixels, labels[0]), Images(fine.test.pixels, labels[1]), tuple(meta["coarse_label_names"])
+    )
 
 
 def digits(root: Path) -> Source:
@@ -136,11 +139,6 @@ SIZES = {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "di
 SIZES |= dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), (60_000, 10_000, 10))
 SIZES |= {"emnist": (112_800, 18_800, 47), "svhn": (73_257, 26_032, 10), "stl10": (5_000, 8_000, 10)}
 SIDES = {name: {"digits": 16, "cifar10": 32, "cifar100": 32, "svhn": 32, "stl10": 96}.get(name, 28) for name in SIZES}
-
-
-def _unpickle(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = pickle.loads(path.read_bytes(), encoding="latin1")
-    return content
 
 
 def _images(dataset: Any) -> Images:

@@ -28,7 +28,6 @@ class Model:
     channels_per_group: int = CHANNELS_PER_GROUP  # of norm=group and group_ws, a divisor of the narrowest layer's
 
     narrowest: ClassVar[int] = 16  # channels of the narrowest layer
-
     device: ClassVar[str] = "meta"  # of `skeleton`: shapes alone, nothing is computed
 
     def skeleton(self) -> nn.Module:

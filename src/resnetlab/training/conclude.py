@@ -11,10 +11,9 @@ from resnetlab.runs.files import write_json, write_rows
 from resnetlab.runs.summary import AVERAGED, Summary, lag_note, summarize
 from resnetlab.training.build import Session
 from resnetlab.training.callbacks.checkpoints import describe_damage, read_own_checkpoint
+from resnetlab.training.describe import model_counts
 from resnetlab.training.distributed import is_secondary
-from resnetlab.training.evaluate import evaluate, load_weights
-from resnetlab.training.manifest import model_counts
-from resnetlab.training.mistakes import validation_figures
+from resnetlab.training.evaluate import evaluate, load_weights, validation_figures
 from resnetlab.training.result import print_line, result_lines
 
 
@@ -24,7 +23,8 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     status: finished | diverged. extra: further keys of the summary.
     """
     rows, module, folder = session.recorder.rows, session.module, config.folder
-    parameters = model_counts(module.model)["trainable_parameters"]
+    counts = model_counts(module.model)
+    parameters = counts["trainable_parameters"]
     if is_secondary():
         return summarize(config, rows, status=status, parameters=parameters) | extra
     if status == "finished" and len(rows) < config.epochs:
@@ -46,8 +46,7 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
         print_line(config, line)
-    statistics = model_counts(module.model)["statistics"]
-    if statistics and (note := lag_note(rows, len(session.data.class_names))):
+    if counts["statistics"] and (note := lag_note(rows, len(session.data.class_names))):
         print_line(config, f"note: {note}")
     return summary
 

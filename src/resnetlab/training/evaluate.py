@@ -1,4 +1,4 @@
-"""Loss, accuracies and calibration of a network on any images, outside of training."""
+"""Loss, accuracies, calibration and mistakes of a network on any images, outside of training."""
 
 import math
 from contextlib import AbstractContextManager, nullcontext
@@ -6,22 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from resnetlab.config.compose import from_plain
 from resnetlab.config.schema import Config
 from resnetlab.config.trainer import TrainerOptions
-from resnetlab.console import Countdown
+from resnetlab.console import Countdown, say
 from resnetlab.data import Data, ImageData, Images
 from resnetlab.errors import ConfigError, DataError, first_line
 from resnetlab.optim.averaging import reestimated_statistics
-from resnetlab.runs.files import make_folder
+from resnetlab.runs.files import make_folder, safe_cell, write_atomically, write_rows
 from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, network_state, read_checkpoint
+from resnetlab.training.callbacks.tensorboard import confusion_figure
 from resnetlab.training.metrics import EpochMetrics
-from resnetlab.training.mistakes import write_mistakes
 from resnetlab.training.module import ImageClassifier
 
 WEIGHTS = ("raw", "averaged", "reestimated")  # the last: raw ones with re-estimated batch-norm statistics
@@ -76,8 +77,7 @@ def evaluate_checkpoint(
     """Evaluates a checkpoint on the train, val or test part of its own data.
 
     root, model: as for read_config. weights: of WEIGHTS. out: folder of the tables and pictures. ece: expected
-    calibration error in 15 bins. Raises ConfigError for a part or an average that is not there, DataError for a
-    checkpoint that cannot be used.
+    calibration error in 15 bins. Raises ConfigError for a part or an average that is not there, and DataError.
     """
     module, data, checkpoint = open_checkpoint(path, root, model)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
@@ -166,3 +166,50 @@ def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError):
         raise DataError(f"{path} is damaged or no checkpoint of the lab (its weights are of another network)") from None
+
+
+def validation_figures(logits: Tensor, images: Images, names: tuple[str, ...]) -> dict[str, Figure]:
+    """The pictures that TensorBoard shows of a run's end."""
+    counts, probabilities = multiclass_confusion_matrix(logits, images.labels.cpu(), len(names)), logits.softmax(1)
+    mistakes = mistakes_figure(probabilities, images, names)
+    reliability = reliability_figure(probabilities, images.labels.cpu())
+    return {"confusion matrix": confusion_figure(counts, names), "mistakes": mistakes, "reliability": reliability}
+
+
+def reliability_figure(probabilities: Tensor, labels: Tensor) -> Figure:
+    """Accuracy over confidence in 15 equal bins, and the expected calibration error."""
+    from sklearn.calibration import CalibrationDisplay  # a second, which no start waits for
+
+    error = float(multiclass_calibration_error(probabilities, labels, probabilities.shape[1]))
+    figure, (confidence, answers) = Figure(layout="constrained"), probabilities.max(1)
+    axes = figure.add_subplot(title=f"expected calibration error {error:.4f}")
+    CalibrationDisplay.from_predictions((answers == labels).numpy(), confidence.numpy(), n_bins=15, ax=axes)
+    axes.set(xlabel="confidence", ylabel="accuracy")
+    return figure
+
+
+def write_mistakes(folder: Path, logits: Tensor, images: Images, names: tuple[str, ...]) -> None:
+    """Prints each class's accuracy; writes classes.csv with the counts of answers, confusion.png and mistakes.png."""
+    rows, counts = [], multiclass_confusion_matrix(logits, images.labels.cpu(), len(names))  # the true class as row
+    for n, (name, row) in enumerate(zip(names, counts.tolist(), strict=True)):
+        acc = row[n] / max(1, sum(row))
+        say(f"{name}: {acc:.4f} of {sum(row)} images")
+        answers = {f"answered {safe_cell(other)}": count for other, count in zip(names, row, strict=True)}
+        rows.append({"class": safe_cell(name), "images": sum(row), "acc": acc, **answers})
+    write_rows(folder / "classes.csv", rows)
+    write_atomically(folder / "confusion.png", confusion_figure(counts, names).savefig)
+    write_atomically(folder / "mistakes.png", mistakes_figure(logits.softmax(1), images, names).savefig)
+
+
+def mistakes_figure(probabilities: Tensor, images: Images, names: tuple[str, ...]) -> Figure:
+    """The 25 wrong answers with the greatest probabilities, the worst first: "true: answer, probability"."""
+    found, labels = probabilities.max(1), images.labels.cpu()
+    wrong = (found.indices != labels).nonzero()[:, 0]
+    figure = Figure(figsize=(10, 10), layout="constrained")
+    figure.suptitle(f"{len(wrong)} of {len(labels)} answers are wrong")
+    for place, n in enumerate(wrong[found.values[wrong].argsort(descending=True)][:25].tolist()):
+        axes = figure.add_subplot(5, 5, place + 1, xticks=[], yticks=[])
+        axes.imshow(images.pixels[n].permute(1, 2, 0).cpu().numpy())
+        title = f"{names[int(labels[n])]}: {names[int(found.indices[n])]}, {found.values[n]:.2f}"
+        axes.set_title(title, parse_math=False, fontsize=8)
+    return figure

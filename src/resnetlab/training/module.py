@@ -23,10 +23,9 @@ from resnetlab.optim.regularization import conv_kernels, penalty
 from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, schedule_table
 from resnetlab.runs.summary import Row
 from resnetlab.training.distributed import all_reduce, rank, world_size
-from resnetlab.training.engine.batches import DeviceBatches
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner
 from resnetlab.training.engine.select import select_engine
-from resnetlab.training.engine.step import NO_STEP, EagerRunner, ScaledOptimizer, TrainStep, clip_gradients
+from resnetlab.training.engine.step import DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep, clip_gradients
 from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
 from resnetlab.training.metrics import EpochMetrics
 
@@ -137,12 +136,8 @@ class ImageClassifier(L.LightningModule):
         optimizer: Any = self.optimizers()
         self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
         batches = DeviceBatches(self.data, self.device, (rank(), world_size()))
-        most, scaler, weights = (
-            self.config.trainer.gradient_clip,
-            gradient_scaler(self.trainer),
-            self.model.parameters(),
-        )
-        clip = None if most is None else partial(clip_gradients, list(weights), most, scaler)
+        most, scaler = self.config.trainer.gradient_clip, gradient_scaler(self.trainer)
+        clip = None if most is None else partial(clip_gradients, list(self.model.parameters()), most, scaler)
         how = self.config.trainer.accumulate, clip
         self.runner: EagerRunner | CudaGraphRunner
         if self.engine_name == "graph":
@@ -188,7 +183,7 @@ class ImageClassifier(L.LightningModule):
 
     def check_finite(self) -> None:
         """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""
-        if (bad := int(all_reduce(self.step.first_nonfinite_step, "MIN"))) < NO_STEP:
+        if (bad := int(all_reduce(self.step.first_nonfinite_step, "MIN"))) < TrainStep.NO_STEP:
             raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def on_validation_start(self) -> None:

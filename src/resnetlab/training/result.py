@@ -62,9 +62,8 @@ def objective(config: Config, summary: Summary) -> float:
 
 def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
     """The result row as a person reads it, and where everything is."""
-    reached = {
-        key: "never" if value is None else value for key, value in summary.items() if key.startswith("epoch_to_")
-    }
+    columns = [key for key in summary if key.startswith("epoch_to_")]
+    reached = {key: "never" if summary[key] is None else summary[key] for key in columns}
     shown = reached | {key: summary[key] for key in SHOWN if summary[key] is not None}
     metrics = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()]
     profile = f"profile: {folder.trace} (open it at ui.perfetto.dev), {folder.operations}"

@@ -31,18 +31,15 @@ def run(config: Config) -> Summary:
     """Trains the configuration to its end, and returns its summary row.
 
     A finished run is not trained again, an interrupted one goes on from its last checkpoint; force starts over. The
-    process's state is restored afterwards (`preserve_process_state`). Raises LabError, and KeyboardInterrupt when it is
-    interrupted.
+    process's state is restored afterwards (`preserve_process_state`). Raises LabError and, if interrupted,
+    KeyboardInterrupt.
     """
     done = completed(config)
     return train(config) if done is None else done
 
 
 def train(
-    config: Config,
-    lock_timeout: float = LOCK_TIMEOUT,
-    epoch_hook: EpochHook | None = None,
-    sweep: Path | None = None,
+    config: Config, lock_timeout: float = LOCK_TIMEOUT, epoch_hook: EpochHook | None = None, sweep: Path | None = None
 ) -> Summary:
     """Trains from the last checkpoint, or from the beginning, to the end.
 
@@ -171,6 +168,5 @@ def out_of_memory_in_one_line(config: Config) -> Iterator[None]:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether it says so: torch (2.15) has a class of its own only for its allocator on a GPU."""
     texts = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )
+    by_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return by_torch or isinstance(error, MemoryError)

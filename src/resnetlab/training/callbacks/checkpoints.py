@@ -20,7 +20,6 @@ from resnetlab.errors import ConfigError, DataError, LabError, first_line
 from resnetlab.runs.files import write_atomically
 from resnetlab.runs.layout import MANIFEST, SUMMARY, RunFolder
 from resnetlab.training.callbacks.recorder import Recorder
-from resnetlab.training.module import ImageClassifier
 from resnetlab.training.recorded import refuse_other_parts
 
 
@@ -78,8 +77,7 @@ class Checkpoints(Checkpoint):
             plain["data"]["root"] = Data.root
         self.recorded = {"config": plain, "identity": config.identity, "digests": digests}
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        assert isinstance(pl_module, ImageClassifier)
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         preprocessing = pl_module.preprocessing
         checkpoint |= self.recorded | {"statistics": pl_module.statistics, "preprocessing": preprocessing}
         sizes = {"steps_per_epoch": pl_module.span.steps_per_epoch, "classes": len(preprocessing["classes"])}

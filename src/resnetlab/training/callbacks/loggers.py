@@ -115,8 +115,7 @@ class Loggers(L.Callback):
 def make_logger(name: str, config: Config, known: str | None, sweep: Path | None) -> Any:
     """The logger of that name. known: the tracker's id of the run, where it has been there. sweep: its folder."""
     options, folder, key = config.logger, config.folder.path, run_key(config.folder.path)
-    for variable, value in VARIABLES.items():
-        os.environ.setdefault(variable, value)
+    os.environ.update(VARIABLES | os.environ)
     if name == "tensorboard":
         return TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
     if name == "csv":

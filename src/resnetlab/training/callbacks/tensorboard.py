@@ -49,8 +49,7 @@ class TensorBoardPages(L.Callback):
         self.seen = (0, 0.0, 0.0)  # epoch, and the sums of loss and images, when the steps were last logged
         self.steps = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ImageClassifier)
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.steps = trainer.current_epoch * pl_module.span.steps_per_epoch
         for logger in _loggers(trainer):
             self.attempt("tensorboard", self.begin, logger, trainer, pl_module)
@@ -80,13 +79,19 @@ class TensorBoardPages(L.Callback):
         self.seen = epoch, loss, images
 
     def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
-        """Writes the summary's numbers to the hparams tab, and the pictures of the validation."""
-        for logger in _loggers(trainer):
-            metrics = {f"result/{key}": value for key, value in final_metrics(summary).items()}
-            write_hparams(logger, hyperparameters(self.config), metrics, summary["epochs_trained"])
+        """Writes the summary's numbers to the hparams tab, and the pictures of the validation.
+
+        Without the list of columns that SummaryWriter.add_hparams writes too: TensorBoard (2.21) would take the first
+        run's for all, and hide the keys that only others have.
+        """
+        for writer in (logger.experiment for logger in _loggers(trainer)):
+            for part in hparams(hyperparameters(self.config), {})[1:]:
+                writer._get_file_writer().add_summary(part)
+            for key, value in final_metrics(summary).items():
+                writer.add_scalar(f"result/{key}", value, summary["epochs_trained"])
             for name, figure in make_figures().items():
-                logger.experiment.add_figure(f"pictures/{name}, validation", figure, summary["epochs_trained"])
-            logger.experiment.flush()
+                writer.add_figure(f"pictures/{name}, validation", figure, summary["epochs_trained"])
+            writer.flush()
 
 
 def final_metrics(summary: Summary) -> dict[str, float]:
@@ -97,25 +102,9 @@ def final_metrics(summary: Summary) -> dict[str, float]:
 
 def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
     """The options, the top-level values, and what else differs from the defaults; no None."""
-    values = {choice: getattr(config, choice).name for choice in CHOICES}
+    values = config.identity | {choice: getattr(config, choice).name for choice in CHOICES}
     values |= {key: getattr(config, key) for key in SETTINGS}
-    values = config.identity | values
     return {key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()}
-
-
-def write_hparams(
-    logger: TensorBoardLogger, values: Mapping[str, Any], metrics: Mapping[str, float], epoch: int
-) -> None:
-    """Write the run's row of the hparams tab.
-
-    Without the list of columns that SummaryWriter.add_hparams writes too: TensorBoard (2.21) would take the first run's
-    for all, and hide the keys that only others have.
-    """
-    _, start, end = hparams(dict(values), {})
-    for summary in (start, end):
-        logger.experiment._get_file_writer().add_summary(summary)
-    for name, value in metrics.items():
-        logger.experiment.add_scalar(name, value, epoch)
 
 
 def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""One training step, and the plain way to run it."""
+"""One training step on batches gathered on the device, and the plain way to run it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -8,11 +8,46 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from resnetlab.data import ImageData
 from resnetlab.optim.optimizers.base import make_eager, set_lr_momentum
-from resnetlab.training.engine.batches import DeviceBatches
 from resnetlab.training.metrics import EpochMetrics
 
-NO_STEP = 2**62  # the number of a step that there is not
+
+class DeviceBatches:
+    """Gathers and augments batch after batch.
+
+    All that it reads and writes are tensors that stay where they are: a captured graph finds the next batch, and the
+    next epoch's plan, by itself. shard: (rank, devices), as for ImageData.batches.
+    """
+
+    def __init__(self, data: ImageData, device: torch.device, shard: tuple[int, int] = (0, 1)) -> None:
+        self.data, self.shard = data, shard
+        data.normalizer.to(device)  # before a step is compiled or captured
+        self.images = data.resident(data.train, device)
+        self.plan, self.host_order = data.plan(1).to(device), iter(())
+        self.offsets = torch.arange(shard[0], data.batch_size, shard[1], device=device)
+        self.position = torch.zeros((), dtype=torch.int64, device=device)  # in the plan, of the batch's first image
+
+    def start_epoch(self, epoch: int) -> None:
+        """Goes to the first batch of `epoch` (from 1)."""
+        plan = self.data.plan(epoch)
+        for old, new in zip(self.plan.tensors(), plan.tensors(), strict=True):
+            old.copy_(new)
+        self.host_order = iter(plan.order.split(self.data.batch_size))
+        self.position.zero_()
+
+    def batch(self, images: int) -> tuple[Tensor, Tensor]:
+        """This device's share of the next batch, of `images` in all: float32 (N, C, H, W) and int64 (N,)."""
+        rows = self.position + self.offsets[: self.share_of(images)]
+        order: Tensor | None = None
+        if self.data.config.device == "cpu":  # the host runs ahead of a GPU, and gathers while that computes
+            order = next(self.host_order)[self.shard[0] :: self.shard[1]]
+        return self.data.planned(self.images, self.plan, rows, order)
+
+    def share_of(self, images: int) -> int:
+        """This device's number of images in a batch of `images` over all devices."""
+        rank, devices = self.shard
+        return len(range(rank, images, devices))
 
 
 class TrainStep:
@@ -22,6 +57,8 @@ class TrainStep:
     has step and zero_grad. parts: of a batch, whose gradients are added up. clip: called before the optimizer's step.
     mark: a context with a name around each part, for a profiler. No step reads anything back.
     """
+
+    NO_STEP = 2**62  # the number of a step that there is not
 
     def __init__(
         self,
@@ -37,13 +74,13 @@ class TrainStep:
         self.mark: Callable[[str], AbstractContextManager[Any]] = nullcontext
         self.metrics = EpochMetrics(batches.position.device)
         self.global_step = torch.zeros_like(batches.position)  # over the whole run, from 0
-        self.first_nonfinite_step = torch.full_like(batches.position, NO_STEP)  # of this epoch
+        self.first_nonfinite_step = torch.full_like(batches.position, self.NO_STEP)  # of this epoch
 
     def start_epoch(self, epoch: int, step: int) -> None:
         """Goes to the first batch of `epoch` (from 1), which is step `step` of the run."""
         self.batches.start_epoch(epoch)
         self.global_step.fill_(step)
-        self.first_nonfinite_step.fill_(NO_STEP)
+        self.first_nonfinite_step.fill_(self.NO_STEP)
 
     def forward(self, images: int) -> tuple[Tensor, Tensor, Tensor]:
         """(loss, ce, correct answers) of this device's share of the next batch, of `images` in all."""
@@ -86,10 +123,7 @@ class ScaledOptimizer:
     """torch's own backward and optimizer step, with a gradient scaler or (None) without: what a graph can capture."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
-        self.optimizer, self.scaler = optimizer, scaler
-
-    def zero_grad(self) -> None:
-        self.optimizer.zero_grad()
+        self.optimizer, self.scaler, self.zero_grad = optimizer, scaler, optimizer.zero_grad
 
     def backward(self, loss: Tensor) -> None:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()

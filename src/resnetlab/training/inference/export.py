@@ -28,9 +28,8 @@ FILES = {
 }
 BOUND = 1e-4  # largest difference of logits, relative to the largest logit (to 1 if that is smaller)
 DYNAMIC = ({0: torch.export.Dim("N", min=1)},)
-TEMPLATES = Environment(
-    loader=PackageLoader("resnetlab.training.inference", ""), undefined=StrictUndefined, autoescape=False
-)
+FOLDER = PackageLoader("resnetlab.training.inference", "")
+TEMPLATES = Environment(loader=FOLDER, undefined=StrictUndefined, autoescape=False)
 
 
 @torch.inference_mode()

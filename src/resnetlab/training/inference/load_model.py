@@ -58,9 +58,8 @@ def load_model(checkpoint: str | Path, weights: str = "best", root: str | None =
     require_weights(path, content, kind)
     preprocessing = content.get("preprocessing")
     if preprocessing is None or (kind != "raw" and kind not in content["statistics"]):
-        print_stderr(
-            f"{path} lacks the normalization or the statistics of its {kind} weights; reading its data set for them"
-        )
+        lacking = f"the normalization or the statistics of its {kind} weights"
+        print_stderr(f"{path} lacks {lacking}; reading its data set for them")
         module, data, _ = open_checkpoint(path, root)
         preprocessing = data.preprocessing()
         with load_weights(module, data, content, kind, TrainerOptions().device):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from resnetlab.console import say
 from resnetlab.data.arrays import pixels_of_array
-from resnetlab.data.image_files import read_image
+from resnetlab.data.own_images import read_image
 from resnetlab.errors import DataError, LabError, first_line
 from resnetlab.runs.files import safe_cell, write_rows
 from resnetlab.training.inference.load_model import Classifier
@@ -42,7 +42,11 @@ def read_path(path: Path) -> Iterator[tuple[str, Image.Image]]:
         return
     try:
         if path.suffix not in (".npy", ".npz"):
-            yield str(path), read_picture(path)
+            with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+                pixels = read_image(path)
+            if isinstance(pixels, str):
+                raise DataError(pixels.removeprefix("cannot be used: "))
+            yield str(path), Image.fromarray(pixels)
             return
         loaded = np.load(path, allow_pickle=False)
         for key, array in loaded.items() if path.suffix == ".npz" else [("", loaded)]:
@@ -50,15 +54,6 @@ def read_path(path: Path) -> Iterator[tuple[str, Image.Image]]:
                 yield f"{path}:{key}[{n}]", Image.fromarray(pixels)
     except Exception as error:  # Pillow and NumPy raise many kinds for damaged files
         raise DataError(f"{path} cannot be used: {first_line(error)}") from None
-
-
-def read_picture(path: Path) -> Image.Image:
-    """As data=folder reads it. Raises DataError."""
-    with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-        pixels = read_image(path)
-    if isinstance(pixels, str):
-        raise DataError(pixels.removeprefix("cannot be used: "))
-    return Image.fromarray(pixels)
 
 
 @torch.inference_mode()
