@@ -2,8 +2,9 @@
 
 w(alpha) = alpha * A + (1 - alpha) * B, so alpha 1 is A and alpha 0 is B (Goodfellow et al. 2014, arXiv 1412.6544; Smith
 & Topin 2017, arXiv 1702.04283). A network with batch norm has running statistics too, and there are two answers to what
-they should be in between: on the same line as the weights, or re-estimated for each set of weights. On the line, far
-enough outside of [0, 1], variances turn negative; below minus the norm's eps the loss is not a number.
+they should be in between: on the same line as the weights, or re-estimated for each set of weights. On the line the
+running variances turn negative when alpha is far enough outside of [0, 1]; once they are below minus the norm's eps,
+the square root is not a number, and neither is the loss. Re-estimated variances are never negative.
 """
 
 import math
@@ -17,7 +18,7 @@ from resnetlab.config.schema import Config
 from resnetlab.config.trainer import TrainerOptions
 from resnetlab.console import Countdown, say
 from resnetlab.data import ImageData, Images
-from resnetlab.errors import ConfigError, DataError, require
+from resnetlab.errors import ConfigError, DataError
 from resnetlab.optim.averaging import batch_norms, reestimated_statistics
 from resnetlab.runs.files import make_folder, write_rows
 from resnetlab.runs.summary import Row
@@ -53,7 +54,8 @@ def interpolate(
     """
     (module, data, end), (other, _, start) = (open_checkpoint(path, root) for path in (first, second))
     refuse_different(first, second, module.config, other.config)
-    require(limit is None or limit >= 10, "--limit", limit, "be at least 10 images")
+    if limit is not None and limit < 10:
+        raise ConfigError(f"--limit (={limit}) must be at least 10 images")
     states = [{k: v.clone() for k, v in found.model.state_dict().items()} for found in (module, other)]
     module.to(TrainerOptions().device)
     parts = {"train": data.train[:limit], "val": data.val[: limit and limit // 5]}
@@ -86,8 +88,11 @@ def refuse_different(first: Path, second: Path, a: Config, b: Config) -> None:
 
 def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Images]) -> Row:
     """{part/name: value}."""
-    found = {part: without_guesses(evaluate(module, data, images, module.device)[0]) for part, images in parts.items()}
-    return {f"{part}/{name}": metrics[name] for part, metrics in found.items() for name in ("loss", "ce", "acc")}
+    row: Row = {}
+    for part, images in parts.items():
+        metrics = without_guesses(evaluate(module, data, images, module.device)[0])
+        row |= {f"{part}/{name}": metrics[name] for name in ("loss", "ce", "acc")}
+    return row
 
 
 def interpolate_command(
