@@ -139,7 +139,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
         ("resnetlab train exper", ["experiment="]),
         ("resnetlab train schedule=cos", ["cosine", "cosine_restarts"]),
         ("resnetlab train schedule=cosine,one", ["cosine,one_cycle"]),
-        ("resnetlab train wd=1 trainer.acc", ["trainer.accelerator="]),
+        ("resnetlab train wd=1 trainer.acce", ["trainer.accelerator="]),
         ("resnetlab train data.augment=f", ["false"]),
         ("resnetlab options logger=ml", ["mlflow"]),
         ("python train.py experiment=dem", ["demo"]),

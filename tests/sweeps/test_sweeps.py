@@ -201,7 +201,7 @@ def test_the_launcher_returns_the_objectives_and_starts_nothing_for_what_is_fini
     status, out, err = sweep("epochs=1", "wd=0.1,1e30,0.2", *PROCESSES)
     assert (status, err, returned[:2]) == (1, "error: wd=0.2: wd (=0.2) made up\n", expected)
     assert math.isnan(returned[2])
-    assert table_of(out)["wd=1e+30"][1] == "0.0000         already diverged"
+    assert table_of(out)["wd=1e+30"][1] == "-              already diverged"
     assert "1 failed, 2 skipped of 3 jobs" in out
     assert [path.name for path in Path("outputs").rglob("job-*.log")] == ["job-2.log"]
 

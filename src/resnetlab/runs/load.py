@@ -72,7 +72,7 @@ def configuration_of(path: Path, manifest: dict[str, Any]) -> str:
     return path.parent.name if path.name.startswith(SEED) else str(manifest.get("configuration", path.name))
 
 
-def read_summary(path: Path) -> Summary:
+def read_summary(path: Path, manifest: Mapping[str, Any] | None = None) -> Summary:
     """The summary of a run that has ended: finished or diverged.
 
     Raises UnusableRun: unfinished where there is none, unreadable where it is damaged or not a run's.
@@ -87,7 +87,7 @@ def read_summary(path: Path) -> Summary:
         raise UnusableRun("unreadable", f"{SUMMARY} is not a run's: {problem}")
     if summary["status"] not in ("finished", "diverged"):
         raise UnusableRun("unreadable", f"{SUMMARY} has the unknown status {summary['status']!r}")
-    manifest = read_manifest(path)
+    manifest = read_manifest(path) if manifest is None else manifest
     recorded = manifest.get("differs_from_defaults", {}) | settings_of(manifest.get("config", {}))
     for key in sorted({*recorded} & {*summary} - {"study"}):  # a study's folder may be copied
         if recorded[key] != summary[key]:
@@ -157,10 +157,10 @@ def read_metrics(path: Path, summary: Summary) -> tuple[list[Row], list[str]]:
     numbered = [row.get("epoch") for row in rows] == list(range(1, len(rows) + 1)) and len(rows) == epochs
     if not (whole and rows and numbered and all(key in row for row in rows for key in NEEDED)):
         raise UnusableRun("unreadable", f"{METRICS} is cut off or damaged: {len(rows)} rows for {epochs} epochs")
-    for key, value in best_and_final(rows).items():
-        if is_finite(value) and is_finite(summary.get(key)) and value != summary[key]:
-            reason = f"{key} is {value}, in {SUMMARY} {summary[key]}"
-            raise UnusableRun("unreadable", f"{METRICS} is another run's: {reason}")
+    both = {key: v for key, v in best_and_final(rows).items() if is_finite(v) and is_finite(summary.get(key))}
+    other = [f"{key} is {v}, in {SUMMARY} {summary[key]}" for key, v in both.items() if v != summary[key]]
+    if 2 * len(other) > len(both):
+        raise UnusableRun("unreadable", f"{METRICS} is another run's: {other[0]}")
     broken = [(int(row["epoch"]), key) for row in rows for key, value in row.items() if not math.isfinite(value)]
     if not broken:
         return rows, []

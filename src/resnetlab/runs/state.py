@@ -150,14 +150,14 @@ def stamps(path: Path, names: Iterable[str] = layout.RUN_FILES) -> Stamps:
 
 def read_run_state(path: Path, found: Stamps) -> RunState:
     """Read a run's files, but not its lock; no content of a file raises."""
-    summary, damage = summary_or_damage(path, found)
+    manifest = load.read_manifest(path) if layout.MANIFEST in found else {}
+    summary, damage = summary_or_damage(path, found, manifest)
     rows: list[Row] = []
     try:
         if layout.METRICS in found and summary.get("status") != "finished":
             rows = [row for row in read_rows(path / layout.METRICS) if isinstance(row.get("epoch"), int)]
     except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:
         damage = damage or f"{layout.METRICS} cannot be read ({type(error).__name__})"
-    manifest = load.read_manifest(path) if layout.MANIFEST in found else {}
     settings = {**load.settings_of(manifest.get("config", {})), **summary}
     planned = load.planned_epochs(path, manifest) if layout.CONFIG in found else None
     epochs = finite_or_none(settings.get("epochs")) or planned
@@ -174,10 +174,10 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
     )
 
 
-def summary_or_damage(path: Path, found: Stamps) -> tuple[Summary, str]:
+def summary_or_damage(path: Path, found: Stamps, manifest: Mapping[str, Any]) -> tuple[Summary, str]:
     """(the summary, "") of a run that has ended; ({}, "") where there is none, ({}, reason) where it is damaged."""
     try:
-        return (load.read_summary(path) if layout.SUMMARY in found else {}), ""
+        return (load.read_summary(path, manifest) if layout.SUMMARY in found else {}), ""
     except load.UnusableRun as error:
         return {}, error.reason if error.kind == "unreadable" else ""  # or it has just vanished
 

@@ -82,7 +82,7 @@ def recorded_seed(folder: RunFolder, manifest: Mapping[str, Any], unknown: int) 
 def refuse_other_parts(place: Path, digests: Mapping[str, str], config: Config, cure: str = CURE) -> None:
     """Raises LabError if the user's own parts are not what `place` was trained with."""
     for name, now in own_digests(config).items():
-        if digests.get(name, now) != now:
+        if now is not None and digests.get(name, now) != now:
             value = getattr(config, name)
             key = f"{name}.function (={value.function})" if hasattr(value, "function") else f"{name} (={value})"
             what = f"learning rates than {key} makes" if name == "schedule" else f"code or weights than {key} has"
