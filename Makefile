@@ -14,7 +14,7 @@ help:  ## lists the targets
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parallel,ray,slurm,optuna,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[parallel,ray,slurm,optuna,export,wandb,mlflow,dev]'
 	touch $@
 
 demo: $(READY)  ## trains a ResNet56v2 on handwritten digits, about two minutes on two cores
@@ -47,7 +47,7 @@ bench: $(READY)  ## the lab against others and against the machine, 11 minutes; 
 docs: $(READY)  ## the documentation as a site, in site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	rm -rf build/docs site && mkdir -p build/docs
-	tar cf - *.md LICENSE CITATION.cff docs/*.md results/*/*.png results/*/*/*.png | tar xf - -C build/docs
+	tar cf - *.md LICENSE CITATION.cff docs/*.md docs/*.ipynb results/*/*.png results/*/*/*.png | tar xf - -C build/docs
 	$(BIN)/zensical build
 
 clean:  ## removes .venv and caches; outputs and data stay

@@ -97,7 +97,7 @@ class PeerProcess(AbstractContextManager["PeerProcess"]):
         return answer
 
     def reason(self) -> str:
-        """The last line that it has complained in."""
+        """The last line that it has printed."""
         lines = [line.strip() for line in self.errors.read_text(errors="replace").splitlines() if line.strip()]
         return lines[-1] if lines else "it ended without a word"
 

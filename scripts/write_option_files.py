@@ -102,6 +102,8 @@ def spelt(value: Any) -> str:
     """A default as one writes it on the command line, without spaces."""
     if isinstance(value, list):
         return f"[{','.join(map(spelt, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{key}:{spelt(part)}' for key, part in value.items())}}}"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -19,6 +19,7 @@ TINY = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "b
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Outputs go below the current folder: each test gets its own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESNETLAB_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -71,7 +72,7 @@ def preset(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
     """Makes an experiment=mine of these lines, in a copy of conf/."""
     folder: Path = tmp_path_factory.mktemp("conf") / "conf"
     shutil.copytree(conf_dir(), folder)
-    for module in ("config.compose", "config.overrides", "sweeps.command"):
+    for module in ("config.compose", "sweeps.command"):
         monkeypatch.setattr(f"resnetlab.{module}.conf_dir", lambda: folder)
 
     def make(*lines: str) -> str:

@@ -13,9 +13,8 @@ from torch import Tensor
 from resnetlab import Config
 from resnetlab.data import ImageData
 from resnetlab.training.build import build_module
-from resnetlab.training.engine.batches import DeviceBatches
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner
-from resnetlab.training.engine.step import EagerRunner, ScaledOptimizer, TrainStep
+from resnetlab.training.engine.step import DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep
 from resnetlab.training.metrics import EpochMetrics
 
 # 60 images in 8 steps an epoch, the last of 4 images: 104 steps

@@ -1,6 +1,7 @@
 """Printing: durations, what a terminal must not be sent, letters that an encoding lacks, errors nobody foresaw."""
 
 import io
+import logging
 import os
 import re
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from resnetlab import cli
-from resnetlab.console import Console, age, complain, duration, guarded, plain, say, tolerant_output
+from resnetlab.console import Console, age, duration, guarded, plain, print_stderr, say, tolerant_output
 from resnetlab.sweeps.main import main
 
 
@@ -25,7 +26,7 @@ CODES = ["\x1b[31m", "\x1b]0;title\x07", "\x9b2J", "\x08\x08", "\r", "\x7f", "\u
 @pytest.mark.parametrize("code", CODES)
 def test_control_codes_never_reach_the_terminal(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     say(f"a{code}b")
-    complain(f"a{code}b")
+    print_stderr(f"a{code}b")
     Console(force_terminal=True, color_system="truecolor").print(f"a{code}b", style="red")
     printed = capsys.readouterr()
     coloured = re.sub(r"\x1b\[[0-9;]*m", "", printed.out.splitlines()[-1])
@@ -94,3 +95,24 @@ def test_a_working_folder_that_was_removed_is_one_line(
     assert capsys.readouterr().err == (
         "error: the working folder has been removed or cannot be read; cd into another one\n"
     )
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "1", "19"])
+def test_what_the_environment_says_wrongly_is_left_aside(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    assert guarded(lambda: Console().width) >= 20
+    assert os.environ["MPLBACKEND"] == "agg"
+    assert not logging.getLogger("matplotlib.font_manager").isEnabledFor(logging.WARNING)
+
+
+def test_without_a_temporary_folder_the_cure_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/no/such/folder"])
+    assert guarded(lambda: len(tempfile.gettempdir())) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "No usable temporary directory found in ['/no/such/folder']; free a disk" in said
+    assert "TMPDIR" in said

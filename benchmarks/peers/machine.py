@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.peers.protocol import JsonLines, PeerSpec
 from benchmarks.peers.torch_parts import config_of
-from resnetlab.training.manifest import processor
+from resnetlab.training.describe import processor
 
 TYPES = {"32-true": torch.float32, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 

@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from resnetlab.errors import ConfigError, DataError, LabError
     from resnetlab.runs.summary import Summary
     from resnetlab.training.build import build
+    from resnetlab.training.inference.load_model import load_model
     from resnetlab.training.run import run
 
-__all__ = ["Config", "ConfigError", "DataError", "LabError", "Summary", "build", "compose", "run"]
+__all__ = ["Config", "ConfigError", "DataError", "LabError", "Summary", "build", "compose", "load_model", "run"]
 
 MODULES = {
     "build": "training.build",
     "run": "training.run",
+    "load_model": "training.inference.load_model",
     "Summary": "runs.summary",
     "Config": "config.schema",
     "compose": "config.compose",

@@ -5,12 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
-from resnetlab.console import complain, guarded, say
+from resnetlab.config.option_files import conf_dir, take_config_dir
+from resnetlab.console import guarded, print_stderr, say
 from resnetlab.errors import ConfigError, DataError, LabError
-
-__all__ = ["main"]
+from resnetlab.runs.layout import default_outputs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,27 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command(argv: Sequence[str]) -> int:
     """The same without the last net."""
-    parser = argparse.ArgumentParser(
-        prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
-    )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, (add_arguments, run, summary) in COMMANDS.items():
-        add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
-        subparser.set_defaults(command=run)
-    options, rest = parser.parse_known_args(negative_values(argv))
-    rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
-    if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:  # overrides behind an option
-        options.overrides += rest
     try:
-        options.command(options)
+        return run_subcommand(take_config_dir(argv))
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if isinstance(error, LabError) and error.__cause__ is None and error.__context__ is None:
-            complain(f"error: {error}")  # without torch, which takes seconds
+            print_stderr(f"error: {error}")  # without torch, which takes seconds
             return 2 if isinstance(error, ConfigError) else 1
         from resnetlab.config.messages import USAGE_ERRORS, print_error
 
@@ -51,6 +39,37 @@ def command(argv: Sequence[str]) -> int:
         from resnetlab.config.messages import interrupted
 
         return interrupted(stop)
+
+
+def run_subcommand(argv: list[str]) -> int:
+    """The same, which raises what goes wrong."""
+    if argv[:1] == ["train"]:
+        from resnetlab.sweeps.main import command as train
+
+        return train(argv[1:])
+    if argv[:3] == ["completion", "words", "--"]:  # what the shells' scripts ask for
+        from resnetlab.config.completion import candidates
+
+        say("\n".join(candidates(argv[3:], [*COMMANDS])))
+        return 0
+    parser = argparse.ArgumentParser(
+        prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"resnetlab {version('resnetlab')}")
+    parser.add_argument("--config-dir", metavar="DIR", help="presets and options of your own (default: ./conf)")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, (add_arguments, run, summary) in COMMANDS.items():
+        add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
+        subparser.set_defaults(command=run)
+    if any(argument in ("", "--out=", "--root=") for argument in argv):  # of an unset variable: Path("") is this folder
+        parser.error("an argument is empty; give it a value, or leave it out")
+    options, rest = parser.parse_known_args(negative_values(argv))
+    rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
+    if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # overrides behind an option
+        options.overrides += rest
+    options.command(options)
     return 0
 
 
@@ -72,13 +91,60 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     for name, text in (("averaged", "the averaged weights"), ("reestimated", "batch-norm statistics re-estimated")):
         weights.add_argument(f"--{name}", dest="weights", action="store_const", const=name, default="raw", help=text)
     parser.add_argument("--root", help="the folder of the data set, if it has moved")
+    parser.add_argument("--model", metavar="PATH", help="the dotted path of the network of a run with model=custom")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write classes.csv, confusion.png and mistakes.png")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from resnetlab.training.evaluate import evaluate_checkpoint
 
-    for name, value in evaluate_checkpoint(options.checkpoint, options.on, options.root, options.weights).items():
+    arguments = (options.checkpoint, options.on, options.root, options.weights, options.out, options.model)
+    for name, value in evaluate_checkpoint(*arguments).items():
         say(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
+
+
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    kinds = ("best", "last", "averaged", "reestimated")
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint, or a run's folder")
+    parser.add_argument("--weights", choices=kinds, default="best", help="as in load_model (default: best)")
+    parser.add_argument("--root", help="the folder of the data set, for what the checkpoint itself lacks")
+
+
+def add_predict(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser)
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="a picture, .npy, .npz, or a folder")
+    parser.add_argument("--other-sizes", choices=("resize", "refuse"), default="resize", help="(default: resize)")
+    parser.add_argument("--tta", choices=("flip",), help="flip: the mean of the image and the mirrored image")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write a table, too")
+
+
+def run_predict(options: argparse.Namespace) -> None:
+    from resnetlab.training.inference.load_model import load_model
+    from resnetlab.training.inference.predict import print_predictions, probabilities_of, read_images
+
+    model = load_model(options.checkpoint, options.weights, options.root)
+    names, pixels = read_images(options.images, model.size, options.other_sizes == "resize")
+    found = probabilities_of(model, pixels, options.tta == "flip")
+    print_predictions(names, model.class_names, found, options.json, options.csv)
+
+
+def add_export(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser)
+    parser.add_argument("--to", choices=("safetensors", "onnx", "torch-export", "state-dict"), required=True)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="a new folder (default: <name of CKPT>-<form>)")
+    parser.add_argument("--images", type=Path, nargs="+", default=[], help="compare on these, not on the data set's")
+    parser.add_argument("--card", action="store_true", help="write a model card, README.md")
+
+
+def run_export(options: argparse.Namespace) -> None:
+    from resnetlab.report.card import model_card
+    from resnetlab.training.inference.export import export
+    from resnetlab.training.inference.load_model import load_model
+
+    model = load_model(options.checkpoint, options.weights, options.root)
+    out = options.out or Path(f"{model.path.stem}-{options.to}")
+    export(model, options.to, out, options.images, model_card if options.card else None)
 
 
 def add_schedule(parser: argparse.ArgumentParser) -> None:
@@ -130,7 +196,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
+    parser.add_argument("folders", type=Path, nargs="*", default=[default_outputs()], metavar="DIR")
     parser.add_argument("--once", action="store_true", help="print it once, as where there is no terminal")
     parser.add_argument("--all", action="store_true", help="every run, printed once")
 
@@ -143,7 +209,7 @@ def run_status(options: argparse.Namespace) -> None:
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="*", default=[Path("outputs")], metavar="DIR")
+    parser.add_argument("folders", type=Path, nargs="*", default=[default_outputs()], metavar="DIR")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write report.html, table.csv, table.md and figures")
     parser.add_argument("--wide", action="store_true", help="print every column, however wide the terminal is")
 
@@ -151,13 +217,12 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 def run_report(options: argparse.Namespace) -> None:
     from resnetlab.report.groups import collect
     from resnetlab.report.table import print_table
+    from resnetlab.runs.files import make_folder
 
     for folder in options.folders:
         if not folder.is_dir():
             raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
     if options.out is not None:
-        from resnetlab.runs.files import make_folder
-
         make_folder(options.out / "figures")
     collection = collect(options.folders)
     paths: Sequence[Path] = []
@@ -202,14 +267,25 @@ def run_published(options: argparse.Namespace) -> None:
                 raise ConfigError(f"--{name} (={getattr(options, name)}) does not go with --claims; --post does")
         print_claims(options.claims, options.format, options.post, options.wide)
         return
-    from resnetlab.published import find
     from resnetlab.published.print_rows import print_rows
+    from resnetlab.published.results import find
 
     print_rows(find(options.post, options.optimizer, options.schedule, options.id), options.format, options.wide)
 
 
+def add_completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def run_completion(options: argparse.Namespace) -> None:
+    say((conf_dir() / "completion" / options.shell).read_text())
+
+
 COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
+    "train": (add_overrides, add_overrides, "trains one configuration or a sweep, as train.py in a clone"),
     "evaluate": (add_evaluate, run_evaluate, "loss and accuracy of a checkpoint on any part of its data"),
+    "predict": (add_predict, run_predict, "the most probable classes of pictures"),
+    "export": (add_export, run_export, "a network in files that need no resnetlab: ONNX, safetensors and others"),
     "schedule": (add_schedule, run_schedule, "draws lr and momentum over a run before it is trained"),
     "lr-range": (add_lr_range, run_lr_range, "the learning-rate range test; a comma overlays several"),
     "interpolate": (add_interpolate, run_interpolate, "loss and accuracy on the line through two checkpoints' weights"),
@@ -217,6 +293,7 @@ COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
     "report": (add_report, run_report, "a table of finished runs: mean, sd and n over seeds"),
     "published": (add_published, run_published, "the published results, and the preset that repeats each"),
     "options": (add_options, run_options, "the settings of train.py: groups, options, keys, their defaults"),
+    "completion": (add_completion, run_completion, "prints the script that completes words in your shell"),
 }
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 import codecs
 import io
+import logging
 import os
+import re
 import sys
 import tempfile
 import time
@@ -63,7 +65,7 @@ def say(line: str) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (stays open until the process ends)
 
 
-def complain(line: str) -> None:
+def print_stderr(line: str) -> None:
     """Print the text as one line on standard error, the middle of a very long one left out."""
     line = line.replace("\n", "\\n")
     if len(line) > MOST_LETTERS:
@@ -73,6 +75,9 @@ def complain(line: str) -> None:
 
 def unexpected(error: BaseException) -> int:
     """Print one line about an error that nobody foresaw, and where its traceback is; return the exit status, 1."""
+    if "No usable temporary directory" in str(error):
+        print_stderr(f"error: {error}; free a disk, lift a limit (ulimit -f), or set TMPDIR to a folder for such files")
+        return 1
     try:
         descriptor, log = tempfile.mkstemp(prefix="resnetlab-", suffix=".log")
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
@@ -80,17 +85,21 @@ def unexpected(error: BaseException) -> int:
     except OSError as problem:
         log = f"cannot be written ({problem})"
     first = (str(error).splitlines() or [""])[0]
-    complain(f"error: unexpected {type(error).__name__}: {first}; traceback: {log}")
+    print_stderr(f"error: unexpected {type(error).__name__}: {first}; traceback: {log}")
     return 1
 
 
 def guarded(main: Callable[[], int]) -> int:
     """The exit status of an entrance, which prints one line for any error."""
     tolerant_output()
+    os.environ["MPLBACKEND"] = "agg"  # pictures are files; matplotlib refuses to be imported with an unknown one
+    if re.fullmatch(r"0*1?\d", os.environ.get("COLUMNS", "")):  # Rich prints nothing at 0, and no word below 20
+        del os.environ["COLUMNS"]
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it cannot keep its cache
     try:
         Path.cwd()
     except OSError:
-        complain("error: the working folder has been removed or cannot be read; cd into another one")
+        print_stderr("error: the working folder has been removed or cannot be read; cd into another one")
         return 2
     try:
         return main()

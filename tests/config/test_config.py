@@ -1,11 +1,14 @@
 """Composition, the rules, and the identity of a configuration."""
 
+import itertools
+import shlex
 import shutil
 from dataclasses import replace
 from typing import get_type_hints
 
 import pytest
 import torch
+import yaml
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -14,6 +17,12 @@ from resnetlab.config.compose import from_plain, to_plain, to_yaml
 from resnetlab.config.messages import error_message
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS
+
+CALLS = itertools.count(1)
+
+
+def counted(t: float) -> float:
+    return 1 / next(CALLS)
 
 
 def test_the_defaults_are_the_main_experiment() -> None:
@@ -89,6 +98,14 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
             ["must not be 0 throughout epoch 1", "schedule.interval=step"],
         ),
         ("averaging=swa averaging.anneal_epochs=3", ["averaging.anneal_epochs (=3) must be 0, or a number of epochs"]),
+        (
+            "schedule=lambda schedule.function=random.uniform 'schedule.parameters={b: 1}'",
+            ["(=random.uniform)", "same"],
+        ),
+        (
+            "schedule=lambda schedule.function=tests.config.test_config.counted",
+            ["counted) must return the same at every"],
+        ),
         ("averaging=swa averaging.lr=1 averaging.anneal=exp", ["averaging.anneal (=exp) must be one of cos, linear"]),
         ("data.split=holdout data.val_size=60000", ["data.val_size (=60000)", "50,000"]),
         ("data=digits data.limit=60 schedule=one_cycle epochs=1", ["1 step"]),
@@ -104,7 +121,7 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
 )
 def test_bad_input_is_refused_in_one_line_with_value_and_cure(override: str, wanted: list[str]) -> None:
     with pytest.raises((ConfigError, HydraException, OmegaConfBaseException)) as caught:
-        compose(*override.split())
+        compose(*shlex.split(override))
     line = error_message(caught.value)
     assert "\n" not in line
     assert "+wdd" not in line  # Hydra's advice, which would be refused as well
@@ -199,8 +216,46 @@ def test_every_option_of_a_group_is_an_instance_with_its_defaults() -> None:
 
 
 @pytest.mark.parametrize(
+    ("override", "where"),
+    [
+        ("schedule.warmup_from=0.2", "schedule.warmup above 0"),
+        ("schedule.warmup_prefix=true", "schedule.warmup above 0"),
+        ("averaging.anneal=linear averaging=swa averaging.lr=0.1", "averaging.anneal_epochs"),
+        ("data.padding=2", "data.translate=pad_crop"),
+        ("data.padding=2 data.translate=pad_crop data.augment=false", "data.augment=true"),
+        ("data.fill=black data.translate=pad_crop data.augment=false", "data.augment=true"),
+        ("shift=0.1 data.translate=pad_crop", "data.translate=shift"),
+        ("shift=0.1 data.translate=none", "data.translate=shift"),
+        ("shift=0.1 data.augment=false", "data.augment=true"),
+        ("model.bn_momentum=0.5 model.norm=group", "model.norm=batch"),
+        ("model.bn_momentum=0.5 model=resnet18 model.norm=group_ws", "model.norm=batch"),
+        ("schedule.length=5.0 schedule=reduce_on_plateau", "a schedule that follows the time"),
+        (
+            "schedule.lowest_momentum=0.8 schedule=one_cycle schedule.cycle_momentum=false",
+            "schedule.cycle_momentum",
+        ),
+        ("data.split_seed=3 data.split=tail", "data.split=stratified or holdout"),
+    ],
+)
+def test_a_value_without_effect_is_refused_but_for_what_an_older_run_recorded(override: str, where: str) -> None:
+    first, *others = override.split()
+    with pytest.raises(ConfigError) as caught:
+        compose(*override.split())
+    key, _, value = first.partition("=")
+    assert str(caught.value).lower().startswith(f"{key} (={value}) must be ")
+    assert str(caught.value).endswith(f"must be at its default: it is used with {where} only")
+    plain = to_plain(compose(*others))
+    part, _, name = key.rpartition(".")
+    (plain[part] if part else plain)[name] = yaml.safe_load(value)
+    assert to_plain(from_plain(plain)) == plain
+
+
+@pytest.mark.parametrize(
     "overrides",
     [
+        "data=digits model.norm=group",
+        "schedule=cosine schedule.warmup=2 schedule.warmup_from=0.2 schedule.warmup_prefix=true",
+        "data.translate=pad_crop data.padding=2 data.fill=black",
         "model=resnet18 data.limit=65 data.resolution=16",  # 2x2 pixels are left
         "model=resnet18 data.limit=65 data.resolution=8 model.norm=group",
         "model=resnet9 data.limit=66 data.resolution=8",

@@ -7,14 +7,22 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from resnetlab import ConfigError, compose
-from resnetlab.config.foreign_names import FOREIGN, OURS
 from resnetlab.config.help import key_owners
-from resnetlab.config.messages import USAGE_ERRORS, error_message, interrupted, override_message, print_error
+from resnetlab.config.messages import (
+    FOREIGN,
+    OURS,
+    USAGE_ERRORS,
+    error_message,
+    interrupted,
+    override_message,
+    print_error,
+)
 from resnetlab.config.schema import GROUPS
 
 TOP = (
-    "model, data, optimizer, schedule, regularization, averaging, trainer, study, seed, epochs, batch_size, lr, wd, "
-    "l2, momentum, ema_momentum, shift, thresholds, objective, threads, engine, recalibrate_bn, snapshots, force"
+    "model, data, optimizer, schedule, regularization, averaging, trainer, logger, study, outputs, seed, "
+    "epochs, batch_size, lr, wd, l2, momentum, ema_momentum, shift, thresholds, objective, threads, engine, "
+    "recalibrate_bn, init, freeze, snapshots, force"
 )
 
 
@@ -76,7 +84,11 @@ def test_an_option_under_its_name_elsewhere_is_recognized(option: str, meant: st
         *(("learning_rate=0.1", "lr"), ("scheduler=x", "schedule="), ("optimizer.weight_decay=0.1", "wd")),
         *(("data.data_dir=x", "data.root"), ("early_stopping=3", "trainer.patience"), ("+gpus=1", "trainer.devices")),
         *(("precision=16", "trainer.precision=16-mixed"), ("trainer=gpu", "trainer.accelerator=cuda")),
-        *(("logger=wandb", "nothing"), ("ckpt_path=x", "the same command"), ("sampler=tpe", "hydra.sweeper.sampler")),
+        *(
+            ("use_wandb=true", "logger=wandb"),
+            ("ckpt_path=x", "the same command"),
+            ("sampler=tpe", "hydra.sweeper.sampler"),
+        ),
         *(("fast_dev_run=true", "epochs=1"), ("num_workers=4", "nothing"), ("optim=sgd", "optimizer=")),
         *(
             ("data.num_workers=4", "nothing"),
@@ -102,7 +114,7 @@ def test_a_top_level_key_below_a_group_is_recognized(group: str, key: str) -> No
 def test_no_translated_name_is_a_key_of_the_lab_and_each_translation_begins_with_one() -> None:
     keys = {key.name for key in key_owners()} | {*GROUPS, "hydra.launcher.jobs", "hydra.sweeper.n_trials"}
     keys |= {"hydra.sweeper.sampler", "trainer.precision", "trainer.accelerator", "trainer.progress"}
-    ends = {key.rpartition(".")[2] for key in keys} - {"precision", "n_trials", "sampler", "jobs"}
+    ends = {key.rpartition(".")[2] for key in keys} - {"precision", "n_trials", "sampler", "jobs", "device"}
     assert not ends & set(FOREIGN)
     for ours in OURS:
         named = re.match(r"nothing|the same command|a smaller|([\w.]+)", ours)

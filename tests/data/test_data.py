@@ -5,6 +5,7 @@ The official CIFAR files are not needed: a tiny set in their layout stands in, w
 
 import hashlib
 import pickle
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from urllib.error import URLError
 
 import numpy as np
 import pytest
+import scipy.io
 import scipy.ndimage
 import scipy.stats
 import torch
@@ -21,9 +23,9 @@ from torchvision import datasets
 from torchvision.transforms import functional as tv
 
 from resnetlab.data import SOURCES, Data, ImageData, Images, derive_seed, load
-from resnetlab.data import epoch_plan as plan
+from resnetlab.data.epoch_plan import epoch_plan as plan
 from resnetlab.data.normalize import Normalizer
-from resnetlab.data.sources import SIZES
+from resnetlab.data.sources import SIDES, SIZES
 from resnetlab.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
@@ -241,9 +243,89 @@ def test_digits_are_scikit_learns_enlarged_each_with_its_label() -> None:
 
 
 def test_the_sources_are_these() -> None:
-    assert sorted(SOURCES) == ["cifar10", "cifar100", "digits"]
     # training images, test images, classes: https://www.cs.toronto.edu/~kriz/cifar.html; the digits are counted above
-    assert SIZES == {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)}
+    assert SIZES == {
+        **{"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)},
+        **{"mnist": (60_000, 10_000, 10), "fashion_mnist": (60_000, 10_000, 10), "kmnist": (60_000, 10_000, 10)},
+        "emnist": (112_800, 18_800, 47),  # Cohen et al. 2017, table II: balanced
+        "svhn": (73_257, 26_032, 10),  # http://ufldl.stanford.edu/housenumbers/
+        "stl10": (5_000, 8_000, 10),  # Coates et al. 2011
+    }
+    assert SOURCES.keys() == SIZES.keys() == SIDES.keys()
+
+
+def write_idx(path: Path, array: Any) -> None:
+    """The format of http://yann.lecun.com/exdb/mnist: 0, 0, type 8, dimensions, sizes, bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes())
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist", "emnist"])
+def test_sets_in_the_format_of_mnist_are_read_and_emnists_letters_stand_upright(tmp_path: Path, name: str) -> None:
+    rng, kind = np.random.default_rng(0), {"fashion_mnist": "FashionMNIST"}.get(name, name.upper())
+    for part, label, count in (("train", "train", 20), ("test", "t10k", 5)):
+        stem = f"emnist-balanced-{part}" if name == "emnist" else label
+        pixels, labels = (
+            rng.integers(0, 256, (count, 28, 28), dtype=np.uint8),
+            rng.integers(0, 10, count, dtype=np.uint8),
+        )
+        write_idx(tmp_path / kind / "raw" / f"{stem}-images-idx3-ubyte", pixels)
+        write_idx(tmp_path / kind / "raw" / f"{stem}-labels-idx1-ubyte", labels)
+    source = load(name, str(tmp_path))
+    assert (len(source.train), len(source.test), len(source.class_names)) == (20, 5, SIZES[name][2])
+    upright = pixels.transpose(0, 2, 1) if name == "emnist" else pixels  # written as columns: Cohen et al. 2017
+    for channel in range(3):
+        np.testing.assert_array_equal(source.test.pixels[:, channel], upright)
+    assert source.test.labels.tolist() == labels.tolist()
+
+
+def test_svhn_is_read_with_0_as_class_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, listed = np.random.default_rng(0), {}
+    for part in ("train", "test"):
+        pixels = rng.integers(0, 256, (32, 32, 3, 10), dtype=np.uint8)
+        scipy.io.savemat(tmp_path / f"{part}_32x32.mat", {"X": pixels, "y": np.arange(1, 11, dtype=np.uint8)[:, None]})
+        md5 = hashlib.md5((tmp_path / f"{part}_32x32.mat").read_bytes()).hexdigest()
+        listed[part] = ["nowhere", f"{part}_32x32.mat", md5]
+    monkeypatch.setattr(datasets.SVHN, "split_list", listed)
+    source = load("svhn", str(tmp_path))
+    np.testing.assert_array_equal(source.test.pixels, pixels.transpose(3, 2, 0, 1))
+    assert source.test.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+
+
+def test_stl10_is_read_from_its_binary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Column by column, the labels from 1: https://cs.stanford.edu/~acoates/stl10."""
+    rng, folder, listed = np.random.default_rng(0), tmp_path / "stl10_binary", {}
+    folder.mkdir()
+    written = {}
+    for part, count in (("train", 6), ("test", 4), ("unlabeled", 1)):
+        pixels = rng.integers(0, 256, (count, 3, 96, 96), dtype=np.uint8)
+        (folder / f"{part}_X.bin").write_bytes(pixels.transpose(0, 1, 3, 2).tobytes())
+        (folder / f"{part}_y.bin").write_bytes(bytes(range(1, count + 1)))
+        for kind in "Xy" if part != "unlabeled" else "X":
+            md5 = hashlib.md5((folder / f"{part}_{kind}.bin").read_bytes()).hexdigest()
+            listed.setdefault("test" if part == "test" else "train", []).append([f"{part}_{kind}.bin", md5])
+        written[part] = pixels
+    (folder / "class_names.txt").write_text("\n".join("abcdefghij"))
+    monkeypatch.setattr(datasets.STL10, "train_list", listed["train"])
+    monkeypatch.setattr(datasets.STL10, "test_list", listed["test"])
+    source = load("stl10", str(tmp_path))
+    np.testing.assert_array_equal(source.test.pixels, written["test"])
+    assert source.test.labels.tolist() == [0, 1, 2, 3]
+    assert source.class_names == tuple("abcdefghij")
+
+
+@pytest.mark.parametrize("name", ["mnist", "svhn", "stl10"])
+def test_a_set_that_cannot_be_downloaded_is_named_in_one_line(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*args: object, **kwargs: object) -> None:
+        raise URLError("no network")
+
+    for module, function in (("mnist", "_and_extract_archive"), ("svhn", "_url"), ("stl10", "_and_extract_archive")):
+        monkeypatch.setattr(f"torchvision.datasets.{module}.download{function}", download)
+    with pytest.raises(DataError, match=r"could not be downloaded .*data.root=DIR") as caught:
+        load(name, str(tmp_path))
+    assert "\n" not in str(caught.value)
 
 
 # --- normalisation

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from resnetlab.models import ResNetV2, resnet20v2, resnet56v2, resnet110v2
-from resnetlab.models.options import MODELS, ResNetV2Model
+from resnetlab.models.options import MODELS as ALL
+from resnetlab.models.options import ResNetV2Model
 from resnetlab.models.resnet_v2 import ACTIVATIONS, TRUNCATED_STD, he_normal_
+
+MODELS = {name: model for name, model in ALL.items() if name != "custom"}  # that one: training/test_own_parts.py
 
 TABLE = [  # (name, network, trainable, batch-norm statistics, convolutions, batch norms)
     ("resnet20v2", resnet20v2, 570_602, 3_488, 22, 19),

@@ -320,6 +320,14 @@ def test_a_run_that_stops_before_its_average_has_the_objective_zero() -> None:
         ("averaging=swa averaging.start=1.5", "averaging.start (=1.5) must be a fraction below 1 or a whole number"),
         ("averaging=swa averaging.lr=0", "averaging.lr (=0) must be a finite number above 0"),
         ("averaging=swa averaging.lr=0.1 schedule=reduce_on_plateau", "averaging.lr (=0.1) cannot go with"),
+        (
+            "averaging=swa averaging.lr=1e-3 averaging.anneal_epochs=1",
+            "averaging.anneal_epochs (=1) must be less than the",
+        ),
+        (
+            "averaging=swa averaging.start=1 averaging.lr=1e-3 averaging.anneal_epochs=100",
+            "averaging.anneal_epochs (=100",
+        ),
         ("objective=final_val_acc_avg", "objective (=final_val_acc_avg) needs an average"),
         ("snapshots=[4]", "snapshots (=[4]) must be epochs of the run, in 1..3"),
     ],

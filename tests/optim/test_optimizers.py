@@ -19,14 +19,15 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from resnetlab.errors import ConfigError
-from resnetlab.optim.optimizers import OPTIMIZERS, REFUSED, group_counts, set_lr_momentum
-from resnetlab.optim.optimizers.base import FUSED_DEVICES
+from resnetlab.optim.optimizers import OPTIMIZERS as ALL
+from resnetlab.optim.optimizers.base import FUSED_DEVICES, REFUSED, group_counts, set_lr_momentum
 from resnetlab.optim.optimizers.muon import as_matrix
 from resnetlab.optim.regularization import REGULARIZATIONS, conv_kernels, penalty
 
 Grads = list[list[Tensor]]
 FUSED = [(name, fused) for name in ("adam", "adamw", "sgd", "muon") for fused in (None, False)]
 FUSED += [("radam", None), ("nadam", None)]  # torch has no fused kernel for these: no such key
+OPTIMIZERS = {name: kind for name, kind in ALL.items() if name != "custom"}  # that one: training/test_own_parts.py
 FORMULA_CASES = [(n, {} if f is None else {"fused": f}) for n, f in FUSED if n != "muon"] + [
     ("sgd", {"nesterov": True})
 ]

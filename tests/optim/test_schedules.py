@@ -329,6 +329,10 @@ def missing_at_2(t: float) -> float:
     return math.nan if t == 2 else 1.0
 
 
+def huge(t: float) -> float:
+    return 1e42
+
+
 def not_a_number(t: float) -> str:
     return "fast"
 
@@ -378,6 +382,7 @@ FALLING = [[20, 1.0], [10, 0.1]]
         ("cosine", {"final": -0.1}, "final (=-0.1) must be between 0 and 1"),
         ("cosine_restarts", {"first": 0.0}, "first (=0.0) must be more than 0"),
         ("cosine_restarts", {"mult": 0.5}, "mult (=0.5) must be at least 1"),
+        ("cosine_restarts", {"mult": 1.0000000001}, "mult (=1.0000000001) must be at least 1: 1 itself, or 1.001"),
         ("cosine_restarts", {"final": 1.1}, "final (=1.1) must be between 0 and 1"),
         ("cosine_restarts", {"cycle_decay": 0.0}, "cycle_decay (=0.0) must be more than 0 and at most 1"),
         ("cosine_restarts", {"cycle_decay": 1.5}, "cycle_decay (=1.5) must be more than 0 and at most 1"),
@@ -445,7 +450,19 @@ def test_check_refuses_with_key_and_value_in_one_line(name: str, keys: dict[str,
         (WarmupStableDecay(decay=3), RunLength(5, 2), "schedule.decay (=3) must be at most the schedule's 2 epochs"),
         (Cosine(constant=2), RunLength(5, 2), "schedule.constant (=2) must be less than the schedule's 2 epochs"),
         (OneCycle(), RunLength(1, 1), "schedule.name (=one_cycle) must be another one for a run of 1 step"),
-        (OneCycle(length=1), RunLength(1, 5), "schedule.name (=one_cycle) must be another one for a run of 1 step"),
+        (OneCycle(length=1), RunLength(1, 5), "schedule.length (=1) must be at least 2 steps long"),
+        (OneCycle(length=0.1), RunLength(2, 5), "schedule.length (=0.1) must be at least 2 steps long"),
+        (CosineRestarts(first=1e-30), RunLength(2, 5), "schedule.first (=1e-30) must be so long that a cycle lasts 1 "),
+        (CosineRestarts(first=0.3), RunLength(9, 5), "schedule.first (=0.3) must be so long that a cycle lasts 1 "),
+        (CosineRestarts(first=0.3, interval="step"), RunLength(2, 5), "schedule.first (=0.3) must be so long that a"),
+        (Cyclic(up=1e-30), RunLength(2, 5), "schedule.up (=1e-30) must be so long that a cycle lasts 0.5 epochs"),
+        (Exponential(gamma=1e9), RunLength(2, 6), "schedule.name (=exponential) must keep the lr finite in float32"),
+        (MultiStep(milestones=[1], gamma=1e45), RunLength(1, 2), "must keep the lr finite in float32"),
+        (
+            Lambda(function=f"{HERE}.huge"),
+            RunLength(1, 2),
+            "schedule.name (=lambda) must keep the lr finite in float32",
+        ),
         (Exponential(gamma=1e200), RunLength(1, 9), "schedule.name (=exponential) must keep the lr finite"),
     ],
 )
@@ -468,7 +485,9 @@ def test_what_only_the_run_shows_is_refused_with_the_run(schedule: Schedule, spa
         (PiecewiseLinear(milestones=[[0, 0.0], [2, 1e-3]], relative=False), "epoch", True),
         (Cyclic(lowest=0.0), "epoch", True),
         (Lambda(function="math.sin"), "epoch", True),
-        (PiecewiseConstant(milestones=[[1, 0.0], [2, 1.0]]), "epoch", True),
+        (PiecewiseConstant(milestones=[[1, 0.0], [2, 1.0]]), "epoch", False),  # refused as well
+        (PiecewiseConstant(milestones=[[1, 0]]), "epoch", False),
+        (PiecewiseLinear(milestones=[[5, 0.0], [6, 1.0]]), "epoch", False),
         (PiecewiseConstant(milestones=[[1, 0.0], [2, 1.0]]), "step", False),
         (PiecewiseLinear(milestones=[[1, 0.0], [2, 1.0]]), "step", False),
     ],
@@ -480,9 +499,33 @@ def test_a_first_epoch_at_lr_0_is_refused_with_a_hint(
     with raises("must not be 0 throughout epoch 1") as caught:
         schedule_table(schedule, LR, 0.9, RunLength(steps, 3))
     assert ("schedule.interval=step" in str(caught.value)) == hint
-    if hint and not isinstance(schedule, PiecewiseConstant):
+    if hint:
         assert lrs(replace(schedule, interval="step"), RunLength(steps, 3))[1] > 0  # the hint is a cure
     assert lrs(Constant(warmup=1, warmup_from=0.0), RunLength(steps, 3))[0] == 0.0  # a warmup from 0 is none
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "noted"),
+    [
+        (WarmupStableDecay(), 5, "; schedule.interval=step lets it"),
+        (WarmupStableDecay(decay=1.0, warmup=1.0), 5, "; schedule.interval=step lets it"),
+        (WarmupStableDecay(decay=0.01, interval="step"), 6, ""),
+        (CosineRestarts(first=1, mult=1), 4, "; schedule.interval=step lets it"),
+        (Cyclic(up=0.5, interval="epoch"), 4, "; schedule.interval=step lets it"),
+        (Cosine(constant=4.0), 5, "; schedule.interval=step lets it"),
+        (Step(step_size=30), 5, ""),
+        (WarmupStableDecay(), 6, None),
+        (WarmupStableDecay(interval="step"), 5, None),
+        (CosineRestarts(first=2, mult=1), 4, None),
+        (Constant(), 5, None),
+        (ReduceOnPlateau(), 5, None),
+    ],
+)
+def test_a_schedule_that_never_changes_the_lr_is_noted(schedule: Schedule, epochs: int, noted: str | None) -> None:
+    rates = lrs(replace(schedule, warmup=0.0), RunLength(10, epochs))
+    assert (noted is not None) == (len(set(rates)) == 1 and not isinstance(schedule, Constant | ReduceOnPlateau))
+    said = f"schedule={schedule.name} never changes the lr in the {epochs} epochs of this run{noted}"
+    assert length_warning(schedule, RunLength(10, epochs)) == (None if noted is None else said)
 
 
 def all_given(t: float, T: float, step: int, steps: int, power: float = 1.0) -> float:

@@ -11,7 +11,8 @@ from conftest import TINY
 from resnetlab import ConfigError, compose
 from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
-from resnetlab.optim.optimizers import OPTIMIZERS, REFUSED, set_lr_momentum
+from resnetlab.optim.optimizers import OPTIMIZERS
+from resnetlab.optim.optimizers.base import REFUSED, set_lr_momentum
 from resnetlab.optim.regularization import REGULARIZATIONS, conv_kernels
 from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.training.build import build_module
@@ -60,7 +61,9 @@ def test_every_triple_composes_builds_and_takes_a_step(
     optimizer: str, schedule: str, regularization: str, data: ImageData
 ) -> None:
     overrides = [f"optimizer={optimizer}", f"schedule={schedule}", f"regularization={regularization}"]
-    overrides += NEEDED.get(schedule, [])
+    overrides += NEEDED.get(schedule, []) + (
+        ["optimizer.function=torch.optim.RMSprop"] if optimizer == "custom" else []
+    )
     if (optimizer, regularization) in REFUSED:
         with pytest.raises(ConfigError, match=optimizer):
             compose(*TINY, *overrides)

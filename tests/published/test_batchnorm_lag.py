@@ -1,5 +1,6 @@
 """The report's section on batch-norm lag, against fluctuations that are written into the rows by hand."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from resnetlab.published.batchnorm_lag import configurations_with_fluctuation, findings
 from resnetlab.published.series_report import write_series_report
 from resnetlab.report.groups import Configuration, collect
-from resnetlab.runs.files import read_rows, write_rows
+from resnetlab.runs.files import read_rows, write_json, write_rows
+from resnetlab.runs.summary import best_and_final
 from synthetic import write_run
 
 RUNS = Path("runs")
@@ -27,6 +29,7 @@ def planted(running: float, recal: float | None, seed: int = 0, train: float = 0
         row |= {} if recal is None else {"val/ce_recal": fall + recal * spike, "val/acc_recal": 0.7}
         row |= {"relative_update": 0.001 * row["epoch"]}
     write_rows(folder / "metrics.csv", rows)
+    write_json(folder / "summary.json", json.loads((folder / "summary.json").read_text()) | best_and_final(rows))
 
 
 def found() -> list[Configuration]:

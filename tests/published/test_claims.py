@@ -19,13 +19,13 @@ from resnetlab.cli import main
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
-from resnetlab.published.claims import Claim, Part, Verdict, claims, group_runs, judge, metrics
-from resnetlab.published.claims.data import contexts
+from resnetlab.published.claims import metrics
+from resnetlab.published.claims.data import Claim, Part, claims, contexts
 from resnetlab.published.claims.hypothesis_tests import difference_test, level_test
 from resnetlab.published.claims.part_results import NO_FLUCTUATION
 from resnetlab.published.claims.print_claims import counts
-from resnetlab.published.claims.run_groups import DEFAULTS, context_settings, settings
-from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY
+from resnetlab.published.claims.run_groups import DEFAULTS, context_settings, group_runs, settings
+from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, Verdict, judge
 from resnetlab.report.columns import COSTS
 from resnetlab.report.groups import Collection, Configuration, collect
 from resnetlab.report.statistics import holm

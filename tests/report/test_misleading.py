@@ -133,6 +133,8 @@ def test_the_command_that_repeats_a_run_has_its_identity(overrides: tuple[str, .
         path = folder / "manifest.json"
 
         path.write_text(json.dumps(json.loads(path.read_text()) | {"differs_from_defaults": identity}))
+        said = json.loads((folder / "summary.json").read_text())
+        change_summary(folder, **{key: value for key, value in identity.items() if key in said})
     (configuration,) = collect([RUNS]).configurations
     words = shlex.split(command(configuration))
     assert words[:2] == ["python", "train.py"]

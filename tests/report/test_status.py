@@ -140,11 +140,13 @@ def test_500_runs_are_few_rows_and_each_file_is_opened_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = begin_run(10, "finished").path
-    summary = json.loads((one / "summary.json").read_text())
+    summary, manifest = (json.loads((one / f"{name}.json").read_text()) for name in ("summary", "manifest"))
     for number in range(499):
         other = one.parents[1] / f"c{number}" / f"seed={number % 5}"
         shutil.copytree(one, other)
-        (other / "summary.json").write_text(json.dumps({**summary, "wd": number / 1000, "seed": number % 5}))
+        own = {"wd": number / 1000, "seed": number % 5}
+        (other / "summary.json").write_text(json.dumps(summary | own))
+        (other / "manifest.json").write_text(json.dumps(manifest | {"config": manifest["config"] | own}))
     opened: list[str] = []
     original = io.open
 

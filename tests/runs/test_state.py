@@ -12,7 +12,8 @@ from resnetlab import Config, compose
 from resnetlab.config.compose import to_plain
 from resnetlab.runs import state as state_module
 from resnetlab.runs.layout import RunFolder, run_key
-from resnetlab.runs.state import RunState, RunStates, StateReader, is_locked, seconds_left, settings_of
+from resnetlab.runs.load import settings_of
+from resnetlab.runs.state import RunState, RunStates, StateReader, is_locked, seconds_left
 from resnetlab.runs.summary import CHOICES, SETTINGS, summarize
 from resnetlab.runs.sweep_records import Outcome, SweepFolder, planned_seeds
 from synthetic import begin_run, ten_epochs, trained

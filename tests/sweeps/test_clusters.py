@@ -187,10 +187,20 @@ def test_values_that_a_launcher_cannot_have_are_refused_by_name(launcher: str, m
     monkeypatch.setattr(launchers, "check_installed", lambda name: None)
     monkeypatch.setattr(launchers, "cores", lambda: 4)
     check_launcher(launcher, GOOD[launcher])
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.address \(=''\)"):
+        check_launcher("ray", {"address": ""})
     check_launcher("ray", {"address": "auto", "num_cpus": 64, "num_gpus": 0.5, "retries": 0})
     for key, value in (wrong.split("=") for wrong in BAD[launcher].split()):
         with pytest.raises(ConfigError, match=rf"hydra\.launcher\.{key} \(={value}\)"):
             check_launcher(launcher, {**GOOD[launcher], key: int(value)})
+
+
+def test_slurm_is_refused_where_there_is_no_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launchers, "find_spec", lambda name: name)
+    monkeypatch.setattr(launchers, "which", lambda name: None)
+    with pytest.raises(ConfigError, match="needs SLURM's srun, which is not here; take submitit_local"):
+        check_launcher("submitit_slurm", {})
+    check_launcher("submitit_local", {})
 
 
 @pytest.mark.parametrize("launcher", ["ray", "submitit_slurm", "submitit_local", "joblib"])

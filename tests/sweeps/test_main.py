@@ -33,7 +33,7 @@ def test_the_flag_may_stand_anywhere_and_seeds_is_short_for_a_sweep(arguments: l
     assert normalize_arguments(arguments) == expected
 
 
-@pytest.mark.parametrize("wrong", ["seeds=none", "seeds=0", "seeds=3 seed=5", "--config-dir=mine"])
+@pytest.mark.parametrize("wrong", ["seeds=none", "seeds=0", "seeds=3 seed=5", "--config-name=mine"])
 def test_arguments_that_are_refused_by_name(wrong: str) -> None:
     with pytest.raises(ConfigError, match=wrong.split("=")[0]):
         normalize_arguments(wrong.split())

@@ -137,6 +137,7 @@ def test_as_many_trials_are_asked_for_as_the_launcher_runs(
     pytest.importorskip(LAUNCHERS[launcher].module)
     for module in (launchers, machine):
         monkeypatch.setattr(module, "cores", lambda: 8)
+    monkeypatch.setattr(launchers, "which", lambda name: name)
     monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: False)
     command = [*SEARCH, "wd=range(0.1,0.2,0.1)", f"hydra/launcher={launcher}", *values]
     if isinstance(expected, int):

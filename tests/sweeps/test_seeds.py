@@ -11,7 +11,7 @@ import torch
 from conftest import tiny
 from resnetlab import Config, ConfigError
 from resnetlab.config.overrides import compose_jobs, jobs_of, normalize_arguments
-from resnetlab.published.preset_matching import matching_preset
+from resnetlab.published.preset_matching import matching_presets
 from resnetlab.report.groups import collect
 from resnetlab.report.page import row as row_of_page
 from resnetlab.report.table import count_text, table_md
@@ -27,7 +27,8 @@ def found(command: str) -> list[tuple[str, Config]]:
 
 def row(label: str, config: Config) -> tuple[object, ...]:
     """What post I varies, and the published row that a run repeats."""
-    return label, config.batch_size, config.trainer.precision, config.seed, matching_preset(config.identity)
+    preset = next(iter(matching_presets(config.identity)), None)
+    return label, config.batch_size, config.trainer.precision, config.seed, preset
 
 
 def check_recipe(config: Config) -> None:

@@ -22,7 +22,7 @@ from processes import command, environment
 from resnetlab import compose, run
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
-from resnetlab.sweeps.killed_worker import cause_of_death
+from resnetlab.sweeps.jobs import cause_of_death
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
 

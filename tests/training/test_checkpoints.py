@@ -1,6 +1,7 @@
 """Checkpoints: damage is noticed, what was measured is in them, the best is the objective's; starting over; memory."""
 
 import random
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from resnetlab.data import ImageData
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import best_column, best_row
-from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, network_state, read_checkpoint
+from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, network_state, read_checkpoint, resume_point
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.run import start_over
 
@@ -311,3 +312,107 @@ def test_a_damaged_best_checkpoint_costs_its_test_accuracy_alone(
     config.folder.summary.unlink()
     assert run(config) == averaged_run[1] | {"best_test_acc": None}
     assert "best.ckpt cannot be used" in capsys.readouterr().out
+
+
+ODD: dict[str, Callable[[dict[str, Any]], object]] = {
+    **{f"epoch {epoch}": lambda c, epoch=epoch: c.update(epoch=epoch)  # type: ignore[misc]
+       for epoch in (1.5, -5, 10**30, True, "2", None, 4)},
+    **{f"statistics {part}": lambda c, part=part: c.update(statistics=part)  # type: ignore[misc]
+       for part in ([1], 3, {"reestimated": [1]}, {"averaged": {"more": torch.zeros(2)}}, {"reestimated": {3: 4}},
+                    {"reestimated": {"head.weight": torch.zeros(3)}}, {"averaged": {"head.weight": "text"}})},
+    "sparse weights": lambda c: c["state_dict"].update({"model.head.weight": torch.eye(10).to_sparse()}),
+    "digests": lambda c: c.update(digests=[1]),
+    "no epoch": lambda c: drop(c, "epoch"),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_parts_of_a_checkpoint_are_one_line_or_gone_back_from(
+    finished: Config, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = finished.folder.last
+    content = read_checkpoint(last)
+    ODD[kind](content)
+    torch.save(content, last)
+    for options in ([], ["--reestimated"]):
+        assert main(["evaluate", str(last), *options]) == 1
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert f"{last} is damaged or no checkpoint of the lab (" in err
+    assert resume_point(finished.folder, finished)[0] == finished.folder.previous
+
+
+def test_accuracies_of_weights_that_are_nan_are_nan(finished: Config) -> None:
+    content = read_checkpoint(finished.folder.last)
+    content["state_dict"]["model.head.weight"].fill_(torch.nan)
+    torch.save(content, "nan.ckpt")
+    metrics = evaluate_checkpoint(Path("nan.ckpt"))
+    assert all(metrics[name] != metrics[name] for name in ("loss", "ce", "acc", "acc5"))
+
+
+PLACES: dict[str, Callable[[RunFolder], tuple[Path, str]]] = {
+    **{name: lambda folder, name=name: (folder.path / name, "folder")  # type: ignore[misc]
+       for name in ("metrics.csv", "manifest.json", "config.yaml", "curves.png", ".lock",
+                    "checkpoints/last.ckpt", "checkpoints/best.ckpt")},
+    "a dangling lock": lambda folder: (folder.lock, "nowhere"),
+    "a looping lock": lambda folder: (folder.lock, ".lock"),
+    "a file for a study": lambda folder: (folder.path.parent.parent, "file"),
+    "a dangling study": lambda folder: (folder.path.parent.parent, "nowhere"),
+    "a looping study": lambda folder: (folder.path.parent.parent, "default"),
+    "a dangling run": lambda folder: (folder.path, "nowhere"),
+    "a dangling configuration": lambda folder: (folder.path.parent, "nowhere"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_folder_or_link_in_a_files_place_is_named_before_any_work(kind: str) -> None:
+    config = tiny()
+    place, what = PLACES[kind](config.folder)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if what == "folder":
+        place.mkdir()
+    elif what == "file":
+        place.write_text("")
+    else:
+        place.symlink_to(what)
+    wanted = r"(is a folder, where|is a (file|folder|link that leads nowhere), in the way of).*move it away$"
+    with pytest.raises(DataError, match=wanted) as caught:
+        run(config)
+    assert str(caught.value).startswith(f"{place} is a")
+    assert not config.folder.last.is_file()
+
+
+def test_a_folder_named_as_a_part_is_left_alone(finished: Config) -> None:
+    (finished.folder.path / "x.part").mkdir()
+    (finished.folder.checkpoints / "y.part").write_text("left by a kill")
+    finished.folder.remove_leftovers()
+    assert [path.name for path in finished.folder.path.rglob("*.part")] == ["x.part"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("report --out=", "an argument is empty"),
+        ("report --out ''", "an argument is empty"),
+        ("report ''", "an argument is empty"),
+        ("evaluate ''", "an argument is empty"),
+        ("status --once ''", "an argument is empty"),
+        ("schedule --out ''", "an argument is empty"),
+        ("interpolate {0} {1} --out a-file", "--out (=a-file) cannot be made"),
+        ("interpolate {0} {1} --out a-file/below", "--out (=a-file/below) cannot be made"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_first(
+    finished: Config, command: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("a-file").write_text("")
+    monkeypatch.setattr("resnetlab.training.interpolate.interpolate", lambda *_: pytest.fail("work was begun"))
+    before = set(Path().iterdir())
+    try:
+        status = main(shlex.split(command.format(finished.folder.last, finished.folder.previous)))
+    except SystemExit as stop:  # argparse's
+        status = int(stop.code or 0)
+    assert status == 2
+    assert said in capsys.readouterr().err
+    assert set(Path().iterdir()) == before

@@ -10,12 +10,13 @@ from torch import Tensor
 from conftest import TINY, tiny
 from resnetlab import Config, compose
 from resnetlab.errors import ConfigError
-from resnetlab.optim.optimizers import OPTIMIZERS, make_capturable, set_lr_momentum
+from resnetlab.optim.optimizers import OPTIMIZERS
+from resnetlab.optim.optimizers.base import make_capturable, set_lr_momentum
 from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.runs.files import read_rows
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner, snapshot
 from resnetlab.training.engine.select import select_engine
-from resnetlab.training.engine.step import NO_STEP
+from resnetlab.training.engine.step import TrainStep
 from rig import CYCLING, HUNDRED, Rig, assert_same_state, read_values, resumed
 
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ def losses(config: Config, engine: str, steps: int) -> list[float]:
     """Of a run's first steps, without Lightning. engine: as of Rig."""
     rig = Rig(config, "cpu", engine)
     found = rig.train(steps)
-    assert int(rig.step.first_nonfinite_step) == NO_STEP
+    assert int(rig.step.first_nonfinite_step) == TrainStep.NO_STEP
     return found
 
 

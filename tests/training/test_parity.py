@@ -20,7 +20,9 @@ from torch.nn import functional as F
 from fixtures.keras_parity_inputs import make_batch, make_shift_images, make_weights
 from resnetlab.data.augment import flip, shift_bilinear
 from resnetlab.models import ResNetV2
-from resnetlab.optim.optimizers import OPTIMIZERS, SGD, Adam, Optimizer
+from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
+from resnetlab.optim.optimizers.adam import Adam
+from resnetlab.optim.optimizers.sgd import SGD
 from resnetlab.optim.regularization import REGULARIZATIONS, WeightDecay, conv_kernels, penalty
 
 Array = NDArray[Any]

@@ -1,6 +1,7 @@
 """Whose run a folder is: collisions, copies, renamed folders, edited functions and images handed in from Python."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,12 +20,16 @@ from resnetlab.data import ImageData, Images
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.sources import Source
 from resnetlab.optim.schedules.special import _function
+from resnetlab.runs.files import read_rows, write_rows
+from resnetlab.runs.load import UnusableRun, read_run
+from resnetlab.runs.state import StateReader
 from resnetlab.runs.sweep_records import SweepFolder
 from resnetlab.sweeps.jobs import Job, start
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.interpolate import interpolate
 from resnetlab.training.recorded import schedule_digest
 from resnetlab.training.result import completed
+from resnetlab.training.result import finished as finished_summary
 
 # two configurations whose hashes agree in 8 digits
 COLLIDING = ("data=digits data.limit=32 data.resolution=8 batch_size=32 model=resnet20v2 model.depth=11 epochs=1 "
@@ -267,3 +272,153 @@ def test_an_interrupted_run_in_a_longer_folder_goes_on(capsys: pytest.CaptureFix
     stop_after(config, epochs=1)  # as by build() and fit(): without a manifest
     run(config)
     assert "resuming after epoch 1" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Outputs of two seeds on a holdout, each with a checkpoint of every epoch, and of another configuration."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place := tmp_path_factory.mktemp("seeds"))
+        torch.set_num_threads(1)
+        for overrides in (("seed=0",), ("seed=1",), ("seed=0", "lr=2e-3")):
+            run(tiny(*HOLDOUT, *overrides))
+    return place / "outputs"
+
+
+HOLDOUT = ("data.split=holdout", "epochs=2", "snapshots=[1,2]")
+
+
+@pytest.fixture
+def two(seeds: Path) -> tuple[Config, Config, Config]:
+    shutil.copytree(seeds, "outputs")
+    return tiny(*HOLDOUT), tiny(*HOLDOUT, "seed=1"), tiny(*HOLDOUT, "lr=2e-3")
+
+
+@pytest.mark.parametrize(("whose", "epoch"), [(0, "other"), (1, "best"), (1, "other"), (2, "best"), (0, "best")])
+def test_the_test_accuracy_of_another_best_checkpoint_is_unknown(
+    two: tuple[Config, ...], whose: int, epoch: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, summary = tiny(*HOLDOUT, "trainer.progress=lines"), json.loads(two[0].folder.summary.read_text())
+    best = summary["best_epoch"]
+    shutil.copy(two[whose].folder.snapshot(best if epoch == "best" else 3 - best), config.folder.best)
+    config.folder.summary.unlink()
+    again, own = run(config), (whose, epoch) == (0, "best")
+    assert again["best_test_acc"] == (summary["best_test_acc"] if own else None)
+    assert again["final_test_acc"] == summary["final_test_acc"]
+    assert ("best_test_acc is unknown" in capsys.readouterr().out) is not own
+
+
+def changed(**values: Any) -> Callable[[Config], object]:
+    def change(config: Config) -> None:
+        summary = json.loads(config.folder.summary.read_text())
+        config.folder.summary.write_text(json.dumps({**summary, **values}))
+
+    return change
+
+
+def of_another(*names: str) -> Callable[[Config], object]:
+    other = tiny(*HOLDOUT, "seed=1")
+    return lambda config: [shutil.copy(other.folder.path / name, config.folder.path) for name in names]
+
+
+def row_changed(row: int, column: str) -> Callable[[Config], object]:
+    def change(config: Config) -> None:
+        rows = read_rows(config.folder.metrics)
+        rows[row][column] *= 0.5
+        write_rows(config.folder.metrics, rows)
+
+    return change
+
+
+FOREIGN_FILES = {
+    "another seed's summary": of_another("summary.json"),
+    "another seed's summary and metrics": of_another("summary.json", "metrics.csv"),
+    "another seed's metrics": of_another("metrics.csv"),
+    "seed": changed(seed=3),
+    "lr": changed(lr=0.5),
+    "wd": changed(wd=0.123),
+    "subset": changed(subset=59),
+    "averaging": changed(averaging="ema"),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN_FILES)
+def test_figures_of_another_run_are_made_again_and_not_reported(
+    two: tuple[Config, ...], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, folder = tiny(*HOLDOUT, "trainer.progress=lines"), two[0].folder
+    summary, rows = json.loads(folder.summary.read_text()), folder.metrics.read_bytes()
+    assert finished_summary(folder, config) == summary
+    FOREIGN_FILES[what](config)
+    with pytest.raises(UnusableRun, match="is another run's: "):
+        read_run(folder.path)
+    (state,) = StateReader([folder.path]).read(0).runs  # which reads no rows of a finished run
+    of_rows = what == "another seed's metrics"
+    assert (state.state, "is another run's" in state.reason) == (("finished", False) if of_rows else ("damaged", True))
+    assert run(config) == summary
+    assert "made again from the last checkpoint" in capsys.readouterr().out
+    assert folder.metrics.read_bytes() == rows
+
+
+LINKS: dict[str, tuple[str, bool]] = {  # what `checkpoints` points to, and whether that is refused
+    "seed=0": ("{0}/checkpoints", True),
+    "a folder within seed=0": ("{0}/checkpoints/more", True),
+    "another configuration": ("{2}/checkpoints", True),
+    "a copy elsewhere": ("copy", True),
+    "a snapshot elsewhere": ("snapshot", True),
+    "an empty folder": ("empty", False),
+    "its own elsewhere": ("own", False),
+    "damaged ones elsewhere": ("damaged", False),
+}
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("kind", LINKS)
+def test_checkpoints_that_are_a_link_to_another_runs_are_refused(
+    two: tuple[Config, ...], kind: str, force: bool
+) -> None:
+    target, refused = LINKS[kind]
+    config = tiny(*HOLDOUT, "seed=1", f"force={force}")
+    place = Path(target.format(*(other.folder.path for other in two))).absolute()
+    sources = {"copy": two[0].folder.last, "snapshot": two[0].folder.snapshot(1), "own": two[1].folder.last}
+    place.mkdir(exist_ok=True)
+    if target in sources:
+        shutil.copy(sources[target], place)
+    (place / "last.ckpt").write_text("damaged") if target == "damaged" else None
+    config.folder.summary.unlink()
+    shutil.rmtree(config.folder.checkpoints)
+    config.folder.checkpoints.symlink_to(place)
+    before = {path: path.read_bytes() for path in (*Path("outputs").rglob("*"), *place.iterdir()) if path.is_file()}
+    if not refused:
+        assert run(config)["status"] == "finished"
+        assert (place / "best.ckpt").exists() or target == "own"
+        return
+    with pytest.raises(LabError, match=r"another run.*; remove the link .*/checkpoints, or let it point") as caught:
+        run(config)
+    assert "\n" not in str(caught.value)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize("recorded", [5, "0123456789abcdef", None, [1]])
+def test_a_recorded_schedule_of_the_labs_own_is_not_compared(finished: Config, recorded: Any) -> None:
+    manifest = json.loads(finished.folder.manifest.read_text())
+    manifest["digests"]["schedule"] = recorded
+    finished.folder.manifest.write_text(json.dumps(manifest))
+    assert completed(finished) is not None
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "said"),
+    [
+        ("config", "seed", "0", "seed is '0', not 0)"),
+        ("differs_from_defaults", "epochs", 4, "epochs is 4, not 3)"),
+        ("differs_from_defaults", "data.limit", "60", "data.limit is '60', not 60)"),
+        ("differs_from_defaults", "model.depth", 20, "model.depth is 20, not 11)"),
+    ],
+)
+def test_a_difference_between_two_kinds_is_seen(finished: Config, part: str, key: str, value: Any, said: str) -> None:
+    manifest = json.loads(finished.folder.manifest.read_text())
+    manifest[part][key] = value
+    finished.folder.manifest.write_text(json.dumps(manifest))
+    with pytest.raises(LabError, match=re.escape(said)):
+        completed(finished)

@@ -80,7 +80,8 @@ def test_tensorboard_has_scalars_over_epochs_pictures_and_hparams(finished: Conf
     assert (groups[:3], groups[-1]) == (["accuracy", "loss", "lr"], "result")
     single = [tag for tag in tags if len(events.Scalars(tag)) == 1]
     assert single == tags[-len(single) :]  # the last of the alphabet, in which TensorBoard orders its cards
-    pictures = {"pictures/first batch, augmented", "pictures/confusion matrix, validation"}
+    pictures = {f"pictures/{name}, validation" for name in ("confusion matrix", "mistakes", "reliability")}
+    pictures |= {"pictures/first batch, augmented"}
     assert set(events.Tags()["images"]) == pictures
     content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     values = parse_session_start_info_plugin_data(content).hparams

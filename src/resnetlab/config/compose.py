@@ -1,19 +1,23 @@
 """Composition by Hydra, and a configuration as YAML or plain data."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.singleton import Singleton
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
 from resnetlab.config.messages import unknown_key_message
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS, Config
-from resnetlab.config.validate import check, cycles_momentum
+from resnetlab.config.validate import check, check_uses, cycles_momentum
+from resnetlab.data.own_images import OWN
 from resnetlab.errors import ConfigError
 from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.regularization import resolve
@@ -33,10 +37,16 @@ BOOLEANS = {
 }
 
 
-def hydra_context() -> AbstractContextManager[None]:
-    """Inside, hydra.compose reads the lab's conf/."""
-    context: AbstractContextManager[None] = hydra.initialize_config_dir(str(conf_dir()), version_base="1.3")
-    return context
+@contextmanager
+def hydra_context() -> Iterator[None]:
+    """Inside, hydra.compose reads the lab's conf/; what an application of Hydra's around it has set is put back."""
+    instances: dict[Any, Any] = Singleton._instances
+    outer = {kind: instances.pop(kind) for kind in (GlobalHydra, VersionBase) if kind in instances}
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield
+    finally:
+        instances.update(outer)
 
 
 def compose(*overrides: str) -> Config:
@@ -54,8 +64,11 @@ def compose_node(overrides: Sequence[str]) -> DictConfig:
     return hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
-def parse(node: DictConfig) -> Config:
-    """A composed node as a checked Config, wd, l2, momentum and ema_momentum filled in where they are used."""
+def parse(node: DictConfig, recorded: bool = False) -> Config:
+    """A composed node as a checked Config: wd, l2, momentum, ema_momentum and data.digest filled in where used.
+
+    recorded: values without effect may be in it.
+    """
     node = node.copy()
     OmegaConf.set_struct(node, False)
     node.pop("hydra", None)
@@ -63,11 +76,15 @@ def parse(node: DictConfig) -> Config:
     config = OmegaConf.to_object(node)
     assert isinstance(config, Config)
     check(config)
+    if not recorded:
+        check_uses(config)
     wd, l2 = resolve(config.regularization, config.wd, config.l2)
     momentum = config.momentum
     if momentum is None and not cycles_momentum(config):
         momentum = config.optimizer.default_momentum
     ema_momentum = resolve_momentum(config.averaging, config.ema_momentum)
+    if config.data.name in OWN:
+        config.data.digest = config.data.digest or config.data.index.digest
     return replace(config, wd=wd, l2=l2, momentum=momentum, ema_momentum=ema_momentum)
 
 
@@ -101,7 +118,7 @@ def from_plain(plain: dict[str, Any], checked: bool = True) -> Config:
         node[group] = OmegaConf.structured(option)
     merged: Any = OmegaConf.merge(node, plain)
     if checked:
-        return parse(merged)
+        return parse(merged, recorded=True)
     config = OmegaConf.to_object(merged)
     assert isinstance(config, Config)
     return config

@@ -2,33 +2,17 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from resnetlab.config.option_files import Key, default_options, options, suggestion, top_level
 from resnetlab.errors import ConfigError
 
-HELP = """\
-Trains one configuration, or a sweep of them.
-
-    python train.py [KEY=VALUE ...] [-m KEY=VALUE,VALUE ...]
-
-Examples:
-    python train.py experiment=demo                                a preset: two minutes on two CPU cores
-    python train.py optimizer=adamw schedule=piecewise_linear -m wd=0.1,0.2,0.3
-                                                                   the main experiment, three values of wd
-    python train.py data=digits model=resnet20v2 epochs=10 seeds=5 a sweep over seed=0,1,2,3,4
-    python train.py -m wd=0.1,0.2 hydra/launcher=processes         as many jobs at once as there are cores or GPUs
-    python train.py hydra/sweeper=optuna "wd=interval(0.05,0.4)"   a search
-    python train.py experiment=demo --cfg job                      prints the configuration and trains nothing
-
-Every job is checked before the first starts. Runs are in outputs/; the same command again skips those that are
-finished and resumes the others. Exit status: 0 when everything ran (a run that diverges is a result), 1 when something
-failed, 2 when the command is wrong, 130 after Ctrl-C.
-"""
+HELP = Path(__file__).with_name("help.txt")  # its beginning
 
 
 def help_text() -> str:
     """The text of `python train.py --help`."""
-    lines = [HELP, "Options, the default first (resnetlab options GROUP explains them and their keys):"]
+    lines = [HELP.read_text(), "Options, the default first (resnetlab options GROUP explains them and their keys):"]
     for group, first in default_options().items():
         names = [first, *(option.name for option in options(group) if option.name != first)]
         lines += _wrapped(f"    {group}=", names, 20)

@@ -1,7 +1,7 @@
 """Identity of a configuration, and the readable name of its folder, outputs/<study>/<name>/seed=<n>."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import Any
 
 from resnetlab.runs.files import digest
@@ -9,7 +9,9 @@ from resnetlab.runs.files import digest
 # keys that do not change a run's metrics: where things are, what is shown, what is computed from the rows afterwards
 NOT_IDENTITY = {
     *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
+    *("data.device", "data.skip_broken"),  # the images that are left have a digest
     *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
+    *("outputs", "logger", "logger.use", "logger.project", "logger.offline", "logger.uri", "logger.every"),
 }
 
 SHORT, LONG = 8, 12  # hexadecimal digits at the end of a configuration's name, and of its folder's
@@ -38,7 +40,8 @@ def identity_of(config: Any, groups: Mapping[str, Mapping[str, Any]]) -> dict[st
     }
     for key in fields(config):
         value = getattr(config, key.name)
-        if key.name not in groups and value is not None and value != defaults.get(key.name, key.default):
+        default = key.default if key.default_factory is MISSING else key.default_factory()
+        if key.name not in groups and value is not None and value != defaults.get(key.name, default):
             values[key.name] = value
     if config.trainer.resolved_precision != "32-true":
         values["precision"] = config.trainer.resolved_precision  # auto means another one on another device
@@ -47,10 +50,8 @@ def identity_of(config: Any, groups: Mapping[str, Mapping[str, Any]]) -> dict[st
 
 def group_identity(group: str, chosen: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """{"schedule": "cosine", "schedule.final": 0.1}: the option's name, and its values that are not its defaults."""
-    default, values = (
-        options[chosen.name],
-        {} if (group, chosen.name) == ("averaging", "none") else {group: chosen.name},
-    )
+    default = options[chosen.name]
+    values: dict[str, Any] = {} if (group, chosen.name) == ("averaging", "none") else {group: chosen.name}
     for key in fields(chosen):
         value = getattr(chosen, key.name)
         if value != getattr(default, key.name):

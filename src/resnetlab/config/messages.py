@@ -5,21 +5,24 @@ Hydra 1.3.8 and OmegaConf 2.3.1: their messages have several lines, with types a
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from resnetlab.config.foreign_names import FOREIGN
 from resnetlab.config.option_files import options, suggestion
 from resnetlab.config.schema import GROUPS, Config
-from resnetlab.console import complain, unexpected
+from resnetlab.console import print_stderr, unexpected
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as some of Hydra's
 TOP_LEVEL = {key.name for key in fields(Config)} - {*GROUPS}
+OURS: dict[str, str] = tomllib.loads(Path(__file__).with_name("foreign_names.toml").read_text())
+FOREIGN = {name: ours for ours, names in OURS.items() for name in names.split()}
 PRESETS = "`resnetlab options experiment` lists them"
 
 # beginnings of the lines that are left out: types, search paths and advice of Hydra and OmegaConf
@@ -42,13 +45,13 @@ def print_error(error: Exception) -> int:
     """Prints one line on stderr. Returns the exit status: 2 for a usage error, 1 for any other."""
     if isinstance(error, OSError) and error.filename is None and error.errno is not None:
         return unexpected(error)  # its traceback is all that tells of which file it is
-    complain(f"error: {error_message(error)}")
+    print_stderr(f"error: {error_message(error)}")
     return 2 if isinstance(error, USAGE_ERRORS) else 1
 
 
 def interrupted(stop: KeyboardInterrupt) -> int:
     """Prints one line on stderr, the interrupt's own if it has one. Returns the shell's status for Ctrl-C, 130."""
-    complain(str(stop) or "interrupted; nothing was written")
+    print_stderr(str(stop) or "interrupted; nothing was written")
     return 130
 
 

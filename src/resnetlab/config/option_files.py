@@ -1,10 +1,15 @@
 """The folder conf/, read without torch and Hydra: its groups, options and presets, and the keys in their comments."""
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
+
+from resnetlab.errors import ConfigError
+
+CONFIG_DIR_VARIABLE = "RESNETLAB_CONFIG_DIR"  # so that the workers of a sweep have it too
 
 # line after which scripts/write_option_files.py writes the keys of an option, with their defaults and meanings
 MARKER = "# Keys, written by scripts/write_option_files.py:"
@@ -15,6 +20,36 @@ def conf_dir() -> Path:
     """The folder of the configuration files: inside an installed wheel, or beside src/ in a clone."""
     inside = Path(__file__).parents[1] / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
+
+
+def own_conf_dir() -> Path | None:
+    """The user's folder of presets and option files, --config-dir's or ./conf; None without one.
+
+    Raises ConfigError if it is not there, or for another file of the name of one of the lab's.
+    """
+    named, lab = os.environ.get(CONFIG_DIR_VARIABLE), conf_dir().resolve()
+    folder = Path(named or "conf").absolute()
+    if not folder.is_dir() and named:
+        raise ConfigError(f"--config-dir (={named}) is not a folder; name one with files such as experiment/mine.yaml")
+    if not folder.is_dir() or folder.resolve() == lab:
+        return None
+    for path in folder.glob("*/*.yaml"):
+        if (other := lab / path.relative_to(folder)).is_file() and other.read_bytes() != path.read_bytes():
+            raise ConfigError(f"{path} has the name of an option of the lab's; rename it, or name another --config-dir")
+    return folder
+
+
+def take_config_dir(arguments: Sequence[str]) -> list[str]:
+    """The arguments without --config-dir DIR, whose folder is put into the environment. Raises ConfigError."""
+    rest, words = [], iter(arguments)
+    for word in words:
+        flag, equals, folder = word.partition("=")
+        if flag == "--config-dir":
+            os.environ[CONFIG_DIR_VARIABLE] = os.path.abspath((folder if equals else next(words, "")) or os.devnull)
+            own_conf_dir()
+        else:
+            rest.append(word)
+    return rest
 
 
 class Key(NamedTuple):
@@ -60,8 +95,11 @@ def default_options() -> dict[str, str]:
 
 
 def options(group: str) -> list[OptionFile]:
-    """The options of a group, or the presets if it is "experiment", by name."""
-    return [OptionFile(path) for path in sorted((conf_dir() / group).glob("*.yaml"))]
+    """The options of a group, or the presets if it is "experiment", by name; the user's own among them."""
+    found = {
+        path.stem: path for folder in (own_conf_dir(), conf_dir()) if folder for path in (folder / group).glob("*.yaml")
+    }
+    return [OptionFile(found[name]) for name in sorted(found)]
 
 
 def top_level() -> OptionFile:

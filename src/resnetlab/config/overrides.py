@@ -13,7 +13,6 @@ from hydra.core.override_parser.types import Override, RangeSweep
 from omegaconf import DictConfig
 
 from resnetlab.config.compose import compose_node, hydra_context, parse
-from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS, Config
 from resnetlab.console import Countdown
 from resnetlab.errors import ConfigError
@@ -69,7 +68,7 @@ def check_argument(argument: str) -> None:
     key, equals, value = argument.partition("=")
     if equals and not key.strip("+~ "):
         raise ConfigError(f"{argument} has no key; write KEY=VALUE")
-    for name in (key, value) if "." not in key and key in CHOICES else (key,):
+    for name in (key, *value.split(",")) if "." not in key and key in CHOICES else (key,):
         if len(name) > MOST_LETTERS:
             raise ConfigError(f"{name[:40]}... is not there: no key and no option has {len(name):,} letters")
     if max(accumulate((letter in "[{(") - (letter in "]})") for letter in argument), default=0) > DEEPEST:
@@ -80,10 +79,10 @@ def check_argument(argument: str) -> None:
         )
     if key.lstrip("+~").startswith("hydra") and not key.startswith(HYDRA_KEYS):
         raise ConfigError(f"{key} is not supported; of Hydra's own keys these are: {', '.join(HYDRA_KEYS)}")
-    if key in ("hydra/launcher", "hydra/sweeper") and value in ("", "null"):
+    if key in ("hydra/launcher", "hydra/sweeper") and (value in ("", "null") or value[0] in "[{"):
         raise ConfigError(f"{key} (={value}) must name one; leave it out for Hydra's own")
-    if key in ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"):
-        raise ConfigError(f"{key} is not supported; put your files into {conf_dir()}")
+    if key in ("--config-name", "-cn", "--config-path", "-cp"):
+        raise ConfigError(f"{key} is not supported; put your files into a folder and name it with --config-dir")
     if key.startswith("~"):
         raise ConfigError(f"{key} is not supported: a key cannot be removed; give it the value that you want")
     if key.removesuffix(".name") in GROUPS and key.endswith(".name"):
@@ -96,10 +95,7 @@ def check_argument(argument: str) -> None:
 
 def jobs_of(arguments: Sequence[str]) -> list[tuple[str, Config]]:
     """(label, configuration) of each job of train.py's command line; a comma makes a sweep, with or without -m."""
-    found = compose_jobs([argument for argument in normalize_arguments(arguments) if argument != "-m"], multirun=True)
-    if len({label for label, _ in found}) < len(found):
-        raise ConfigError("two jobs of the sweep are the same; name each value once")
-    return found
+    return compose_jobs([argument for argument in normalize_arguments(arguments) if argument != "-m"], multirun=True)
 
 
 def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Config]]:
@@ -125,6 +121,10 @@ def compose_jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, Co
                 raise ConfigError(f"{chosen} is a sweep of its own and cannot be one value of another; give it alone")
             configs.append(parse(node))
             countdown.tick()
+    seen = dict[str, int]()
+    for number, config in enumerate(configs):
+        if seen.setdefault(repr(config), number) < number:
+            raise ConfigError(f"two jobs of the sweep are the same ({' '.join(batches[number])}); name each value once")
     return list(zip(job_labels(batches), configs, strict=True))
 
 

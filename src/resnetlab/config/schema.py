@@ -3,17 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
+from resnetlab.config.logger import LOGGERS, LoggerOptions
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
 from resnetlab.data import SOURCES, Data
+from resnetlab.data.own_images import OWN
 from resnetlab.models.options import MODELS, Model
 from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
 from resnetlab.optim.regularization import REGULARIZATIONS, Regularization
 from resnetlab.optim.schedules import SCHEDULES, Schedule
-from resnetlab.runs.layout import OUTPUTS, RunFolder, seed_folder
+from resnetlab.runs.layout import OUTPUTS_VARIABLE, SEED, RunFolder
 
 OBJECTIVES = ("final_val_acc", "best_val_acc", "final_val_acc_avg", "final_test_acc")
 
@@ -32,7 +35,10 @@ class Config:
     regularization: Regularization
     averaging: Averaging
     trainer: TrainerOptions
+    logger: LoggerOptions
     study: str = "default"  # name of the folder below outputs/ that the run belongs to
+    # folder of all studies; by default that of the environment variable RESNETLAB_OUTPUTS, or outputs
+    outputs: str = f"${{oc.env:{OUTPUTS_VARIABLE},outputs}}"
     seed: int = 0  # of the weights, the order of the images and the augmentation
     epochs: int = 60  # length of the run
     batch_size: int = 64  # training images per step
@@ -50,6 +56,8 @@ class Config:
     engine: str = "auto"  # how a step runs: eager | compile | graph | auto: graph on a CUDA device where it can be
     # evaluate also with batch-norm statistics re-estimated on training images: val/acc_recal
     recalibrate_bn: bool = False
+    init: str | None = None  # checkpoint whose weights the network begins with; null: they are drawn from the seed
+    freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False  # train again although the run is finished
 
@@ -68,12 +76,16 @@ class Config:
         """For example resnet56v2-cifar10-adamw-piecewise_linear-weight_decay-wd0.1-3f9a2c71."""
         return self.long_name[: SHORT - LONG]
 
+    @property
+    def study_folder(self) -> Path:
+        return Path(self.outputs) / self.study
+
     @cached_property
     def folder(self) -> RunFolder:
         """outputs/<study>/<long name>/seed=<n> below the current folder; with the name if an older version made it."""
-        older = OUTPUTS / self.study / self.name
+        older = self.study_folder / self.name
         folder = older if older.is_dir() else older.with_name(self.long_name)
-        return RunFolder(folder / seed_folder(self.seed))
+        return RunFolder(folder / f"{SEED}{self.seed}")
 
 
 def _instances(options: Mapping[str, type]) -> dict[str, Any]:
@@ -82,10 +94,11 @@ def _instances(options: Mapping[str, type]) -> dict[str, Any]:
 
 GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
     "model": dict(MODELS),
-    "data": {name: Data(name=name) for name in SOURCES},
+    "data": {name: Data(name=name) for name in (*SOURCES, *OWN)},
     "optimizer": _instances(OPTIMIZERS),
     "schedule": _instances(SCHEDULES),
     "regularization": _instances(REGULARIZATIONS),
     "averaging": _instances(AVERAGINGS),
     "trainer": dict(TRAINERS),
+    "logger": dict(LOGGERS),
 }

@@ -24,6 +24,9 @@ class TrainerOptions:
     # steps per batch of Lightning's, whose cost is paid once a batch; null: 1, or 50 with engine=graph
     chunk: int | None = None
     profile: int | None = None  # steps of the first epoch to record in profile/trace.json.gz; null: off
+    gradient_clip: float | None = None  # largest norm of a step's whole gradient, which is scaled down to it; null: off
+    # a step's gradient in so many parts, one after the other, in the memory of one part; batch_size is that of all
+    accumulate: int = 1
     patience: int | None = None  # early stopping: epochs without a new best val/acc; null: off
     recalibration_images: int = 6400  # training images for the batch norm of recalibrate_bn and of averages
     progress: str = "auto"  # bar | lines | off | auto: a bar on a terminal, lines elsewhere
@@ -36,14 +39,16 @@ class TrainerOptions:
             raise ConfigError("trainer.accelerator (=cuda): torch sees no CUDA device here; take auto or cpu")
         if self.precision == "16-mixed" and self.resolved_accelerator == "cpu":
             raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; on a cpu take 32-true or bf16-mixed")
+        clip = self.gradient_clip
+        require(clip is None or clip > 0, "trainer.gradient_clip", clip, "be above 0, or null for no limit")
+        parts_ok = self.accumulate == 1 or (1 < self.accumulate <= 1000 and self.devices == 1)
+        must = "be in 1..1,000, and 1 on several devices, which have parts of their own"
+        require(parts_ok, "trainer.accumulate", self.accumulate, must)
         require(1 <= self.devices <= 64, "trainer.devices", self.devices, "be in 1..64")
         if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
-        for key, most, unit in (
-            ("chunk", 10_000, "steps"),
-            ("profile", 1000, "steps"),
-            ("patience", 100_000, "epochs"),
-        ):
+        limits = (("chunk", 10_000, "steps"), ("profile", 1000, "steps"), ("patience", 100_000, "epochs"))
+        for key, most, unit in limits:
             value = getattr(self, key)
             require(value is None or 1 <= value <= most, f"trainer.{key}", value, f"be in 1..{most:,} {unit}, or null")
         require(self.chunk in (None, 1) or self.devices == 1, "trainer.chunk", self.chunk, "be 1 on several devices")
@@ -67,8 +72,6 @@ class TrainerOptions:
         return torch.device(self.resolved_accelerator)
 
 
-TRAINERS: dict[str, TrainerOptions] = {
-    options.name: options for options in (TrainerOptions("auto"), TrainerOptions("cpu", accelerator="cpu"))
-}
+TRAINERS = {"auto": TrainerOptions("auto"), "cpu": TrainerOptions("cpu", accelerator="cpu")}
 
 ENGINES = ("auto", "eager", "compile", "graph")

@@ -2,7 +2,12 @@
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
 from resnetlab.config.trainer import ENGINES
@@ -11,6 +16,30 @@ from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.optimizers import check_pair
 from resnetlab.optim.regularization import resolve
 from resnetlab.optim.schedules import RunLength, schedule_table
+
+# (keys, what they are used with, whether it is so): elsewhere they must be at a default
+USES: list[tuple[str, str, Callable[[Any], bool]]] = [
+    ("shift", "data.translate=shift", lambda c: c.data.translate == "shift"),
+    ("data.padding", "data.translate=pad_crop", lambda c: c.data.translate == "pad_crop"),
+    ("shift data.padding data.fill", "data.augment=true", lambda c: c.data.augment),
+    ("data.split_seed", "data.split=stratified or holdout", lambda c: c.data.split in ("stratified", "holdout")),
+    ("model.bn_momentum", "model.norm=batch", lambda c: c.model.norm == "batch"),
+    ("schedule.warmup_from schedule.warmup_prefix", "schedule.warmup above 0", lambda c: c.schedule.warmup > 0),
+    ("schedule.length", "a schedule that follows the time", lambda c: not c.schedule.stateful),
+    ("schedule.lowest_momentum schedule.highest_momentum", "schedule.cycle_momentum", lambda c: cycles_momentum(c)),
+    ("averaging.anneal", "averaging.anneal_epochs", lambda c: getattr(c.averaging, "anneal_epochs", 0) > 0),
+]
+
+
+def check_uses(config: Config) -> None:
+    """Refuses a value that has no effect: with it the run would be another one by name, and the same by its result."""
+    for keys, where, used in USES:
+        for key in () if used(config) else keys.split():
+            group, _, name = key.rpartition(".")
+            part, options = (getattr(config, group), GROUPS[group].values()) if group else (config, [Config])
+            defaults = [getattr(option, name) for option in options if hasattr(option, name)]  # data=digits sets others
+            value = getattr(part, name, None)
+            require(value in [None, *defaults], key, value, f"be at its default: it is used with {where} only")
 
 
 def check(config: Config) -> None:
@@ -24,6 +53,7 @@ def check(config: Config) -> None:
     resolve_momentum(config.averaging, config.ema_momentum)
     check_pair(config.optimizer.name, config.regularization.name)
     check_options(config)
+    check_own_parts(config)
     check_batches(config)
     check_momentum(config)
     check_metrics(config)
@@ -49,6 +79,7 @@ def check_values(config: Config) -> None:
     folder_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study)
     must = "be a folder's name: at most 100 letters, digits, '.', '_' and '-'"
     require(folder_name is not None, "study", repr(config.study), must)
+    require(config.outputs.strip() != "", "outputs", repr(config.outputs), "name a folder")
     require(config.seed >= 0, "seed", config.seed, "be >= 0")
     require(1 <= config.epochs <= 100_000, "epochs", config.epochs, "be in 1..100,000")
     require(1 <= config.batch_size <= 1_000_000, "batch_size", config.batch_size, "be in 1..1,000,000")
@@ -80,23 +111,37 @@ def check_options(config: Config) -> None:
             raise ConfigError(f"{group}.name (={part.name}) cannot be set by itself; choose with {group}=...")
 
 
+def check_own_parts(config: Config) -> None:
+    """The checkpoint to begin with and the frozen parts of the network are there."""
+    require(config.init is None or Path(config.init).is_file(), "init", config.init, "be a checkpoint that is there")
+    names = [f"{name}." for name, _ in config.model.skeleton().named_parameters()] if config.freeze else []
+    must = f"be a part of the network, such as {', '.join(dict.fromkeys(name.split('.')[0] for name in names))}"
+    for part in config.freeze:
+        require(any(name.startswith(f"{part}.") for name in names), "freeze", part, must)
+
+
 def check_batches(config: Config) -> None:
     """The model trains on every batch, also the last one of an epoch, and each device has images to validate."""
     if config.recalibrate_bn and config.model.norm != "batch":
         raise ConfigError(f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} has no statistics")
-    devices, side = config.trainer.devices, config.data.side()
-    check_last_batch(config, config.data.images(), side, side)
+    if config.data.device == "cpu" and config.engine == "compile":
+        raise ConfigError("engine (=compile) gathers the images on their device, not data.device (=cpu); take eager")
+    devices = config.trainer.devices
+    check_last_batch(config, config.data.images(), *config.data.size())
     val_images = config.data.val_images()
     require(val_images >= devices, "trainer.devices", devices, f"be at most the {val_images} validation images")
 
 
 def check_last_batch(config: Config, images: int, height: int, width: int) -> None:
-    """The model trains on the last batch of an epoch of so many images, on every device."""
-    devices = config.trainer.devices
+    """The model trains on the last batch of an epoch of so many images, on every device and in every part of it."""
+    devices, parts = config.trainer.devices, config.trainer.accumulate
     last = (images - 1) % config.batch_size + 1
-    least = config.model.min_batch_size(height, width) if last // devices == 1 else 1
-    if last // devices < least:
-        share = f"{last // devices} for one of the {devices} devices, " if devices > 1 else ""
+    share_size = last // (devices * parts)
+    probed = share_size == 1 or config.model.name == "custom"
+    least = config.model.min_batch_size(height, width) if probed else 1
+    if share_size < least:
+        shares = f"{devices} devices" if devices > 1 else f"{parts} parts of trainer.accumulate"
+        share = f"{share_size} for one of the {shares}, " if devices * parts > 1 else ""
         raise ConfigError(
             f"batch_size (={config.batch_size}) leaves a last batch of {last} of {images:,} images, {share}on which "
             f"{config.model.name} cannot train at {height}x{width} pixels; take another"
@@ -116,9 +161,9 @@ def check_momentum(config: Config) -> None:
 
 def check_metrics(config: Config) -> None:
     """The metrics that the objective and the schedule read will be there."""
-    data = config.data
-    has_test = data.split in ("tail", "holdout") or (data.split == "stratified" and data.pool == "train")
-    if config.objective == "final_test_acc" and not has_test:
+    data, (_, test, untouched) = config.data, config.data.parts
+    test = untouched if data.split == "official" else test * ((data.split, data.pool) != ("stratified", "all"))
+    if config.objective == "final_test_acc" and not test:
         raise ConfigError("objective (=final_test_acc) needs untouched test images: data.split=holdout or tail")
     if config.objective == "final_val_acc_avg" and config.averaging.name == "none":
         raise ConfigError("objective (=final_val_acc_avg) needs an average: averaging=ema or swa")
@@ -137,7 +182,14 @@ def check_length(config: Config) -> None:
     config.schedule.check_span(span)
     config.averaging.check_span(span)
     # two steps an epoch: schedule=lambda is called at half and whole epochs, not at each of 47,000 steps
-    schedule_table(config.schedule, config.lr, config.momentum or 0.0, RunLength(2, config.epochs))
+    span, function = RunLength(2, config.epochs), getattr(config.schedule, "function", None)
+    tables = [schedule_table(config.schedule, config.lr, config.momentum or 0.0, span, True) for _ in range(2)]
+    require(
+        np.array_equal(tables[0], tables[1]),
+        "schedule.function",
+        function,
+        "return the same at every call with the same t",
+    )
 
 
 def monitors(config: Config) -> list[str]:

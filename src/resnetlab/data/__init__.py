@@ -3,25 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 from resnetlab.data.arrays import source_from_arrays
-from resnetlab.data.epoch_plan import derive_seed, epoch_plan
+from resnetlab.data.epoch_plan import derive_seed
 from resnetlab.data.options import Data
 from resnetlab.data.sources import SOURCES, Images, Source, load
 
 if TYPE_CHECKING:
     from resnetlab.data.datamodule import Chunk, ImageData
 
-__all__ = [
-    "SOURCES",
-    "Chunk",
-    "Data",
-    "ImageData",
-    "Images",
-    "Source",
-    "derive_seed",
-    "epoch_plan",
-    "load",
-    "source_from_arrays",
-]
+__all__ = ["SOURCES", "Chunk", "Data", "ImageData", "Images", "Source", "derive_seed", "load", "source_from_arrays"]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,13 +25,33 @@ def source_from_arrays(
     class_names: in the order of the labels, which then are 0..n-1 or 1..n, or the names; None: the labels themselves,
     of which training must have every one. Raises DataError.
     """
-    pixels = [_three_channels(_array(images, "images")) for images, _ in (train, test)]
-    labels = [_flat_labels(_array(labels, "labels"), len(pixels[i])) for i, (_, labels) in enumerate((train, test))]
-    _require(pixels[0].shape[1:] == pixels[1].shape[1:], "images", "of one size", [a.shape for a in pixels])
-    scale = _scale(pixels)
-    tensors = [torch.from_numpy(np.rint(a * np.float32(scale)).clip(0, 255).astype(np.uint8)) for a in pixels]
-    (first, second), names = _numbered(labels, class_names)
-    return Source(Images(tensors[0], first), Images(tensors[1], second), names)
+    (first, second), names = images_of_parts((train, test), class_names)
+    return Source(first, second, names)
+
+
+def images_of_parts(parts: Sequence[Any], class_names: Sequence[str] | None) -> tuple[list[Images], tuple[str, ...]]:
+    """The same of one part or more, the first to train on: (images of each part, class names)."""
+    pixels = [_three_channels(_array(images, "images")) for images, _ in parts]
+    labels = [_flat_labels(_array(labels, "labels"), len(pixels[i])) for i, (_, labels) in enumerate(parts)]
+    _require(len({a.shape[1:] for a in pixels}) == 1, "images", "of one size", [a.shape for a in pixels])
+    tensors = _uint8(pixels)
+    numbers, names = _numbered(labels, class_names)
+    return list(map(Images, tensors, numbers)), names
+
+
+def pixels_of_array(images: Any) -> Tensor:
+    """uint8 (N, 3, H, W) of images as above, or of a single one (H, W) or (H, W, 3). Raises DataError."""
+    array = _array(images, "images")
+    single = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    clear = single or array.ndim != 3 or len(array) not in (1, 3)
+    _require(clear, "images", "(N, H, W, C) or (N, C, H, W) where 3 may be images or channels", array.shape)
+    return _uint8([_three_channels(array[None] if single else array)])[0]
+
+
+def _uint8(pixels: Sequence[Array]) -> list[Tensor]:
+    scale = np.float32(_scale(pixels))
+    whole = (a if a.dtype == np.uint8 else np.rint(a * scale).clip(0, 255) for a in pixels)
+    return [torch.from_numpy(np.require(a, np.uint8, "W")) for a in whole]
 
 
 def _require(ok: bool, what: str, must: str, found: object) -> None:
@@ -72,7 +92,7 @@ def _scale(arrays: Sequence[Array]) -> float:
     """What brings the values to 0..255."""
     low, top = (float(f([f(a) for a in arrays])) for f in (np.min, np.max))
     kind, found = arrays[0].dtype, f"{arrays[0].dtype} in {low:g}..{top:g}"
-    _require(kind == arrays[1].dtype, "images", "of one type", [str(a.dtype) for a in arrays])
+    _require(len({a.dtype for a in arrays}) == 1, "images", "of one type", [str(a.dtype) for a in arrays])
     _require(low >= 0 and top <= 255 and low < top, "images", f"in 0..255, and not all alike ({PIXELS})", found)
     if kind.kind == "b" or (kind.kind == "f" and top <= 1 + 1e-6):
         return 255.0

@@ -27,6 +27,15 @@ def flip(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask[:, None, None, None], x.flip(3), x)
 
 
+def mix(x: Tensor, other: Tensor, weight: Tensor, box: Tensor) -> Tensor:
+    """weight*x + (1 - weight)*other, or the box of other in x, where an image's is not empty; see epoch_plan.mixing."""
+    top, left, bottom, right = (side[:, None] for side in box.unbind(1))
+    rows, columns = (torch.arange(size, device=x.device) for size in x.shape[2:])
+    inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None]
+    share = torch.where(inside.any((1, 2), keepdim=True), (~inside).float(), weight[:, None, None])[:, None]
+    return x * share + other * (1 - share)
+
+
 def _lerp(x: Tensor, offset: Tensor, dim: int) -> Tensor:
     whole = offset.floor()
     lower = _shift_axis(x, whole.long(), dim)

@@ -1,20 +1,23 @@
 """LightningDataModule that keeps the data set on the training device and makes the batches there."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from resnetlab.data import augment
-from resnetlab.data.epoch_plan import EpochPlan, epoch_plan
+from resnetlab.data.epoch_plan import EpochPlan, balanced_order, epoch_plan, mixing
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
+from resnetlab.data.own_images import OWN, open_images
 from resnetlab.data.sources import Images, Source, digest_of, load
 from resnetlab.data.splits import split
-from resnetlab.errors import DataError
+from resnetlab.errors import ConfigError, DataError
 
 Shard = tuple[int, int]  # (rank, devices)
 WHOLE: Shard = (0, 1)
@@ -53,18 +56,17 @@ class ImageData(L.LightningDataModule):
         if self.train_images is not None:
             return
         config = self.config
-        source = self.source or load(config.name, config.root, config.labels)
-        pool = Images(
-            torch.cat([source.train.pixels, source.test.pixels]), torch.cat([source.train.labels, source.test.labels])
-        )
-        parts = split(
-            config.split, pool.labels.numpy(), len(source.test), config.pool, config.val_size, config.split_seed
-        )
+        own = self.source is None and config.name in OWN
+        source = self.source or (open_images(config)[1] if own else load(config.name, config.root, config.labels))
+        both = (source.train, source.test)
+        pool = Images(torch.cat([part.pixels for part in both]), torch.cat([part.labels for part in both]))
+        labels, test = pool.labels.numpy(), len(source.test)
+        parts = split(config.split, labels, test, config.pool, config.val_size, config.split_seed)
         self.class_names = source.class_names
         limits = (None, None) if config.limit is None else (config.limit, config.limit // 5)
         train, val = pool[parts.train[: limits[0]]], pool[parts.val[: limits[1]]]
         self.limited = (len(train), len(val)) != (len(parts.train), len(parts.val))
-        self.test_images = None if parts.test is None else pool[parts.test]
+        self.test_images = source.untouched if parts.test is None else pool[parts.test]
         if config.resolution is not None:
             train, val = train.scaled(config.resolution), val.scaled(config.resolution)
             self.test_images = self.test_images and self.test_images.scaled(config.resolution)
@@ -72,19 +74,25 @@ class ImageData(L.LightningDataModule):
         self.normalizer = Normalizer(config.normalize, train)
         found = self.digest()
         self.source_digest = found if self.source is None else None
+        if own:
+            found = digest_of(source.class_names, (*both, source.untouched))
+            if len(train.labels.unique()) < len(source.class_names):
+                raise DataError("a class has no image left to train on: take another data.limit or data.split")
         if config.digest not in (None, found):
-            held = f"is of other images than {config.name} has ({found})"
-            raise DataError(f"data.digest (={config.digest}) {held}; images of your own are known to build() alone")
+            held = f"is of other images than {config.root if own else config.name} has ({found})"
+            cure = "restore them; images of your own are known to build() alone"
+            raise DataError(f"data.digest (={config.digest}) {held}; {cure}")
+
+    def class_weights(self) -> Tensor | None:
+        """Of data.balance=weights: images / (classes * images of the class), as scikit-learn has it; else None."""
+        counts = self.train.labels.bincount(minlength=len(self.class_names)).clamp(min=1)
+        return len(self.train) / (len(counts) * counts) if self.config.balance == "weights" else None
 
     def check_labels(self) -> None:
         """Raises DataError unless class_names has a name for every label."""
         classes = len(self.class_names)
-        for images in (self.train, self.val, self.test_images):
-            if (
-                images is not None
-                and len(images)
-                and not 0 <= int(images.labels.min()) <= images.labels.max() < classes
-            ):
+        for images in filter(None, (self.train, self.val, self.test_images)):
+            if not 0 <= int(images.labels.min()) <= images.labels.max() < classes:
                 found = f"{int(images.labels.min())}..{int(images.labels.max())}"
                 raise DataError(f"labels (={found}) must be in 0..{classes - 1}, one for each of {classes} class_names")
 
@@ -105,6 +113,12 @@ class ImageData(L.LightningDataModule):
         self.setup()
         return digest_of(self.class_names, (self.train_images, self.val_images, self.test_images))
 
+    def preprocessing(self) -> dict[str, Any]:
+        """Plain data that a network is of no use without: class names, image size (H, W), mean and std."""
+        size, constants = list(self.train.pixels.shape[2:]), (self.normalizer.mean, self.normalizer.std)
+        mean, std = (constant.cpu() for constant in constants)
+        return {"classes": list(self.class_names), "size": size, "mean": mean, "std": std}
+
     @property
     def steps_per_epoch(self) -> int:
         return -(-len(self.train) // self.batch_size)
@@ -114,23 +128,44 @@ class ImageData(L.LightningDataModule):
         self.setup()
         reductions = []
         if self.limited:
-            reductions.append(
-                f"data.limit={self.config.limit}: a subset, the first {len(self.train):,} training and "
-                f"{len(self.val):,} validation images"
-            )
+            counts = f"{len(self.train):,} training and {len(self.val):,} validation images"
+            reductions.append(f"data.limit={self.config.limit}: a subset, the first {counts}")
         if self.config.resolution is not None:
             reductions.append(f"data.resolution={self.config.resolution}: images made smaller")
+        if self.source is None and self.config.skip_broken and (left_out := self.config.index.left_out):
+            reductions.append(f"data.skip_broken=true: {left_out:,} files left out")
         return f"{'; '.join(reductions)}; not a result for the whole of {self.config.name}" if reductions else None
 
     def plan(self, epoch: int) -> EpochPlan:
         """The EpochPlan of `epoch` (from 1): order, shifts and flips of the training images."""
         translate = self.config.translate if self.config.augment else "none"
-        pixels = {
-            "shift": self.shift * self.train.pixels.shape[-1],
-            "pad_crop": float(self.config.padding),
-            "none": 0.0,
-        }[translate]
-        return epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        height, width = self.train.pixels.shape[2:]
+        pixels = {"shift": self.shift * width, "pad_crop": float(self.config.padding), "none": 0.0}[translate]
+        plan = epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        if self.config.balance == "sampling":
+            plan = replace(plan, order=balanced_order(self.seed, epoch, self.train.labels.cpu()))
+        alphas = self.config.mixup, self.config.cutmix
+        mix = mixing(self.seed, epoch, len(self.train), (height, width), *alphas) if any(alphas) else None
+        return replace(plan, mix=mix)
+
+    def planned(
+        self, images: Images, plan: EpochPlan, rows: Tensor, host_order: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The training images in those rows of the plan, augmented: float32 (N, C, H, W); int64 (N,).
+
+        host_order: their indices on the host, where the images are there. If the plan mixes them, the labels are
+        float32 (N, classes), which sum to 1.
+        """
+        order, shift, flip, *mixes = (part.index_select(0, rows) for part in plan.tensors())
+        place = order.to(images.labels.device) if host_order is None else host_order
+        found = self.gather(images, place, rows.device)
+        x, y = self.augmented(found, shift, flip), found.labels
+        for mix in mixes:
+            weight, classes = mix[:, 1], len(self.class_names)
+            other, labels = self.planned(images, replace(plan, mix=None), mix[:, 0].long())
+            y = torch.lerp(F.one_hot(labels, classes).float(), F.one_hot(y, classes).float(), weight[:, None])
+            x = augment.mix(x, other, weight, mix[:, 2:])
+        return x, y
 
     def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
         """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""
@@ -155,14 +190,9 @@ class ImageData(L.LightningDataModule):
 
         share: (rank, devices), for every devices-th image of each batch.
         """
-        images, table = self.train.to(device), self.plan(epoch).to(device)
-        steps = (
-            (batch[share[0] :: share[1]] for batch in part.split(self.batch_size))
-            for part in (table.order, table.shift, table.flip)
-        )
-        for order, shift, mirror in zip(*steps, strict=True):
-            batch = images[order]
-            yield self.augmented(batch, shift, mirror), batch.labels
+        images, table = self.resident(self.train, device), self.plan(epoch).to(device)
+        for rows in torch.arange(len(images), device=device).split(self.batch_size):
+            yield self.planned(images, table, rows[share[0] :: share[1]])
 
     def recalibration_inputs(self, images: int, epoch: int, device: torch.device) -> Iterator[Tensor]:
         """Whole training batches of about `images` images: a partial one would weigh as much as the others."""
@@ -178,11 +208,21 @@ class ImageData(L.LightningDataModule):
         for x, y in zip(pixels, labels, strict=True):
             yield self.normalizer(x.to(device)), y.to(device)
 
+    def resident(self, images: Images, device: torch.device) -> Images:
+        """The images where they stay during the training: on `device`, or on the host with data.device=cpu."""
+        return images if self.config.device == "cpu" else images.to(device)
+
+    def gather(self, images: Images, order: Tensor, device: torch.device) -> Images:
+        """Some of the images, on `device`; those in host memory by way of pinned memory, without waiting for it."""
+        found = images[order]
+        if device.type == "cuda" and not found.labels.is_cuda:
+            found = Images(found.pixels.pin_memory(), found.labels.pin_memory())
+        return Images(found.pixels.to(device, non_blocking=True), found.labels.to(device, non_blocking=True))
+
     def to_device(self, device: torch.device) -> None:
-        """Puts all images on `device`, once."""
-        self.train_images, self.val_images = self.train.to(device), self.val.to(device)
-        if self.test_images is not None:
-            self.test_images = self.test_images.to(device)
+        """Puts all images where they stay, once."""
+        self.train_images, self.val_images = self.resident(self.train, device), self.resident(self.val, device)
+        self.test_images = self.test_images and self.resident(self.test_images, device)
 
     def train_dataloader(self) -> "Loader":
         """Chunks of step numbers; the step itself gathers its images on the device."""
@@ -193,6 +233,14 @@ class ImageData(L.LightningDataModule):
 
     def val_dataloader(self) -> "Loader":
         return self._eval_loader(self.val)
+
+    predict_dataloader = val_dataloader
+
+    def test_dataloader(self) -> "Loader":
+        self.setup()
+        if self.test_images is None:
+            raise ConfigError(f"data.split={self.config.split} has no untouched test images; validate instead")
+        return self._eval_loader(self.test_images)
 
     def _eval_loader(self, images: Images) -> "Loader":
         trainer = self._trainer()

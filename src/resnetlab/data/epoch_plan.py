@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 # independent streams, so that one more table never changes those that exist
-ORDER, SHIFT, FLIP, TORCH = range(4)
+ORDER, SHIFT, FLIP, TORCH, MIX, BALANCE = range(6)
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,16 @@ class EpochPlan:
     order: int64 (N,), the images' indices in the order in which they are shown.
     shift: float32 (N, 2), rows and columns in pixels, for the n-th image shown.
     flip: bool (N,), horizontally, for the n-th image shown.
+    mix: float32 (N, 6), see `mixing`; None: no image is mixed with another.
     """
 
     order: Tensor
     shift: Tensor
     flip: Tensor
+    mix: Tensor | None = None
 
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.order, self.shift, self.flip
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (self.order, self.shift, self.flip, *([] if self.mix is None else [self.mix]))
 
     def to(self, device: torch.device) -> "EpochPlan":
         return EpochPlan(*(tensor.to(device) for tensor in self.tensors()))
@@ -47,6 +49,30 @@ def epoch_plan(seed: int, epoch: int, images: int, max_shift: float, *, whole_pi
     else:
         shift = (2 * uniform - 1) * np.float32(max_shift)
     return EpochPlan(torch.from_numpy(order), torch.from_numpy(shift.astype(np.float32)), torch.from_numpy(flip))
+
+
+def mixing(seed: int, epoch: int, images: int, size: tuple[int, int], mixup: float, cutmix: float) -> Tensor:
+    """Of each image shown: its partner's place in the plan, the weight of its own label, and CutMix's box, float32.
+
+    size: height and width; mixup, cutmix: the alphas, 0 is off. The box (top, left, bottom, right) is 0 for mixup; else
+    its sides are sqrt(1 - lambda) of the image's, and it is centred anywhere in it and cut off at the edge (reference).
+    """
+    stream = _stream(seed, epoch, MIX)
+    partner, is_cut = stream.permutation(images), stream.random(images) < (0.5 if mixup and cutmix else cutmix > 0)
+    cut, mixed = (stream.beta(alpha or 1, alpha or 1, images) for alpha in (cutmix, mixup))
+    weight = np.where(is_cut, cut, mixed)
+    half = (0.5 * np.sqrt(1 - weight)[:, None] * size).astype(np.int64)
+    centre = stream.integers(0, size, (images, 2))
+    box = np.hstack([(centre - half).clip(0), np.minimum(centre + half, size)]) * is_cut[:, None]
+    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+    weight = np.where(is_cut, 1 - area / (size[0] * size[1]), weight)
+    return torch.from_numpy(np.column_stack([partner, weight, box]).astype(np.float32))
+
+
+def balanced_order(seed: int, epoch: int, labels: Tensor) -> Tensor:
+    """len(labels) indices, drawn with replacement so that each class that there is has an equal chance."""
+    chances = 1 / labels.bincount()[labels].double().numpy()
+    return torch.from_numpy(_stream(seed, epoch, BALANCE).choice(len(labels), len(labels), p=chances / chances.sum()))
 
 
 def derive_seed(seed: int, epoch: int, rank: int = 0) -> int:

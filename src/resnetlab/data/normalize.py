@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from resnetlab.data.sources import Images
+from resnetlab.errors import DataError
 
 NORMALIZATIONS = ("mean_image", "channel", "none")
 
@@ -22,12 +23,24 @@ class Normalizer:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         self.to(pixels.device)
-        return (pixels.float() / 255 - self.mean) / self.std
+        return normalize(pixels, self.mean, self.std)
 
     def to(self, device: torch.device) -> None:
         """Moves its constants, if they are elsewhere."""
         if self.mean.device != device:
             self.mean, self.std = self.mean.to(device), self.std.to(device)
+
+
+def normalize(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Images as a person has them, uint8 or floats in 0..1, less `mean`, over `std`. Raises DataError for others."""
+    fits = pixels.ndim == 4 and all(m in (1, n) for m, n in zip(mean.shape, pixels.shape[1:], strict=False))
+    if fits and pixels.dtype == torch.uint8:
+        return (pixels.float() / 255 - mean) / std
+    if fits and pixels.is_floating_point() and pixels.min() >= 0 and pixels.max() <= 1:
+        return (pixels - mean) / std
+    found = f"{pixels.dtype} {tuple(pixels.shape)} in {pixels.min():g}..{pixels.max():g}"
+    size = f", C H W {tuple(mean.shape)}" if mean.ndim and mean.shape[-1] > 1 else ""
+    raise DataError(f"images ({found}) must be N C H W{size}, uint8 or floats in 0..1: the network normalizes them")
 
 
 def _channel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,21 @@
 """Config of the group `data`, and the sizes that follow from it without reading an image."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from resnetlab.data.normalize import NORMALIZATIONS
+from resnetlab.data.own_images import OWN, Index, open_images
 from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES
 from resnetlab.data.splits import SPLITS, split_sizes
 from resnetlab.errors import ConfigError, require, require_one_of
 
-TRANSLATIONS = ("shift", "pad_crop", "none")
+CHOICES: dict[str, Iterable[str]] = {
+    **{"split": SPLITS, "pool": ("all", "train"), "labels": ("fine", "coarse"), "device": ("auto", "cpu")},
+    **{"translate": ("shift", "pad_crop", "none"), "fill": ("mean", "black")},
+    **{"normalize": NORMALIZATIONS, "balance": ("none", "weights", "sampling")},
+}
 
 
 @dataclass
@@ -16,7 +23,7 @@ class Data:
     """Config of the group `data`: the data set, its split, normalization and augmentation."""
 
     name: str = "cifar10"
-    root: str = "${oc.env:CIFAR_ROOT,data}"  # folder of the data sets; default: $CIFAR_ROOT, or data
+    root: str = "${oc.env:CIFAR_ROOT,data}"  # folder of the data sets, or your images; default: $CIFAR_ROOT, or data
     labels: str = "fine"  # fine | coarse: the 20 superclasses of cifar100
     # validate on official: the test images | stratified: a part of `pool` | tail, holdout: of the training images
     split: str = "official"
@@ -30,22 +37,27 @@ class Data:
     translate: str = "shift"  # shift: subpixel, by the top-level key shift | pad_crop: whole pixels, by padding | none
     padding: int = 4  # of translate=pad_crop, pixels on each side, 1 to 8
     fill: str = "mean"  # beyond the edge with translate=pad_crop: mean: 0 after normalization | black: 0 before it
+    mixup: float = 0.0  # alpha of mixup's Beta(alpha, alpha), 1 in its paper (Zhang et al., arXiv 1710.09412); 0: off
+    cutmix: float = 0.0  # the same of CutMix (Yun et al., arXiv 1905.04899); with mixup too, half of the images each
     limit: int | None = None  # use the first N training and N/5 validation images, for quick looks; null: all
     resolution: int | None = None  # pixels per side, 8 or 16, by means over squares, for quick looks; null: all
-    # of the images, which must have it; build(config, data) sets it for images of your own; null: whatever is there
+    resize: int | None = None  # your images, scaled to cover this many pixels a side, and cropped; null: as they are
+    skip_broken: bool = False  # of folder. true: leave out files that cannot be used | false: name them, and stop
+    balance: str = "none"  # of unequal classes. weights: in the training loss | sampling: drawn equally often | none
+    device: str = "auto"  # where the images stay. auto: on the training device | cpu: in host memory
+    # of the images, which must have it; set for images of your own by composing or build(config, data); null: any
     digest: str | None = None
     eval_batch_size: int | None = None  # images per batch of validation; null: 500 on a CPU, 5,000 on a GPU
 
     def check(self) -> None:
         """Raises ConfigError, naming the key, the value and what it may be."""
-        require_one_of("data.split", self.split, SPLITS)
-        require_one_of("data.pool", self.pool, ("all", "train"))
-        require_one_of("data.normalize", self.normalize, NORMALIZATIONS)
-        require_one_of("data.translate", self.translate, TRANSLATIONS)
-        require_one_of("data.fill", self.fill, ("mean", "black"))
+        for key, choices in CHOICES.items():
+            require_one_of(f"data.{key}", getattr(self, key), choices)
         if self.fill != "mean" and self.translate != "pad_crop":
             raise ConfigError(f"data.fill (={self.fill}) is used by data.translate=pad_crop only; leave it out")
-        require_one_of("data.labels", self.labels, ("fine", "coarse"))
+        for key in ("mixup", "cutmix"):
+            alpha = getattr(self, key)
+            require(0 <= alpha <= 100, f"data.{key}", alpha, "be an alpha in 0..100; 0 is off")
         if self.labels == "coarse" and self.name != "cifar100":
             raise ConfigError(f"data.labels (=coarse) is for data=cifar100; {self.name} has one kind of label")
         if self.val_size is not None and self.split == "official":
@@ -55,25 +67,56 @@ class Data:
             require(size_ok, "data.val_size", f"{self.val_size:g}", "be a fraction below 1 or a number of images")
         if self.pool != "all" and self.split != "stratified":
             raise ConfigError(f"data.pool (={self.pool}) is used by data.split=stratified only; leave it out")
-        if self.name in SIZES:
-            self.sizes()
         limit_ok = self.limit is None or self.limit >= 10
         require(limit_ok, "data.limit", self.limit, "be at least 10 images, or null for all of them")
         if self.resolution is not None and self.name in SIDES:
             sides = [side for side in (8, 16) if side < SIDES[self.name]]
             must = f"be {' or '.join(map(str, sides))} pixels a side, or null for the {SIDES[self.name]} of {self.name}"
             require(self.resolution in sides, "data.resolution", self.resolution, must)
+        for key, names in {"resolution": tuple(SIDES), "resize": OWN, "skip_broken": OWN[:1]}.items():
+            used = self.name in names or not getattr(self, key)
+            require(used, f"data.{key}", getattr(self, key), f"go with data={' or '.join(names)}; leave it out")
+        require(self.resize is None or 4 <= self.resize <= 1024, "data.resize", self.resize, "be in 4..1024, or null")
+        mixed = next((key for key in ("mixup", "cutmix") if getattr(self, key)), None)
+        require(not mixed or self.balance != "weights", "data.balance", "weights", f"be sampling with data.{mixed}")
+        require(not mixed or self.device != "cpu", "data.device", "cpu", f"be auto with data.{mixed}")
         require(0 <= self.split_seed < 2**32, "data.split_seed", self.split_seed, f"be in 0..{2**32 - 1}")
-        padding_ok = 1 <= self.padding <= 8
-        require(padding_ok, "data.padding", self.padding, "be in 1..8 pixels; data.translate=none turns it off")
+        must = "be in 1..8 pixels; data.translate=none turns it off"
+        require(1 <= self.padding <= 8, "data.padding", self.padding, must)
         digest_ok = self.digest is None or re.fullmatch(r"[0-9a-f]{16}", self.digest) is not None
         require(digest_ok, "data.digest", self.digest, "be 16 hexadecimal digits, or null; build() sets it")
         batch_ok = self.eval_batch_size is None or 1 <= self.eval_batch_size <= 1_000_000
         require(batch_ok, "data.eval_batch_size", self.eval_batch_size, "be in 1..1,000,000, or null")
+        if self.name in OWN:
+            self.check_parts(self.index)
+        if self.name in (*OWN, *SIZES):
+            self.sizes()
+
+    def check_parts(self, index: Index) -> None:
+        """Raises ConfigError if the split cannot be made of images of your own."""
+        _, test, untouched = self.parts
+        fits = bool(test) if self.split == "official" else not untouched
+        holds = "train, val and test" if untouched else "train alone; take holdout or stratified"
+        require(fits, "data.split", self.split, f"fit the folders or arrays of {self.root}, {holds}")
+        pooled = index.counts[: 2 if self.split == "stratified" and self.pool == "all" else 1]
+        for name, *counts in zip(index.class_names, *pooled, strict=True):
+            if self.split in ("stratified", "holdout") and sum(counts) < 2:
+                raise ConfigError(f"data.split (={self.split}) needs two images of class {name}, not {sum(counts)}")
+
+    @cached_property
+    def index(self) -> Index:
+        """Of images of your own, which are decoded if they are new. Raises DataError."""
+        return open_images(self)[0]
+
+    @property
+    def parts(self) -> list[int]:
+        """Training, test and untouched images before the split, as of a Source."""
+        return [*map(sum, self.index.counts), 0][:3] if self.name in OWN else [*SIZES[self.name][:2], 0]
 
     def sizes(self) -> tuple[int, int]:
         """Training and validation images after the split, before the limit. Raises ConfigError if a side is empty."""
-        train, test, classes = SIZES[self.name]
+        train, test, _ = self.parts
+        classes = len(self.index.class_names) if self.name in OWN else SIZES[self.name][2]
         classes = COARSE_CLASSES if self.labels == "coarse" else classes
         return split_sizes(self.split, train, test, self.pool, self.val_size, classes)
 
@@ -90,9 +133,9 @@ class Data:
         """Images in a batch of validation, on a device of that type."""
         return self.eval_batch_size or (500 if device_type == "cpu" else 5_000)
 
-    def side(self) -> int:
+    def size(self) -> tuple[int, int]:
         """Height and width of the images, in pixels."""
-        return self.resolution or SIDES[self.name]
+        return self.index.size if self.name in OWN else (self.resolution or SIDES[self.name],) * 2
 
     def images(self) -> int:
         """Training images after the split and the limit."""

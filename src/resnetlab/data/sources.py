@@ -1,4 +1,4 @@
-"""Image sets by name, as uint8 arrays: CIFAR-10 and CIFAR-100 through torchvision, and scikit-learn's digits."""
+"""Image sets by name, as uint8 arrays: those that torchvision has of this size, and scikit-learn's digits."""
 
 import hashlib
 import pickle
@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnetlab.errors import DataError, first_line
-
-if TYPE_CHECKING:  # torchvision and scikit-learn take seconds to import, which a configuration does without
-    from torchvision import datasets
 
 
 @dataclass(frozen=True)
@@ -45,18 +41,19 @@ class Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 
     def scaled(self, side: int) -> "Images":
-        """The images at side x side pixels, each the mean of a square of pixels; `side` divides the present side."""
+        """The images at side x side pixels, each pixel the mean of a square, or nearly."""
         means = [F.adaptive_avg_pool2d(part.float(), side).round().to(torch.uint8) for part in self.pixels.split(5000)]
         return Images(torch.cat(means), self.labels)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set in its official split."""
+    """A data set in its official split. untouched: test images of a set whose `test` are its validation images."""
 
     train: Images
     test: Images
     class_names: tuple[str, ...]
+    untouched: Images | None = None
 
 
 def digest_of(class_names: Sequence[str], parts: Iterable[Images | None]) -> str:
@@ -83,13 +80,13 @@ def load(name: str, root: str, labels: str = "fine") -> Source:
     return coarse(folder) if labels == "coarse" else SOURCES[name](folder)
 
 
-def cifar(name: str, root: Path) -> Source:
-    """CIFAR-10 or CIFAR-100, by the name of torchvision's class."""
+def by_torchvision(name: str, root: Path, key: str = "train", **options: Any) -> Source:
+    """A set by the name of torchvision's class. key: its argument that tells training from test images."""
     from torchvision import datasets
 
-    cls = getattr(datasets, name)
-    train, test = (_open(cls, root, train=train) for train in (True, False))
-    return Source(_images(train), _images(test), tuple(train.classes))
+    cls, parts = getattr(datasets, name), (True, False) if key == "train" else ("train", "test")
+    train, test = (_open(cls, root, **{key: part}, **options) for part in parts)
+    return Source(_images(train), _images(test), tuple(getattr(train, "classes", map(str, range(10)))))
 
 
 def coarse(root: Path) -> Source:
@@ -97,12 +94,12 @@ def coarse(root: Path) -> Source:
     from torchvision import datasets
 
     fine, folder = SOURCES["cifar100"](root), root / datasets.CIFAR100.base_folder
-
-    def relabelled(images: Images, file: str) -> Images:
-        return Images(images.pixels, torch.tensor(_unpickle(folder / file)["coarse_labels"]))
-
-    names = _unpickle(folder / datasets.CIFAR100.meta["filename"])["coarse_label_names"]
-    return Source(relabelled(fine.train, "train"), relabelled(fine.test, "test"), tuple(names))
+    parts = [folder / name for name in (datasets.CIFAR100.meta["filename"], "train", "test")]
+    meta, *both = (pickle.loads(part.read_bytes(), encoding="latin1") for part in parts)
+    labels = [torch.tensor(part["coarse_labels"]) for part in both]
+    return Source(
+        Images(fine.train.pixels, labels[0]), Images(fine.test.pixels, labels[1]), tuple(meta["coarse_label_names"])
+    )
 
 
 def digits(root: Path) -> Source:
@@ -125,40 +122,51 @@ def digits(root: Path) -> Source:
 
 
 SOURCES: dict[str, Callable[[Path], Source]] = {
-    "cifar10": partial(cifar, "CIFAR10"),
-    "cifar100": partial(cifar, "CIFAR100"),
+    "cifar10": partial(by_torchvision, "CIFAR10"),
+    "cifar100": partial(by_torchvision, "CIFAR100"),
     "digits": digits,
+    "mnist": partial(by_torchvision, "MNIST"),
+    "fashion_mnist": partial(by_torchvision, "FashionMNIST"),
+    "kmnist": partial(by_torchvision, "KMNIST"),
+    "emnist": partial(by_torchvision, "EMNIST", split="balanced"),
+    "svhn": partial(by_torchvision, "SVHN", key="split"),
+    "stl10": partial(by_torchvision, "STL10", key="split"),
 }
 
 # training images, test images, classes: known before anything is read, so that every job of a sweep can be checked
 COARSE_CLASSES = 20  # of CIFAR-100
 SIZES = {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)}
-SIDES = {"cifar10": 32, "cifar100": 32, "digits": 16}  # pixels
+SIZES |= dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), (60_000, 10_000, 10))
+SIZES |= {"emnist": (112_800, 18_800, 47), "svhn": (73_257, 26_032, 10), "stl10": (5_000, 8_000, 10)}
+SIDES = {name: {"digits": 16, "cifar10": 32, "cifar100": 32, "svhn": 32, "stl10": 96}.get(name, 28) for name in SIZES}
 
 
-def _unpickle(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = pickle.loads(path.read_bytes(), encoding="latin1")
-    return content
+def _images(dataset: Any) -> Images:
+    """Of (N, H, W, 3), (N, 3, H, W), or grey (N, H, W), which is repeated; EMNIST's images lie on their side."""
+    pixels = torch.as_tensor(dataset.data)
+    if pixels.ndim == 3:
+        pixels = (pixels.mT if type(dataset).__name__ == "EMNIST" else pixels)[:, None].expand(-1, 3, -1, -1)
+    elif pixels.shape[1] != 3:
+        pixels = pixels.permute(0, 3, 1, 2)
+    labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels
+    return Images(pixels.contiguous(), torch.as_tensor(labels).long())
 
 
-def _images(dataset: "datasets.CIFAR10") -> Images:
-    pixels = torch.from_numpy(np.ascontiguousarray(dataset.data.transpose(0, 3, 1, 2)))
-    return Images(pixels, torch.tensor(dataset.targets))
-
-
-def _open(cls: "type[datasets.CIFAR10]", root: Path, train: bool) -> "datasets.CIFAR10":
-    folder = root / cls.base_folder
-    listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
-    files = [(folder / name, md5) for name, md5 in listed]
+def _open(cls: Any, root: Path, **part: Any) -> Any:
+    """Torchvision's data set, read or downloaded."""
+    folder, files = root / getattr(cls, "base_folder", cls.__name__), []
+    if hasattr(cls, "meta"):  # CIFAR
+        listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
+        files = [(folder / name, md5) for name, md5 in listed]
     if any(path.exists() for path, _ in files):
         _refuse_damaged(files)
-        return cls(str(root), train=train)
+        return cls(str(root), **part)
     try:
-        return cls(str(root), train=train, download=True)
-    except (URLError, OSError, RuntimeError) as error:
+        return cls(str(root), **part, download=True)
+    except Exception as error:  # of the network, the disk, and the formats of damaged files
         raise DataError(
             f"{cls.__name__} is not in {folder.absolute()} and could not be downloaded ({first_line(error)}); put the "
-            f"official python batches there, or name the folder above them: data.root=DIR or CIFAR_ROOT=DIR"
+            f"official files there, or name the folder above them: data.root=DIR or CIFAR_ROOT=DIR"
         ) from error
 
 
@@ -168,8 +176,6 @@ def _refuse_damaged(files: list[tuple[Path, str]]) -> None:
 
     for path, md5 in files:
         if not path.exists():
-            raise DataError(
-                f"{path.absolute()} is missing, though others of the set are there; restore it or remove them"
-            )
+            raise DataError(f"{path.absolute()} is missing, though others of the set are there; restore or remove them")
         if not check_integrity(str(path), md5):
             raise DataError(f"{path.absolute()} is damaged (its md5 is not the official {md5}); restore or remove it")

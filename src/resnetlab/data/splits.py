@@ -33,18 +33,16 @@ def split(
     holdout: stratified, from the training images; like "tail" it leaves the official test set for one final test.
     val_size: a fraction below 1 or a number of images; None = the split's own default.
     """
-    size = SPLITS[kind] if val_size is None else val_size
-    train_images = len(labels) - test_images
-    official_test = torch.arange(train_images, len(labels))
-    if size is None:
-        return Split(torch.arange(train_images), official_test, None)
-    everything = kind == "stratified" and pool == "all"
-    count = len(labels) if everything else train_images
-    val_images = images_of(size, count)
-    if kind == "tail":  # Keras: split_at = floor(n * (1 - f))
-        return Split(torch.arange(count - val_images), torch.arange(count - val_images, count), official_test)
-    train, val = _stratified(labels[:count], val_images, seed)
-    return Split(train, val, None if everything else official_test)
+    train_images, val_images = split_sizes(kind, len(labels) - test_images, test_images, pool, val_size, classes=0)
+    count = train_images + val_images
+    everyone, test = torch.arange(count), None if count == len(labels) else torch.arange(count, len(labels))
+    if kind in ("official", "tail"):
+        return Split(everyone[:train_images], everyone[train_images:], test)
+    from sklearn.model_selection import train_test_split  # takes a second to import
+
+    parts = train_test_split(everyone.numpy(), test_size=val_images, stratify=labels[:count], random_state=seed)
+    train, val = (torch.from_numpy(np.asarray(part)) for part in parts)
+    return Split(train, val, test)
 
 
 def split_sizes(
@@ -65,15 +63,7 @@ def images_of(size: float, count: int) -> int:
     """Converts a size (fraction below 1, or number of images) to images, with at least one left on both sides."""
     if size >= 1 and size != round(size):
         raise ConfigError(f"data.val_size (={size:g}) must be a fraction below 1 or a whole number of images")
-    images = count - int(np.floor(count * (1 - size))) if size < 1 else round(size)
+    images = count - int(np.floor(count * (1 - size))) if size < 1 else round(size)  # as Keras' split_at
     if not 0 < images < count:
         raise ConfigError(f"data.val_size (={size:g}) must leave images on both sides of {count:,}")
     return images
-
-
-def _stratified(labels: NDArray[np.int64], val_images: int, seed: int) -> tuple[Tensor, Tensor]:
-    from sklearn.model_selection import train_test_split  # takes a second to import
-
-    parts = train_test_split(np.arange(len(labels)), test_size=val_images, stratify=labels, random_state=seed)
-    train, val = (torch.from_numpy(np.asarray(part)) for part in parts)
-    return train, val

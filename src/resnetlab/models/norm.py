@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from resnetlab.errors import require, require_one_of
 
 NORMS = ("batch", "group", "group_ws")
+Norm = Callable[[int], nn.Module]  # of a number of channels
 
 # Wu & He 2018, table 3: 16 channels a group do as well as 32 groups, and 16 is our narrowest layer
 CHANNELS_PER_GROUP = 16
@@ -22,7 +23,7 @@ def norm_factory(
     *,
     flat: bool = False,
     narrowest: int = 16,
-) -> Callable[[int], nn.Module]:
+) -> Norm:
     """Returns a function channels -> layer, for (N, C, H, W), or for (N, C) with `flat`.
 
     bn_momentum is PyTorch's (the weight of the new batch): Keras' momentum 0.99 is 0.01 here.
@@ -51,10 +52,12 @@ class StandardizedConv2d(nn.Conv2d):
     (arXiv 1903.10520): what the optimizer moves, and what decay acts on, is the weight before that.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def standardized(self) -> Tensor:
         deviation, mean = torch.std_mean(self.weight, dim=(1, 2, 3), keepdim=True)
-        weight = (self.weight - mean) / (deviation + 1e-5)  # their epsilon
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return (self.weight - mean) / (deviation + 1e-5)  # their epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.standardized(), self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 def standardize_weights(model: nn.Module) -> None:

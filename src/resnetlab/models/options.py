@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from resnetlab.errors import ConfigError, require_one_of
+from resnetlab.dotted import call, error_in_one_line, import_callable
+from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory, standardize_weights
 from resnetlab.models.resnet_v1 import ResNetV1, check_v1
 from resnetlab.models.resnet_v2 import ACTIVATIONS, ResNetV2, check_v2
@@ -27,15 +28,23 @@ class Model:
     channels_per_group: int = CHANNELS_PER_GROUP  # of norm=group and group_ws, a divisor of the narrowest layer's
 
     narrowest: ClassVar[int] = 16  # channels of the narrowest layer
+    device: ClassVar[str] = "meta"  # of `skeleton`: shapes alone, nothing is computed
+
+    def skeleton(self) -> nn.Module:
+        """The network for 10 classes, to look at; no random number is drawn."""
+        with torch.device(self.device), torch.random.fork_rng(devices=[]):
+            return self._build(10, None).eval()
 
     def min_batch_size(self, height: int, width: int) -> int:
-        """Smallest training batch of images of that size: 2 where a batch norm sees one value of each channel."""
+        """Smallest training batch of such images: 2 where a batch norm sees one value of a channel. Or ConfigError."""
         sizes: list[int] = []
-        with torch.device("meta"):  # shapes alone: nothing is computed, and no random number drawn
-            model = self._build(10, None).eval()
-            for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
-                norm.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0][0, 0].numel()))
-            model(torch.empty(1, 3, height, width))
+        model = self.skeleton()
+        for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
+            norm.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0][0, 0].numel()))
+        must = f"return (2, 10) for images of (2, 3, {height}, {width})"
+        with torch.no_grad(), error_in_one_line("model", self.name, f"{must}:"):
+            shape = tuple(model(torch.zeros(2, 3, height, width, device=self.device)).shape)
+        require(shape == (2, 10), "model", self.name, f"{must}, not {shape}")
         return 2 if 1 in sizes else 1
 
     def check(self) -> None:
@@ -118,6 +127,29 @@ class TorchvisionModel(Model):
             return torchvision_resnet(BLOCKS[self.name], classes, **self.arguments())
 
 
+@dataclass
+class CustomModel(Model):
+    """A network of the user's: function(classes=10, **parameters) or (num_classes=10, ...), (N, 3, H, W) -> logits."""
+
+    name: str = "custom"
+    function: str = "???"  # dotted path of the class or function, such as my_module.Net; must be given
+    parameters: Any = None  # its other keyword arguments, such as 'model.parameters={width: 32}'; null: none
+
+    device: ClassVar[str] = "cpu"  # not all code can do without values
+
+    def check(self) -> None:
+        for key in fields(Model)[1:]:
+            must = "be left out with model=custom, whose own keys are in model.parameters"
+            require(getattr(self, key.name) == key.default, f"model.{key.name}", getattr(self, key.name), must)
+        self.skeleton()
+
+    def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
+        names = import_callable("model.function", self.function, "class or function")[1]
+        key = "classes" if "classes" in names else "num_classes"
+        with seeded_by(generator):
+            return call("model.function", self.function, self.parameters, nn.Module, **{key: classes})
+
+
 @contextmanager
 def seeded_by(generator: torch.Generator | None) -> Iterator[None]:
     """Seeds torch's global generator from `generator`, and restores it on exit. None: no change."""
@@ -140,5 +172,6 @@ MODELS: dict[str, Model] = {
         ResNetV1Model("resnet56v1_concat", head="concat"),
         TorchvisionModel("resnet18"),
         TorchvisionModel("resnet9"),
+        CustomModel(),
     )
 }

@@ -12,23 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.errors import require, require_one_of
-from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory
+from resnetlab.models.norm import CHANNELS_PER_GROUP, Norm, norm_factory
 
 HEADS = ("average", "concat")
 WIDTHS = (16, 32, 64)
+Activation = Callable[[Tensor], Tensor]
 
 
 class BasicBlock(nn.Module):
     """x -> 3x3 (stride) -> 3x3, each with its norm, plus the shortcut; activation after the first and after the sum."""
 
-    def __init__(
-        self,
-        channels: int,
-        out: int,
-        stride: int,
-        norm: Callable[[int], nn.Module],
-        activation: Callable[[Tensor], Tensor],
-    ) -> None:
+    def __init__(self, channels: int, out: int, stride: int, norm: Norm, activation: Activation) -> None:
         super().__init__()
         self.activation = activation
         self.conv1 = nn.Conv2d(channels, out, 3, stride=stride, padding=1, bias=False)
@@ -51,7 +45,7 @@ class ConcatHead(nn.Module):
     fastai v1's head for convolutional networks; the first dropout is half the second.
     """
 
-    def __init__(self, channels: int, classes: int, dropout: float, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(self, channels: int, classes: int, dropout: float, norm: Norm) -> None:
         super().__init__()
         wide = 2 * channels
         units = [norm(wide), nn.Dropout(dropout / 2), nn.Linear(wide, 128), nn.ReLU()]
@@ -85,7 +79,7 @@ class ResNetV1(nn.Module):
         *,
         bn_momentum: float = 0.1,
         bn_eps: float = 1e-5,
-        activation: Callable[[Tensor], Tensor] = F.relu,
+        activation: Activation = F.relu,
         norm: str = "batch",
         channels_per_group: int = CHANNELS_PER_GROUP,
         head: str = "average",
@@ -94,7 +88,7 @@ class ResNetV1(nn.Module):
         super().__init__()
         check_v1(depth, head, dropout)
         norms = norm, bn_momentum, bn_eps, channels_per_group
-        make_norm = norm_factory(*norms)
+        make_norm, flat_norm = norm_factory(*norms), norm_factory(*norms, flat=True)
         self.activation = activation
         self.stem = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.stem_norm = make_norm(WIDTHS[0])
@@ -105,11 +99,8 @@ class ResNetV1(nn.Module):
                 blocks.append(BasicBlock(channels, width, stride, make_norm, activation))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
-        self.head = (
-            ConcatHead(channels, classes, dropout, norm_factory(*norms, flat=True))
-            if head == "concat"
-            else AverageHead(channels, classes)
-        )
+        concat = head == "concat"
+        self.head = ConcatHead(channels, classes, dropout, flat_norm) if concat else AverageHead(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(self.stem_norm(self.stem(x)))

@@ -9,21 +9,17 @@ statistics, 58 convolutions, 0.386 GFLOP an image forward.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.errors import require, require_one_of
-from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory
+from resnetlab.models.norm import CHANNELS_PER_GROUP, Norm, norm_factory
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "mish": F.mish,
+    name: getattr(F, name) for name in ("relu", "leaky_relu", "elu", "gelu", "silu", "mish")
 }
 
 # the standard deviation of a normal distribution truncated at two of its standard deviations
@@ -54,7 +50,7 @@ class Bottleneck(nn.Module):
         preactivate: bool,
         project: bool,
         shortcut_kernel: int,
-        norm: Callable[[int], nn.Module],
+        norm: Norm,
         activation: Callable[[Tensor], Tensor],
     ) -> None:
         super().__init__()
@@ -140,16 +136,14 @@ def check_v2(depth: int, shortcut_kernel: int, activation: str) -> None:
     require_one_of("model.activation", activation, sorted(ACTIVATIONS))
 
 
-def resnet20v2(classes: int = 10, **options: object) -> ResNetV2:
-    """ResNet20v2 (n = 2); options as in ResNetV2."""
-    return ResNetV2(20, classes, **options)  # type: ignore[arg-type]
+# n = 2, 6 (the network of the published series) and 12; options as in ResNetV2
+def resnet20v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(20, classes, **options)
 
 
-def resnet56v2(classes: int = 10, **options: object) -> ResNetV2:
-    """ResNet56v2 (n = 6), the network of the published series; options as in ResNetV2."""
-    return ResNetV2(56, classes, **options)  # type: ignore[arg-type]
+def resnet56v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(56, classes, **options)
 
 
-def resnet110v2(classes: int = 10, **options: object) -> ResNetV2:
-    """ResNet110v2 (n = 12); options as in ResNetV2."""
-    return ResNetV2(110, classes, **options)  # type: ignore[arg-type]
+def resnet110v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(110, classes, **options)

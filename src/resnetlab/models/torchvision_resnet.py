@@ -1,14 +1,9 @@
 """torchvision's ResNet-18, and the ResNet-9 that "Experiments with CIFAR10" makes of the same parts."""
 
-from typing import TYPE_CHECKING
-
 from torch import nn
 
 from resnetlab.errors import require_one_of
 from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory
-
-if TYPE_CHECKING:
-    from torchvision.models import ResNet
 
 STEMS = ("cifar", "imagenet")
 BLOCKS = {"resnet18": [2, 2, 2, 2], "resnet9": [1, 1, 1, 1]}  # basic blocks of 64, 128, 256, 512 channels
@@ -24,7 +19,7 @@ def torchvision_resnet(
     bn_eps: float = 1e-5,
     norm: str = "batch",
     channels_per_group: int = CHANNELS_PER_GROUP,
-) -> "ResNet":
+) -> nn.Module:
     """(N, 3, H, W) -> (N, classes), its weights drawn from torch's global generator. Raises ConfigError.
 
     stem: "imagenet", torchvision's 7x7 convolution of stride 2 and max-pooling, which leave 8x8 of a CIFAR image, or
@@ -33,13 +28,8 @@ def torchvision_resnet(
     from torchvision.models.resnet import BasicBlock, ResNet  # takes seconds to import
 
     require_one_of("model.stem", stem, STEMS)
-    model = ResNet(
-        BasicBlock,
-        blocks,
-        num_classes=classes,
-        zero_init_residual=zero_init_residual,
-        norm_layer=norm_factory(norm, bn_momentum, bn_eps, channels_per_group, narrowest=64),
-    )
+    make_norm = norm_factory(norm, bn_momentum, bn_eps, channels_per_group, narrowest=64)
+    model = ResNet(BasicBlock, blocks, classes, zero_init_residual, norm_layer=make_norm)
     if stem == "cifar":
         model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -128,6 +128,9 @@ class SWA(Averaging):
     def check_span(self, span: RunLength) -> None:
         must = f"be below the {span.epochs} epochs of the run"
         require(self.start < span.epochs, "averaging.start", f"{self.start:g}", must)
+        averaged = span.epochs - self.epochs_before(span)
+        must = f"be less than the {averaged} averaged epochs: averaging.lr is reached after it"
+        require(self.anneal_epochs < averaged, "averaging.anneal_epochs", self.anneal_epochs, must)
 
     def epochs_before(self, span: RunLength) -> int:
         """Epochs that are trained before those whose weights are averaged."""

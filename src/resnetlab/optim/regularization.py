@@ -27,7 +27,7 @@ from resnetlab.errors import ConfigError, require
 
 @dataclass
 class Regularization:
-    """Base config of the group `regularization`: read by the optimizer and by the loss.
+    """No penalty and no decay; base config of the group `regularization`, read by the optimizer and by the loss.
 
     decay: "all" is every trainable tensor, batch norm and biases too, as in Keras.
     default_wd, default_l2: what the top-level keys wd and l2 mean when null; None = not used here, a value is refused.
@@ -50,13 +50,6 @@ class Regularization:
         if self.decay != "all" and self.decay_kind == "none":
             cure = "which has no wd; take regularization=weight_decay or leave decay out"
             raise ConfigError(f"regularization.decay (={self.decay}) is not used by regularization={self.name}, {cure}")
-
-
-@dataclass
-class NoRegularization(Regularization):
-    """No penalty and no decay."""
-
-    name: str = "none"
 
 
 @dataclass
@@ -95,9 +88,7 @@ class L2WeightDecay(Regularization):
     decay_kind: ClassVar[str] = "decoupled"
 
 
-REGULARIZATIONS: dict[str, type[Regularization]] = {
-    cls.name: cls for cls in (NoRegularization, L2, WeightDecay, Coupled, L2WeightDecay)
-}
+REGULARIZATIONS = {cls.name: cls for cls in (Regularization, L2, WeightDecay, Coupled, L2WeightDecay)}
 
 
 def resolve(regularization: Regularization, wd: float | None, l2: float | None) -> tuple[float | None, float | None]:
@@ -155,8 +146,7 @@ def penalty(kernels: Sequence[Tensor], l2: float) -> Tensor:
     """l2 * sum(w^2) over all kernels: shape (), to add to the loss; its gradient is 2*l2*w. No kernels: 0."""
     if not kernels:
         return torch.zeros(())
-    total: Tensor = _SumOfSquares.apply(l2, *kernels)
-    return total
+    return _SumOfSquares.apply(l2, *kernels)
 
 
 def decay_groups(model: nn.Module, decay: str) -> dict[str, list[tuple[str, Parameter]]]:

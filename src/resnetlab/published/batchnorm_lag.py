@@ -40,16 +40,12 @@ EXPLAINED = 0.5  # by the statistics, if less than this share of the fluctuation
 
 def lag_section(collection: Collection) -> Section | None:
     """Section with a table and a conclusion for each study with such runs; None where there is none."""
-    tables = [
-        StudyTable(
-            study,
-            found,
-            sentences := list(findings(configurations)),
-            not re.search("cannot be told|Cannot tell", sentences[-1]),
-        )
-        for study, configurations in collection.studies.items()
-        if (found := configurations_with_fluctuation(configurations))
-    ]
+    tables = []
+    for study, configurations in collection.studies.items():
+        if found := configurations_with_fluctuation(configurations):
+            sentences = list(findings(configurations))
+            decided = not re.search("cannot be told|Cannot tell", sentences[-1])
+            tables.append(StudyTable(study, found, sentences, decided))
     return Section("batchnorm-lag", "Batch-norm lag", TITLE, "Fluctuations", INTRO, COLUMNS, tables) if tables else None
 
 

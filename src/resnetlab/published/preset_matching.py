@@ -28,10 +28,6 @@ class Preset(NamedTuple):
     epochs: int
 
 
-def matching_preset(identity: Mapping[str, Any]) -> str | None:
-    return next(iter(matching_presets(identity)), None)
-
-
 def matching_presets(identity: Mapping[str, Any]) -> list[str]:
     """The presets with exactly this configuration (a manifest's differs_from_defaults), but for what is SILENT.
 

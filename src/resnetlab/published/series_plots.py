@@ -6,16 +6,7 @@ from resnetlab.published.batchnorm_lag import plot_lag
 from resnetlab.report import plots
 from resnetlab.report.derive import LEVELS, noise_scales
 from resnetlab.report.groups import Configuration
-from resnetlab.report.plots import (
-    COLORS,
-    MOST_BARS,
-    MOST_LINES,
-    Configurations,
-    Plot,
-    groups_along,
-    make_panels,
-    seeds_note,
-)
+from resnetlab.report.plots import Configurations, Plot, groups_along, seeds_note
 
 ONE_BY_ONE = "Points are single runs; lines join the means of configurations that differ in nothing else."
 
@@ -26,7 +17,7 @@ def plot_decay(configurations: Configurations, thresholds: Sequence[str]) -> Plo
         return "Accuracy and epochs over wd: needs two configurations that differ in wd alone."
     names = [name for name in thresholds if any(c.values(f"epoch_to_{name}") for line in lines for c in line)][:2]
     asked = " and ".join([f"epochs to {name}{' (hollow)' * (name != names[0])}" for name in names])
-    figure, (accuracy, *epochs) = make_panels("wd", {"best val acc": 2.0} | ({asked: 2.0} if names else {}))
+    figure, (accuracy, *epochs) = plots.make_panels("wd", {"best val acc": 2.0} | ({asked: 2.0} if names else {}))
     plots.draw_points(accuracy, lines, "wd", "best_val_acc")
     for place, name in enumerate(names):
         plots.draw_points(epochs[0], lines, "wd", f"epoch_to_{name}", filled=place == 0)
@@ -40,7 +31,7 @@ def plot_fluctuation(configurations: Configurations, thresholds: Sequence[str]) 
     lines = [line for line in groups_along(configurations, "wd") if any(c.values("val_loss_fluctuation") for c in line)]
     if not lines:
         return "Fluctuation of the validation loss over wd: needs wd to vary alone, and runs of 14 epochs or more."
-    figure, (axes,) = make_panels("wd", {"max - min of val ce, epochs 10 to 36": 2.4})
+    figure, (axes,) = plots.make_panels("wd", {"max - min of val ce, epochs 10 to 36": 2.4})
     plots.draw_points(axes, lines, "wd", "val_loss_fluctuation")
     plots.log_scale(axes)
     plots.draw_legend(figure, axes, lines, "wd")
@@ -50,14 +41,14 @@ def plot_fluctuation(configurations: Configurations, thresholds: Sequence[str]) 
 
 def plot_penalty(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
     bars = [c for c in configurations if c.values("final_train_ce") and c.values("final_penalty")]
-    bars = bars[:MOST_BARS]
+    bars = bars[: plots.MOST_BARS]
     if len({c.setting("regularization") for c in bars}) < 2 and not any(any(c.values("final_penalty")) for c in bars):
         return "Cross-entropy and penalty apart: needs an L2 penalty, or two regularizations to set beside each other."
-    figure, (axes,) = make_panels("loss at the end of the run", {"": 0.5 + 0.36 * len(bars)})
+    figure, (axes,) = plots.make_panels("loss at the end of the run", {"": 0.5 + 0.36 * len(bars)})
     places = range(len(bars))
     ce, extra = ([c.mean(metric) for c in bars] for metric in ("final_train_ce", "final_penalty"))
-    axes.barh(places, ce, color=COLORS[0], height=0.6, label="train cross-entropy")
-    axes.barh(places, extra, left=ce, color=COLORS[4], height=0.6, label="penalty (and label smoothing)")
+    axes.barh(places, ce, color=plots.COLORS[0], height=0.6, label="train cross-entropy")
+    axes.barh(places, extra, left=ce, color=plots.COLORS[4], height=0.6, label="penalty (and label smoothing)")
     axes.plot([c.mean("final_val_ce") for c in bars], places, "D", color="black", ms=4, label="val cross-entropy")
     plots.name_bars(figure, axes, bars)
     figure.legend(fontsize=7, loc="upper right", ncols=3)
@@ -74,7 +65,7 @@ def plot_batch_size(configurations: Configurations, thresholds: Sequence[str]) -
     costs = {label: name for label, name in costs.items() if any(c.values(name) for c in members)}
     reached = [str(level) for level in LEVELS if any(c.values(f"epoch_to_{level}") for c in members)]
     levels = reached if len(reached) > 1 else thresholds[: len(LEVELS)]
-    figure, panels = make_panels("batch size", {"epoch at val acc": 2.4} | dict.fromkeys(costs, 1.2))
+    figure, panels = plots.make_panels("batch size", {"epoch at val acc": 2.4} | dict.fromkeys(costs, 1.2))
     for place, level in enumerate(levels):
         for line in lines:
             known = [c for c in line if c.values(f"epoch_to_{level}")]
@@ -99,8 +90,8 @@ def plot_noise_scale(configurations: Configurations, thresholds: Sequence[str]) 
             alike.setdefault(found, []).append(c)
     if len(alike) < 2:
         return "Noise scale: needs two configurations in which it differs; lr and batch size set it."
-    figure, (axes,) = make_panels("epoch", {"lr N / (B (1 - momentum))": 2.4})
-    for scales, (c, *others) in list(alike.items())[:MOST_LINES]:
+    figure, (axes,) = plots.make_panels("epoch", {"lr N / (B (1 - momentum))": 2.4})
+    for scales, (c, *others) in list(alike.items())[: plots.MOST_LINES]:
         style = {"color": plots.color_of(c), "lw": 1.2, "marker": "." if len(scales) < 8 else None}
         same = f", and {len(others)} with the same" if others else ""
         axes.plot(*zip(*scales, strict=True), label=f"{c.label}{same}", **style)
@@ -114,12 +105,12 @@ def plot_noise_scale(configurations: Configurations, thresholds: Sequence[str]) 
 
 
 def plot_selection(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
-    bars = [c for c in configurations if c.values("best_val_acc") and c.values("final_val_acc")][:MOST_BARS]
-    figure, (axes,) = make_panels("accuracy", {"": 0.5 + 0.36 * len(bars)})
+    bars = [c for c in configurations if c.values("best_val_acc") and c.values("final_val_acc")][: plots.MOST_BARS]
+    figure, (axes,) = plots.make_panels("accuracy", {"": 0.5 + 0.36 * len(bars)})
     marks = (
-        ("best_val_acc", "best epoch, validation", "o", COLORS[1]),
-        ("final_val_acc", "last epoch, validation", "s", COLORS[0]),
-        ("best_test_acc", "best epoch, test", "v", COLORS[2]),
+        ("best_val_acc", "best epoch, validation", "o", plots.COLORS[1]),
+        ("final_val_acc", "last epoch, validation", "s", plots.COLORS[0]),
+        ("best_test_acc", "best epoch, test", "v", plots.COLORS[2]),
         ("final_test_acc", "last epoch, test", "D", "black"),
     )
     tested = any(c.values("final_test_acc") for c in bars)

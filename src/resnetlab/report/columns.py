@@ -54,9 +54,7 @@ def columns(thresholds: Sequence[str]) -> list[Column]:
         Column("best_val_acc", "best val acc", "best validation accuracy, its epoch selected on the same images", 4),
         Column("final_val_acc", "final val acc", "validation accuracy after the last epoch", 4),
         Column("final_val_acc_recal", "re-estimated val acc", "final one with batch-norm statistics re-estimated", 4),
-        Column(
-            "final_val_acc_avg", "averaged val acc", "final one of the averaged weights (EMA, SWA), re-estimated", 4
-        ),
+        Column("final_val_acc_avg", "averaged val acc", "final one of averaged weights (EMA, SWA), re-estimated", 4),
         Column("final_test_acc", "final test acc", "last epoch's weights on test images untouched until then", 4),
         Column("best_test_acc", "best test acc", "best epoch's weights on test images untouched until then", 4),
         Column("averaged_test_acc", "averaged test acc", "averaged weights on test images untouched until then", 4),
@@ -95,9 +93,7 @@ def cell(configuration: Configuration, column: Column, reference: ReferenceValue
     if found is None:
         missing = "not reached" if column.metric.startswith(("epoch_to_", "val_acc_at_", "train_acc_at_")) else NOTHING
         return Cell(missing, tuple(published_note(column, published)))
-    text = number(found.mean, column.digits)
-    if found.sd is not None:
-        text += f" ± {found.sd:.2g}"
+    text = mean_sd(configuration.values(column.metric), found.n, column.digits)
     return Cell(text, tuple(notes(configuration, column, found, published)), found.mean)
 
 

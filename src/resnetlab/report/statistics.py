@@ -146,5 +146,4 @@ def sd_ratios(freedom: np.ndarray) -> np.ndarray:
     P(noncentral t > c) is the mean of ndtr(noncentrality - c ratio) over them; scipy's nct is nan far out.
     """
     tails = (np.arange(200) + 0.5) / 200
-    ratios: np.ndarray = np.sqrt(chdtri(freedom[:, None], tails) / freedom[:, None])
-    return ratios
+    return np.sqrt(chdtri(freedom[:, None], tails) / freedom[:, None])

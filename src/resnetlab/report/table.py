@@ -31,6 +31,7 @@ from resnetlab.runs.files import safe_cell
 References = Mapping[Key, ReferenceValues]
 WIDTH, LABEL = 120, 18  # of the table where there is no terminal, and of a configuration at least
 FIRST = ("best_val_acc", "final_val_acc", "final_val_acc_recal", "final_val_acc_avg", "averaged_test_acc")
+MEANING = "mean ± sd over seeds; in brackets, from n = 3 on, the 95 % confidence interval of the mean (Student's t)"
 PAIR_COLUMNS = (
     *("study", "figure", "key", "first", "second", "n_first", "n_second"),
     *("difference", "welch_p", "permutation_p", "holm_p", "verdict"),
@@ -51,9 +52,7 @@ def print_table(collection: Collection, wide: bool = False) -> None:
     console = Console(width=None if Console().is_terminal else WIDTH)
     shown = measured_columns(collection)
     chosen = shown if wide else sorted(shown, key=lambda column: column.metric not in FIRST)  # keeps their order
-    rows = [
-        [mean_sd(c.values(column.metric), c.n, column.digits) for column in chosen] for c in collection.configurations
-    ]
+    rows = [[mean_sd(c.values(k.metric), c.n, k.digits) for k in chosen] for c in collection.configurations]
     heads = [textwrap.fill(column.heading, 14) for column in chosen]
     label = max(LABEL, console.width // 5)
     room = 10**6 if wide else console.width - label - 4
@@ -70,9 +69,8 @@ def print_table(collection: Collection, wide: bool = False) -> None:
             between = " " if len(name) + len(n) + 2 <= label else "\n"
             table.add_row(f"{escape(name)};{between}{n}", *next(texts)[:count])
     if wide:
-        console.width = max(
-            console.width, console.measure(table, options=console.options.update(max_width=10**6)).maximum
-        )
+        needed = console.measure(table, options=console.options.update(max_width=room)).maximum
+        console.width = max(console.width, needed)
     console.print(table)
     hidden = f"{len(shown) - count} more columns: --wide, or --out DIR" if count < len(shown) else ""
     for line in (hidden, *closing_lines(collection), *remark_lines(collection)):
@@ -159,10 +157,7 @@ def table_md(collection: Collection, references: References | None) -> str:
         texts = [f"{found.text} ({'; '.join(found.notes)})" if found.notes else found.text for found in cells]
         settings = [setting_text(c, key) for key in SETTINGS]
         lines.append(md_row([c.study, marked(c), count_text(c.n, c.planned), *texts, *settings]))
-    lines += [
-        "",
-        "mean ± sd over seeds; in brackets, from n = 3 on, the 95 % confidence interval of the mean (Student's t)",
-    ]
+    lines += ["", MEANING]
     if remarks := [f"- {text}" for text in remark_lines(collection)]:
         lines += ["", "Not used, or not all of it:", "", *remarks]
     return "\n".join([*lines, ""])

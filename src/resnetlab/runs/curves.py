@@ -54,9 +54,7 @@ def draw_accuracy(axes: Any, rows: Sequence[Row], thresholds: Sequence[float]) -
     draw_lines(axes, rows, "acc")
     best = max(rows, key=lambda row: row["val/acc"])
     named = f"best: {best['val/acc']:.4f} in epoch {best['epoch']:g}"
-    axes.plot(
-        best["epoch"], best["val/acc"], "*", color=VALIDATION, markersize=12, markeredgecolor="black", label=named
-    )
+    axes.plot(best["epoch"], best["val/acc"], "*", color=VALIDATION, ms=12, mec="black", label=named)
     shown = within_reach(axes, thresholds)
     for number, threshold in enumerate(thresholds):
         if threshold in shown:

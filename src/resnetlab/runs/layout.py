@@ -4,15 +4,22 @@ outputs/<study>/<configuration>/seed=<n> holds a run, outputs/<study>/sweeps/<wh
 configuration's folder is made in config/identity.py.
 """
 
+import os
 from pathlib import Path
 
-OUTPUTS = Path("outputs")
+OUTPUTS_VARIABLE = "RESNETLAB_OUTPUTS"
 SEED = "seed="  # begins the name of a run's folder
 CONFIG, MANIFEST, METRICS, SUMMARY = RUN_FILES = ("config.yaml", "manifest.json", "metrics.csv", "summary.json")
 SWEEPS = "sweeps"
 SWEEP_PLAN = "sweep.json"  # all jobs of a sweep
 SWEEP_START = "began"  # its time of writing is when the sweep began, by the clock that dates the runs' files
 SEARCH_JOURNAL = "search.journal"
+LOGGER_RUNS = "loggers.json"  # the trackers' own ids of a run, or of a sweep
+
+
+def default_outputs() -> Path:
+    """The folder of all studies where no outputs=DIR names it: the environment variable's, or outputs."""
+    return Path(os.environ.get(OUTPUTS_VARIABLE, "outputs"))
 
 
 class RunFolder:
@@ -36,15 +43,12 @@ class RunFolder:
     def remove_leftovers(self) -> None:
         """Remove the temporary files that a kill in the middle of writing left."""
         for path in (*self.path.glob("*.part"), *self.checkpoints.glob("*.part")):
-            path.unlink()
+            if path.is_symlink() or not path.is_dir():
+                path.unlink()
 
     def snapshot(self, epoch: int) -> Path:
         """Path of the checkpoint that `snapshots` keeps of that epoch."""
         return self.checkpoints / f"epoch={epoch}.ckpt"
-
-
-def seed_folder(seed: int) -> str:
-    return f"{SEED}{seed}"
 
 
 def run_key(folder: str | Path) -> str:

@@ -4,7 +4,8 @@ import csv
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from resnetlab.errors import ConfigError
 from resnetlab.runs.files import read_json, read_rows, read_text
 from resnetlab.runs.layout import CONFIG, MANIFEST, METRICS, RUN_FILES, SEED, SUMMARY
-from resnetlab.runs.summary import Row, Summary
+from resnetlab.runs.summary import CHOICES, SETTINGS, Row, Summary, best_and_final
 
 NEEDED = ("epoch", "lr", "train/loss", "train/ce", "train/acc", "val/loss", "val/ce", "val/acc")
 COUNTS = ("seed", "epochs", "epochs_trained")
@@ -54,14 +55,14 @@ def read_run(path: Path) -> Run:
         where = summary.get("diverged_quantity")
         reason = f"diverged in epoch {summary.get('diverged_epoch')}" + (f": {where} is not finite" if where else "")
         raise UnusableRun("diverged", reason)
-    rows, remarks = read_metrics(path, summary["epochs_trained"])
+    rows, remarks = read_metrics(path, summary)
     broken = sorted(key for key, value in summary.items() if isinstance(value, float) and not math.isfinite(value))
     if broken:
         remarks.append(f"{SUMMARY} has NaN or infinity in {', '.join(broken)}: taken as unknown")
     manifest = read_manifest(path)
     if not manifest:
         remarks.append(f"no {MANIFEST} that can be read: commit and machine unknown, not compared in pairs")
-    numbers = {k: v for k, v in summary.items() if is_number(v) and math.isfinite(v)}
+    numbers = {k: v for k, v in summary.items() if is_finite(v)}
     configuration = configuration_of(path, manifest)
     return Run(path, summary["study"], configuration, summary["seed"], summary, rows, manifest, remarks, numbers)
 
@@ -71,7 +72,7 @@ def configuration_of(path: Path, manifest: dict[str, Any]) -> str:
     return path.parent.name if path.name.startswith(SEED) else str(manifest.get("configuration", path.name))
 
 
-def read_summary(path: Path) -> Summary:
+def read_summary(path: Path, manifest: Mapping[str, Any] | None = None) -> Summary:
     """The summary of a run that has ended: finished or diverged.
 
     Raises UnusableRun: unfinished where there is none, unreadable where it is damaged or not a run's.
@@ -86,6 +87,12 @@ def read_summary(path: Path) -> Summary:
         raise UnusableRun("unreadable", f"{SUMMARY} is not a run's: {problem}")
     if summary["status"] not in ("finished", "diverged"):
         raise UnusableRun("unreadable", f"{SUMMARY} has the unknown status {summary['status']!r}")
+    manifest = read_manifest(path) if manifest is None else manifest
+    recorded = manifest.get("differs_from_defaults", {}) | settings_of(manifest.get("config", {}))
+    for key in sorted({*recorded} & {*summary} - {"study"}):  # a study's folder may be copied
+        if recorded[key] != summary[key]:
+            reason = f"{key} is {summary[key]!r:.40}, in {MANIFEST} {recorded[key]!r:.40}"
+            raise UnusableRun("unreadable", f"{SUMMARY} is another run's: {reason}")
     return dict(summary)
 
 
@@ -93,19 +100,19 @@ def summary_problems(summary: Any) -> Sequence[str]:
     """Keys of a run's summary that are missing or have impossible values, as "key is value"."""
     if not isinstance(summary, dict):
         return ["it holds no object"]
-    valid: dict[str, Callable[[Any], bool]] = dict.fromkeys(("status", "study"), is_text)
+    valid: dict[str, Callable[[Any], bool]] = dict.fromkeys(("status", "study"), lambda value: isinstance(value, str))
     if summary.get("status") != "diverged":  # which may have ended before its first epoch
-        valid |= {**dict.fromkeys(COUNTS, is_count), **dict.fromkeys(GROUPS, is_text)}
+        valid |= {**dict.fromkeys(COUNTS, is_count), **dict.fromkeys(GROUPS, valid["study"])}
         valid |= {"best_val_acc": is_accuracy, "final_val_acc": is_accuracy, "best_epoch": is_number}
     return [f"{key} is {summary.get(key)!r:.40}" for key, is_valid in valid.items() if not is_valid(summary.get(key))]
 
 
-def is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_finite(value: Any) -> bool:
+    return is_number(value) and abs(value) <= sys.float_info.max  # JSON knows no largest number
 
 
 def is_count(value: Any, least: int = 0) -> bool:
@@ -139,9 +146,9 @@ def planned_epochs(path: Path, manifest: dict[str, Any]) -> int | None:
     return int(found[1]) if found else None
 
 
-def read_metrics(path: Path, epochs: int) -> tuple[list[Row], list[str]]:
-    """(rows, remarks on what is left out of them). Raises UnusableRun unless all epochs are there."""
-    file = path / METRICS
+def read_metrics(path: Path, summary: Summary) -> tuple[list[Row], list[str]]:
+    """(rows, remarks on what is left out of them). Raises UnusableRun unless all of the summary's epochs are there."""
+    file, epochs = path / METRICS, summary["epochs_trained"]
     try:
         rows = read_rows(file)
         whole = file.read_bytes().endswith(b"\n")
@@ -150,6 +157,10 @@ def read_metrics(path: Path, epochs: int) -> tuple[list[Row], list[str]]:
     numbered = [row.get("epoch") for row in rows] == list(range(1, len(rows) + 1)) and len(rows) == epochs
     if not (whole and rows and numbered and all(key in row for row in rows for key in NEEDED)):
         raise UnusableRun("unreadable", f"{METRICS} is cut off or damaged: {len(rows)} rows for {epochs} epochs")
+    both = {key: v for key, v in best_and_final(rows).items() if is_finite(v) and is_finite(summary.get(key))}
+    other = [f"{key} is {v}, in {SUMMARY} {summary[key]}" for key, v in both.items() if v != summary[key]]
+    if 2 * len(other) > len(both):
+        raise UnusableRun("unreadable", f"{METRICS} is another run's: {other[0]}")
     broken = [(int(row["epoch"]), key) for row in rows for key, value in row.items() if not math.isfinite(value)]
     if not broken:
         return rows, []
@@ -169,6 +180,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
         isinstance(manifest.get(key, {}), dict) for key in ("model", "config", "digests")
     )
     return manifest if usable and is_valid_identity(manifest.get("differs_from_defaults")) else {}
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A manifest's config under the keys of a summary; {} of a run from before manifests held it."""
+    parts = {key: config[key] for key in CHOICES if isinstance(config.get(key), dict)}
+    found = {key: part["name"] for key, part in parts.items() if "name" in part}
+    found |= {key: config[key] for key in SETTINGS if key in config}
+    return found | ({"subset": parts["data"].get("limit")} if "data" in parts else {})
 
 
 def is_valid_identity(identity: Any) -> bool:

@@ -1,7 +1,6 @@
 """State of every run below some folders: running, failed, interrupted, finished ...; unchanged files are read once."""
 
 import csv
-import math
 import os
 import re
 import stat
@@ -15,19 +14,9 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from resnetlab.runs import layout
+from resnetlab.runs import layout, load
 from resnetlab.runs.files import read_rows
-from resnetlab.runs.load import (
-    Run,
-    UnusableRun,
-    configuration_of,
-    is_number,
-    planned_epochs,
-    read_manifest,
-    read_summary,
-    run_paths,
-)
-from resnetlab.runs.summary import CHOICES, SETTINGS, Row, Summary
+from resnetlab.runs.summary import Row, Summary
 from resnetlab.runs.sweep_records import JobEnd, PlannedJob, read_end, read_plan, sweeps_of, with_actual_runs
 
 # in the order of the table; "unfinished": no summary, and it cannot be told whether it is being trained
@@ -35,7 +24,7 @@ STATES = ("running", "failed", "pruned", "interrupted", "unfinished", "damaged",
 ENDED_BADLY = ("failed", "pruned")
 Stamps = Mapping[str, tuple[int, int]]  # {file: (time of writing in ns, size)}
 T = TypeVar("T")
-LabelRuns = Callable[[Sequence[Run]], Mapping[Path, str]]
+LabelRuns = Callable[[Sequence[load.Run]], Mapping[Path, str]]
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,7 @@ class RunState:
     when a file was last written, changed: when the last row was; seconds since 1970. None is unknown.
     """
 
-    run: Run
+    run: load.Run
     key: str
     state: str = ""
     label: str = ""
@@ -102,7 +91,7 @@ class StateReader:
     known: dict[Path, tuple[Stamps, Any]] = field(default_factory=dict)
 
     def read(self, now: float) -> RunStates:
-        paths = run_paths(self.folders)
+        paths = load.run_paths(self.folders)
         found = [run for path in paths if (run := self.run_at(path)) is not None]
         sweeps = sweeps_of(paths)
         ends = self.ends(sweeps)
@@ -111,7 +100,7 @@ class StateReader:
         absent = [job for key, job in planned.items() if key not in keys]
         for job in absent:  # of which some failed before they had a folder
             if job.run in ends and ends[job.run].status in ENDED_BADLY:
-                missing = Run(Path(job.run), *job.configuration, job.seed, {}, [], {})
+                missing = load.Run(Path(job.run), *job.configuration, job.seed, {}, [], {})
                 found.append(RunState(missing, job.run, epochs=job.epochs))
         labels = self.label([run.run for run in found])
         runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.run.path]) for run in found]
@@ -145,8 +134,7 @@ class StateReader:
         """Result of read(path), which is called again only when the stamps have changed."""
         if path not in self.known or self.known[path][0] != found:
             self.known[path] = found, read(path)
-        value: T = self.known[path][1]
-        return value
+        return self.known[path][1]
 
 
 def stamps(path: Path, names: Iterable[str] = layout.RUN_FILES) -> Stamps:
@@ -162,18 +150,17 @@ def stamps(path: Path, names: Iterable[str] = layout.RUN_FILES) -> Stamps:
 
 def read_run_state(path: Path, found: Stamps) -> RunState:
     """Read a run's files, but not its lock; no content of a file raises."""
-    summary, damage = summary_or_damage(path, found)
+    manifest = load.read_manifest(path) if layout.MANIFEST in found else {}
+    summary, damage = summary_or_damage(path, found, manifest)
     rows: list[Row] = []
     try:
         if layout.METRICS in found and summary.get("status") != "finished":
             rows = [row for row in read_rows(path / layout.METRICS) if isinstance(row.get("epoch"), int)]
     except (OSError, ValueError, AttributeError, TypeError, csv.Error) as error:
         damage = damage or f"{layout.METRICS} cannot be read ({type(error).__name__})"
-    manifest = read_manifest(path) if layout.MANIFEST in found else {}
-    settings = {**settings_of(manifest.get("config", {})), **summary}
-    epochs = finite_or_none(settings.get("epochs")) or (
-        planned_epochs(path, manifest) if layout.CONFIG in found else None
-    )
+    settings = {**load.settings_of(manifest.get("config", {})), **summary}
+    planned = load.planned_epochs(path, manifest) if layout.CONFIG in found else None
+    epochs = finite_or_none(settings.get("epochs")) or planned
     times = {name: time / 1e9 for name, (time, _) in found.items()}
     return RunState(
         as_run(path, settings, manifest),
@@ -187,11 +174,11 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
     )
 
 
-def summary_or_damage(path: Path, found: Stamps) -> tuple[Summary, str]:
+def summary_or_damage(path: Path, found: Stamps, manifest: Mapping[str, Any]) -> tuple[Summary, str]:
     """(the summary, "") of a run that has ended; ({}, "") where there is none, ({}, reason) where it is damaged."""
     try:
-        return (read_summary(path) if layout.SUMMARY in found else {}), ""
-    except UnusableRun as error:
+        return (load.read_summary(path, manifest) if layout.SUMMARY in found else {}), ""
+    except load.UnusableRun as error:
         return {}, error.reason if error.kind == "unreadable" else ""  # or it has just vanished
 
 
@@ -210,27 +197,16 @@ def last_metrics(summary: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, A
 
 
 def finite_or_none(value: Any) -> float | None:
-    try:
-        return float(value) if is_number(value) and math.isfinite(value) else None
-    except OverflowError:  # JSON knows no largest number
-        return None
+    return float(value) if load.is_finite(value) else None
 
 
-def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest's config under the keys of a summary; {} of a run from before manifests held it."""
-    parts = {key: config[key] for key in CHOICES if isinstance(config.get(key), dict)}
-    found = {key: part["name"] for key, part in parts.items() if "name" in part}
-    found |= {key: config[key] for key in SETTINGS if key in config}
-    return found | ({"subset": parts["data"].get("limit")} if "data" in parts else {})
-
-
-def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) -> Run:
+def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) -> load.Run:
     """The run as the report's labels need it, its settings in place of its summary."""
     whole = path.absolute()
     seed = whole.name.removeprefix(layout.SEED) if whole.name.startswith(layout.SEED) else str(settings.get("seed", ""))
     number = int(seed) if re.fullmatch(r"\d{1,18}", seed) else -1
     study = str(settings.get("study") or whole.parent.parent.name)
-    return Run(path, study, configuration_of(whole, manifest), number, dict(settings), [], manifest)
+    return load.Run(path, study, load.configuration_of(whole, manifest), number, dict(settings), [], manifest)
 
 
 def with_state(run: RunState, end: JobEnd | None, now: float) -> RunState:

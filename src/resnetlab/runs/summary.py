@@ -26,9 +26,6 @@ def summarize(config: Any, rows: Sequence[Row], *, status: str, **extra: Any) ->
     config: a Config, which this room does not import. status: finished | diverged. rows: one an epoch, as in
     metrics.csv. extra: what they do not know (parameters, metrics on the test set, where and why a run diverged).
     """
-    last = rows[-1] if rows else {}
-    best = best_row(rows)
-    best_average = best_row([row for row in rows if AVERAGED in row], AVERAGED)
     return {
         "status": status,
         **{choice: getattr(config, choice).name for choice in CHOICES},
@@ -36,11 +33,7 @@ def summarize(config: Any, rows: Sequence[Row], *, status: str, **extra: Any) ->
         "subset": config.data.limit,
         "epochs_trained": len(rows),
         **threshold_columns(rows, config.thresholds),
-        "best_epoch": best and int(best["epoch"]),
-        "best_val_acc": best and best["val/acc"],
-        "best_epoch_avg": best_average and int(best_average["epoch"]),
-        "best_val_acc_avg": best_average and best_average[AVERAGED],
-        **{f"final_{column.replace('/', '_')}": last.get(column) for column in FINAL},
+        **best_and_final(rows),
         **dict.fromkeys(("final_test_acc", "best_test_acc", "averaged_test_acc")),
         "val_loss_fluctuation": fluctuation(rows),
         **fit_sign(rows),
@@ -50,6 +43,20 @@ def summarize(config: Any, rows: Sequence[Row], *, status: str, **extra: Any) ->
         **power(rows),
         "parameters": None,
         **extra,
+    }
+
+
+def best_and_final(rows: Sequence[Row]) -> Summary:
+    """Epoch and accuracy of the best row, without and with an average, and FINAL of the last row."""
+    last = rows[-1] if rows else {}
+    best = best_row(rows)
+    best_average = best_row([row for row in rows if AVERAGED in row], AVERAGED)
+    return {
+        "best_epoch": best and int(best["epoch"]),
+        "best_val_acc": best and best["val/acc"],
+        "best_epoch_avg": best_average and int(best_average["epoch"]),
+        "best_val_acc_avg": best_average and best_average[AVERAGED],
+        **{f"final_{column.replace('/', '_')}": last.get(column) for column in FINAL},
     }
 
 
@@ -121,15 +128,11 @@ def lag_note(rows: Sequence[Row], classes: int) -> str | None:
     last = rows[-1] if rows else {}
     train, val, again = (last.get(key, math.nan) for key in ("train/acc", "val/acc", "val/acc_recal"))
     if again - val >= LAG:
-        found = (
-            f"validation accuracy is {val:.2f} with running batch-norm statistics, {again:.2f} with re-estimated ones"
-        )
-        return f"{found} (recalibrate_bn=true): the running ones lag, see docs/batch-norm-lag.md"
+        found = f"validation accuracy is {val:.2f} with running batch-norm statistics, {again:.2f} with re-estimated"
+        return f"{found} ones (recalibrate_bn=true): the running ones lag, see docs/batch-norm-lag.md"
     if math.isnan(again) and val <= 1.5 / classes and train >= 2 * max(val, 1 / classes):
-        found = (
-            f"validation accuracy {val:.2f} is at chance, training's is {train:.2f}: batch norm's running statistics"
-        )
-        return f"{found} may lag; recalibrate_bn=true tells, see docs/batch-norm-lag.md"
+        found = f"validation accuracy {val:.2f} is at chance, training's is {train:.2f}: batch norm's running"
+        return f"{found} statistics may lag; recalibrate_bn=true tells, see docs/batch-norm-lag.md"
     return None
 
 

@@ -106,7 +106,7 @@ def with_actual_runs(jobs: Sequence[PlannedJob], end_of: Callable[[int], JobEnd 
 
     def run_of(job: PlannedJob) -> str:
         other = moved.get(job.configuration, job.run)
-        return found.get(job.number) or f"{other.rpartition('/')[0]}/{layout.seed_folder(job.seed)}"
+        return found.get(job.number) or f"{other.rpartition('/')[0]}/{layout.SEED}{job.seed}"
 
     return [replace(job, run=run_of(job)) for job in jobs]
 
@@ -133,10 +133,10 @@ class SweepFolder:
         self.known: dict[int, Outcome] = {}
 
     @classmethod
-    def open(cls, study: str) -> "SweepFolder":
+    def open(cls, study: str, outputs: str | Path | None = None) -> "SweepFolder":
         """Make a new folder, which no other launch has: containers and hosts on one disk may share process numbers."""
         name = f"{datetime.now():%Y-%m-%d-%H%M%S}-{os.getpid()}-{secrets.token_hex(4)}"
-        path = layout.OUTPUTS / study / layout.SWEEPS / name
+        path = Path(outputs or layout.default_outputs()) / study / layout.SWEEPS / name
         path.mkdir(parents=True)
         (path / layout.SWEEP_START).touch()
         return cls(path)
@@ -157,10 +157,9 @@ class SweepFolder:
     def assignment(self, number: int) -> dict[str, Any] | None:
         """What was assigned to the job, in this process or another; None for a job that belongs to no search."""
         try:
-            content: dict[str, Any] = read_json(self.path / layout.assignment_file(number))
+            return read_json(self.path / layout.assignment_file(number))
         except FileNotFoundError:
             return None
-        return content
 
     def record(self, number: int, outcome: Outcome) -> None:
         self.known[number] = outcome

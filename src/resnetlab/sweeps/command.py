@@ -1,10 +1,11 @@
 """Checks every job of a command line before the first starts, and then runs them: one run, a sweep or a search."""
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.types import TaskFunction
@@ -12,17 +13,16 @@ from hydra.types import TaskFunction
 from resnetlab.config.compose import compose, hydra_context
 from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
 from resnetlab.config.option_files import conf_dir
-from resnetlab.config.overrides import compose_jobs
+from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
 from resnetlab.console import say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
-from resnetlab.runs.layout import OUTPUTS, run_key
+from resnetlab.runs.layout import run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps.arguments import parse_arguments
 from resnetlab.sweeps.launchers import checked_settings, choice, find_launcher, refuse_several_devices
 from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
-from resnetlab.sweeps.table import collect, exit_status, seed_lines, table_lines
+from resnetlab.sweeps.table import collect, exit_status, seed_lines, seed_metrics, table_lines
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 
@@ -47,7 +47,7 @@ def run_command(arguments: Sequence[str]) -> int:
             configs = [search.plan.config] if search else [config for _, config in jobs]
             if search or options.multirun:
                 refuse_several_devices(configs)
-    except USAGE_ERRORS as error:
+    except (LabError, OSError, *USAGE_ERRORS) as error:
         return print_error(error)
     except KeyboardInterrupt as stop:
         return interrupted(stop)
@@ -90,16 +90,22 @@ def run_sweep(jobs: Jobs, config: Config, overrides: Sequence[str], launcher: st
 
     jobs: none for a search. config: of any of them. launcher: its name.
     """
-    folder = SweepFolder.open(config.study)
+    folder = SweepFolder.open(config.study, config.outputs)
     if jobs:
         folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
+    end_parent = None
+    if "mlflow" in config.logger.chosen:
+        from resnetlab.training.callbacks.loggers import begin_sweep  # brings Lightning
+
+        end_parent = begin_sweep(config, folder.path)
     task = SweepTask(folder, {number: label for number, (label, _) in enumerate(jobs)}, len(jobs), search)
     status, missing = run_task(task, overrides, launcher)
     outcomes = collect(folder, task.labels, missing)
+    if end_parent is not None:
+        end_parent(seed_metrics(outcomes, jobs, config.objective), bool(status))
     for line in (*table_lines(outcomes, task.labels, config.objective), *seed_lines(outcomes, jobs, config.objective)):
         say(line)
-    studies = dict.fromkeys(job.study for job in (config, *(job for _, job in jobs)))
-    where = " ".join(str(OUTPUTS / study) for study in studies)
+    where = " ".join(dict.fromkeys(str(job.study_folder) for job in (config, *(job for _, job in jobs))))
     say(f"runs: resnetlab report {where}; logs and outcomes: {folder.path}")
     return status or exit_status(outcomes)
 
@@ -129,3 +135,36 @@ def call_hydra(task: TaskFunction, arguments: Sequence[str]) -> None:
     """Calls hydra.main's application, which reads its arguments from sys.argv."""
     sys.argv[1:] = arguments
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ConfigErrors, and so one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """overrides; multirun: whether there is a -m; shows: the arguments that ask to look at a job and train nothing.
+
+    Raises ConfigError for what is not supported.
+    """
+    parser = Parser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--resolve", action="store_true")
+    options, unknown = parser.parse_known_intermixed_args(arguments)
+    overrides = normalize_arguments([*options.overrides, *unknown, *(["-m"] if options.multirun else [])])
+    if unknown:
+        cure = "a setting is KEY=VALUE without dashes; python train.py --help lists them"
+        raise ConfigError(f"{unknown[0]} is not supported; {cure}")
+    options.multirun = "-m" in overrides
+    options.shows = [a for a in arguments if a not in (*options.overrides, "-m", "--multirun")]
+    options.overrides = [override for override in overrides if override != "-m"]
+    if options.shows and options.multirun:
+        raise ConfigError("-m trains a sweep; leave it out to look at a job with --cfg")
+    if options.shows and not options.cfg:
+        raise ConfigError(f"{options.shows[0]} goes with --cfg")
+    return options

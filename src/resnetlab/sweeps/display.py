@@ -22,9 +22,8 @@ class Display:
 
     def __init__(self, jobs: Sequence[Job], style: str) -> None:
         self.style = ("bar" if on_terminal() else "lines") if style == "auto" else style
-        self.live = (
-            Live(console=Console(highlight=False, markup=False), auto_refresh=False) if self.style == "bar" else None
-        )
+        console = Console(highlight=False, markup=False)
+        self.live = Live(console=console, auto_refresh=False) if self.style == "bar" else None
         self.jobs = jobs
         self.last_reading = time.monotonic()
         self.last_line = self.last_reading - LINE_SECONDS

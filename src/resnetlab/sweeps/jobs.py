@@ -1,5 +1,6 @@
 """The loop that gives the jobs of a sweep their outcomes, on any backend: processes or Ray."""
 
+import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,12 +8,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resnetlab.config.schema import Config
-from resnetlab.console import complain
+from resnetlab.console import print_stderr
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.run_job import failure, record, skip_if_completed
 
 POLL_SECONDS = 0.1
+SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork server was killed
 
 
 @dataclass
@@ -80,7 +82,7 @@ def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, on_poll
                 set_outcome(job, backend.outcome_of(job, folder.log(job.number)), folder)
                 if job.outcome is None:
                     waiting.append(job)
-                    complain(f"note: {job.name}: killed; started again after the others")
+                    print_stderr(f"note: {job.name}: killed; started again after the others")
             on_poll()
             time.sleep(POLL_SECONDS)
     finally:
@@ -110,3 +112,23 @@ def set_outcome(job: Job, outcome: Outcome | None, folder: SweepFolder) -> None:
     if outcome is not None:
         job.outcome = outcome
         record(folder, job.number, outcome, job.label)
+
+
+def cause_of_death(status: int) -> str | None:
+    """Names what killed a process, from its exit status; None if it ended by itself."""
+    if status == SERVER_LOST:
+        return "the loss of the process it was forked from"
+    number = -status if status < 0 else max(0, status - 128)  # a shell's way, and Lightning's, to say the same
+    if not number:
+        return None
+    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
+    cause = "; the system does that when memory runs out" if number == signal.SIGKILL else ""
+    return f"signal {number} ({name}{cause})"
+
+
+def killed_outcome(job: Job, reason: str, log: Path, retries: int) -> Outcome | None:
+    """The outcome of a job whose worker was killed; None if it shall be started again."""
+    if job.starts <= retries:
+        return None
+    times = f", {job.starts} times" if job.starts > 1 else ""
+    return Outcome("failed", reason=reason + times, log=str(log), folder=str(job.run.path))

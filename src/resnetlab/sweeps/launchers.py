@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import torch
@@ -159,6 +160,8 @@ def check_installed(name: str) -> None:
     launcher = find_launcher(name)
     if find_spec(launcher.module) is None:
         raise ConfigError(f"hydra/launcher={name} needs a package that is not here: pip install {launcher.package}")
+    if name == "submitit_slurm" and which("srun") is None:
+        raise ConfigError(f"hydra/launcher={name} needs SLURM's srun, which is not here; take submitit_local")
 
 
 def check_launcher(name: str, values: Values) -> None:
@@ -169,6 +172,7 @@ def check_launcher(name: str, values: Values) -> None:
         valid = " or ".join("null" if choice is None else str(choice) for choice in choices)
         require(values.get(key) in choices, f"hydra.launcher.{key}", values.get(key), f"be {valid}")
     require(values.get("n_jobs") != 0, "hydra.launcher.n_jobs", 0, "be a number of jobs, or -1 for all cores")
+    require(values.get("address") != "", "hydra.launcher.address", "''", "be a cluster's, auto or null: this machine")
     if name == "ray" and values.get("address") is None:
         for key, here in (("num_cpus", cores()), ("num_gpus", torch.cuda.device_count())):
             value = values.get(key)

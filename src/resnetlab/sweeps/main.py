@@ -1,9 +1,11 @@
-"""The command `python train.py [OVERRIDES] [-m] [OVERRIDES]`. Its help does without torch, which takes seconds."""
+"""The command `resnetlab train [OVERRIDES] [-m] [OVERRIDES]`, or train.py. Its help does without torch: seconds."""
 
 import sys
 from collections.abc import Sequence
 
-from resnetlab.console import guarded, say
+from resnetlab.config.option_files import take_config_dir
+from resnetlab.console import guarded, print_stderr, say
+from resnetlab.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -13,6 +15,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def command(arguments: Sequence[str]) -> int:
     """The help, or what run_command makes of the arguments."""
+    try:
+        arguments = take_config_dir(arguments)
+    except ConfigError as error:
+        print_stderr(f"error: {error}")
+        return 2
     if {"-h", "--help"} & set(arguments):
         from resnetlab.config.help import help_text
 

@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
@@ -25,18 +24,11 @@ def end_with_parent(descriptors: Sequence[int] = (), parent: int | None = None) 
     parent = parent or os.getppid()
 
     def exit_after_parent() -> None:
-        while os.getppid() == parent and not wait_for(descriptors):
+        while os.getppid() == parent and not wait(descriptors, PARENT_CHECK_SECONDS):
             pass
         os._exit(1)
 
     threading.Thread(target=exit_after_parent, daemon=True).start()
-
-
-def wait_for(descriptors: Sequence[int]) -> bool:
-    """Whether the other end of one of them was closed, after a second at most."""
-    if not descriptors:
-        time.sleep(PARENT_CHECK_SECONDS)
-    return bool(wait(descriptors, PARENT_CHECK_SECONDS if descriptors else 0))
 
 
 def import_path() -> str:

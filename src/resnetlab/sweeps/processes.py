@@ -22,8 +22,7 @@ from typing import NamedTuple
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.jobs import POLL_SECONDS, Job
-from resnetlab.sweeps.killed_worker import cause_of_death, killed_outcome
+from resnetlab.sweeps.jobs import POLL_SECONDS, Job, cause_of_death, killed_outcome
 from resnetlab.sweeps.parallelism import resources_per_job
 from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, train_forked

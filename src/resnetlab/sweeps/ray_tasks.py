@@ -16,11 +16,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from resnetlab.config.option_files import CONFIG_DIR_VARIABLE
 from resnetlab.config.schema import Config
 from resnetlab.errors import first_line
+from resnetlab.runs.layout import OUTPUTS_VARIABLE
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.jobs import Job
-from resnetlab.sweeps.killed_worker import killed_outcome
+from resnetlab.sweeps.jobs import Job, killed_outcome
 from resnetlab.sweeps.parallelism import cores, gpus_per_job
 from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.run_job import failure
@@ -80,7 +81,8 @@ class RayTasks:
             wanted = " and ".join(f"{need:g} {kind}" for kind, need in self.needs.items() if need)
             raise OSError(f"no node of Ray's cluster has {wanted}: change hydra.launcher.num_cpus or num_gpus")
         threads = job.config.threads or os.environ.get("OMP_NUM_THREADS") or self.needs["CPU"]
-        environment = {"OMP_NUM_THREADS": str(threads)}
+        environment = {key: os.environ[key] for key in (OUTPUTS_VARIABLE, CONFIG_DIR_VARIABLE) if key in os.environ}
+        environment["OMP_NUM_THREADS"] = str(threads)
         if not self.elsewhere:
             environment["PYTHONPATH"] = import_path()
         task = self.remote.options(name=f"resnetlab.worker {log}", runtime_env={"env_vars": environment})

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from resnetlab.config.compose import parse
 from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
-from resnetlab.console import complain, say, tolerant_output
+from resnetlab.console import print_stderr, say, tolerant_output
 from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
 from resnetlab.runs.layout import SWEEP_START
 from resnetlab.runs.summary import Summary
@@ -72,7 +72,7 @@ def run_job(config: Config, folder: SweepFolder, number: int, overrides: Sequenc
         if (done := skip_if_completed(config)) is not None:
             return done
         with command_of(overrides):
-            summary = train(config, epoch_hook=trial_hook(folder, number))
+            summary = train(config, epoch_hook=trial_hook(folder, number), sweep=folder.path)
         return outcome_of(config, summary, summary["status"])
     except RunLocked:
         return Outcome("skipped", reason="is being trained by another process", folder=path)
@@ -144,4 +144,4 @@ def record(folder: SweepFolder, number: int, outcome: Outcome, label: str) -> No
     """Writes the outcome down with the job's label, and prints at once what failed."""
     folder.record(number, replace(outcome, label=label))
     if outcome.status == "failed":
-        complain(f"error: {label or f'job {number}'}: {outcome.reason}")
+        print_stderr(f"error: {label or f'job {number}'}: {outcome.reason}")

@@ -1,11 +1,14 @@
 """The table at the end of a sweep: what became of every job, the means over seeds, and the exit status."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from resnetlab.config.schema import Config
 from resnetlab.report.columns import mean_sd
+from resnetlab.report.statistics import mean_interval
 from resnetlab.report.table import count_text
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 
@@ -54,12 +57,32 @@ def seed_lines(outcomes: Mapping[int, Outcome], jobs: Sequence[tuple[str, Config
     rows = [("over seeds", objective, "")]
     for numbers in configurations:
         ends = [outcomes[number] for number in numbers if number in outcomes]
-        values = [end.objective for end in ends if end.objective is not None and not end.diverged]
+        values = objectives(ends)
         left_out = count("diverged" if e.diverged else e.status for e in ends if e.diverged or e.objective is None)
         n = count_text(len(values), len(numbers)) + (f"; {left_out}" if left_out else "")
-        label = ", ".join(part for part in jobs[numbers[0]][0].split(", ") if not part.startswith("seed="))
-        rows.append((label or "all seeds", mean_sd(values, len(values), 4), n))
+        rows.append((without_seed(jobs[numbers[0]][0]) or "all seeds", mean_sd(values, len(values), 4), n))
     return aligned(rows)
+
+
+def seed_metrics(
+    outcomes: Mapping[int, Outcome], jobs: Sequence[tuple[str, Config]], objective: str
+) -> dict[str, float]:
+    """{"final_val_acc/mean": ...}, also n, sd, and low and high of the 95 % interval; behind "wd 0.1/" of several."""
+    found: dict[str, float] = {}
+    for numbers in (configurations := by_configuration(jobs)):
+        label = re.sub(r"[^\w/. -]+", " ", without_seed(jobs[numbers[0]][0]))
+        start = f"{label}/{objective}" if len(configurations) > 1 else objective
+        if interval := mean_interval(objectives(outcomes[number] for number in numbers)):
+            found |= {f"{start}/{name}": float(value) for name, value in asdict(interval).items() if value is not None}
+    return found
+
+
+def objectives(ends: Iterable[Outcome]) -> list[float]:
+    return [end.objective for end in ends if end.objective is not None and not end.diverged]
+
+
+def without_seed(label: str) -> str:
+    return ", ".join(part for part in label.split(", ") if not part.startswith("seed="))
 
 
 def by_configuration(jobs: Sequence[tuple[str, Config]]) -> list[list[int]]:

@@ -1,25 +1,25 @@
 """Builds the parts of a run from its configuration: module, data, trainer and callbacks."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import lightning as L
 import numpy as np
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 
-from resnetlab.config.compose import to_plain
 from resnetlab.config.schema import Config
 from resnetlab.config.validate import check_last_batch
 from resnetlab.data import ImageData
 from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import RunLength
 from resnetlab.runs.summary import best_column
-from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, load_initial
 from resnetlab.training.callbacks.energy import Energy
+from resnetlab.training.callbacks.loggers import Loggers
 from resnetlab.training.callbacks.profiler import Profile
 from resnetlab.training.callbacks.progress import ProgressDisplay
 from resnetlab.training.callbacks.recorder import Pruning, Recorder
@@ -39,6 +39,7 @@ class Session(NamedTuple):
     data: ImageData
     trainer: L.Trainer
     recorder: Recorder
+    loggers: Loggers
     tensorboard: TensorBoardPages
     digests: dict[str, str]  # recorded.digests_of
 
@@ -52,8 +53,10 @@ def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifie
     return build_session(config, data)[:3]
 
 
-def build_session(config: Config, data: ImageData | None = None, epoch_hook: EpochHook | None = None) -> Session:
-    """The same, with the callbacks. epoch_hook: may end the run after an epoch, with RunPruned."""
+def build_session(
+    config: Config, data: ImageData | None = None, epoch_hook: EpochHook | None = None, sweep: Path | None = None
+) -> Session:
+    """The same, with the callbacks. epoch_hook: may end the run after an epoch, with RunPruned. sweep: its folder."""
     check_launch(config.trainer.devices)
     if data is None:
         data = ImageData(config.data, config.batch_size, config.shift, config.seed, steps_per_chunk(config))
@@ -64,17 +67,19 @@ def build_session(config: Config, data: ImageData | None = None, epoch_hook: Epo
     folder = config.folder
     energy = Energy()
     recorder = Recorder(folder, energy, config.trainer.patience, best_column(config))
-    tensorboard = TensorBoardPages(config)
+    loggers = Loggers(config, recorder, sweep)
+    tensorboard = TensorBoardPages(config, loggers.attempt)
     callbacks = [
         energy,
         recorder,
         ProgressDisplay("off" if is_secondary() else config.trainer.progress, recorder, folder),
+        loggers,
         tensorboard,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
-        Checkpoints(folder, recorder, to_plain(config), digests := digests_of(config, data), config.snapshots),
+        Checkpoints(recorder, config, digests := digests_of(config, data)),
     ]
-    return Session(module, data, build_trainer(config, callbacks), recorder, tensorboard, digests)
+    return Session(module, data, build_trainer(config, callbacks), recorder, loggers, tensorboard, digests)
 
 
 def with_digest(config: Config, data: ImageData) -> Config:
@@ -100,7 +105,7 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
             precision=config.trainer.resolved_precision,  # type: ignore[arg-type]
             max_epochs=config.epochs,
             benchmark=True,
-            logger=TensorBoardLogger(folder.path, name="", version="", default_hp_metric=False),
+            logger=False,  # callbacks/loggers.py opens them when training begins
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO(keep_previous=folder.last), environment],
             num_sanity_val_steps=0,
@@ -115,7 +120,12 @@ def build_module(config: Config, data: ImageData) -> ImageClassifier:
     """The LightningModule, its weights drawn from (seed, epoch 0). Raises DataError for labels without a class."""
     data.setup()
     data.check_labels()
-    return ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
+    module = ImageClassifier(config, data.steps_per_epoch, len(data.class_names))
+    if config.init is not None:
+        module.drawn = load_initial(module.model, config, len(data.class_names))
+    module.preprocessing = data.preprocessing()
+    module.class_weights = data.class_weights()
+    return module
 
 
 def planned_lr_momentum(config: Config) -> tuple[RunLength, NDArray[np.float64]]:

@@ -1,17 +1,19 @@
 """The end of a run: evaluates the final weights, draws the curves, writes and prints the summary."""
 
+from functools import partial
 from typing import Any
 
 from resnetlab.config.schema import Config
 from resnetlab.data import Images
+from resnetlab.errors import DataError
 from resnetlab.runs.curves import Points, draw_curves
 from resnetlab.runs.files import write_json, write_rows
 from resnetlab.runs.summary import AVERAGED, Summary, lag_note, summarize
 from resnetlab.training.build import Session
-from resnetlab.training.callbacks.checkpoints import describe_damage, read_checkpoint
+from resnetlab.training.callbacks.checkpoints import describe_damage, read_own_checkpoint
+from resnetlab.training.describe import model_counts
 from resnetlab.training.distributed import is_secondary
-from resnetlab.training.evaluate import evaluate, load_weights
-from resnetlab.training.manifest import model_counts
+from resnetlab.training.evaluate import evaluate, load_weights, validation_figures
 from resnetlab.training.result import print_line, result_lines
 
 
@@ -21,7 +23,8 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     status: finished | diverged. extra: further keys of the summary.
     """
     rows, module, folder = session.recorder.rows, session.module, config.folder
-    parameters = model_counts(module.model)["trainable_parameters"]
+    counts = model_counts(module.model)
+    parameters = counts["trainable_parameters"]
     if is_secondary():
         return summarize(config, rows, status=status, parameters=parameters) | extra
     if status == "finished" and len(rows) < config.epochs:
@@ -36,13 +39,14 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         signs = summary["fit_sign"], summary["overfitting_since"]
         draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
     if status == "finished":
-        _, confusion = evaluate(module, session.data, session.data.val, config.trainer.device)
-        session.tensorboard.finish(session.trainer, summary, confusion, session.data.class_names)
+        _, logits = evaluate(module, session.data, session.data.val, config.trainer.device)
+        session.loggers.finish(session.trainer, summary)
+        figures = partial(validation_figures, logits, session.data.val, session.data.class_names)
+        session.loggers.attempt("tensorboard", session.tensorboard.finish, session.trainer, summary, figures)
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
         print_line(config, line)
-    statistics = model_counts(module.model)["statistics"]
-    if statistics and (note := lag_note(rows, len(session.data.class_names))):
+    if counts["statistics"] and (note := lag_note(rows, len(session.data.class_names))):
         print_line(config, f"note: {note}")
     return summary
 
@@ -67,7 +71,10 @@ def test_accuracies(config: Config, session: Session, images: Images) -> dict[st
     assert best is not None
     try:
         chosen = "averaged" if column == AVERAGED and column in best else "raw"
-        parts.append(("best", read_checkpoint(config.folder.best), chosen))
+        saved = read_own_checkpoint(config.folder.best, config)
+        if saved["epoch"] + 1 != best["epoch"]:
+            raise DataError(f"it is of epoch {saved['epoch'] + 1}, not {best['epoch']}")
+        parts.append(("best", saved, chosen))
     except Exception as error:  # torch raises many kinds for a damaged file
         damage = describe_damage(config.folder.best, error)
         print_line(config, f"note: {config.folder.best} cannot be used ({damage}): best_test_acc is unknown")

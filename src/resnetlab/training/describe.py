@@ -1,20 +1,34 @@
 """The lines printed before a run trains, and the files written then: config.yaml and manifest.json."""
 
+import json
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from resnetlab.config.compose import to_yaml
+import torch
+from torch import nn
+
+from resnetlab.config.compose import to_plain, to_yaml
 from resnetlab.config.schema import Config
+from resnetlab.optim.optimizers.base import group_counts
 from resnetlab.optim.schedules import length_warning
 from resnetlab.runs.files import write_json, write_text
+from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import Session
+from resnetlab.training.callbacks.energy import energy_source
 from resnetlab.training.callbacks.profiler import steps_warning
 from resnetlab.training.engine.select import select_engine
-from resnetlab.training.manifest import make_manifest
+from resnetlab.training.module import ImageClassifier
 from resnetlab.training.result import print_line
 
 CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # they decide about rounding
+PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
 def describe(config: Config, session: Session, resumed: bool) -> None:
@@ -47,9 +61,69 @@ def description(config: Config, session: Session, manifest: dict[str, Any]) -> I
         counted = f"{group['tensors']} tensors, {group['parameters']:,} parameters"
         yield f"optimizer group {group['name']}: {counted}, wd {group['wd']:g}"
     data, span = session.data, session.module.span
+    if config.init is not None:
+        yield f"weights of {config.init}; drawn anew for other classes: {', '.join(session.module.drawn) or 'none'}"
     images = f"{len(data.train):,} training and {len(data.val):,} validation images"
     yield f"{images}; run folder {config.folder.path}"
     notes = [select_engine(config)[1], data.subset_warning(), length_warning(config.schedule, span)]
-    for note in (*notes, steps_warning(config.trainer.profile, span.steps_per_epoch)):
+    for note in (*notes, shorter_run(config), steps_warning(config.trainer.profile, span.steps_per_epoch)):
         if note:
             yield f"note: {note}"
+
+
+def shorter_run(config: Config) -> str | None:
+    """One sentence if the same run with fewer epochs is finished, and how to begin with its weights; else None."""
+    mine = json.loads(json.dumps(config.identity | {"epochs": config.epochs}))
+    options = "-".join(config.name.split("-")[:4])  # network, data, optimizer, schedule
+    for folder in map(RunFolder, config.folder.path.parents[1].glob(f"{options}*/{config.folder.path.name}")):
+        theirs: dict[str, Any] = {"epochs": 60} | read_manifest(folder.path).get("differs_from_defaults", {})
+        if theirs["epochs"] < config.epochs and theirs | {"epochs": config.epochs} == mine and folder.summary.exists():
+            begin = f"init='{folder.last}' begins with its weights (the = in it needs quotes)"
+            return f"{folder.path} is this run for {theirs['epochs']} epochs, with a schedule of that length; {begin}"
+    return None
+
+
+def make_manifest(config: Config, module: ImageClassifier, digests: dict[str, str]) -> dict[str, Any]:
+    """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
+    device = config.trainer.device
+    return {
+        **{"configuration": config.folder.path.parent.name, "differs_from_defaults": config.identity},
+        **{"config": to_plain(config), "digests": digests, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]},
+        "git": git_state(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        **{"accelerator": device.type, "devices": config.trainer.devices, "cores": os.cpu_count()},
+        **{"threads": torch.get_num_threads(), "precision": config.trainer.resolved_precision},
+        **energy_source(device),
+        **{"model": model_counts(module.model), "optimizer_groups": group_counts(module.build_optimizer())},
+        "engine": module.engine_name,
+    }
+
+
+def model_counts(model: nn.Module) -> dict[str, int]:
+    """Trainable parameters, batch-norm statistics and convolutions."""
+    return {
+        "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "statistics": sum(b.numel() for b in model.buffers() if b.is_floating_point()),
+        "convolutions": sum(isinstance(m, nn.Conv2d) for m in model.modules()),
+    }
+
+
+def git_state() -> dict[str, Any]:
+    """The commit of the source tree and whether it has uncommitted changes; nulls outside a git checkout."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    commands = ([*git, "rev-parse", "HEAD"], [*git, "status", "--porcelain"])
+    try:
+        sha, status = (subprocess.run(c, check=True, capture_output=True, text=True).stdout.strip() for c in commands)
+    except (OSError, subprocess.CalledProcessError):
+        return {"sha": None, "dirty": None}
+    return {"sha": sha, "dirty": bool(status)}
+
+
+def processor() -> str:
+    """The processor's name, from Linux' /proc/cpuinfo where there is one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,21 +1,27 @@
-"""Loss, accuracies and confusion matrix of a network on any images, outside of training."""
+"""Loss, accuracies, calibration and mistakes of a network on any images, outside of training."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from resnetlab.config.compose import from_plain
+from resnetlab.config.schema import Config
 from resnetlab.config.trainer import TrainerOptions
-from resnetlab.console import Countdown
-from resnetlab.data import ImageData, Images
-from resnetlab.errors import ConfigError, DataError
-from resnetlab.optim.averaging import batch_norms, reestimated_statistics
+from resnetlab.console import Countdown, say
+from resnetlab.data import Data, ImageData, Images
+from resnetlab.errors import ConfigError, DataError, first_line
+from resnetlab.optim.averaging import reestimated_statistics
+from resnetlab.runs.files import make_folder, safe_cell, write_atomically, write_rows
+from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, network_state, read_checkpoint
+from resnetlab.training.callbacks.tensorboard import confusion_figure
 from resnetlab.training.metrics import EpochMetrics
 from resnetlab.training.module import ImageClassifier
 
@@ -25,21 +31,24 @@ WEIGHTS = ("raw", "averaged", "reestimated")  # the last: raw ones with re-estim
 def evaluate(
     module: ImageClassifier, data: ImageData, images: Images, device: torch.device
 ) -> tuple[dict[str, float], Tensor]:
-    """({loss, ce, acc, acc5}, counts (classes, classes) with the true class as row), computed in float32."""
+    """({loss, ce, acc, acc5}, logits (N, classes) on the CPU), computed in float32."""
     module.to(device)
-    mode, classes = module.training, len(data.class_names)
-    metrics = EpochMetrics(device, module.top5)
-    confusion = MulticlassConfusionMatrix(classes, validate_args=False).to(device)
+    mode, metrics, found = module.training, EpochMetrics(device, module.top5), []
     module.eval()
     countdown = Countdown("evaluated batch", -(-len(images) // data.config.eval_batch(device.type)))
     with torch.inference_mode():
         for x, y in data.eval_batches(images, device):
             logits = module.model(x)
             metrics.update(*module.losses(logits, y), logits, y)
-            confusion.update(logits, y)
+            found.append(logits)
             countdown.tick()
     module.train(mode)
-    return metrics.compute(), confusion.compute().cpu()
+    return metrics.compute(), torch.cat(found).cpu()
+
+
+def without_guesses(metrics: dict[str, float]) -> dict[str, float]:
+    """All of them nan where the cross-entropy is: the accuracy would be that of guessing class 0."""
+    return dict.fromkeys(metrics, math.nan) if math.isnan(metrics["ce"]) else metrics
 
 
 def load_weights(
@@ -57,33 +66,53 @@ def load_weights(
     return reestimated_statistics(module.to(device).model, data.recalibration_inputs(count, epoch, device))
 
 
-def evaluate_checkpoint(path: Path, part: str = "val", root: str | None = None, weights: str = "raw") -> dict[str, Any]:
+def evaluate_checkpoint(
+    path: Path,
+    part: str = "val",
+    root: str | None = None,
+    weights: str = "raw",
+    out: Path | None = None,
+    model: str | None = None,
+) -> dict[str, Any]:
     """Evaluates a checkpoint on the train, val or test part of its own data.
 
-    root: where the data set is now, if it has moved. weights: of WEIGHTS. Raises ConfigError for a part or an average
-    that is not there, DataError for a checkpoint that cannot be used.
+    root, model: as for read_config. weights: of WEIGHTS. out: folder of the tables and pictures. ece: expected
+    calibration error in 15 bins. Raises ConfigError for a part or an average that is not there, and DataError.
     """
-    module, data, checkpoint = open_checkpoint(path, root)
+    module, data, checkpoint = open_checkpoint(path, root, model)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
     if images is None:
         raise ConfigError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
-    if weights == "averaged" and not module.averaged:
-        raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
-    if weights == "reestimated" and not batch_norms(module.model):
-        raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
+    require_weights(path, checkpoint, weights)
+    if out is not None:
+        make_folder(out)
     device = TrainerOptions().device
     with load_weights(module, data, checkpoint, weights, device):
-        metrics, _ = evaluate(module, data, images, device)
+        found, logits = evaluate(module, data, images, device)
+    error = multiclass_calibration_error(logits.softmax(1), images.labels.cpu(), len(data.class_names))
+    metrics = without_guesses(found | {"ece": float(error)})
+    if out is not None:
+        write_mistakes(out, logits, images, data.class_names)
     how = {} if weights == "raw" else {"weights": weights}
     epoch = checkpoint["epoch"] + 1
     return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **metrics}
 
 
-def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifier, ImageData, dict[str, Any]]:
-    """The module with a checkpoint's weights, its data, and the checkpoint itself.
+def require_weights(path: Path, checkpoint: dict[str, Any], weights: str) -> None:
+    """Raises ConfigError for weights that the checkpoint does not hold."""
+    state = checkpoint["state_dict"]
+    if weights == "averaged" and not int(state.get("average.n_averaged", 0)):
+        raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
+    if weights == "reestimated" and not any(name.endswith("running_mean") for name in state):
+        raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
 
-    root: where the data set is now, if it has moved. The schedule is not the run's: its function would be imported and
-    called because a file names it. Raises DataError in one line.
+
+def read_config(path: Path, root: str | None = None, model: str | None = None) -> tuple[Config, dict[str, Any]]:
+    """A checkpoint's configuration, and the checkpoint itself.
+
+    root: where the data set is now, if it has moved. model: dotted path of the network of a run with model=custom.
+    Schedule, optimizer and init are not the run's: code would be imported and called because a file names it.
+    Raises DataError in one line, ConfigError for another model.
     """
     if path.is_dir():
         found = next((file for name in ("best.ckpt", "*.ckpt") for file in sorted(path.rglob(name))), None)
@@ -94,20 +123,93 @@ def open_checkpoint(path: Path, root: str | None = None) -> tuple[ImageClassifie
     try:
         checkpoint = read_checkpoint(path)
         plain = checkpoint["config"]
+        checkpoint.setdefault("identity", from_plain(dict(plain), checked=False).identity)
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
-        plain["schedule"] = {"name": "constant"}
+        plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "init": None}
+        unnamed = model is None and plain["model"].get("name") == "custom"
+        plain["model"] |= {} if model is None else {"function": model}
+        if plain["data"]["root"] == Data.root:
+            recorded = read_manifest(path.absolute().parents[1]).get("config", {}).get("data", {})
+            plain["data"] |= {key: recorded[key] for key in ("root",) if key in recorded}
         if root is not None:
             plain["data"]["root"] = root
-        config, weights, _ = from_plain(plain), checkpoint["state_dict"], checkpoint["epoch"] + 1
+        config, _, _ = from_plain(plain, checked=not unnamed), checkpoint["state_dict"], checkpoint["epoch"] + 1
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        if model is not None and "function" in str(error):
+            raise ConfigError(f"--model (={model}) does not go with {path}: {first_line(error)}") from None
+        if isinstance(error, DataError) and str(error).startswith("data."):  # of the images, which may have moved
+            raise
         damage, previous = describe_damage(path, error), path.with_name("last.prev.ckpt")
         other = f"; {previous} is of the epoch before" if path.name == "last.ckpt" and previous.exists() else ""
         raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage}){other}") from None
+    if unnamed:
+        cure = f"name it, if you trust it: --model {config.model.function}"  # type: ignore[attr-defined]
+        raise DataError(f"{path} has a network of the user's own, whose code is not in it; {cure}")
+    return config, checkpoint
+
+
+def open_checkpoint(
+    path: Path, root: str | None = None, model: str | None = None
+) -> tuple[ImageClassifier, ImageData, dict[str, Any]]:
+    """The module with a checkpoint's weights, its data, and the checkpoint itself. Raises DataError in one line."""
+    config, checkpoint = read_config(path, root, model)
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
     module = build_module(config, data)
+    load_state(module, checkpoint["state_dict"], path)
+    return module, data, checkpoint
+
+
+def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Loads all of the state, which came from `path`. Raises DataError."""
     try:
-        module.load_state_dict(weights)
+        network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError):
         raise DataError(f"{path} is damaged or no checkpoint of the lab (its weights are of another network)") from None
-    return module, data, checkpoint
+
+
+def validation_figures(logits: Tensor, images: Images, names: tuple[str, ...]) -> dict[str, Figure]:
+    """The pictures that TensorBoard shows of a run's end."""
+    counts, probabilities = multiclass_confusion_matrix(logits, images.labels.cpu(), len(names)), logits.softmax(1)
+    mistakes = mistakes_figure(probabilities, images, names)
+    reliability = reliability_figure(probabilities, images.labels.cpu())
+    return {"confusion matrix": confusion_figure(counts, names), "mistakes": mistakes, "reliability": reliability}
+
+
+def reliability_figure(probabilities: Tensor, labels: Tensor) -> Figure:
+    """Accuracy over confidence in 15 equal bins, and the expected calibration error."""
+    from sklearn.calibration import CalibrationDisplay  # a second, which no start waits for
+
+    error = float(multiclass_calibration_error(probabilities, labels, probabilities.shape[1]))
+    figure, (confidence, answers) = Figure(layout="constrained"), probabilities.max(1)
+    axes = figure.add_subplot(title=f"expected calibration error {error:.4f}")
+    CalibrationDisplay.from_predictions((answers == labels).numpy(), confidence.numpy(), n_bins=15, ax=axes)
+    axes.set(xlabel="confidence", ylabel="accuracy")
+    return figure
+
+
+def write_mistakes(folder: Path, logits: Tensor, images: Images, names: tuple[str, ...]) -> None:
+    """Prints each class's accuracy; writes classes.csv with the counts of answers, confusion.png and mistakes.png."""
+    rows, counts = [], multiclass_confusion_matrix(logits, images.labels.cpu(), len(names))  # the true class as row
+    for n, (name, row) in enumerate(zip(names, counts.tolist(), strict=True)):
+        acc = row[n] / max(1, sum(row))
+        say(f"{name}: {acc:.4f} of {sum(row)} images")
+        answers = {f"answered {safe_cell(other)}": count for other, count in zip(names, row, strict=True)}
+        rows.append({"class": safe_cell(name), "images": sum(row), "acc": acc, **answers})
+    write_rows(folder / "classes.csv", rows)
+    write_atomically(folder / "confusion.png", confusion_figure(counts, names).savefig)
+    write_atomically(folder / "mistakes.png", mistakes_figure(logits.softmax(1), images, names).savefig)
+
+
+def mistakes_figure(probabilities: Tensor, images: Images, names: tuple[str, ...]) -> Figure:
+    """The 25 wrong answers with the greatest probabilities, the worst first: "true: answer, probability"."""
+    found, labels = probabilities.max(1), images.labels.cpu()
+    wrong = (found.indices != labels).nonzero()[:, 0]
+    figure = Figure(figsize=(10, 10), layout="constrained")
+    figure.suptitle(f"{len(wrong)} of {len(labels)} answers are wrong")
+    for place, n in enumerate(wrong[found.values[wrong].argsort(descending=True)][:25].tolist()):
+        axes = figure.add_subplot(5, 5, place + 1, xticks=[], yticks=[])
+        axes.imshow(images.pixels[n].permute(1, 2, 0).cpu().numpy())
+        title = f"{names[int(labels[n])]}: {names[int(found.indices[n])]}, {found.values[n]:.2f}"
+        axes.set_title(title, parse_math=False, fontsize=8)
+    return figure

@@ -22,7 +22,7 @@ from resnetlab.errors import ConfigError, DataError
 from resnetlab.optim.averaging import batch_norms, reestimated_statistics
 from resnetlab.runs.files import make_folder, write_rows
 from resnetlab.runs.summary import Row
-from resnetlab.training.evaluate import evaluate, open_checkpoint
+from resnetlab.training.evaluate import evaluate, open_checkpoint, without_guesses
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.plots import draw_interpolation, write_even_if_interrupted
 
@@ -87,12 +87,11 @@ def refuse_different(first: Path, second: Path, a: Config, b: Config) -> None:
 
 
 def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Images]) -> Row:
-    """{part/name: value}; an accuracy is nan where the loss is, because it would be that of guessing class 0."""
+    """{part/name: value}."""
     row: Row = {}
     for part, images in parts.items():
-        metrics, _ = evaluate(module, data, images, module.device)
-        bad = math.isnan(metrics["ce"])
-        row |= {f"{part}/{name}": math.nan if bad else metrics[name] for name in ("loss", "ce", "acc")}
+        metrics = without_guesses(evaluate(module, data, images, module.device)[0])
+        row |= {f"{part}/{name}": metrics[name] for name in ("loss", "ce", "acc")}
     return row
 
 
@@ -102,14 +101,14 @@ def interpolate_command(
     """Writes interpolation.png and .csv, into A's run unless `out` says where; returns their folder."""
     if first.resolve() == second.resolve():
         raise ConfigError(f"{first} and {second} are one file; interpolate between two")
+    if out is not None:
+        make_folder(out)
     folder = out or first.parent.parent / f"interpolation-{first.stem}-{second.stem}"
     names = (first.stem, second.stem) if first.stem != second.stem else (f"A, {first.stem}", f"B, {second.stem}")
     rows: list[Row] = []
     with write_even_if_interrupted(lambda: write_interpolation(folder, rows, *names), rows):
         for row in interpolate(first, second, along, limit, root):
-            if not rows:
-                make_folder(folder)
-            rows.append(row)
+            rows.append(row)  # list.extend would keep none of them if it is interrupted
     return folder
 
 

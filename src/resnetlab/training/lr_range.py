@@ -18,10 +18,9 @@ from resnetlab.config.overrides import jobs_of
 from resnetlab.config.schema import Config
 from resnetlab.console import Countdown, say
 from resnetlab.data import ImageData, derive_seed
-from resnetlab.errors import ConfigError
-from resnetlab.optim.optimizers import set_lr_momentum
+from resnetlab.errors import require
+from resnetlab.optim.optimizers.base import set_lr_momentum
 from resnetlab.runs.files import digest, make_folder, safe_cell, write_json, write_rows
-from resnetlab.runs.layout import OUTPUTS
 from resnetlab.runs.summary import Row
 from resnetlab.training.build import build_module
 from resnetlab.training.isolation import preserve_process_state
@@ -47,12 +46,11 @@ class Ramp:
     stop: float = 4.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.start < self.end < math.inf:
-            raise ConfigError(f"--start (={self.start:g}) must be above 0 and below --end (={self.end:g})")
-        if not 10 <= self.steps <= 100_000:
-            raise ConfigError(f"--steps (={self.steps}) must be in 10..100,000")
-        if not 1 < self.stop < math.inf:
-            raise ConfigError(f"--stop (={self.stop:g}) must be above 1, a multiple of the least loss; 1e9 is never")
+        ordered, must = 0 < self.start < self.end < math.inf, f"be above 0 and below --end (={self.end:g})"
+        require(ordered, "--start", f"{self.start:g}", must)
+        require(10 <= self.steps <= 100_000, "--steps", self.steps, "be in 10..100,000")
+        must = "be above 1, a multiple of the least loss; 1e9 is never"
+        require(1 < self.stop < math.inf, "--stop", f"{self.stop:g}", must)
 
     def lr(self, k: int) -> float:
         """The learning rate of step k, from 0."""
@@ -133,9 +131,8 @@ def steepest(losses: Sequence[float], logs: Sequence[float]) -> int | None:
 def valley(losses: Sequence[float]) -> int | None:
     """Index half way along the longest decreasing subsequence, as fastai counts it; None if it has no 6 values.
 
-    fastai places the subsequence as if it had no gaps, so that it ends where it ends and is as long as it is long. Of
-    fewer values his third and sixth are no whole steps: the index then lies before the descent, at -1 even, the end of
-    the curve.
+    fastai places the subsequence as if it had no gaps. Of fewer values the third and the sixth are no whole steps: the
+    index then lies before the descent, at -1 even, the end of the curve.
     """
     end, length = longest_decrease(losses)
     return end - length + int(length / 3) + int(length / 6) if length >= 6 else None
@@ -154,7 +151,7 @@ def lr_range_command(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> 
     configs = {label or config.name: config for label, config in jobs_of(arguments)}
     first = next(iter(configs.values()))
     content = [vars(ramp), *(config.identity | {"seed": config.seed} for config in configs.values())]
-    folder = out or OUTPUTS / first.study / "lr-range" / f"{first.name}-{digest(content)}"
+    folder = out or first.study_folder / "lr-range" / f"{first.name}-{digest(content)}"
     make_folder(folder)
     curves: dict[str, list[Row]] = {}
     with write_even_if_interrupted(lambda: write_range_test(folder, ramp, curves, configs), curves.values()):
@@ -190,20 +187,12 @@ def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], con
     drawn = {label: (rows, suggestions(rows if ended[label] else [])) for label, rows in found.items()}
     chosen = {label: preferred(suggested)[0] for label, (_, suggested) in drawn.items()}
     draw_range_test(drawn, chosen, ramp.shape == "linear", folder / "lr-range.png")
-    write_rows(
-        folder / "lr-range.csv", [{"run": safe_cell(label), **row} for label, rows in found.items() for row in rows]
-    )
+    listed = [{"run": safe_cell(label), **row} for label, rows in found.items() for row in rows]
+    write_rows(folder / "lr-range.csv", listed)
     runs = [
-        {
-            "label": label,
-            "configuration": configs[label].name,
-            "differs_from_defaults": configs[label].identity,
-            "seed": configs[label].seed,
-            "steps": len(rows),
-            "diverged_at": diverged[label],
-            "suggestions": suggested,
-            "preferred": preferred(suggested)[0],
-        }
+        {"label": label, "configuration": configs[label].name, "differs_from_defaults": configs[label].identity}
+        | {"seed": configs[label].seed, "steps": len(rows), "diverged_at": diverged[label]}
+        | {"suggestions": suggested, "preferred": chosen[label]}
         for label, (rows, suggested) in drawn.items()
     ]
     write_json(folder / "lr-range.json", {"ramp": vars(ramp), "runs": runs})

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -12,18 +13,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import get_total_norm
 
+from resnetlab.config.compose import from_plain
 from resnetlab.config.schema import Config
 from resnetlab.data import Chunk, ImageData, derive_seed
+from resnetlab.data.normalize import normalize
 from resnetlab.errors import Diverged
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.optim.regularization import conv_kernels, penalty
 from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, schedule_table
 from resnetlab.runs.summary import Row
 from resnetlab.training.distributed import all_reduce, rank, world_size
-from resnetlab.training.engine.batches import DeviceBatches
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner
 from resnetlab.training.engine.select import select_engine
-from resnetlab.training.engine.step import NO_STEP, EagerRunner, ScaledOptimizer, TrainStep
+from resnetlab.training.engine.step import DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep, clip_gradients
 from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
 from resnetlab.training.metrics import EpochMetrics
 
@@ -51,8 +53,10 @@ class ImageClassifier(L.LightningModule):
     running statistics are the first device's.
     """
 
-    def __init__(self, config: Config, steps_per_epoch: int, classes: int) -> None:
+    def __init__(self, config: Config | dict[str, Any], steps_per_epoch: int, classes: int) -> None:
+        """config: also as plain data, with which load_from_checkpoint calls it."""
         super().__init__()
+        config = from_plain(config) if isinstance(config, dict) else config
         self.automatic_optimization = False
         self.config, self.span = config, RunLength(steps_per_epoch, config.epochs)
         self.momentum = base_momentum(config)
@@ -60,6 +64,10 @@ class ImageClassifier(L.LightningModule):
         self.engine_name = select_engine(config)[0]
         model = config.model.build(classes, torch.Generator().manual_seed(derive_seed(config.seed, 0)))
         self.model = model.to(memory_format=torch.channels_last) if config.trainer.channels_last else model
+        self.drawn: list[str] = []  # tensors that are not init's, for they have other classes
+        frozen = tuple(f"{part}." for part in config.freeze)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and not f"{name}.".startswith(frozen))
         self.average = config.averaging.create(self.model)
         self.kernels = conv_kernels(self.model) if config.l2 else []
         self.averaged_kernels = conv_kernels(self.average.module) if config.l2 and self.average is not None else []
@@ -73,6 +81,17 @@ class ImageClassifier(L.LightningModule):
         self.step_hooks: list[Callable[[], None]] = []  # called after every training step
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
         self.relative_update: Tensor
+        self.preprocessing: dict[str, Any] = {}  # ImageData.preprocessing, part of every checkpoint
+        self.register_buffer("class_weights", None, persistent=False)  # of the training loss: (classes,)
+        self.class_weights: Tensor | None
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W) as a person has them, uint8 or floats in 0..1; raw weights."""
+        mean, std = (self.preprocessing[key].to(images.device) for key in ("mean", "std"))
+        return self.model(normalize(images, mean, std))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.preprocessing = checkpoint.get("preprocessing", self.preprocessing)
 
     def configure_optimizers(self) -> Any:
         """The optimizer; with reduce_on_plateau also its scheduler, the only one that has a state."""
@@ -91,18 +110,22 @@ class ImageClassifier(L.LightningModule):
     def losses(self, logits: Tensor, labels: Tensor, averaged: bool = False) -> tuple[Tensor, Tensor]:
         """(loss, ce): what is minimised, and the plain cross-entropy in it; both means over the batch.
 
-        averaged: with the penalty of the average's weights.
+        averaged: with the penalty of the average's weights. Class weights are of the training, where logits have grads.
         """
         kernels = self.averaged_kernels if averaged else self.kernels
         ce = F.cross_entropy(logits, labels)
         smoothing = self.config.regularization.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) if smoothing else ce
+        if self.class_weights is not None and logits.requires_grad:  # as Keras: so shares of a batch add up
+            each = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+            loss = (each * self.class_weights[labels]).mean()
         return (loss + penalty(kernels, self.config.l2) if self.config.l2 else loss), ce
 
     def batch_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A training batch's (loss, ce, number of correct answers)."""
         logits = self.model(x)
-        return *self.losses(logits, y), (logits.argmax(1) == y).sum()
+        likeliest = y if y.ndim == 1 else y.argmax(1)  # of a mixture of two images
+        return *self.losses(logits, y), (logits.argmax(1) == likeliest).sum()
 
     def on_train_start(self) -> None:
         self.began = True
@@ -113,13 +136,16 @@ class ImageClassifier(L.LightningModule):
         optimizer: Any = self.optimizers()
         self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
         batches = DeviceBatches(self.data, self.device, (rank(), world_size()))
+        most, scaler = self.config.trainer.gradient_clip, gradient_scaler(self.trainer)
+        clip = None if most is None else partial(clip_gradients, list(self.model.parameters()), most, scaler)
+        how = self.config.trainer.accumulate, clip
         self.runner: EagerRunner | CudaGraphRunner
         if self.engine_name == "graph":
-            scaled = ScaledOptimizer(self.raw_optimizer, gradient_scaler(self.trainer))
-            self.step = TrainStep(batches, self.batch_loss, scaled.backward, scaled)
+            scaled = ScaledOptimizer(self.raw_optimizer, scaler)
+            self.step = TrainStep(batches, self.batch_loss, scaled.backward, scaled, *how)
             self.runner = CudaGraphRunner(self.step, self.model, scaled, self.lr_momentum_table)
         else:
-            self.step = TrainStep(batches, self.batch_loss, self.manual_backward, optimizer)
+            self.step = TrainStep(batches, self.batch_loss, self.manual_backward, optimizer, *how)
             self.runner = EagerRunner(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
 
     def on_train_epoch_start(self) -> None:
@@ -157,15 +183,22 @@ class ImageClassifier(L.LightningModule):
 
     def check_finite(self) -> None:
         """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""
-        if (bad := int(all_reduce(self.step.first_nonfinite_step, "MIN"))) < NO_STEP:
+        if (bad := int(all_reduce(self.step.first_nonfinite_step, "MIN"))) < TrainStep.NO_STEP:
             raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def on_validation_start(self) -> None:
+        if self.trainer.state.fn != "fit":  # of trainer.validate or test
+            self.val_metrics = EpochMetrics(self.device, self.top5)
         for statistics in self.model.buffers() if world_size() > 1 else ():
             torch.distributed.broadcast(statistics, 0)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
         self.validate_batch(self.model, *batch)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        """Logits of a batch of the data module, whose images are normalized."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.model(batch[0])
 
     def validate_batch(self, network: nn.Module, x: Tensor, y: Tensor) -> None:
         """In float32 whatever the training's precision: stale batch-norm statistics can exceed float16's range."""
@@ -175,6 +208,9 @@ class ImageClassifier(L.LightningModule):
         self.val_metrics.update(loss, ce, logits, y)
 
     def on_validation_epoch_end(self) -> None:
+        if self.trainer.state.fn != "fit":
+            self.log_dict(self.val_metrics.compute("test/" if self.trainer.testing else "val/"))
+            return
         last_step = (self.current_epoch + 1) * self.span.steps_per_epoch - 1
         self.epoch_metrics = metrics = self.compute_metrics()
         # for callbacks of the user's own that monitor a metric
@@ -184,6 +220,8 @@ class ImageClassifier(L.LightningModule):
             raise Diverged("val/loss", self.current_epoch + 1, last_step)
         if isinstance(schedule := self.config.schedule, ReduceOnPlateau) and self.current_epoch + 1 > schedule.warmup:
             self.lr_schedulers().step(metrics[schedule.monitor])  # type: ignore
+
+    on_test_start, test_step, on_test_epoch_end = on_validation_start, validation_step, on_validation_epoch_end
 
     def compute_metrics(self) -> Row:
         """The epoch's metrics, over all devices: the columns of metrics.csv but for time/* and power/*."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
+from resnetlab.dotted import source_digest
 from resnetlab.errors import LabError
 from resnetlab.optim.schedules import RunLength, schedule_table
 from resnetlab.runs.layout import SEED, RunFolder
@@ -20,10 +21,19 @@ CURE = f"{STUDY}, or start over with force=true"
 
 
 def digests_of(config: Config, data: ImageData) -> dict[str, str]:
-    """Digests of what decides a run's result and is no value of its configuration: {"images", "schedule"}."""
+    """Digests of what decides a run's result and is no value of its configuration: {"images", "schedule", ...}."""
     data.setup()
-    found = {"images": config.data.digest or data.source_digest, "schedule": schedule_digest(config)}
+    found = {"images": config.data.digest or data.source_digest} | own_digests(config)
     return {name: digest for name, digest in found.items() if digest is not None}
+
+
+def own_digests(config: Config) -> dict[str, str | None]:
+    """The same of the user's own parts: learning rates, source, the file that init names; None if it has none."""
+    functions = {name: getattr(getattr(config, name), "function", None) for name in ("model", "optimizer")}
+    found = {name: None if path is None else source_digest(path) for name, path in functions.items()}
+    there = config.init is not None and Path(config.init).is_file()
+    found["init"] = hashlib.sha256(Path(str(config.init)).read_bytes()).hexdigest()[:16] if there else None
+    return found | {"schedule": schedule_digest(config)}
 
 
 def schedule_digest(config: Config) -> str | None:
@@ -51,12 +61,13 @@ def refuse_other_run(folder: RunFolder, config: Config) -> None:
     present = json.loads(json.dumps(config.identity)) | {"seed": config.seed}
     recorded = manifest.get("differs_from_defaults", present) | {"seed": seed}
     if keys := sorted(key for key in {*recorded, *present} if recorded.get(key) != present.get(key)):
-        values = [[f"{part.get(key, 'at its default')!s:.60}" for part in (recorded, present)] for key in keys]
-        pairs = [f"{key} is {there}, not {here}" for key, (there, here) in zip(keys[:3], values, strict=False)]
+        values = [[part.get(key, "at its default") for part in (recorded, present)] for key in keys]
+        texts = [list(map(str if str(there) != str(here) else repr, (there, here))) for there, here in values]
+        pairs = [f"{key} is {there:.60}, not {here:.60}" for key, (there, here) in zip(keys[:3], texts, strict=False)]
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
         raise LabError(f"{place} belongs to another run ({', '.join(pairs)}{more}); {cure}")
     if not config.force:
-        refuse_other_schedule(place, manifest.get("digests", {}), config, cure)
+        refuse_other_parts(place, manifest.get("digests", {}), config, cure)
 
 
 def recorded_seed(folder: RunFolder, manifest: Mapping[str, Any], unknown: int) -> Any:
@@ -68,8 +79,11 @@ def recorded_seed(folder: RunFolder, manifest: Mapping[str, Any], unknown: int) 
         return unknown
 
 
-def refuse_other_schedule(place: Path, digests: Mapping[str, str], config: Config, cure: str = CURE) -> None:
-    """Raises LabError if the user's function makes other learning rates than those that `place` was trained with."""
-    if digests.get("schedule", now := schedule_digest(config)) != now:
-        function = f"schedule.function (={config.schedule.function})"  # type: ignore[attr-defined]
-        raise LabError(f"{place} was trained with other learning rates than {function} makes now; restore it, {cure}")
+def refuse_other_parts(place: Path, digests: Mapping[str, str], config: Config, cure: str = CURE) -> None:
+    """Raises LabError if the user's own parts are not what `place` was trained with."""
+    for name, now in own_digests(config).items():
+        if now is not None and digests.get(name, now) != now:
+            value = getattr(config, name)
+            key = f"{name}.function (={value.function})" if hasattr(value, "function") else f"{name} (={value})"
+            what = f"learning rates than {key} makes" if name == "schedule" else f"code or weights than {key} has"
+            raise LabError(f"{place} was trained with other {what} now; restore it, {cure}")

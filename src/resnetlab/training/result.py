@@ -30,7 +30,7 @@ def completed(config: Config) -> Summary | None:
     done = finished(folder, config)
     if done is None:
         if os.path.exists(folder.summary):
-            files = f"{SUMMARY}, {METRICS} or {MANIFEST}"
+            files = f"{SUMMARY} or {METRICS} is another run's, or it or {MANIFEST}"
             print_line(config, f"{folder.path}: {files} is damaged; made again from the last checkpoint")
         return None
     print_line(config, f"already {done['status']}: {folder.path} (force=true starts over)")
@@ -44,8 +44,7 @@ def finished(folder: RunFolder, config: Config) -> Summary | None:
     """The summary of a run that has come to its end, its threshold columns as `config` asks for them."""
     try:
         summary = read_summary(folder.path)
-        epochs = summary["epochs_trained"]
-        rows = read_metrics(folder.path, epochs)[0] if epochs else []  # none: diverged in its first
+        rows = read_metrics(folder.path, summary)[0] if summary["epochs_trained"] else []  # none: diverged in its first
         whole = {**summary, **threshold_columns(rows, config.thresholds)}
         value = 0.0 if summary["status"] == "diverged" else summary[config.objective]
         usable = value is None or (is_accuracy(value) and value == value)  # a sweeper learns from no NaN
@@ -63,9 +62,8 @@ def objective(config: Config, summary: Summary) -> float:
 
 def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
     """The result row as a person reads it, and where everything is."""
-    reached = {
-        key: "never" if value is None else value for key, value in summary.items() if key.startswith("epoch_to_")
-    }
+    columns = [key for key in summary if key.startswith("epoch_to_")]
+    reached = {key: "never" if summary[key] is None else summary[key] for key in columns}
     shown = reached | {key: summary[key] for key in SHOWN if summary[key] is not None}
     metrics = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in shown.items()]
     profile = f"profile: {folder.trace} (open it at ui.perfetto.dev), {folder.operations}"

@@ -1,5 +1,6 @@
 """Runs one configuration to its end: skips what is finished, resumes what is not, and writes the run's files."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -11,10 +12,10 @@ from filelock import FileLock, Timeout
 
 from resnetlab.config.schema import Config
 from resnetlab.errors import DataError, Diverged, LabError, RunLocked, RunPruned
-from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.layout import RUN_FILES, RunFolder
 from resnetlab.runs.summary import Summary, out_of_patience
 from resnetlab.training.build import Session, build_session
-from resnetlab.training.callbacks.checkpoints import read_checkpoint, resume_point
+from resnetlab.training.callbacks.checkpoints import read_checkpoint, refuse_link_to_other_run, resume_point
 from resnetlab.training.conclude import conclude
 from resnetlab.training.describe import describe
 from resnetlab.training.distributed import decide_once, process_group
@@ -30,23 +31,26 @@ def run(config: Config) -> Summary:
     """Trains the configuration to its end, and returns its summary row.
 
     A finished run is not trained again, an interrupted one goes on from its last checkpoint; force starts over. The
-    process's state is restored afterwards (`preserve_process_state`). Raises LabError, and KeyboardInterrupt when it is
-    interrupted.
+    process's state is restored afterwards (`preserve_process_state`). Raises LabError and, if interrupted,
+    KeyboardInterrupt.
     """
     done = completed(config)
     return train(config) if done is None else done
 
 
-def train(config: Config, lock_timeout: float = LOCK_TIMEOUT, epoch_hook: EpochHook | None = None) -> Summary:
+def train(
+    config: Config, lock_timeout: float = LOCK_TIMEOUT, epoch_hook: EpochHook | None = None, sweep: Path | None = None
+) -> Summary:
     """Trains from the last checkpoint, or from the beginning, to the end.
 
     lock_timeout: seconds to wait for another process that holds the run. epoch_hook: called with the rows after every
-    epoch, ends the run by returning True. Raises RunLocked and RunPruned.
+    epoch, ends the run by returning True. sweep: the folder of the sweep around it. Raises RunLocked and RunPruned.
     """
     process = preserve_process_state(config.threads)
     with out_of_memory_in_one_line(config), process, silence_lightning(), ExitStack() as lock:
         with process_group(config.trainer.devices):
-            session = build_session(config, epoch_hook=epoch_hook)
+            session = build_session(config, epoch_hook=epoch_hook, sweep=sweep)
+            lock.callback(session.loggers.close)
             done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, lock_timeout))
             if done is not None:
                 return done
@@ -63,12 +67,16 @@ def prepare_run(
     """
     folder = config.folder
     lock.enter_context(run_lock(folder, lock_timeout))
-    folder.remove_leftovers()
     refuse_other_run(folder, config)
+    refuse_link_to_other_run(folder, config)
+    folder.remove_leftovers()
     if config.force:
         start_over(folder)
     elif (done := finished(folder, config)) is not None:  # by the process that was waited for
         return done, None
+    for path in (*map(folder.path.joinpath, RUN_FILES), folder.curves, folder.best, folder.last, folder.previous):
+        if path.is_dir():
+            raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)
     describe(config, session, resumed=checkpoint is not None)
     for remark in remarks:
@@ -114,8 +122,12 @@ def restore_if_trained(config: Config, session: Session, checkpoint: Path) -> bo
 def run_lock(folder: RunFolder, lock_timeout: float = 0.0) -> Iterator[None]:
     """Holds the run's lock, which the system takes from a process that dies.
 
-    Raises RunLocked if another process still holds it after `lock_timeout` seconds.
+    Raises RunLocked if another process still holds it after `lock_timeout` seconds, DataError if it cannot be made.
     """
+    for path in (folder.lock, *folder.lock.parents):
+        if os.path.lexists(path) and not (path.is_file() if path == folder.lock else path.is_dir()):
+            kind = "a folder" if path.is_dir() else "a file" if path.exists() else "a link that leads nowhere"
+            raise DataError(f"{path} is {kind}, in the way of {folder.path}; remove it or move it away")
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder.lock, timeout=lock_timeout):
@@ -149,13 +161,12 @@ def out_of_memory_in_one_line(config: Config) -> Iterator[None]:
             raise
         asked = re.search(r"ried to allocate ([\d.]+ \w+)", str(error))
         place = f"{config.trainer.device.type}{f', {asked[1]} more were asked for' if asked else ''}"
-        cure = f"batch_size (={config.batch_size}) or data.eval_batch_size"
+        cure = f"batch_size (={config.batch_size}) or data.eval_batch_size, data.device=cpu for a large data set"
         raise LabError(f"out of memory ({place}); take a smaller {cure}, or a smaller network") from None
 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether it says so: torch (2.15) has a class of its own only for its allocator on a GPU."""
     texts = ("out of memory", "DefaultCPUAllocator", "ALLOC_FAILED")
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
-    )
+    by_torch = isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+    return by_torch or isinstance(error, MemoryError)

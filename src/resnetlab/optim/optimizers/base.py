@@ -117,18 +117,9 @@ def set_lr_momentum(
     """
     for group in optimizer.param_groups:
         group["lr"] = _assign(group["lr"], lr)
-        if momentum is None or (isinstance(momentum, Tensor) and not has_tensor_momentum(group)):
-            continue
-        if "betas" in group:
-            beta1, beta2 = group["betas"]
-            group["betas"] = (_assign(beta1, momentum), beta2)
-        else:
-            group["momentum"] = _assign(group["momentum"], momentum)
-
-
-def has_tensor_momentum(group: dict[str, Any]) -> bool:
-    """Whether the group's momentum is a tensor: only then can one be written into it."""
-    return isinstance(group["betas"][0] if "betas" in group else group["momentum"], Tensor)
+        old = group["betas"][0] if "betas" in group else group["momentum"]
+        if momentum is not None and (isinstance(old, Tensor) or not isinstance(momentum, Tensor)):
+            convert_momentum(group, lambda old: _assign(old, momentum))
 
 
 def _assign(old: float | Tensor, new: float | Tensor) -> float | Tensor:

@@ -1,4 +1,4 @@
-"""SGD with momentum in torch's form, v = momentum*v + g; w -= lr*v, with decoupled decay as an option.
+"""SGD with momentum in torch's form, v = momentum*v + g; w -= lr*v, with decoupled decay; an optimizer of the user's.
 
 Keras keeps the lr inside, m = momentum*m - lr*g; w += m. The two agree while the lr is constant; when it changes
 (1cycle!), torch's applies the new lr at once to the whole of v, Keras' only to the new gradient.
@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from resnetlab.errors import ConfigError
+from resnetlab.dotted import call
+from resnetlab.errors import ConfigError, require
 from resnetlab.optim.optimizers.base import Groups, Optimizer, fused_or_default
 from resnetlab.optim.optimizers.capturable import sgd_update
 
@@ -33,13 +34,10 @@ class DecoupledSGD(torch.optim.SGD):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; returns the closure's loss."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             self._start(group)
-            self._decay(group)
+        decay_decoupled(self)
         if any(isinstance(group["momentum"], Tensor) for group in self.param_groups):
             self._tensor_step()
         else:
@@ -63,15 +61,16 @@ class DecoupledSGD(torch.optim.SGD):
             if (everywhere or p.grad is not None) and self.state[p].get("momentum_buffer") is None:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p, requires_grad=False)
 
-    def _decay(self, group: dict[str, Any]) -> None:
+
+@torch.no_grad()
+def decay_decoupled(optimizer: torch.optim.Optimizer) -> None:
+    """w -= lr*decoupled_wd*w, a key of each group, where a step is not to be skipped (a fused one's found_inf is 1)."""
+    found_inf = getattr(optimizer, "found_inf", None)
+    for group in optimizer.param_groups:
         weights = [p for p in group["params"] if p.grad is not None]
-        if not weights or not group["decoupled_wd"]:
-            return
-        factor = 1 - group["lr"] * group["decoupled_wd"]
-        found_inf = getattr(self, "found_inf", None)
-        if found_inf is not None:
-            factor = torch.where(found_inf > 0, 1.0, factor)
-        torch._foreach_mul_(weights, factor)
+        if weights and group["decoupled_wd"]:
+            factor = 1 - group["lr"] * group["decoupled_wd"]
+            torch._foreach_mul_(weights, factor if found_inf is None else torch.where(found_inf > 0, 1.0, factor))
 
 
 @dataclass
@@ -91,3 +90,33 @@ class SGD(Optimizer):
         groups = [group | {"weight_decay": 0.0, "decoupled_wd": 0.0, key: group["weight_decay"]} for group in groups]
         fused = fused_or_default(self.fused, groups)
         return DecoupledSGD(groups, lr=lr, momentum=momentum, nesterov=self.nesterov, fused=fused)
+
+
+@dataclass
+class CustomOptimizer(Optimizer):
+    """An optimizer of the user's: function(groups, lr=lr, **parameters), whose step needs no closure.
+
+    A decoupled decay is made here before its step, a coupled one is its own weight_decay; momentum is its own or beta1.
+    """
+
+    name: str = "custom"
+    function: str = "???"  # dotted path of the class or function, such as torch.optim.RMSprop; must be given
+    parameters: Any = None  # its other keyword arguments, such as 'optimizer.parameters={alpha: 0.9}'; null: none
+
+    def check(self) -> None:
+        """Raises ConfigError unless it can be made, for one weight."""
+        self._make([{"params": [nn.Parameter(torch.ones(2, 2))], "weight_decay": 0.0}], 1e-3, 0.9, True)
+
+    def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
+        key, parameters = "decoupled_wd" if decoupled else "weight_decay", self.parameters
+        groups = [group | {"weight_decay": 0.0, "decoupled_wd": 0.0, key: group["weight_decay"]} for group in groups]
+        made = call("optimizer.function", self.function, parameters, torch.optim.Optimizer, groups, lr=lr)
+        twice = {"weight_decay", "momentum"} & {*(parameters or {})}
+        require(not twice, "optimizer.parameters", parameters, "be without wd and momentum, which are top-level keys")
+        must = "have a weight_decay of its own with regularization=coupled; take regularization=weight_decay"
+        own_decay = decoupled or key in made.defaults or not any(group["weight_decay"] for group in groups)
+        require(own_decay, "optimizer.function", self.function, must)
+        for group in made.param_groups:
+            group.setdefault("momentum", momentum)  # or it could not be set at each step, used or not
+        made.register_step_pre_hook(lambda optimizer, *_: decay_decoupled(optimizer))
+        return made

@@ -19,28 +19,7 @@ from resnetlab.optim.schedules.decay import (
 from resnetlab.optim.schedules.piecewise import Constant, PiecewiseConstant, PiecewiseLinear
 from resnetlab.optim.schedules.special import Lambda, ReduceOnPlateau
 
-__all__ = [
-    "SCHEDULES",
-    "Constant",
-    "Cosine",
-    "CosineRestarts",
-    "Cyclic",
-    "Exponential",
-    "InverseSqrt",
-    "Lambda",
-    "MultiStep",
-    "OneCycle",
-    "PiecewiseConstant",
-    "PiecewiseLinear",
-    "Polynomial",
-    "ReduceOnPlateau",
-    "RunLength",
-    "Schedule",
-    "Step",
-    "WarmupStableDecay",
-    "length_warning",
-    "schedule_table",
-]
+__all__ = ["SCHEDULES", "ReduceOnPlateau", "RunLength", "Schedule", "length_warning", "schedule_table"]
 
 _CLASSES: list[type[Schedule]] = [Constant, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Lambda, MultiStep]
 _CLASSES += [OneCycle, PiecewiseConstant, PiecewiseLinear, Polynomial, ReduceOnPlateau, Step, WarmupStableDecay]

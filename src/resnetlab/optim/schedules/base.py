@@ -6,7 +6,7 @@ holds at a moment (`lr_factor`); interval, stretch, warmup and warmup_prefix are
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -138,6 +138,12 @@ class Schedule:
         require(self.warmup <= epochs, "warmup", self.warmup, f"at most the {epochs:g} epochs that there are")
         self._check_prefix(self.moment(0, span).T)
 
+    def check_period(self, key: str, value: float, epochs: float, span: RunLength) -> None:
+        """Refuses a period that is shorter than what it is sampled at."""
+        least = 1.0 if self.interval == "epoch" and not self.stretch else self.time(1, span)
+        must = f"so long that a cycle lasts {least:g} epochs, one value of the lr with this schedule.interval"
+        require(epochs >= least * (1 - 1e-9), key, value, must)
+
     def _check_prefix(self, rest: float) -> None:
         """rest: epochs that warmup leaves for the schedule."""
         must = "less than the schedule's epochs with schedule.warmup_prefix=true: none would be left for it"
@@ -165,29 +171,34 @@ def is_amount(x: Any) -> bool:
     return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) and x >= 0
 
 
-def schedule_table(schedule: Schedule, lr: float, momentum: float, span: RunLength) -> npt.NDArray[np.float64]:
+def schedule_table(
+    schedule: Schedule, lr: float, momentum: float, span: RunLength, checked: bool = False
+) -> npt.NDArray[np.float64]:
     """A run's learning rates and momenta, (steps, 2) float64: column 0 the lr, column 1 the momentum of each step.
 
-    lr, momentum: the configuration's. Raises ConfigError if a check fails, an lr is negative or not finite, or all of
-    epoch 1 is 0.
+    lr, momentum: the configuration's. checked: its own checks have passed, perhaps with more steps per epoch. Raises
+    ConfigError if a check fails, an lr is negative or not finite in float32, or all of epoch 1 is 0.
     """
-    schedule.check()
-    schedule.check_span(span)
+    if not checked:
+        schedule.check()
+        schedule.check_span(span)
     rows = np.full((span.steps, 2), np.inf)
     try:
         for k in range(span.steps):
             rows[k] = schedule.lr(k, lr, span), schedule.momentum(k, momentum, span)
     except OverflowError:  # Python's pow: the rest of the table stays at infinity and is refused like any bad value
         pass
-    bad = np.flatnonzero((rows[:, 0] < 0) | ~np.isfinite(rows).all(axis=1))
+    bad = np.flatnonzero((rows[:, 0] < 0) | ~(rows <= np.finfo(np.float32).max).all(axis=1))
     if bad.size:
         k = int(bad[0])
         raise ConfigError(
-            f"schedule.name (={schedule.name}) must keep the lr finite and not negative: "
+            f"schedule.name (={schedule.name}) must keep the lr finite in float32 and not negative: "
             f"from lr (={lr:g}), momentum (={momentum:g}) it makes {rows[k, 0]:g}, {rows[k, 1]:g} at step {k}"
         )
     if span.steps_per_epoch > 1 and not rows[: span.steps_per_epoch, 0].any():
-        cure = "; schedule.interval=step lets it rise within the epoch" if schedule.interval == "epoch" else ""
+        by_step = replace(schedule, interval="step")
+        rises = any(by_step.lr(k, lr, span) for k in range(span.steps_per_epoch))
+        cure = "; schedule.interval=step lets it rise within the epoch" if rises else ""
         raise ConfigError(
             f"schedule.name (={schedule.name}) must not be 0 throughout epoch 1, which learns nothing{cure}"
         )
@@ -195,13 +206,27 @@ def schedule_table(schedule: Schedule, lr: float, momentum: float, span: RunLeng
 
 
 def length_warning(schedule: Schedule, span: RunLength) -> str | None:
-    """One sentence for the user if the run ends before its schedule does, and what to do; else None."""
+    """One sentence for the user if the run is too short for its schedule, and what to do; else None."""
     end = schedule.end()
     if schedule.stretch or end is None or span.epochs >= end:
-        return None
+        return unchanged_warning(schedule, span)
     last = schedule.lr(span.steps - 1, 1.0, span)
     ends = f"lr {last:.4g}" if schedule.absolute() else f"{last:.4g} x lr"
     cure = "schedule.stretch=true scales it"
     if schedule.designed_length() is None:
         cure = "schedule.length and schedule.stretch=true scale it"
     return f"the schedule was made for {end:g} epochs, the run has {span.epochs}: it ends at {ends}; {cure}"
+
+
+def unchanged_warning(schedule: Schedule, span: RunLength) -> str | None:
+    """One sentence if no step of several epochs changes the schedule's factor, warmup's apart; else None."""
+
+    def changes(interval: str) -> bool:
+        one = replace(schedule, interval=interval)
+        return len({round(one.lr_factor(one.moment(k, span)), 12) for k in range(span.steps)}) > 1
+
+    if schedule.stateful or schedule.name == "constant" or span.epochs == 1 or changes(schedule.interval):
+        return None
+    cure = "; schedule.interval=step lets it" if changes("step") else ""
+    line = f"schedule={schedule.name} never changes the lr in the {span.epochs} epochs of this run{cure}"
+    return line if cure or schedule.end() is None else None  # a length was given

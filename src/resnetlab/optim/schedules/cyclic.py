@@ -59,6 +59,10 @@ class Cyclic(_Cycle):
             height *= self.gamma**at.k
         return height
 
+    def check_span(self, span: RunLength) -> None:
+        super().check_span(span)
+        self.check_period("up", self.up, self.up + (self.up if self.down is None else self.down), span)
+
     def lr_factor(self, at: SchedulePoint) -> float:
         return self.lowest + (1 - self.lowest) * self.phase(at)
 
@@ -126,4 +130,6 @@ class OneCycle(_Cycle):
     def check_span(self, span: RunLength) -> None:
         super().check_span(span)
         steps = self.moment(0, span).n
+        if self.length is not None and not self.stretch:
+            require(steps >= 2, "length", self.length, "at least 2 steps long, which a cycle needs")
         require(steps >= 2, "name", self.name, f"another one for a run of {steps} step: a cycle needs at least 2")

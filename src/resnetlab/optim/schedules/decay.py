@@ -154,9 +154,13 @@ class CosineRestarts(Schedule):
     def check(self) -> None:
         super().check()
         require(self.first > 0, "first", self.first, "more than 0 epochs")
-        require(self.mult >= 1, "mult", self.mult, "at least 1")
+        require(self.mult == 1 or self.mult >= 1.001, "mult", self.mult, "at least 1: 1 itself, or 1.001 and more")
         require_fraction("final", self.final)
         require(0 < self.cycle_decay <= 1, "cycle_decay", self.cycle_decay, "more than 0 and at most 1")
+
+    def check_span(self, span: RunLength) -> None:
+        super().check_span(span)
+        self.check_period("first", self.first, self.first, span)
 
 
 @dataclass

@@ -4,13 +4,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from inspect import signature
-from pkgutil import resolve_name
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from resnetlab.errors import ConfigError
+from resnetlab.dotted import error_in_one_line, import_callable
 from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require, require_choice, require_fraction
 
 
@@ -30,13 +28,9 @@ class Lambda(Schedule):
         """f(t, ...). Raises ConfigError if f fails there, or returns a factor that is negative or not finite."""
         f, asked = _function(self.function)
         known = {"T": at.T, "step": at.k, "steps": at.n}
-        try:
+        must = f"return a number for every t in epochs: at t = {at.t:g}"
+        with error_in_one_line("schedule.function", self.function, must):
             value = float(f(at.t, **{key: known[key] for key in asked}, **(self.parameters or {})))
-        except (Exception, SystemExit) as error:
-            raise ConfigError(
-                f"schedule.function (={self.function}) must return a number for every t in epochs: "
-                f"at t = {at.t:g} {_one_line(error)}"
-            ) from error
         ok = math.isfinite(value) and value >= 0
         require(ok, "function", self.function, f"finite and not negative at every t: at t = {at.t:g} it is {value:g}")
         return value
@@ -116,18 +110,5 @@ class ReduceOnPlateau(Schedule):
 @lru_cache
 def _function(path: str) -> tuple[Callable[..., Any], frozenset[str]]:
     """The callable at a dotted path, and which of T, step and steps it names. Raises ConfigError if there is none."""
-    try:
-        f = resolve_name(path)
-    except (Exception, SystemExit) as error:  # an import runs code: anything can come out of it
-        raise ConfigError(
-            f"schedule.function (={path}) must be the dotted path of a function, such as math.cos: {_one_line(error)}"
-        ) from error
-    require(callable(f), "function", path, f"a function of t in epochs, it is of type {type(f).__name__}")
-    try:
-        return f, frozenset({"T", "step", "steps"} & {*signature(f).parameters})
-    except (TypeError, ValueError):  # of some functions in C
-        return f, frozenset()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    f, names = import_callable("schedule.function", path, "function of t in epochs")
+    return f, names & {"T", "step", "steps"}

@@ -88,5 +88,4 @@ def claims(post: str | None = None) -> list[Claim]:
 
 def contexts() -> dict[str, dict[str, Any]]:
     """By the context's name its published configuration, under "preset", and settings that its row does not show."""
-    found: dict[str, dict[str, Any]] = _file()["context"]
-    return found
+    return _file()["context"]

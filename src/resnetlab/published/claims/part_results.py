@@ -12,7 +12,7 @@ from resnetlab.published.claims.data import Part, Where
 from resnetlab.published.claims.hypothesis_tests import OneSidedTest, difference_test, level_test
 from resnetlab.published.claims.metrics import description, may_be_unreached, scaled
 from resnetlab.published.claims.run_groups import Differences, RunGroup, differences, distance, matches
-from resnetlab.report.columns import COSTS
+from resnetlab.report.columns import COSTS, mean_sd
 from resnetlab.report.groups import format_value
 from resnetlab.report.statistics import least_permutation_p, mean_interval, permutation
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS
@@ -166,9 +166,8 @@ def side_text(group: RunGroup, part: Part, keys: Where) -> str:
     found, head = mean_interval(group.values(part.metric)), describe_group(group, keys)
     if found is None:
         return f"{head} none (n = 0 of {len(group.runs)})"
-    sd = "" if found.sd is None else f" ± {found.sd:.2g}"
     of = f" of {len(group.runs)}" if found.n < len(group.runs) else ""
-    return f"{head} {found.mean:.4g}{sd} (n = {found.n}{of})"
+    return f"{head} {mean_sd(group.values(part.metric), found.n)} (n = {found.n}{of})"
 
 
 def describe_group(group: RunGroup, keys: Where) -> str:

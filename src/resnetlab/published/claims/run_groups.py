@@ -9,7 +9,7 @@ from typing import Any
 from resnetlab.published.claims.data import Part, Where, contexts
 from resnetlab.published.claims.metrics import may_be_unreached, value_of
 from resnetlab.published.configuration import configuration
-from resnetlab.published.preset_matching import REDUCING, SILENT, matching_preset
+from resnetlab.published.preset_matching import REDUCING, SILENT, matching_presets
 from resnetlab.published.results import one, rows
 from resnetlab.report.groups import Collection, format_value
 from resnetlab.runs.load import Run
@@ -84,7 +84,7 @@ def group_runs(collection: Collection) -> list[RunGroup]:
     for group in groups.values():
         first, *_ = runs = tuple(group[seed] for seed in sorted(group))
         identity = first.manifest["differs_from_defaults"]
-        found.append(RunGroup(settings(first.summary, identity), runs, matching_preset(identity)))
+        found.append(RunGroup(settings(first.summary, identity), runs, next(iter(matching_presets(identity)), None)))
     return found
 
 

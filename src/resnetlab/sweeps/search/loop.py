@@ -20,18 +20,9 @@ from resnetlab.runs.files import digest, read_rows
 from resnetlab.runs.layout import METRICS
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.run_job import SweepTask, failure, record
+from resnetlab.sweeps.search import study as journal
 from resnetlab.sweeps.search.plan import SearchPlan
 from resnetlab.sweeps.search.pruning import make_pruner
-from resnetlab.sweeps.search.study import (
-    STATUSES,
-    asked_trials,
-    check_storage,
-    count_trials,
-    open_study,
-    report_epochs,
-    search_lock,
-    trial_id,
-)
 
 
 class Search:
@@ -49,26 +40,26 @@ class Search:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Opens the study under its lock. Raises RunLocked; ConfigError if the storage is damaged or another one's."""
-        check_storage(self.plan)
-        with search_lock(self.plan):
-            self.study, self.storage = open_study(self.plan)
+        journal.check_storage(self.plan)
+        with journal.search_lock(self.plan):
+            self.study, self.storage = journal.open_study(self.plan)
             self.study.pruner = make_pruner(self.plan.options, self.plan.epochs)  # Hyperband's changes the sampling
             yield
 
     @property
     def trials_left(self) -> int:
         """The trials still to be asked for. One that failed for a reason of the machine's is not counted."""
-        counted = count_trials(self.study)
+        counted = journal.count_trials(self.study)
         return self.plan.options.n_trials - counted.total() + counted["failed"]
 
     @property
     def unfinished(self) -> bool:
-        return self.trials_left > 0 or count_trials(self.study)["not ended"] > 0
+        return self.trials_left > 0 or journal.count_trials(self.study)["not ended"] > 0
 
     def run(self, sweeper: Any, task: SweepTask) -> None:
         """Runs first the trials that a kill has left running, then what is missing, `at_once` at a time."""
         self.sweeper, self.task = sweeper, task
-        left = [trial.number for trial in asked_trials(self.study) if trial.state == TrialState.RUNNING]
+        left = [trial.number for trial in journal.asked_trials(self.study) if trial.state == TrialState.RUNNING]
         for trial in self.trials_in(TrialState.RUNNING):
             if trial.number not in left:  # half asked: its parameters are drawn again, by the same sampler
                 self.study.tell(trial.number, state=TrialState.FAIL)
@@ -84,7 +75,7 @@ class Search:
 
     def requeue_failed(self) -> None:
         """Puts the parameters of trials that failed at the head of the queue, once each."""
-        trials = asked_trials(self.study)
+        trials = journal.asked_trials(self.study)
         again = {trial.user_attrs.get("again") for trial in (*trials, *self.trials_in(TrialState.WAITING))}
         for trial in trials:
             if trial.state == TrialState.FAIL and "refused" not in trial.user_attrs and trial.number not in again:
@@ -92,7 +83,7 @@ class Search:
 
     def ask(self) -> int:
         """The number of a new trial, whose sampler depends on how many were asked before it."""
-        asked = len(asked_trials(self.study)) + len(self.trials_in(TrialState.WAITING))
+        asked = len(journal.asked_trials(self.study)) + len(self.trials_in(TrialState.WAITING))
         self.study.sampler = make_sampler(self.plan.options, asked)
         return self.study.ask(self.plan.space.distributions).number
 
@@ -122,7 +113,7 @@ class Search:
         """A combination that the lab refuses: counted, and not tried again."""
         outcome, number = failure(error, self.task.folder.log(self.number)), self.number
         record(self.task.folder, number, outcome, self.assign(trial))
-        self.storage.set_trial_user_attr(trial_id(self.storage, trial), "refused", outcome.reason)
+        self.storage.set_trial_user_attr(journal.trial_id(self.storage, trial), "refused", outcome.reason)
         self.study.tell(trial, state=TrialState.FAIL)
 
     def assign(self, trial: int) -> str:
@@ -139,7 +130,7 @@ class Search:
         if outcome is None or outcome.status == "failed" or (outcome.status == "skipped" and outcome.objective is None):
             self.study.tell(trial, state=TrialState.FAIL)
             return
-        report_epochs(self.storage, trial, read_rows(Path(outcome.folder) / METRICS))
+        journal.report_epochs(self.storage, trial, read_rows(Path(outcome.folder) / METRICS))
         if outcome.status == "pruned":
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
@@ -147,15 +138,15 @@ class Search:
 
     def say_progress(self) -> None:
         if self.plan.config.trainer.progress != "off":
-            counted = count_trials(self.study)
+            counted = journal.count_trials(self.study)
             ended = counted["complete"] + counted["pruned"] + counted["refused"]
             so_far = f", best {self.plan.config.objective} {self.study.best_value:.4f}" if counted["complete"] else ""
             say(f"search: {ended} of {self.plan.options.n_trials} trials done{so_far}")
 
     def conclude(self) -> None:
         """Prints how far the search is, which trial is best, and how to repeat it."""
-        counted, n_trials = count_trials(self.study), self.plan.options.n_trials
-        parts = ", ".join(f"{counted[status]} {status}" for status in STATUSES if counted[status])
+        counted, n_trials = journal.count_trials(self.study), self.plan.options.n_trials
+        parts = ", ".join(f"{counted[status]} {status}" for status in journal.STATUSES if counted[status])
         say(f"search: {parts} of {n_trials} trials; {self.plan.storage}")
         if counted["complete"]:
             best = self.study.best_trial

@@ -1,5 +1,6 @@
 """The plan of a search: its space and options, read from the command line and checked before any work."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.runs.files import digest
-from resnetlab.runs.layout import OUTPUTS, SEARCH_JOURNAL
+from resnetlab.runs.layout import SEARCH_JOURNAL
 from resnetlab.sweeps.launchers import check_bounds, checked_settings, choice, find_launcher
 from resnetlab.sweeps.search.space import Space
 
@@ -50,7 +51,7 @@ class SearchPlan:
         if self.options.storage:
             return Path(self.options.storage)
         keys = "-".join(re.sub(r"[^A-Za-z0-9_.]+", "", key) for key in sorted(self.space.distributions))
-        return OUTPUTS / self.config.study / "search" / f"{keys[:80]}-{digest(self.signature)}" / SEARCH_JOURNAL
+        return self.config.study_folder / "search" / f"{keys[:80]}-{digest(self.signature)}" / SEARCH_JOURNAL
 
 
 def make_plan(overrides: Sequence[str]) -> SearchPlan:
@@ -80,6 +81,8 @@ def checked_options(options: OptunaConf) -> OptunaConf:
         require_one_of(f"hydra.sweeper.{key}", getattr(options, key), valid)
     path = options.storage or ""
     require("://" not in path, "hydra.sweeper.storage", path, "be a file of its own, not a database")
+    ordinary = not os.path.lexists(path) or os.path.isfile(path)
+    require(ordinary, "hydra.sweeper.storage", path, "be an ordinary file, or one that is not there yet")
     return options
 
 

@@ -6,13 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+from optuna import distributions as kinds
 
 from resnetlab.config.identity import NOT_IDENTITY
 from resnetlab.config.overrides import parse_overrides, sweep_values
@@ -23,12 +17,12 @@ from resnetlab.errors import ConfigError, first_line
 class Space:
     """The command line's overrides in their order: fixed ones whole, of the others the key, with its distribution."""
 
-    overrides: tuple[tuple[str, BaseDistribution | None], ...]
+    overrides: tuple[tuple[str, kinds.BaseDistribution | None], ...]
 
     @classmethod
     def read(cls, overrides: Sequence[str]) -> "Space":
         """Raises ConfigError for what cannot be searched."""
-        found: dict[str, tuple[str, BaseDistribution | None]] = {}
+        found: dict[str, tuple[str, kinds.BaseDistribution | None]] = {}
         for override in parse_overrides(overrides):
             key, line = override.get_key_element(), str(override.input_line)
             if override.is_sweep_override():
@@ -38,13 +32,12 @@ class Space:
                 found[key] = (f"{key}={override.get_value_element_as_str()}", None)
         space = cls(tuple(found.values()))
         if not space.distributions:
-            raise ConfigError(
-                "hydra/sweeper=optuna has nothing to search; give values, such as 'wd=interval(0.01,0.5)'"
-            )
+            cure = "give values, such as 'wd=interval(0.01,0.5)'"
+            raise ConfigError(f"hydra/sweeper=optuna has nothing to search; {cure}")
         return space
 
     @property
-    def distributions(self) -> dict[str, BaseDistribution]:
+    def distributions(self) -> dict[str, kinds.BaseDistribution]:
         return {key: kind for key, kind in self.overrides if kind is not None}
 
     def job(self, values: Mapping[str, Any]) -> list[str]:
@@ -61,7 +54,7 @@ class Space:
 
     def plain(self) -> dict[str, str]:
         """As text that can be compared."""
-        return {key: distribution_to_json(kind) for key, kind in sorted(self.distributions.items())}
+        return {key: kinds.distribution_to_json(kind) for key, kind in sorted(self.distributions.items())}
 
 
 def refuse(override: Override, line: str) -> None:
@@ -73,7 +66,7 @@ def refuse(override: Override, line: str) -> None:
         raise ConfigError(f"{line} cannot be searched: {key} does not change what a run computes")
 
 
-def distribution(override: Override, line: str) -> BaseDistribution:
+def distribution(override: Override, line: str) -> kinds.BaseDistribution:
     """range stops before its end, as in every other sweep."""
     sweep: Any = override.value()
     log = "log" in sweep.tags
@@ -83,8 +76,8 @@ def distribution(override: Override, line: str) -> BaseDistribution:
             if low is None or high is None or not low < high:
                 raise ValueError("its first number must be below its second")
             if isinstance(low, int) and isinstance(high, int):
-                return IntDistribution(low, high, log=log)
-            return FloatDistribution(low, high, log=log)
+                return kinds.IntDistribution(low, high, log=log)
+            return kinds.FloatDistribution(low, high, log=log)
         values = sweep_values(override)
         if not values:
             raise ValueError("it is empty")
@@ -92,26 +85,26 @@ def distribution(override: Override, line: str) -> BaseDistribution:
             raise ValueError("name each value once")
         if isinstance(sweep, RangeSweep):
             return steps(values, log)
-        return CategoricalDistribution(values)
+        return kinds.CategoricalDistribution(values)
     except (ValueError, AssertionError) as error:
         raise ConfigError(f"{line} is no search space: {first_line(error)}") from None
 
 
-def steps(values: Sequence[str], log: bool) -> BaseDistribution:
+def steps(values: Sequence[str], log: bool) -> kinds.BaseDistribution:
     """Of a range's values, all of one distance."""
     numbers = sorted(Decimal(value) for value in values)
     distance = numbers[1] - numbers[0] if len(numbers) > 1 else Decimal(1)
     if all(number == int(number) for number in numbers) and "." not in "".join(values):
-        return IntDistribution(int(numbers[0]), int(numbers[-1]), log=log, step=int(distance))
+        return kinds.IntDistribution(int(numbers[0]), int(numbers[-1]), log=log, step=int(distance))
     if log:
         raise ValueError("tag(log, ...) goes with interval(...) or whole numbers")
     high = numbers[0] + round((numbers[-1] - numbers[0]) / distance) * round(distance, 12)
-    return FloatDistribution(float(numbers[0]), float(high), step=float(round(distance, 12)))
+    return kinds.FloatDistribution(float(numbers[0]), float(high), step=float(round(distance, 12)))
 
 
-def ends(kind: BaseDistribution) -> list[Any]:
+def ends(kind: kinds.BaseDistribution) -> list[Any]:
     """All choices, or the lowest and the highest number."""
-    if isinstance(kind, CategoricalDistribution):
+    if isinstance(kind, kinds.CategoricalDistribution):
         return list(kind.choices)
-    assert isinstance(kind, FloatDistribution | IntDistribution)
+    assert isinstance(kind, kinds.FloatDistribution | kinds.IntDistribution)
     return list(dict.fromkeys((kind.low, kind.high)))

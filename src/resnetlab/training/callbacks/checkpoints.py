@@ -2,8 +2,8 @@
 
 import os
 import shutil
+import warnings
 import zipfile
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,16 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
 
-from resnetlab.config.compose import from_plain
+from resnetlab.config.compose import from_plain, to_plain
 from resnetlab.config.schema import Config
-from resnetlab.errors import DataError, first_line
+from resnetlab.data import Data
+from resnetlab.errors import ConfigError, DataError, LabError, first_line
 from resnetlab.runs.files import write_atomically
-from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.layout import MANIFEST, SUMMARY, RunFolder
 from resnetlab.training.callbacks.recorder import Recorder
-from resnetlab.training.module import ImageClassifier
-from resnetlab.training.recorded import refuse_other_schedule
+from resnetlab.training.recorded import refuse_other_parts
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -60,27 +61,27 @@ def write_link(path: Path, link: Path) -> None:
 class Checkpoints(Checkpoint):
     """Saves `last` after every epoch, `best` after every epoch that is the best so far, and the snapshots asked for.
 
-    A checkpoint is Lightning's, with three more entries: config, digests (recorded.digests_of), and statistics: those
-    of the batch norms that val/*_avg and val/*_recal were measured with, {"averaged" | "reestimated": {name: tensor}}.
+    A checkpoint is Lightning's, with more entries: config, its identity, digests (recorded.digests_of), preprocessing
+    (ImageData.preprocessing), and statistics: those of the batch norms that val/*_avg and val/*_recal were measured
+    with, {"averaged" | "reestimated": {name: tensor}}. It names no folder of its user's.
 
     Lightning's ModelCheckpoint (2.6.6) writes `last` only when `best` is written too, and forgets the best score when
     the folder is moved; this one has no state, because the recorder's rows are enough.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        recorder: Recorder,
-        config: dict[str, Any],
-        digests: dict[str, str],
-        snapshots: Collection[int] = (),
-    ) -> None:
-        self.folder, self.recorder, self.snapshots = folder, recorder, snapshots
-        self.recorded = {"config": config, "digests": digests}
+    def __init__(self, recorder: Recorder, config: Config, digests: dict[str, str]) -> None:
+        self.folder, self.recorder, self.snapshots = config.folder, recorder, config.snapshots
+        plain, root = to_plain(config), Path(config.data.root).expanduser()
+        del plain["outputs"], plain["logger"]
+        if root.is_absolute():  # read_config finds it in the run's manifest
+            plain["data"]["root"] = Data.root
+        self.recorded = {"config": plain, "identity": config.identity, "digests": digests}
 
-    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        assert isinstance(pl_module, ImageClassifier)
-        checkpoint |= self.recorded | {"statistics": pl_module.statistics}
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        preprocessing = pl_module.preprocessing
+        checkpoint |= self.recorded | {"statistics": pl_module.statistics, "preprocessing": preprocessing}
+        sizes = {"steps_per_epoch": pl_module.span.steps_per_epoch, "classes": len(preprocessing["classes"])}
+        checkpoint["hyper_parameters"] = {"config": self.recorded["config"]} | sizes  # for load_from_checkpoint
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         rows = self.recorder.rows
@@ -94,8 +95,48 @@ class Checkpoints(Checkpoint):
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint's plain data, on the CPU. Raises many kinds of errors for a damaged or missing file."""
     verify_checkpoint(path)
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings(action="ignore"):  # torch's (2.15) about sparse tensors, which are refused below
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    epoch, last = checkpoint["epoch"], checkpoint["config"]["epochs"]
+    if type(epoch) is not int or not 0 <= epoch <= last or not isinstance(checkpoint.get("digests", {}), dict):
+        raise DataError(f"its epoch is {epoch!r:.40} of {last}, its digests {checkpoint.get('digests')!r:.40}")
+    shapes = shapes_of(checkpoint["state_dict"], "")
+    if any(not shapes_of(part, "model.") <= shapes for part in checkpoint.get("statistics", {}).values()):
+        raise DataError("its statistics are of another network")
     return checkpoint
+
+
+def shapes_of(state: dict[str, torch.Tensor], prefix: str) -> set[tuple[str, torch.Size]]:
+    """(prefix + name, shape) of each tensor. Raises DataError for another thing than a dense one."""
+    if not all(isinstance(value, torch.Tensor) and value.layout == torch.strided for value in state.values()):
+        raise DataError("it holds something else than dense tensors")
+    return {(f"{prefix}{name}", value.shape) for name, value in state.items()}
+
+
+def read_own_checkpoint(path: Path, config: Config) -> dict[str, Any]:
+    """The same of this run. Raises LabError for another run's."""
+    checkpoint = read_checkpoint(path)
+    saved = from_plain(checkpoint["config"], checked=False)
+    if (saved.identity, saved.seed) != (config.identity, config.seed):
+        raise LabError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
+    return checkpoint
+
+
+def refuse_link_to_other_run(folder: RunFolder, config: Config) -> None:
+    """Raises LabError if `checkpoints` is a link into another run, or to its checkpoints: they would be replaced."""
+    place = folder.checkpoints.resolve()
+    if not folder.checkpoints.is_symlink():
+        return
+    cure = f"remove the link {folder.checkpoints}, or let it point to an empty folder"
+    for parent in {place, *place.parents} - {folder.path.resolve()}:
+        if any((parent / name).exists() for name in (MANIFEST, SUMMARY)):
+            raise LabError(f"{folder.checkpoints} is a link into another run, {parent}; {cure}")
+    for path in place.glob("*.ckpt"):
+        try:
+            read_own_checkpoint(path, config)
+        except Exception as error:  # of many kinds for a damaged file, which is nobody's
+            if type(error) is LabError:
+                raise LabError(f"{path}: {error}; {cure}") from None
 
 
 def verify_checkpoint(path: Path) -> None:
@@ -120,6 +161,29 @@ def network_state(checkpoint: dict[str, Any], weights: str = "raw") -> dict[str,
     return found | checkpoint.get("statistics", {}).get(weights, {})
 
 
+def load_initial(model: nn.Module, config: Config, classes: int) -> list[str]:
+    """Loads init's raw weights; returns the names of the tensors that are as drawn, for they have other classes.
+
+    Raises ConfigError for a checkpoint that is not of this network but for its classes.
+    """
+    path, ours = Path(str(config.init)), to_plain(config)["model"]
+    try:
+        checkpoint = read_checkpoint(path)
+        theirs, initial = ours | checkpoint["config"]["model"], network_state(checkpoint)
+    except Exception as error:  # torch raises many kinds for a damaged or foreign file
+        raise ConfigError(f"init (={path}) is no checkpoint of the lab ({describe_damage(path, error)})") from None
+    for key in ours.keys() - {"bn_momentum", "dropout", "zero_init_residual"}:  # of the training alone
+        if ours[key] != theirs[key]:
+            raise ConfigError(f"init (={path}) has model.{key}={theirs[key]}, here it is {ours[key]}; set it so")
+    state = {name: value.shape for name, value in model.state_dict().items()}
+    drawn = [name for name in state.keys() & initial.keys() if initial[name].shape != state[name]]
+    wrong = [name for name in drawn if state[name] != (classes, *initial[name].shape[1:])]
+    if wrong := wrong + sorted(state.keys() ^ initial.keys()):
+        raise ConfigError(f"init (={path}) is of another network: {wrong[0]} differs, and {len(wrong) - 1} others")
+    model.load_state_dict({name: initial[name] for name in state.keys() - drawn}, strict=False)
+    return sorted(drawn)
+
+
 def describe_damage(path: Path, error: Exception) -> str:
     """The reason why a checkpoint could not be read."""
     try:
@@ -129,29 +193,26 @@ def describe_damage(path: Path, error: Exception) -> str:
             return "it is cut off, or another kind of file"
     except OSError as unreadable:
         return str(unreadable.strerror)
-    return str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {first_line(error).split('. ')[0]}"
+    return str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {first_line(error).split('. ')[0]}"
 
 
 def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[str]]:
     """The newest checkpoint of this run that can be used, or None to start anew; and remarks.
 
-    Raises LabError for one whose learning rates were others.
+    Raises LabError for one whose own parts (learning rates, source) were others.
     """
     remarks = []
     for path in (folder.last, folder.previous):
         if not path.exists():
             continue
         try:
-            checkpoint = read_checkpoint(path)
-            saved = from_plain(checkpoint["config"], checked=False)
+            checkpoint = read_own_checkpoint(path, config)
             epochs = len(checkpoint["callbacks"][Recorder.__name__]["rows"])
-            if (saved.identity, saved.seed) != (config.identity, config.seed):
-                raise DataError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
         except Exception as error:  # torch raises many kinds for a damaged file
             damage = describe_damage(path, error)
             remarks.append(f"{path} cannot be used ({damage}); going back to what was saved before it")
             continue
-        refuse_other_schedule(path, checkpoint.get("digests", {}), config)
+        refuse_other_parts(path, checkpoint.get("digests", {}), config)
         if path == folder.previous:
             write_link(path, folder.last)  # or the next save would keep the damaged one as its previous
         return path, [*remarks, f"resuming after epoch {epochs} from {path}"]

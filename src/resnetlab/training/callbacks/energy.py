@@ -129,10 +129,8 @@ class Energy(L.Callback):
         self.meter: EnergyMeter | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        try:
+        with suppress(NoGpuSensor):
             self.meter = EnergyMeter(open_gpu(pl_module.device))
-        except NoGpuSensor:
-            self.meter = None
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.meter is not None:

@@ -11,7 +11,6 @@ from resnetlab.data import Chunk
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.lightning_internals import INTERRUPTIONS
-from resnetlab.training.module import ImageClassifier
 
 HEARTBEAT_SECONDS = 60  # in a log file, within an epoch
 ROW_FORMAT = (
@@ -35,8 +34,7 @@ class ProgressDisplay(L.Callback):
         self.start = self.last_line = 0.0
         self.first_step = self.step = self.total = self.per_epoch = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ImageClassifier)
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.total, self.per_epoch = pl_module.span.steps, pl_module.span.steps_per_epoch
         self.first_step = self.step = trainer.current_epoch * self.per_epoch
         self.start = self.last_line = time.monotonic()

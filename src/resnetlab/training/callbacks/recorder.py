@@ -10,8 +10,6 @@ from resnetlab.runs.files import write_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.summary import Row, best_row, out_of_patience
 from resnetlab.training.callbacks.energy import Energy
-from resnetlab.training.callbacks.tensorboard import scalars
-from resnetlab.training.module import ImageClassifier
 from resnetlab.training.result import EpochHook
 
 
@@ -42,9 +40,8 @@ class Recorder(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.current_epoch != len(self.rows):  # Lightning (2.6.6) starts at 0 if a checkpoint holds no loops
-            raise DataError(
-                f"training would go on after epoch {trainer.current_epoch}, the rows end at {len(self.rows)}"
-            )
+            epoch, rows = trainer.current_epoch, len(self.rows)
+            raise DataError(f"training would go on after epoch {epoch}, the rows end at {rows}")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epoch_start = time.perf_counter()
@@ -52,16 +49,13 @@ class Recorder(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.training_end = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ImageClassifier)
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         now, training = time.perf_counter(), self.training_end - self.epoch_start
         times = {"time/epoch": now - self.epoch_start, "time/train": training}
         times["time/images_per_second"] = len(pl_module.data.train) / training
         self.rows.append({**pl_module.epoch_metrics, **self.energy.metrics(), **times})
         if trainer.is_global_zero:
             write_rows(self.folder.metrics, self.rows)
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars(self.rows[-1]), step=int(self.rows[-1]["epoch"]))
         if out_of_patience(self.rows, self.patience):
             trainer.should_stop = True
 

@@ -1,6 +1,8 @@
 """TensorBoard's pages: the epochs' scalars, the network, augmented inputs, hparams and the confusion matrix."""
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -12,9 +14,11 @@ from torchvision.utils import make_grid
 
 from resnetlab.config.schema import Config
 from resnetlab.data import ImageData
-from resnetlab.runs.summary import CHOICES, SETTINGS
+from resnetlab.runs.summary import CHOICES, SETTINGS, Summary
+from resnetlab.training.module import ImageClassifier
 
 GRID_IMAGES, MAGNIFY = 64, 2
+LAYOUT = {name: ["Multiline", [f"{name}/train", f"{name}/val"]] for name in ("accuracy", "loss")}
 CARDS = {  # TensorBoard orders its cards by the alphabet: accuracy, loss and lr come first, single points (result) last
     **{"acc": "accuracy", "loss": "loss", "ce": "loss", "acc5": "more"},
     **{"time": "process", "power": "process", "weight_norm": "parameters", "relative_update": "parameters"},
@@ -38,53 +42,69 @@ def card(column: str) -> str:
 
 
 class TensorBoardPages(L.Callback):
-    """Writes what TensorBoard shows beside the scalars."""
+    """Writes what TensorBoard shows beside the scalars. attempt: calls a function and prints what it throws."""
 
-    def __init__(self, config: Config) -> None:
-        """For the hparams tab: the options, the top-level values, and what else differs from the defaults; no None."""
-        values = {choice: getattr(config, choice).name for choice in CHOICES}
-        values |= {key: getattr(config, key) for key in SETTINGS}
-        values = config.identity | values
-        plain = {key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()}
-        self.hyperparameters: dict[str, Any] = plain
+    def __init__(self, config: Config, attempt: Callable[..., Any]) -> None:
+        self.config, self.attempt = config, attempt
+        self.seen = (0, 0.0, 0.0)  # epoch, and the sums of loss and images, when the steps were last logged
+        self.steps = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        for logger in _loggers(trainer) if trainer.current_epoch == 0 else []:
-            logger.experiment.add_image("pictures/first batch, augmented", input_grid(data, pl_module.device), 0)
-            logger.experiment.add_text("model", f"```\n{pl_module.model}\n```", 0)
-
-    def finish(
-        self, trainer: L.Trainer, summary: Mapping[str, Any], confusion: torch.Tensor, names: tuple[str, ...]
-    ) -> None:
-        """Writes the summary's numbers to the hparams tab and draws the confusion matrix (classes, classes)."""
-        metrics = {
-            f"result/{key}": float(summary[key])
-            for key in ("final_val_acc", "best_val_acc", "best_epoch", "final_val_ce", "final_train_ce")
-            if summary.get(key) is not None
-        }
-        epoch = summary["epochs_trained"]
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.steps = trainer.current_epoch * pl_module.span.steps_per_epoch
         for logger in _loggers(trainer):
-            write_hparams(logger, self.hyperparameters, metrics, epoch)
-            logger.experiment.add_figure(
-                "pictures/confusion matrix, validation", confusion_figure(confusion, names), epoch
-            )
-            logger.experiment.flush()
+            self.attempt("tensorboard", self.begin, logger, trainer, pl_module)
+            if self.config.logger.every:
+                log = partial(self.attempt, "tensorboard", self.log_step, logger, pl_module)
+                pl_module.step_hooks.append(log)
+
+    def begin(self, logger: TensorBoardLogger, trainer: L.Trainer, module: ImageClassifier) -> None:
+        """Writes the layout of the charts and, of a new run, its first batch and network."""
+        logger.experiment.add_custom_scalars({"training and validation": LAYOUT})
+        if trainer.current_epoch == 0:
+            grid = input_grid(trainer.datamodule, module.device)  # type: ignore[attr-defined]
+            logger.experiment.add_image("pictures/first batch, augmented", grid, 0)
+            logger.experiment.add_text("model", f"```\n{module.model}\n```", 0)
+
+    def log_step(self, logger: TensorBoardLogger, module: ImageClassifier) -> None:
+        """Every `logger.every` steps: their mean loss, within the epoch, and lr. It waits for the device."""
+        self.steps += 1
+        if self.steps % (self.config.logger.every or 1):
+            return
+        epoch, before = module.current_epoch + 1, self.seen
+        loss, _, images, *_ = module.step.metrics.sums.tolist()
+        _, past_loss, past_images = before if before[0] == epoch else (epoch, 0.0, 0.0)
+        lr, _ = module.lr_momentum(self.steps - 1)
+        mean = (loss - past_loss) / (images - past_images)
+        logger.log_metrics({"steps/loss": mean, "steps/lr": lr}, step=self.steps)
+        self.seen = epoch, loss, images
+
+    def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
+        """Writes the summary's numbers to the hparams tab, and the pictures of the validation.
+
+        Without the list of columns that SummaryWriter.add_hparams writes too: TensorBoard (2.21) would take the first
+        run's for all, and hide the keys that only others have.
+        """
+        for writer in (logger.experiment for logger in _loggers(trainer)):
+            for part in hparams(hyperparameters(self.config), {})[1:]:
+                writer._get_file_writer().add_summary(part)
+            for key, value in final_metrics(summary).items():
+                writer.add_scalar(f"result/{key}", value, summary["epochs_trained"])
+            for name, figure in make_figures().items():
+                writer.add_figure(f"pictures/{name}, validation", figure, summary["epochs_trained"])
+            writer.flush()
 
 
-def write_hparams(
-    logger: TensorBoardLogger, values: Mapping[str, Any], metrics: Mapping[str, float], epoch: int
-) -> None:
-    """Write the run's row of the hparams tab.
+def final_metrics(summary: Summary) -> dict[str, float]:
+    """The summary's numbers that trackers show; without those that are unknown."""
+    keys = ("final_val_acc", "best_val_acc", "best_epoch", "final_val_ce", "final_train_ce")
+    return {key: float(summary[key]) for key in keys if summary.get(key) is not None}
 
-    Without the list of columns that SummaryWriter.add_hparams writes too: TensorBoard (2.21) would take the first run's
-    for all, and hide the keys that only others have.
-    """
-    _, start, end = hparams(dict(values), {})
-    for summary in (start, end):
-        logger.experiment._get_file_writer().add_summary(summary)
-    for name, value in metrics.items():
-        logger.experiment.add_scalar(name, value, epoch)
+
+def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
+    """The options, the top-level values, and what else differs from the defaults; no None."""
+    values = config.identity | {choice: getattr(config, choice).name for choice in CHOICES}
+    values |= {key: getattr(config, key) for key in SETTINGS}
+    return {key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()}
 
 
 def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:
@@ -99,6 +119,7 @@ def confusion_figure(counts: torch.Tensor, names: tuple[str, ...]) -> Figure:
     """Rows are true classes, columns predictions; with the counts where they fit."""
     from sklearn.metrics import ConfusionMatrixDisplay  # a second, which no start waits for
 
+    warnings.filterwarnings("ignore", "Glyph .* missing")  # of classes whose names are Chinese, say
     figure = Figure(figsize=(10, 10), layout="constrained")
     display = ConfusionMatrixDisplay(counts.cpu().numpy(), display_labels=names)
     display.plot(ax=figure.add_subplot(), cmap="Blues", include_values=len(names) <= 20, xticks_rotation=45)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.errors import LabError, first_line
-from resnetlab.optim.optimizers import make_capturable, set_lr_momentum
+from resnetlab.optim.optimizers.base import make_capturable, set_lr_momentum
 from resnetlab.training.engine.step import ScaledOptimizer, TrainStep
 
 WARM_UP = 3  # steps before the recording: kernels are chosen and workspaces allocated there

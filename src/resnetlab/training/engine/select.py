@@ -24,17 +24,17 @@ def select_engine(config: Config, device: torch.device | None = None) -> tuple[s
 
 def why_no_graph(config: Config, device: torch.device) -> str | None:
     """Why a step cannot be captured; None if it can."""
-    if device.type != "cuda":
-        return f"a CUDA graph needs a CUDA device, and this is a {device.type}"
-    if config.trainer.devices > 1:
-        return "gradients that are averaged over several devices are not captured"
-    if not config.optimizer.capturable:
-        return f"torch's {config.optimizer.name} reads values back on the host, which a graph cannot"
-    if getattr(config.optimizer, "fused", None) is False:
-        return "optimizer.fused=false asks the host, for the scaler or for lr, and is not captured"
-    if config.schedule.stateful:
-        return f"schedule={config.schedule.name} sets the lr on the host"
-    return None
+    optimizer, schedule = config.optimizer, config.schedule
+    unfused = getattr(optimizer, "fused", None) is False
+    reasons = (
+        (device.type != "cuda", f"a CUDA graph needs a CUDA device, and this is a {device.type}"),
+        (config.data.device == "cpu", "data.device=cpu gathers each batch on the host"),
+        (config.trainer.devices > 1, "gradients that are averaged over several devices are not captured"),
+        (not optimizer.capturable, f"torch's {optimizer.name} reads values back on the host, which a graph cannot"),
+        (unfused, "optimizer.fused=false asks the host, for the scaler or for lr, and is not captured"),
+        (schedule.stateful, f"schedule={schedule.name} sets the lr on the host"),
+    )
+    return next((reason for holds, reason in reasons if holds), None)
 
 
 def steps_per_chunk(config: Config) -> int:

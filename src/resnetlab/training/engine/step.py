@@ -1,4 +1,4 @@
-"""One training step, and the plain way to run it."""
+"""One training step on batches gathered on the device, and the plain way to run it."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -6,20 +6,59 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from resnetlab.optim.optimizers import make_eager, set_lr_momentum
-from resnetlab.training.engine.batches import DeviceBatches
+from resnetlab.data import ImageData
+from resnetlab.optim.optimizers.base import make_eager, set_lr_momentum
 from resnetlab.training.metrics import EpochMetrics
 
-NO_STEP = 2**62  # the number of a step that there is not
+
+class DeviceBatches:
+    """Gathers and augments batch after batch.
+
+    All that it reads and writes are tensors that stay where they are: a captured graph finds the next batch, and the
+    next epoch's plan, by itself. shard: (rank, devices), as for ImageData.batches.
+    """
+
+    def __init__(self, data: ImageData, device: torch.device, shard: tuple[int, int] = (0, 1)) -> None:
+        self.data, self.shard = data, shard
+        data.normalizer.to(device)  # before a step is compiled or captured
+        self.images = data.resident(data.train, device)
+        self.plan, self.host_order = data.plan(1).to(device), iter(())
+        self.offsets = torch.arange(shard[0], data.batch_size, shard[1], device=device)
+        self.position = torch.zeros((), dtype=torch.int64, device=device)  # in the plan, of the batch's first image
+
+    def start_epoch(self, epoch: int) -> None:
+        """Goes to the first batch of `epoch` (from 1)."""
+        plan = self.data.plan(epoch)
+        for old, new in zip(self.plan.tensors(), plan.tensors(), strict=True):
+            old.copy_(new)
+        self.host_order = iter(plan.order.split(self.data.batch_size))
+        self.position.zero_()
+
+    def batch(self, images: int) -> tuple[Tensor, Tensor]:
+        """This device's share of the next batch, of `images` in all: float32 (N, C, H, W) and int64 (N,)."""
+        rows = self.position + self.offsets[: self.share_of(images)]
+        order: Tensor | None = None
+        if self.data.config.device == "cpu":  # the host runs ahead of a GPU, and gathers while that computes
+            order = next(self.host_order)[self.shard[0] :: self.shard[1]]
+        return self.data.planned(self.images, self.plan, rows, order)
+
+    def share_of(self, images: int) -> int:
+        """This device's number of images in a batch of `images` over all devices."""
+        rank, devices = self.shard
+        return len(range(rank, images, devices))
 
 
 class TrainStep:
     """gather -> augment -> forward -> loss -> backward -> optimizer -> statistics, all on the device.
 
     batch_loss: batch -> (loss, ce, correct answers), scalars. backward: Lightning's or torch's, of the loss. optimizer:
-    has step and zero_grad. mark: a context with a name around each part, for a profiler. No step reads anything back.
+    has step and zero_grad. parts: of a batch, whose gradients are added up. clip: called before the optimizer's step.
+    mark: a context with a name around each part, for a profiler. No step reads anything back.
     """
+
+    NO_STEP = 2**62  # the number of a step that there is not
 
     def __init__(
         self,
@@ -27,18 +66,21 @@ class TrainStep:
         batch_loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
         backward: Callable[[Tensor], None],
         optimizer: Any,
+        parts: int = 1,
+        clip: Callable[[], None] | None = None,
     ) -> None:
+        self.parts, self.clip = parts, clip
         self.batches, self.batch_loss, self.backward, self.optimizer = batches, batch_loss, backward, optimizer
         self.mark: Callable[[str], AbstractContextManager[Any]] = nullcontext
         self.metrics = EpochMetrics(batches.position.device)
         self.global_step = torch.zeros_like(batches.position)  # over the whole run, from 0
-        self.first_nonfinite_step = torch.full_like(batches.position, NO_STEP)  # of this epoch
+        self.first_nonfinite_step = torch.full_like(batches.position, self.NO_STEP)  # of this epoch
 
     def start_epoch(self, epoch: int, step: int) -> None:
         """Goes to the first batch of `epoch` (from 1), which is step `step` of the run."""
         self.batches.start_epoch(epoch)
         self.global_step.fill_(step)
-        self.first_nonfinite_step.fill_(NO_STEP)
+        self.first_nonfinite_step.fill_(self.NO_STEP)
 
     def forward(self, images: int) -> tuple[Tensor, Tensor, Tensor]:
         """(loss, ce, correct answers) of this device's share of the next batch, of `images` in all."""
@@ -46,29 +88,42 @@ class TrainStep:
 
     def __call__(self, images: int) -> None:
         """Trains on the next batch, of `images` over all devices."""
-        mine, devices = self.batches.share_of(images), self.batches.shard[1]
-        with self.mark("resnetlab.forward"):
-            loss, ce, correct = self.forward(images)
         self.optimizer.zero_grad()
-        with self.mark("resnetlab.backward"):
-            # the mean over the devices of their shares' gradients is to be that of the whole batch
-            self.backward(loss * (mine * devices / images) if devices > 1 else loss)
+        for part in (len(range(first, images, self.parts)) for first in range(self.parts)):
+            self.add_gradient(part, images)
+        if self.clip is not None:
+            self.clip()
         self.optimizer.step()
+        self.global_step.add_(1)
+
+    def add_gradient(self, part: int, images: int) -> None:
+        """Adds the gradient of the next `part` images of a batch of `images`, and their metrics."""
+        mine, devices = self.batches.share_of(part), self.batches.shard[1]
+        with self.mark("resnetlab.forward"):
+            loss, ce, correct = self.forward(part)
+        with self.mark("resnetlab.backward"):
+            # the mean over the devices, or the sum over the parts, is the whole batch's
+            self.backward(loss * (mine * devices / images) if devices > 1 or part < images else loss)
         self.metrics.add(loss.detach(), ce.detach(), mine, correct)
         earliest = torch.minimum(self.first_nonfinite_step, self.global_step)
         self.first_nonfinite_step.copy_(torch.where(torch.isfinite(loss.detach()), self.first_nonfinite_step, earliest))
-        self.batches.position.add_(images)
-        self.global_step.add_(1)
+        self.batches.position.add_(part)
+
+
+def clip_gradients(weights: list[Tensor], most: float, scaler: Any = None) -> None:
+    """Scales all gradients together down to the norm `most`, as torch's clip_grad_norm_.
+
+    scaler: whose factor the gradients still have. An infinite one is nan afterwards, and the step skipped as ever.
+    """
+    norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    clip_grads_with_norm_(weights, most, norm if scaler is None else norm / scaler._get_scale_async())
 
 
 class ScaledOptimizer:
     """torch's own backward and optimizer step, with a gradient scaler or (None) without: what a graph can capture."""
 
     def __init__(self, optimizer: torch.optim.Optimizer, scaler: Any = None) -> None:
-        self.optimizer, self.scaler = optimizer, scaler
-
-    def zero_grad(self) -> None:
-        self.optimizer.zero_grad()
+        self.optimizer, self.scaler, self.zero_grad = optimizer, scaler, optimizer.zero_grad
 
     def backward(self, loss: Tensor) -> None:
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()

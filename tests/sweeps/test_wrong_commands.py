@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY
 from resnetlab import cli
 from resnetlab.config.overrides import MOST_JOBS, normalize_arguments
-from resnetlab.sweeps.arguments import parse_arguments
+from resnetlab.sweeps.command import parse_arguments
 from resnetlab.sweeps.launchers import LAUNCHERS, check_launcher
 from resnetlab.sweeps.main import main
 
@@ -34,6 +34,12 @@ JOBLIB = "-m lr=1,2 hydra/launcher=joblib hydra.launcher."
         ("--cfg job schedule=lambda", "schedule.function must be given"),
         ("-c job model=x", "model (=x) must be one of"),
         ("-c job lr=1,2", "lr (=1,2) has several values; add -m"),
+        *((f"-m {values}", "two jobs of the sweep are the same (") for values in
+          ("seed=0,0", "lr=1e-3,0.001", "wd=null,0.2", "batch_size=8,9,8")),
+        *((f"hydra/{group}={value}", f"hydra/{group} (={value}) must name one") for group, value in
+          (("launcher", "[processes]"), ("sweeper", "[optuna]"), ("launcher", "{a:1}"))),
+        *((f"hydra/sweeper=optuna lr=interval(1e-3,1e-2) hydra.sweeper.storage={path}", f"storage (={path}) must be an")
+          for path in ("/dev/null", "/dev", "/dev/full")),
         # what broke Hydra or Python
         *((f"hydra.sweeper.{key}", "cannot be set") for key in ("params.lr=1", "params=1", "params={lr:1}")),
         *((f"{group}._target_=os.system", "cannot be set") for group in ("hydra.launcher", "hydra.sweeper")),
@@ -51,8 +57,8 @@ JOBLIB = "-m lr=1,2 hydra/launcher=joblib hydra.launcher."
         ("-m lr=range(1,200) wd=range(1,200)", "more than 10,000 jobs"),
         ("hydra/sweeper=optuna wd=range(0,1e12)", "must be a range of at most 10,000 values"),
         # values that no run can have
-        ("seed=12345678901234567890123", "seed (=12345678901234567890123) must be in 0..999,"),
-        ("seed=1000000000000000000", "must be in 0..999,"),
+        ("seed=12345678901234567890123", "seed (=12345678901234567890123) must be below 10**18"),
+        ("seed=1000000000000000000", "must be below 10**18"),
         *((f"{JOBLIB}{key}={value}", f"hydra.launcher.{key} (={value}") for key, value in (
             ("n_jobs", 0), ("n_jobs", -7), ("batch_size", 0), ("pre_dispatch", "nonsense"), ("backend", "foo"),
             ("backend", "threading"), ("prefer", "threads"), ("mmap_mode", "zz"), ("verbose", -1), ("timeout", 0),

@@ -1,0 +1,1 @@
+"""A trained network used: loaded, asked about images, exported."""
