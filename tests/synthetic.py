@@ -14,9 +14,10 @@ from typing import Any
 
 from resnetlab import Config, compose
 from resnetlab.config.compose import to_plain, to_yaml
-from resnetlab.runs.files import write_json, write_rows, write_text
+from resnetlab.runs.files import read_rows, write_json, write_rows, write_text
 from resnetlab.runs.layout import RunFolder
-from resnetlab.runs.summary import summarize
+from resnetlab.runs.load import is_finite
+from resnetlab.runs.summary import FINAL, best_and_final, summarize
 
 DEFAULTS: dict[str, Any] = {
     **{"model": "resnet56v2", "data": "cifar10", "optimizer": "adamw"},
@@ -75,9 +76,18 @@ def manifest(name: str, differs: dict[str, Any]) -> dict[str, Any]:
 
 
 def change_summary(folder: Path, **changes: Any) -> None:
-    """Puts other values into a run's summary, NaN among them if need be."""
-    path = folder / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    """Puts other values into a run's summary, NaN among them if need be, and the numbers into the rows they are of."""
+    path, rows = folder / "summary.json", read_rows(folder / "metrics.csv")
+    summary = json.loads(path.read_text()) | changes
+    numbers = {key: value for key, value in changes.items() if is_finite(value)}
+    if {"best_val_acc", "best_epoch"} & {*numbers} and 1 <= summary["best_epoch"] <= len(rows):
+        rows = [row | {"val/acc": min(row["val/acc"], summary["best_val_acc"] - 1e-9)} for row in rows]
+        rows[int(summary["best_epoch"]) - 1]["val/acc"] = summary["best_val_acc"]
+    rows[-1] |= {column: numbers[key] for column in FINAL if (key := f"final_{column.replace('/', '_')}") in numbers}
+    write_rows(folder / "metrics.csv", rows)
+    path.write_text(
+        json.dumps(summary | {k: v for k, v in best_and_final(rows).items() if k not in changes and is_finite(v)})
+    )
 
 
 HOLD = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); input()"

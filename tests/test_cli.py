@@ -55,8 +55,8 @@ def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.Capt
         (["evaluate", "half.ckpt"], "half.ckpt is damaged or no checkpoint of the lab (it is cut off, or another kind"),
         (["evaluate", "empty.ckpt"], "empty.ckpt is damaged or no checkpoint of the lab (it is empty)"),
         (["evaluate", "object.ckpt"], "object.ckpt is damaged or no checkpoint of the lab (UnpicklingError: Weights"),
-        (["evaluate", "number.ckpt"], "number.ckpt is damaged or no checkpoint of the lab ("),
-        (["evaluate", "blank.ckpt"], "blank.ckpt is damaged or no checkpoint of the lab (KeyError: 'epoch')"),
+        (["evaluate", "number.ckpt"], "number.ckpt is damaged or no checkpoint of the lab (TypeError: "),
+        (["evaluate", "blank.ckpt"], "blank.ckpt is damaged or no checkpoint of the lab (KeyError: 'state_dict')"),
         (["evaluate", "other.ckpt"], "other.ckpt is damaged or no checkpoint of the lab (its weights are of another"),
         (["interpolate", "half.ckpt", "text.ckpt"], "half.ckpt is damaged or no checkpoint of the lab (it is cut off"),
     ],
@@ -64,8 +64,8 @@ def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.Capt
 def test_errors_are_one_line(arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("text.ckpt").write_text("hello")
     torch.save({"config": argparse.Namespace()}, "object.ckpt")
-    torch.save({"config": 1}, "number.ckpt")
-    torch.save({"config": to_plain(tiny())}, "blank.ckpt")
+    torch.save({"config": 1, "epoch": 0}, "number.ckpt")
+    torch.save({"config": to_plain(tiny()), "epoch": 0}, "blank.ckpt")
     torch.save({"config": to_plain(tiny()), "state_dict": {"w": torch.zeros(500)}, "epoch": 0}, "other.ckpt")
     Path("half.ckpt").write_bytes(Path("other.ckpt").read_bytes()[:-500])
     Path("empty.ckpt").touch()

@@ -43,7 +43,7 @@ def test_an_interval_ends_where_the_metric_does(
     metric: str, values: tuple[float, ...], low: float | None, high: float | None
 ) -> None:
     for seed, value in enumerate(values):
-        change_summary(write_run(RUNS, seed=seed), **{metric: value})
+        change_summary(write_run(RUNS, seed=seed, epochs=30), **{metric: value})
     found = collect([RUNS]).configurations[0].interval(metric)
     assert found is not None
     assert (found.low is None) == (len(values) < 3)

@@ -221,7 +221,8 @@ def test_the_page_is_self_contained_and_escapes_what_it_shows() -> None:
 
 def test_selection_sets_the_best_epoch_beside_the_last_and_the_test() -> None:
     for seed, (best, last, test) in enumerate([(0.93, 0.92, 0.91), (0.94, 0.92, 0.92)]):
-        change_summary(write_run(RUNS, seed=seed), best_val_acc=best, final_val_acc=last, best_test_acc=test)
+        figures = {"best_epoch": 5, "best_val_acc": best, "final_val_acc": last, "best_test_acc": test}
+        change_summary(write_run(RUNS, seed=seed), **figures)
     page = report()
     assert "+0.0150 ± 0.0071" in page  # best - last: 0.01 and 0.02
     assert "+0.0200 ± 0" in page  # best on validation - the same weights on test

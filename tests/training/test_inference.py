@@ -26,6 +26,7 @@ from resnetlab.cli import main
 from resnetlab.data import ImageData
 from resnetlab.data.sources import digits
 from resnetlab.models import MODELS
+from resnetlab.runs.files import write_json
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.evaluate import evaluate, evaluate_checkpoint, load_weights, open_checkpoint
@@ -421,6 +422,8 @@ def test_the_card_has_the_interval_over_the_seeds(trained: RunFolder, capsys: Pr
             writer = csv.DictWriter(file, rows[0], lineterminator="\n")
             writer.writeheader()
             writer.writerows(changed)
+        summary = json.loads((folder / "summary.json").read_text()) | {"final_val_acc_avg": values[-1]}
+        write_json(folder / "summary.json", summary | {"best_val_acc_avg": values[-1], "best_epoch_avg": 1})
     assert main(["export", str(study / "recipe" / "seed=0"), "--to", "state-dict", "--out", "out", "--card"]) == 0
     text = Path("out/README.md").read_text()
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))

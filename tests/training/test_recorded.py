@@ -339,6 +339,9 @@ FOREIGN_FILES = {
     "wd": changed(wd=0.123),
     "subset": changed(subset=59),
     "averaging": changed(averaging="ema"),
+    "last loss": row_changed(-1, "val/loss"),
+    "last training loss": row_changed(-1, "train/ce"),
+    "all accuracies": lambda config: [row_changed(row, "val/acc")(config) for row in (0, 1)],
 }
 
 
@@ -353,7 +356,7 @@ def test_figures_of_another_run_are_made_again_and_not_reported(
     with pytest.raises(UnusableRun, match="is another run's: "):
         read_run(folder.path)
     (state,) = StateReader([folder.path]).read(0).runs  # which reads no rows of a finished run
-    of_rows = what == "another seed's metrics"
+    of_rows = what in ("another seed's metrics", "last loss", "last training loss", "all accuracies")
     assert (state.state, "is another run's" in state.reason) == (("finished", False) if of_rows else ("damaged", True))
     assert run(config) == summary
     assert "made again from the last checkpoint" in capsys.readouterr().out

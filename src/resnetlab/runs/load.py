@@ -157,10 +157,10 @@ def read_metrics(path: Path, summary: Summary) -> tuple[list[Row], list[str]]:
     numbered = [row.get("epoch") for row in rows] == list(range(1, len(rows) + 1)) and len(rows) == epochs
     if not (whole and rows and numbered and all(key in row for row in rows for key in NEEDED)):
         raise UnusableRun("unreadable", f"{METRICS} is cut off or damaged: {len(rows)} rows for {epochs} epochs")
-    both = {key: v for key, v in best_and_final(rows).items() if is_finite(v) and is_finite(summary.get(key))}
-    other = [f"{key} is {v}, in {SUMMARY} {summary[key]}" for key, v in both.items() if v != summary[key]]
-    if 2 * len(other) > len(both):
-        raise UnusableRun("unreadable", f"{METRICS} is another run's: {other[0]}")
+    for key, value in best_and_final(rows).items():
+        if is_finite(value) and is_finite(summary.get(key)) and value != summary[key]:
+            reason = f"{key} is {value}, in {SUMMARY} {summary[key]}"
+            raise UnusableRun("unreadable", f"{METRICS} is another run's: {reason}")
     broken = [(int(row["epoch"]), key) for row in rows for key, value in row.items() if not math.isfinite(value)]
     if not broken:
         return rows, []
