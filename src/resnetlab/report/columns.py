@@ -49,7 +49,7 @@ class Cell:
 
 
 def columns(thresholds: Sequence[str]) -> list[Column]:
-    """All columns of metrics; accuracies come first, then the thresholds'."""
+    """All columns of metrics; accuracies come first, then the thresholds' in ascending order."""
     return [
         Column("best_val_acc", "best val acc", "best validation accuracy, its epoch selected on the same images", 4),
         Column("final_val_acc", "final val acc", "validation accuracy after the last epoch", 4),
@@ -59,7 +59,7 @@ def columns(thresholds: Sequence[str]) -> list[Column]:
         Column("best_test_acc", "best test acc", "best epoch's weights on test images untouched until then", 4),
         Column("averaged_test_acc", "averaged test acc", "averaged weights on test images untouched until then", 4),
         Column("best_epoch", "best epoch", "epoch of the best validation accuracy", 1),
-        *(column for name in thresholds for column in threshold_columns(name)),
+        *(column for name in sorted(thresholds, key=float) for column in threshold_columns(name)),
         Column("final_train_acc", "train acc", "training accuracy of the last epoch", 4),
         Column("final_train_loss", "train loss", "training loss of the last epoch, with penalty and smoothing"),
         Column("final_val_loss", "val loss", "validation loss after the last epoch, with penalty and smoothing"),

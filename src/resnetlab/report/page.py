@@ -93,7 +93,8 @@ def page(
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     related = bool(references or origins)  # to published configurations
-    shown = [c for c in measured_columns(collection) if related or not c.metric.startswith(AT_THRESHOLD)]
+    measured = measured_columns(collection)
+    shown = [c for c in measured if related or not c.metric.startswith(AT_THRESHOLD)]
     varied = [key for key in SETTINGS if len({setting_text(c, key) for c in collection.configurations}) > 1]
     first = collection.configurations[:1]
     constant = [(key, setting_text(c, key)) for c in first for key in SETTINGS if key not in varied]
@@ -102,7 +103,7 @@ def page(
         count_text=count_text,
         header=header(collection, origins),
         columns=shown,
-        unmeasured=[c.heading for c in columns(collection.thresholds) if c not in measured_columns(collection)],
+        unmeasured=[c.heading for c in columns(collection.thresholds) if c not in measured],
         settings=[SETTINGS[key] for key in varied],
         constants=[f"{SETTINGS[key]} {text}" for key, text in constant if text != NOTHING],
         rows=[row(c, shown, varied, references or {}, origins) for c in collection.configurations],
