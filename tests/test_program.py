@@ -13,7 +13,9 @@ from conftest import TINY
 from processes import environment
 from resnetlab import compose
 from resnetlab.cli import main
+from resnetlab.config import completion
 from resnetlab.config.option_files import conf_dir, options
+from resnetlab.sweeps.launchers import LAUNCHERS
 
 ROOT = Path(__file__).parents[1]
 PRESET = "# @package _global_\n# A preset of mine.\ndefaults:\n  - override /schedule: mine\nepochs: 1\nwd: 0.125\n"
@@ -157,6 +159,10 @@ def test_bash_completes(line: str, wanted: list[str], tmp_path: Path) -> None:
     paths = environment(PATH=f"{program.parent}:{os.environ['PATH']}")
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=paths, timeout=60)
     assert done.stdout.splitlines() == wanted, done.stderr
+
+
+def test_completion_offers_every_launcher() -> None:
+    assert {*completion.OTHERS["hydra/launcher"]} == {*LAUNCHERS} - {"basic"}
 
 
 def test_completion_needs_no_torch_and_each_shell_has_a_script() -> None:
