@@ -100,7 +100,7 @@ def test_a_wrong_command_is_one_line_and_status_2(
     "arguments",
     [
         *(["report", "--out", ""], ["report", ""], ["status", "a", ""], ["published", "--claims", ""], ["options", ""]),
-        *(["evaluate", "x", word] for word in ("--out=", "--root=", "--model=", "--on=")),
+        *(["evaluate", "x", word] for word in ("", "--out=", "--root=", "--model=", "--on=")),
         *(["predict", "x", "y", word] for word in ("", "--csv=", "--root=")),
         *(["export", "x", "--to", "onnx", word] for word in ("--out=", "--images=")),
         *(["interpolate", "x", "y", word] for word in ("--alpha=", "--limit=", "--out=")),
@@ -115,7 +115,7 @@ def test_an_empty_argument_of_an_unset_variable_is_refused(
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
-    assert "is empty; give it a value" in capsys.readouterr().err
+    assert "an argument is empty; give it a value" in capsys.readouterr().err
     assert not any(Path().iterdir())
 
 

@@ -2,19 +2,17 @@
 
 import argparse
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
 
 from resnetlab.config.option_files import conf_dir, take_config_dir
 from resnetlab.console import guarded, print_stderr, say
 from resnetlab.errors import ConfigError, LabError
 from resnetlab.runs.layout import default_outputs
-
-T = TypeVar("T")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,9 +62,14 @@ def run_subcommand(argv: list[str]) -> int:
     for name, (add_arguments, run, summary) in COMMANDS.items():
         add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
         subparser.set_defaults(command=run)
-        for kind, convert in {None: str, int: int, float: float, Path: Path}.items():
-            subparser.register("type", kind, not_empty(convert))
-    options, rest = parser.parse_known_args(negative_values(argv))
+    if any(
+        re.fullmatch(r"(--[\w-]+=)?", argument) for argument in argv
+    ):  # of an unset variable: Path("") is this folder
+        parser.error("an argument is empty; give it a value, or leave it out")
+    while "--alpha" in argv[:-1]:  # argparse would take it and the "-0.5:1.5:41" behind it for two options
+        place = argv.index("--alpha")
+        argv[place : place + 2] = [f"--alpha={argv[place + 1]}"]
+    options, rest = parser.parse_known_args(argv)
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
     if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -74,28 +77,6 @@ def run_subcommand(argv: list[str]) -> int:
         options.overrides += rest
     options.command(options)
     return 0
-
-
-def not_empty(convert: Callable[[str], T]) -> Callable[[str], T]:
-    """The conversion of an argument that refuses the value of an unset variable: Path("") is the current folder."""
-
-    def converted(text: str) -> T:
-        if not text:
-            raise argparse.ArgumentTypeError("is empty; give it a value, or leave it out")
-        return convert(text)
-
-    return converted
-
-
-def negative_values(argv: Sequence[str]) -> list[str]:
-    """Joins "--alpha" "-0.5:1.5:41", which argparse would take for two options."""
-    joined: list[str] = []
-    for argument in argv:
-        if joined and joined[-1] == "--alpha":
-            joined[-1] += f"={argument}"
-        else:
-            joined.append(argument)
-    return joined
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:

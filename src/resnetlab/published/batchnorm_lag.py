@@ -89,8 +89,8 @@ def findings(configurations: Configurations) -> tuple[list[str], bool]:
         nothing = f"No validation loss fluctuates over {LEAST_RATIO:g} times as much as training's: nothing to explain."
         return [*sentences, nothing], True
     controls = [(c, control) for c in fluctuating if (control := control_of(c, found))]
-    verdicts = [is_explained(c) for c in fluctuating]
-    return [*sentences, conclusion(fluctuating, controls, verdicts)], None not in verdicts
+    last, decided = conclusion(fluctuating, controls)
+    return [*sentences, last], decided
 
 
 def sentence(c: Configuration, control: Configuration | None) -> str:
@@ -110,11 +110,9 @@ def control_of(c: Configuration, found: Configurations) -> Configuration | None:
 
 
 def conclusion(
-    fluctuating: Configurations,
-    controls: Sequence[tuple[Configuration, Configuration]],
-    verdicts: Sequence[bool | None],
-) -> str:
-    """What re-estimating leaves, and a verdict where the 95 % interval of the share left, over seeds, allows one."""
+    fluctuating: Configurations, controls: Sequence[tuple[Configuration, Configuration]]
+) -> tuple[str, bool]:
+    """(what re-estimating leaves, and a verdict; whether the share's 95 % interval over seeds allows one)."""
     shares = [c.mean("fluctuation_recal") / c.mean("fluctuation_running") for c in fluctuating]
     text = (
         f"In {len(fluctuating)} of these the validation loss fluctuates more than {LEAST_RATIO:g} times as much as the "
@@ -123,13 +121,14 @@ def conclusion(
     if controls:
         left = [control.mean("fluctuation_running") / c.mean("fluctuation_running") for c, control in controls]
         text += f", norms without them {percent(left)}"
+    verdicts = [is_explained(c) for c in fluctuating]
     ns = " and ".join(map(str, sorted({c.n for c in fluctuating})))
     if None in verdicts:
-        return f"{text}. Cannot tell at n = {ns} whether the running statistics explain it; more seeds would."
+        return f"{text}. Cannot tell at n = {ns} whether the running statistics explain it; more seeds would.", False
     if not any(verdicts):
-        return f"{text}. The running statistics do not explain it (n = {ns})."
+        return f"{text}. The running statistics do not explain it (n = {ns}).", True
     some = f" in {verdicts.count(True)} of {len(verdicts)}" if not all(verdicts) else ""
-    return f"{text}. Most of it is the running statistics', not the loss surface's{some} (n = {ns})."
+    return f"{text}. Most of it is the running statistics', not the loss surface's{some} (n = {ns}).", True
 
 
 def is_explained(c: Configuration) -> bool | None:

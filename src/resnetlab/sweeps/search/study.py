@@ -81,16 +81,13 @@ def open_study(plan: SearchPlan) -> tuple[Study, JournalStorage]:
 def own_study(plan: SearchPlan, storage: JournalStorage) -> Study:
     """The study in the storage. Raises ConfigError if it is another search's."""
     if NAME not in (names := get_all_study_names(storage)):
-        raise ConfigError(
-            f"{plan.storage} holds studies of somebody else's ({names[0]}); take another hydra.sweeper.storage"
-        )
+        cure = "take another hydra.sweeper.storage"
+        raise ConfigError(f"{plan.storage} holds studies of somebody else's ({names[0]}); {cure}")
     study = load_study(study_name=NAME, storage=storage)
     known, signature = study.user_attrs.get("signature"), json.loads(json.dumps(plan.signature))
     if known != signature and (known is not None or study.trials):
-        raise ConfigError(
-            f"{plan.storage} belongs to another search ({difference(known or {}, signature)}); "
-            f"take another hydra.sweeper.storage, or leave it out"
-        )
+        cure = "take another hydra.sweeper.storage, or leave it out"
+        raise ConfigError(f"{plan.storage} belongs to another search ({difference(known or {}, signature)}); {cure}")
     return study
 
 
