@@ -207,3 +207,4 @@ def test_the_notebook_runs(tmp_path: Path) -> None:
     assert "".join(texts).count("over 3 seeds") == 2
     assert "torch.Size([2, 10])" in "".join(texts)
     assert "digit-2.png" in "".join(texts)
+    assert "confidence interval" in (tmp_path / "report" / "report.html").read_text()

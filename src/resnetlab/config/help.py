@@ -114,6 +114,5 @@ def _key_lines(keys: Iterable[Key]) -> str:
 
 def _wrapped(start: str, words: Iterable[str], indent: int) -> list[str]:
     """`start`, then the words, all lines from column `indent` on."""
-    wrapper = textwrap.TextWrapper(109, start.ljust(indent), " " * indent, break_long_words=False)
-    wrapper.break_on_hyphens = False
-    return wrapper.wrap(" ".join(words))
+    wrap = textwrap.TextWrapper(109, start.ljust(indent), " " * indent, break_long_words=False, break_on_hyphens=False)
+    return wrap.wrap(" ".join(words))

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from resnetlab.report.groups import Collection, Configuration, format_value
 from resnetlab.report.statistics import MeanInterval, mean_interval
@@ -16,8 +16,7 @@ SETTINGS = {  # {key: heading}
 COSTS = ("seconds_per_epoch", "power_w")  # depend on the machine, so that a published one has no distance in sd
 
 
-@dataclass(frozen=True)
-class ReferenceValues:
+class ReferenceValues(NamedTuple):
     """Published values of one configuration: single runs, or printed averages.
 
     name: what it is called there. values: by column, for example best_val_acc, epoch_to_0.92, val_acc_at_0.92.
@@ -29,8 +28,7 @@ class ReferenceValues:
     source: str = ""
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One metric. digits: after the point for the mean, None for four significant ones."""
 
     metric: str
@@ -39,8 +37,7 @@ class Column:
     digits: int | None = None
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One metric of one configuration in words. notes: its n, interval and published value."""
 
     text: str

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from resnetlab.report.derive import add_derived_metrics
 from resnetlab.report.statistics import MeanInterval, mean_interval
@@ -97,8 +97,7 @@ def bounds(metric: str) -> tuple[float, float]:
     return float(metric.startswith(("epoch_to_", "best_epoch"))), 1.0 if "acc" in metric else math.inf
 
 
-@dataclass(frozen=True)
-class SkippedRun:
+class SkippedRun(NamedTuple):
     """A run that is in no statistic. kind: diverged | unfinished | unreadable | repeated."""
 
     path: Path

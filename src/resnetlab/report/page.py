@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -47,16 +47,14 @@ class StudyPlots:
     absent: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """A published preset of which a configuration is a reduction. changes: "data.limit 5000, epochs 15"."""
 
     preset: str
     changes: str
 
 
-@dataclass(frozen=True)
-class StudyTable:
+class StudyTable(NamedTuple):
     """One study's configurations in a section's table, and sentences below it; decided: the last is a conclusion."""
 
     study: str
@@ -65,8 +63,7 @@ class StudyTable:
     decided: bool = True
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A section that the caller adds behind the report's own tables.
 
     anchor: its address within the page. label: of its tables, for screen readers. intro: HTML, which is not escaped.

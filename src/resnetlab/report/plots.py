@@ -6,10 +6,9 @@ import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -33,8 +32,7 @@ STYLES = ("-", "--", ":", "-.")
 MOST_BARS = 20
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """A figure with its title and caption. stem: of its files' names."""
 
     stem: str
@@ -43,8 +41,7 @@ class Plot:
     figure: Figure
 
 
-@dataclass(frozen=True)
-class WrittenPlot:
+class WrittenPlot(NamedTuple):
     """A plot whose files are written. stem: of their names; address: a data URL of the SVG."""
 
     stem: str

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -59,8 +59,7 @@ class RunState:
         return self.run.seed
 
 
-@dataclass(frozen=True)
-class RunStates:
+class RunStates(NamedTuple):
     """All runs, sorted. waiting: jobs of sweeps whose runs have no folder yet."""
 
     runs: Sequence[RunState]

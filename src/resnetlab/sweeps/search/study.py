@@ -43,11 +43,10 @@ def open_storage(path: Path, write: bool = True) -> JournalStorage:
             check_beginning(path.read_bytes()[: len(BEGINNING)])
         return JournalStorage(JournalFileBackend(str(path), lock))
     except Exception as error:  # Optuna replays whatever stands there
-        raise ConfigError(
-            f"the search's storage {path} cannot be read or is damaged ({first_line(error)}); move it away, and the "
-            f"same command makes the same search again and skips the runs that are finished; or take another "
-            f"hydra.sweeper.storage"
-        ) from None
+        again = "the same command makes the same search again and skips the runs that are finished"
+        cure = f"move it away, and {again}; or take another hydra.sweeper.storage"
+        text = f"the search's storage {path} cannot be read or is damaged ({first_line(error)}); {cure}"
+        raise ConfigError(text) from None
 
 
 def check_beginning(content: bytes) -> None:
