@@ -41,7 +41,7 @@ class MultiStep(Schedule):
     def check(self) -> None:
         super().check()
         epochs = self.milestones
-        ok = isinstance(epochs, list | tuple) and len(epochs) > 0 and all(map(_is_amount, epochs))
+        ok = _is_list(epochs) and all(map(_is_amount, epochs))
         require(ok, "milestones", epochs, "a list of epochs, finite numbers of at least 0")
         require(all(a < b for a, b in pairwise(epochs)), "milestones", epochs, "rising")
 
@@ -61,7 +61,7 @@ class _Milestones(Schedule):
 
     def check(self) -> None:
         points = self.milestones
-        pairs = isinstance(points, list | tuple) and len(points) > 0 and all(_is_point(p) for p in points)
+        pairs = _is_list(points) and all(_is_list(p) and len(p) == 2 and all(map(_is_amount, p)) for p in points)
         require(pairs, "milestones", points, "a list of [epoch, value], all finite numbers of at least 0")
         require(all(a[0] <= b[0] for a, b in pairwise(points)), "milestones", points, "in the order of their epochs")
         super().check()
@@ -108,8 +108,8 @@ class PiecewiseLinear(_Milestones):
         return float(v0 + (v1 - v0) * (at.t - t0) / (t1 - t0))
 
 
-def _is_point(point: Any) -> bool:
-    return isinstance(point, list | tuple) and len(point) == 2 and all(_is_amount(x) for x in point)
+def _is_list(x: Any) -> bool:
+    return isinstance(x, list | tuple) and len(x) > 0
 
 
 def _is_amount(x: Any) -> bool:
