@@ -121,24 +121,24 @@ class Schedule:
         require(not self.stretch or bool(self.designed_length()), "stretch", self.stretch, must)
         require(self.warmup == 0 or self.allows_warmup, "warmup", self.warmup, f"0 with {self.name}")
         if self.length is not None:
-            self._check_prefix(self.length - self.warmup)
+            self.check_epochs(self.length - self.prefix())
 
     def check_span(self, span: RunLength) -> None:
         """Refuses what can only be seen with the run's length known. Raises ConfigError."""
         epochs = self.time(span.steps, span)
         require(self.warmup <= epochs, "warmup", self.warmup, f"at most the {epochs:g} epochs that there are")
-        self._check_prefix(self.moment(0, span).T)
+        self.check_epochs(self.moment(0, span).T)
+
+    def check_epochs(self, epochs: float) -> None:
+        """Refuses keys for which these epochs of the schedule's own time leave no room."""
+        must = "less than the schedule's epochs with schedule.warmup_prefix=true: none would be left for it"
+        require(not self.warmup_prefix or epochs > 0, "warmup", self.warmup, must)
 
     def check_period(self, key: str, value: float, epochs: float, span: RunLength) -> None:
         """Refuses a period that is shorter than what it is sampled at."""
         least = 1.0 if self.interval == "epoch" and not self.stretch else self.time(1, span)
         must = f"so long that a cycle lasts {least:g} epochs, one value of the lr with this schedule.interval"
         require(epochs >= least * (1 - 1e-9), key, value, must)
-
-    def _check_prefix(self, rest: float) -> None:
-        """rest: epochs that warmup leaves for the schedule."""
-        must = "less than the schedule's epochs with schedule.warmup_prefix=true: none would be left for it"
-        require(not self.warmup_prefix or rest > 0, "warmup", self.warmup, must)
 
 
 def schedule_table(

@@ -60,16 +60,8 @@ class Cosine(Schedule):
         fall = 0.5 * (1 + math.cos(math.pi * x)) if self.shape == "half" else math.cos(math.pi / 2 * x)
         return self.final + (1 - self.final) * fall
 
-    def check(self) -> None:
-        super().check()
-        if self.length is not None:
-            self._check_constant(self.length - self.prefix())
-
-    def check_span(self, span: RunLength) -> None:
-        super().check_span(span)
-        self._check_constant(self.moment(0, span).T)
-
-    def _check_constant(self, epochs: float) -> None:
+    def check_epochs(self, epochs: float) -> None:
+        super().check_epochs(epochs)
         require(self.constant < epochs, "constant", self.constant, f"less than the schedule's {epochs:g} epochs")
 
 
@@ -135,9 +127,8 @@ class WarmupStableDecay(Schedule):
         y = {"linear": 1 - x, "cosine": 0.5 * (1 + math.cos(math.pi * x)), "sqrt": 1 - math.sqrt(x)}[self.shape]
         return self.final + (1 - self.final) * y
 
-    def check_span(self, span: RunLength) -> None:
-        super().check_span(span)
-        epochs = self.moment(0, span).T
+    def check_epochs(self, epochs: float) -> None:
+        super().check_epochs(epochs)
         require(self.decay <= epochs, "decay", self.decay, f"at most the schedule's {epochs:g} epochs")
 
 
