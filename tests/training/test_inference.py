@@ -246,7 +246,7 @@ def huge(path: str) -> None:
 
 BAD: dict[str, tuple[Callable[[str], object], str]] = {
     "missing.png": (lambda path: None, "it is empty or no file"),
-    "broken.png": (lambda path: Path(path).write_bytes(Path("pics/0.png").read_bytes()[:200]), "truncated|broken"),
+    "cut.png": (lambda path: Path(path).write_bytes(Path("pics/0.png").read_bytes()[:200]), "truncated|broken"),
     "empty.jpg": (lambda path: Path(path).touch(), "it is empty or no file"),
     "text.png": (lambda path: Path(path).write_text("hello"), "cannot identify"),
     "cmyk.jpg": (lambda path: Image.new("CMYK", (16, 16)).save(path), "it is CMYK"),
