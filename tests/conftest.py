@@ -17,7 +17,10 @@ from resnetlab import Config, compose
 from resnetlab.config.option_files import conf_dir
 from resnetlab.sweeps.main import main
 
-TINY = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "batch_size=32", "trainer.progress=off")
+TINY = (
+    *("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "batch_size=32", "trainer.progress=off"),
+    "logger=none",  # TensorBoard's pictures of the validation images were half of the seconds of such a run
+)
 
 
 @pytest.fixture(autouse=True)
@@ -81,13 +84,13 @@ def tiny(*overrides: str) -> Config:
 
 @pytest.fixture(scope="session")
 def finished_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The outputs of run(tiny()), trained once for all tests; they are not to be changed."""
+    """The outputs of run(tiny()), with TensorBoard's file, trained once for all tests; they are not to be changed."""
     from resnetlab import run  # brings Lightning
 
     torch.set_num_threads(1)  # before the fixture below
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder := tmp_path_factory.mktemp("finished"))
-        run(tiny())
+        run(tiny("logger=tensorboard"))
     return folder / "outputs"
 
 

@@ -65,7 +65,9 @@ def test_the_csv_logger_holds_the_rows_of_a_run_that_was_interrupted_and_went_on
 
 
 def test_tensorboard_has_the_pictures_the_layout_and_the_steps() -> None:
-    config = tiny("logger.every=2", "batch_size=20", "epochs=2")  # three steps an epoch: logged after 2, 4 and 6
+    config = tiny(
+        "logger=tensorboard", "logger.every=2", "batch_size=20", "epochs=2"
+    )  # three steps an epoch: logged after 2, 4 and 6
     run(config)
     found = events(config.folder.path)
     assert {f"pictures/{name}, validation" for name in ("mistakes", "reliability", "confusion matrix")} <= {

@@ -59,7 +59,7 @@ def mine(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 
 def custom(*overrides: str) -> Config:
-    keys = "data=digits", "data.limit=60", "batch_size=32", "epochs=2", "trainer.progress=off"
+    keys = "data=digits", "data.limit=60", "batch_size=32", "epochs=2", "trainer.progress=off", "logger=none"
     return compose("model=custom", "model.function=net_of_mine.Net", *keys, *overrides)
 
 

@@ -15,7 +15,7 @@ import torch
 from test_run import deterministic
 
 from conftest import TINY
-from processes import command, environment, train
+from processes import command, environment
 from resnetlab import compose, run
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
@@ -74,12 +74,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         return RunFolder(config.folder.path.absolute())
 
 
-def test_an_interrupted_and_killed_run_equals_an_undisturbed_one(undisturbed: RunFolder) -> None:
+def test_an_interrupted_and_killed_run_equals_an_undisturbed_one(
+    undisturbed: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
     interrupt(1, signal.SIGINT, 130)
     stop_in_the_middle_of_an_epoch(2, signal.SIGKILL, -signal.SIGKILL)
-    done = train(*LONG, "trainer.progress=lines")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"resuming after epoch [12] from", done.stdout)
+    run(compose(*TINY, *LONG, "trainer.progress=lines"))
+    assert re.search(r"resuming after epoch [12] from", capsys.readouterr().out)
     folders = [undisturbed, compose(*TINY, *LONG).folder]
     rows = [deterministic(read_rows(folder.metrics)) for folder in folders]
     assert rows[0] == rows[1]
