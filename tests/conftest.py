@@ -98,7 +98,7 @@ def finished_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(finished_outputs: Path, empty_folder: Path) -> Config:
     """The configuration of a finished run, whose files are copied into the test's folder."""
     shutil.copytree(finished_outputs, empty_folder / "outputs")
-    return tiny()
+    return tiny("logger=tensorboard")
 
 
 @pytest.fixture
