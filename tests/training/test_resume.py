@@ -22,7 +22,10 @@ from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 
 # 640 images in 80 steps an epoch: long enough to be caught in the middle of an epoch
-LONG = ("data.limit=640", "batch_size=8", "epochs=3", "schedule=one_cycle", "recalibrate_bn=true", "wd=0.05")
+LONG = (
+    *("data.limit=640", "batch_size=8", "epochs=3", "schedule=one_cycle", "recalibrate_bn=true", "wd=0.05"),
+    "logger=tensorboard",
+)
 
 
 def heed_interrupts() -> None:
