@@ -146,9 +146,7 @@ def test_a_finished_run_is_skipped_and_nothing_of_it_is_touched(capsys: pytest.C
     assert stamps(Path("outputs")) == before
 
 
-def test_the_checkpoint_of_a_finished_run_has_the_accuracy_of_its_summary(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_checkpoint_of_a_finished_run_has_the_accuracy_of_its_summary(capsys: pytest.CaptureFixture[str]) -> None:
     folder = compose(*COMMANDS["finished"]).folder
     summary = json.loads(folder.summary.read_text())
     for path, name in ((folder.best, "best_val_acc"), (folder.last, "final_val_acc")):

@@ -234,10 +234,7 @@ def test_every_option_of_a_group_is_an_instance_with_its_defaults() -> None:
         ("model.bn_momentum=0.5 model.norm=group", "model.norm=batch"),
         ("model.bn_momentum=0.5 model=resnet18 model.norm=group_ws", "model.norm=batch"),
         ("schedule.length=5.0 schedule=reduce_on_plateau", "a schedule that follows the time"),
-        (
-            "schedule.lowest_momentum=0.8 schedule=one_cycle schedule.cycle_momentum=false",
-            "schedule.cycle_momentum",
-        ),
+        ("schedule.lowest_momentum=0.8 schedule=one_cycle schedule.cycle_momentum=false", "schedule.cycle_momentum"),
         ("data.split_seed=3 data.split=tail", "data.split=stratified or holdout"),
     ],
 )
