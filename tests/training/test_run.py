@@ -130,7 +130,7 @@ def test_a_run_leaves_the_process_alone_and_takes_no_more_of_an_allocation(monke
     expected = torch.rand(3)
     torch.manual_seed(5)
     torch.set_num_threads(2)
-    assert run(tiny("epochs=1", "threads=1"))["status"] == "finished"
+    assert run(tiny("epochs=1", "threads=1", "logger=tensorboard"))["status"] == "finished"
     assert torch.get_num_threads() == 2
     assert torch.equal(torch.rand(3), expected)
 
@@ -286,7 +286,7 @@ def test_a_run_that_diverges_ends_in_order_and_keeps_its_rows() -> None:
     """Plain SGD survives an epoch at a tiny lr, then jumps to 1e30: the loss overflows in epoch 2 or 3."""
     config = tiny(
         "optimizer=sgd", "regularization=l2", "schedule=piecewise_constant",
-        "schedule.milestones=[[1,1e-6],[2,1e30]]", "schedule.relative=false",
+        "schedule.milestones=[[1,1e-6],[2,1e30]]", "schedule.relative=false", "logger=tensorboard",
     )  # fmt: skip
     summary = run(config)
     assert summary["status"] == "diverged"
@@ -300,7 +300,7 @@ def test_a_run_that_diverges_ends_in_order_and_keeps_its_rows() -> None:
 
 def test_a_run_that_diverges_at_once_is_finished_too() -> None:
     """At lr 1e30 the second step's loss is not finite: no epoch is complete, and the same command trains no more."""
-    config = tiny("optimizer=sgd", "schedule=constant", "lr=1e30", "regularization=none")
+    config = tiny("optimizer=sgd", "schedule=constant", "lr=1e30", "regularization=none", "logger=tensorboard")
     summary = run(config)
     assert (summary["status"], summary["diverged_epoch"], summary["epochs_trained"]) == ("diverged", 1, 0)
     stamp = config.folder.manifest.stat().st_mtime_ns

@@ -1,10 +1,10 @@
 """Checks of a whole configuration: top-level values, and combinations of groups. A group's own are in its check()."""
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,7 @@ def check_values(config: Config) -> None:
 
 def check_own_parts(config: Config) -> None:
     """The checkpoint to begin with and the frozen parts of the network are there."""
-    require(config.init is None or Path(config.init).is_file(), "init", config.init, "be a checkpoint that is there")
+    require(config.init is None or os.path.isfile(config.init), "init", config.init, "be a checkpoint that is there")
     names = [f"{name}." for name, _ in config.model.skeleton().named_parameters()] if config.freeze else []
     must = f"be a part of the network, such as {', '.join(dict.fromkeys(name.split('.')[0] for name in names))}"
     for part in config.freeze:
