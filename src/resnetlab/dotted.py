@@ -1,7 +1,6 @@
 """Python functions and classes of the user's at dotted paths, such as math.cos: import, call, digest of the source."""
 
 import ast
-import hashlib
 import os
 import sys
 import sysconfig
@@ -13,6 +12,7 @@ from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 from resnetlab.errors import require
+from resnetlab.runs.files import sha256
 
 T = TypeVar("T")
 LIBRARIES = sysconfig.get_path("stdlib"), str(Path(__file__).parent)
@@ -50,7 +50,7 @@ def error_in_one_line(key: str, path: str, must: str) -> Iterator[None]:
         require(False, key, path, " ".join(f"{must} {type(error).__name__}: {error}".split()))
 
 
-def source_digest(path: str) -> str:
+def code_digest(path: str) -> str:
     """Digest of the source, without comments, of the imported module in a dotted path and of those that it imports.
 
     Of the user's own modules; the versions of installed libraries are in the manifest.
@@ -63,4 +63,4 @@ def source_digest(path: str) -> str:
         if name not in found and file.endswith(".py") and not file.startswith(LIBRARIES) and "-packages" not in file:
             found[name] = ast.unparse(ast.parse(Path(file).read_bytes()))
             names += [str(getattr(v, "__module__", getattr(v, "__name__", ""))) for v in vars(module).values()]
-    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
+    return sha256(repr(sorted(found.items())).encode())

@@ -390,7 +390,7 @@ def test_every_kind_of_network_is_written_as_plain_torch(name: str, options: dic
     model, pixels = Classifier(network, preprocessing), torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
     with torch.no_grad():
         wanted = model(pixels)
-        torch.testing.assert_close(exporting.write_model(model, "state-dict", tmp_path, pixels)(pixels), wanted)
+        torch.testing.assert_close(exporting.write_model(model, "state-dict", tmp_path)(pixels), wanted)
 
 
 def test_evaluate_writes_what_the_network_gets_wrong(trained: RunFolder, capsys: Printed) -> None:

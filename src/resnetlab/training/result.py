@@ -43,13 +43,12 @@ def completed(config: Config) -> Summary | None:
 def finished(folder: RunFolder, config: Config) -> Summary | None:
     """The summary of a run that has come to its end, its threshold columns as `config` asks for them."""
     try:
-        summary = read_summary(folder.path)
+        summary = read_summary(folder.path, manifest := read_manifest(folder.path))
         rows = read_metrics(folder.path, summary)[0] if summary["epochs_trained"] else []  # none: diverged in its first
         whole = {**summary, **threshold_columns(rows, config.thresholds)}
         value = 0.0 if summary["status"] == "diverged" else summary[config.objective]
         usable = value is None or (is_accuracy(value) and value == value)  # a sweeper learns from no NaN
-        known = usable and read_manifest(folder.path)  # without it, whose run is it?
-        return whole if known else None
+        return whole if usable and manifest else None  # without a manifest, whose run is it?
     except (OSError, UnusableRun, ValueError, KeyError, TypeError, AttributeError):  # cut or overwritten
         return None
 

@@ -50,10 +50,10 @@ def train(
     with out_of_memory_in_one_line(config), process, silence_lightning(), ExitStack() as lock:
         with process_group(config.trainer.devices):
             session = build_session(config, epoch_hook=epoch_hook, sweep=sweep)
-            lock.callback(session.loggers.close)
             done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, lock_timeout))
             if done is not None:
                 return done
+            lock.callback(session.loggers.close)  # before the lock, which is in it, is released
             status, extra = fit(config, session, checkpoint)
         return conclude(config, session, status, extra)
 

@@ -117,7 +117,7 @@ def set_lr_momentum(
     """
     for group in optimizer.param_groups:
         group["lr"] = _assign(group["lr"], lr)
-        old = group["betas"][0] if "betas" in group else group["momentum"]
+        old = group["betas"][0] if "betas" in group else group.get("momentum")
         if momentum is not None and (isinstance(old, Tensor) or not isinstance(momentum, Tensor)):
             convert_momentum(group, lambda old: _assign(old, momentum))
 
@@ -149,6 +149,7 @@ def make_eager(optimizer: torch.optim.Optimizer) -> None:
 
 
 def convert_momentum(group: dict[str, Any], into: Callable[[Any], Any]) -> None:
+    """Replaces beta1 or momentum by what `into` makes of it; an optimizer of the user's may have neither."""
     if "betas" in group:
         group["betas"] = (into(group["betas"][0]), group["betas"][1])
     elif "momentum" in group:

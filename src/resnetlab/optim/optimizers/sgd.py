@@ -116,7 +116,5 @@ class CustomOptimizer(Optimizer):
         must = "have a weight_decay of its own with regularization=coupled; take regularization=weight_decay"
         own_decay = decoupled or key in made.defaults or not any(group["weight_decay"] for group in groups)
         require(own_decay, "optimizer.function", self.function, must)
-        for group in made.param_groups:
-            group.setdefault("momentum", momentum)  # or it could not be set at each step, used or not
         made.register_step_pre_hook(lambda optimizer, *_: decay_decoupled(optimizer))
         return made
