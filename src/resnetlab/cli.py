@@ -191,8 +191,8 @@ def add_interpolate(parser: argparse.ArgumentParser) -> None:
 def run_interpolate(options: argparse.Namespace) -> None:
     from resnetlab.training.interpolate import alphas, interpolate_command
 
-    along = alphas(options.alpha)
-    interpolate_command(options.first, options.second, along, options.limit, options.root, options.out, options.model)
+    arguments = (options.first, options.second, alphas(options.alpha), options.limit, options.out)
+    interpolate_command(*arguments, root=options.root, model=options.model)
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

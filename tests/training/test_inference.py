@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.evaluate import evaluate, evaluate_checkpoint, load_weights, open_checkpoint
 from resnetlab.training.inference import export as exporting
+from resnetlab.training.inference import predict
 from resnetlab.training.inference.load_model import Classifier
 from resnetlab.training.module import ImageClassifier
 
@@ -344,6 +347,30 @@ def test_the_onnx_file_takes_any_number_of_images(trained: RunFolder) -> None:
         assert found == pytest.approx(wanted[:count], abs=1e-4)
 
 
+def test_no_picture_is_in_an_exported_file_and_one_is_enough_to_compare_on(trained: RunFolder) -> None:
+    (picture,) = pictures(1)
+    for n, images in enumerate(([], ["--images", "pics/0.png"])):
+        assert main(["export", str(trained.best), "--to", "torch-export", "--out", f"out{n}", *images]) == 0
+        with zipfile.ZipFile(f"out{n}/model.pt2") as file:
+            content = b"".join(map(file.read, file.namelist()))
+        shown = [picture, *ImageData(tiny(*OVERRIDES).data, 32, 0.07, 0).val.pixels[:64]]
+        assert not any(image.numpy().tobytes() in content for image in shown)
+        assert load_model(trained.best).mean.numpy().tobytes() in content  # what is in it is found
+    model = torch.export.load("out1/model.pt2").module()
+    for count in (1, 3):
+        assert model(picture.expand(count, -1, -1, -1).contiguous()).shape == (count, 10)
+
+
+def test_each_picture_is_fitted_before_the_next_is_read(trained: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(3)
+    calls: list[str] = []
+    for name in ("fit", "read_image"):
+        original = getattr(predict, name)
+        monkeypatch.setattr(predict, name, lambda *a, name=name, call=original: (calls.append(name), call(*a))[1])
+    predict.read_images([Path("pics")], (16, 12))
+    assert calls == ["read_image", "fit"] * 3
+
+
 @pytest.mark.parametrize("form", ["onnx", "state-dict"])
 def test_an_export_that_differs_or_is_in_the_way_leaves_nothing(
     trained: RunFolder, form: str, capsys: Printed, monkeypatch: pytest.MonkeyPatch
@@ -398,7 +425,9 @@ def test_evaluate_writes_what_the_network_gets_wrong(trained: RunFolder, capsys:
     with torch.no_grad():
         answers = load_model(trained.best, "last")(data.val.pixels).argmax(1)
     counts = confusion_matrix(data.val.labels, answers, labels=range(10))
+    filters = [*warnings.filters]
     assert main(["evaluate", str(trained.best), "--out", "wrong"]) == 0
+    assert [*warnings.filters] == filters
     with open("wrong/classes.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [[int(row[f"answered {n}"]) for n in range(10)] for row in rows] == counts.tolist()

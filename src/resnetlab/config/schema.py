@@ -65,6 +65,11 @@ class Config:
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False  # train again although the run is finished
 
+    @property
+    def span(self) -> RunLength:
+        """The run's length as planned, with no image read."""
+        return RunLength(self.data.steps_per_epoch(self.batch_size), self.epochs)
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """All that makes it another run than the defaults' (config/identity.py)."""
@@ -76,15 +81,10 @@ class Config:
 
         As float32: the last bit of a cosine on another processor makes no other schedule.
         """
-        parts: list[Any] = [self.model, self.optimizer]
-        found = {
-            key: code_digest(p.function)
-            for key, p in zip(("model", "optimizer"), parts, strict=True)
-            if hasattr(p, "function")
-        }
+        named = {group: getattr(getattr(self, group), "function", None) for group in ("model", "optimizer")}
+        found = {group: code_digest(path) for group, path in named.items() if path is not None}
         if hasattr(self.schedule, "function"):
-            span = RunLength(self.data.steps_per_epoch(self.batch_size), self.epochs)
-            rates = schedule_table(self.schedule, self.lr, 0.0, span)[:, 0]
+            rates = schedule_table(self.schedule, self.lr, 0.0, self.span)[:, 0]
             found["schedule"] = sha256(rates.astype(np.float32).tobytes())
         return found
 

@@ -43,21 +43,16 @@ def negative_variances(model: nn.Module) -> int:
 
 
 def interpolate(
-    first: Path,
-    second: Path,
-    alphas: Sequence[float],
-    limit: int | None = None,
-    root: str | None = None,
-    model: str | None = None,
+    first: Path, second: Path, alphas: Sequence[float], limit: int | None = None, **opened: str | None
 ) -> Iterator[Row]:
     """A row for each alpha: train/* and val/* loss, ce, acc with statistics on the line, and *_recal re-estimated.
 
-    limit: only the first N training and N/5 validation images. root, model: as for read_config. Training images are not
-    augmented here; a penalty in the loss is A's. Where a variance on the line is negative its metrics are nan, and
-    negative_variances counts them. Statistics are re-estimated on the batches of the nearer end's epoch, so that at 0
-    and 1 they are those of the checkpoints' own val/*_recal. Raises DataError and ConfigError.
+    limit: only the first N training and N/5 validation images. opened: root and model, as for read_config. Training
+    images are not augmented here; a penalty in the loss is A's. Where a variance on the line is negative its metrics
+    are nan, and negative_variances counts them. Statistics are re-estimated on the batches of the nearer end's epoch, so
+    that at 0 and 1 they are those of the checkpoints' own val/*_recal. Raises DataError and ConfigError.
     """
-    (module, data, end), (other, _, start) = (open_checkpoint(path, root, model) for path in (first, second))
+    (module, data, end), (other, _, start) = (open_checkpoint(path, **opened) for path in (first, second))
     refuse_different(first, second, module.config, other.config)
     if limit is not None and limit < 10:
         raise ConfigError(f"--limit (={limit}) must be at least 10 images")
@@ -101,13 +96,7 @@ def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Im
 
 
 def interpolate_command(
-    first: Path,
-    second: Path,
-    along: Sequence[float],
-    limit: int | None,
-    root: str | None,
-    out: Path | None,
-    model: str | None = None,
+    first: Path, second: Path, along: Sequence[float], limit: int | None, out: Path | None, **opened: str | None
 ) -> Path:
     """Writes interpolation.png and .csv, into A's run unless `out` says where; returns their folder."""
     if first.resolve() == second.resolve():
@@ -118,7 +107,7 @@ def interpolate_command(
     names = (first.stem, second.stem) if first.stem != second.stem else (f"A, {first.stem}", f"B, {second.stem}")
     rows: list[Row] = []
     with write_even_if_interrupted(lambda: write_interpolation(folder, rows, *names), rows):
-        for row in interpolate(first, second, along, limit, root, model):
+        for row in interpolate(first, second, along, limit, **opened):
             rows.append(row)  # list.extend would keep none of them if it is interrupted
     return folder
 

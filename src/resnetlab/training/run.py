@@ -21,8 +21,7 @@ from resnetlab.training.describe import describe
 from resnetlab.training.distributed import decide_once, process_group
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.lightning_internals import python_interrupts, silence_lightning
-from resnetlab.training.recorded import CURE, refuse_other_run
-from resnetlab.training.result import EpochHook, completed, finished, print_line
+from resnetlab.training.result import CURE, EpochHook, completed, finished, print_line, refuse_other_run
 
 LOCK_TIMEOUT = 2.0  # s: a process that was just killed lets go of its lock in a moment, and `status` holds one for ms
 

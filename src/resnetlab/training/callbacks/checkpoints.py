@@ -20,7 +20,7 @@ from resnetlab.errors import ConfigError, DataError, LabError, first_line
 from resnetlab.runs.files import write_atomically
 from resnetlab.runs.layout import MANIFEST, SUMMARY, RunFolder
 from resnetlab.training.callbacks.recorder import Recorder
-from resnetlab.training.recorded import refuse_other_code
+from resnetlab.training.result import refuse_other_code
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -61,7 +61,7 @@ def write_link(path: Path, link: Path) -> None:
 class Checkpoints(Checkpoint):
     """Saves `last` after every epoch, `best` after every epoch that is the best so far, and the snapshots asked for.
 
-    A checkpoint is Lightning's, with more entries: config, its identity, digests (recorded.digests_of), preprocessing
+    A checkpoint is Lightning's, with more entries: config, its identity, digests (of images and code), preprocessing
     (ImageData.preprocessing), and statistics: those of the batch norms that val/*_avg and val/*_recal were measured
     with, {"averaged" | "reestimated": {name: tensor}}. It names no folder of its user's.
 
