@@ -42,7 +42,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def run_subcommand(argv: list[str]) -> int:
-    """The same, which raises what goes wrong."""
+    """Runs the subcommand, and raises what goes wrong."""
     if argv[:1] == ["train"]:
         from resnetlab.sweeps.main import command as train
 
@@ -97,8 +97,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 def run_evaluate(options: argparse.Namespace) -> None:
     from resnetlab.training.evaluate import evaluate_checkpoint
 
-    arguments = (options.checkpoint, options.on, options.root, options.weights, options.out, options.model)
-    for name, value in evaluate_checkpoint(*arguments).items():
+    arguments = (options.checkpoint, options.on, options.weights, options.out)
+    for name, value in evaluate_checkpoint(*arguments, root=options.root, model=options.model).items():
         say(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
 
 

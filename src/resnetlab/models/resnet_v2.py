@@ -99,15 +99,13 @@ class ResNetV2(nn.Module):
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which are replaced below
             self.stem = nn.Conv2d(3, 16, 3, padding=1)
             self.stem_norm = make_norm(16)
-            bottleneck = partial(
-                Bottleneck, shortcut_kernel=shortcut_kernel, norm=make_norm, activation=self.activation
-            )
+            block = partial(Bottleneck, shortcut_kernel=shortcut_kernel, norm=make_norm, activation=self.activation)
             units, channels = [], 16
             for stage, (width, out) in enumerate([(16, 64), (64, 128), (128, 256)]):
                 for unit in range((depth - 2) // 9):
                     first, stride = unit == 0, 2 if unit == 0 and stage > 0 else 1
                     preactivate = unit > 0 or stage > 0
-                    units.append(bottleneck(channels, width, out, stride, preactivate=preactivate, project=first))
+                    units.append(block(channels, width, out, stride, preactivate=preactivate, project=first))
                     channels = out
             self.units = nn.Sequential(*units)
             self.norm = make_norm(channels)

@@ -31,8 +31,7 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     if is_secondary():
         return summarize(config, rows, status=status, parameters=parameters) | extra
     if status == "finished" and len(rows) < config.epochs:
-        patience = config.trainer.patience
-        print_line(config, f"stopped early after epoch {len(rows)}: no new best val_acc for {patience}")
+        print_line(config, f"stopped early after epoch {len(rows)}: no new best val_acc for {config.trainer.patience}")
     write_rows(folder.metrics, rows)
     if status == "finished" and session.data.test_images is not None:
         extra = extra | test_accuracies(config, session, session.data.test_images)

@@ -66,19 +66,14 @@ def load_weights(
 
 
 def evaluate_checkpoint(
-    path: Path,
-    part: str = "val",
-    root: str | None = None,
-    weights: str = "raw",
-    out: Path | None = None,
-    model: str | None = None,
+    path: Path, part: str = "val", weights: str = "raw", out: Path | None = None, **opened: str | None
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on the train, val or test part of its own data.
 
-    root, model: as for read_config. weights: of WEIGHTS. out: folder of the tables and pictures. ece: expected
+    weights: of WEIGHTS. out: folder of the tables and pictures. opened: root and model, as for read_config. ece: expected
     calibration error in 15 bins. Raises ConfigError for a part or an average that is not there, and DataError.
     """
-    module, data, checkpoint = open_checkpoint(path, root, model)
+    module, data, checkpoint = open_checkpoint(path, **opened)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
     if images is None:
         raise ConfigError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
@@ -92,9 +87,8 @@ def evaluate_checkpoint(
     metrics = without_guesses(found | {"ece": float(error)})
     if out is not None:
         write_mistakes(out, logits, images, data.class_names)
-    how = {} if weights == "raw" else {"weights": weights}
-    epoch = checkpoint["epoch"] + 1
-    return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **metrics}
+    what = {"checkpoint": str(path), "epoch": checkpoint["epoch"] + 1, "part": part, "images": len(images)}
+    return what | ({} if weights == "raw" else {"weights": weights}) | metrics
 
 
 def require_weights(path: Path, checkpoint: dict[str, Any], weights: str) -> None:

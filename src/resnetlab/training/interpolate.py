@@ -1,10 +1,8 @@
 """Loss and accuracy along the straight line through the weights of two checkpoints.
 
 w(alpha) = alpha * A + (1 - alpha) * B, so alpha 1 is A and alpha 0 is B (Goodfellow et al. 2014, arXiv 1412.6544; Smith
-& Topin 2017, arXiv 1702.04283). A network with batch norm has running statistics too, and there are two answers to what
-they should be in between: on the same line as the weights, or re-estimated for each set of weights. On the line the
-running variances turn negative when alpha is far enough outside of [0, 1]; once they are below minus the norm's eps,
-the square root is not a number, and neither is the loss. Re-estimated variances are never negative.
+& Topin 2017, arXiv 1702.04283). The statistics of a batch norm are on the same line, or re-estimated for each set of
+weights. On the line variances turn negative far enough outside of [0, 1]: below minus the norm's eps the loss is nan.
 """
 
 import math
@@ -49,8 +47,8 @@ def interpolate(
 
     limit: only the first N training and N/5 validation images. opened: root and model, as for read_config. Training
     images are not augmented here; a penalty in the loss is A's. Where a variance on the line is negative its metrics
-    are nan, and negative_variances counts them. Statistics are re-estimated on the batches of the nearer end's epoch, so
-    that at 0 and 1 they are those of the checkpoints' own val/*_recal. Raises DataError and ConfigError.
+    are nan, and negative_variances counts them. Statistics are re-estimated on the batches of the nearer end's epoch:
+    at 0 and 1 they are those of the checkpoints' own val/*_recal. Raises DataError and ConfigError.
     """
     (module, data, end), (other, _, start) = (open_checkpoint(path, **opened) for path in (first, second))
     refuse_different(first, second, module.config, other.config)

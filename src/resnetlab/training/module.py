@@ -45,8 +45,7 @@ class ImageClassifier(L.LightningModule):
     """One training run. model: (N, C, H, W) -> (N, classes) logits, its weights drawn from (seed, epoch 0).
 
     Lightning owns epochs, validation, checkpoints and devices. Optimization is manual: the step sets lr and momentum
-    from the schedule's table first, so that the schedule is a function of the step's number alone. Under 16-mixed a
-    step that the gradient scaler skips keeps its place in the schedule: nothing is shifted or repeated.
+    from the schedule's table first, also a step that the gradient scaler skips, which keeps its place.
 
     On several devices each sees its share of every batch. A share's gradient counts as its images do, and metrics are
     over all shares, so the step is that of one device; only a batch norm sees no more than its own share, and the

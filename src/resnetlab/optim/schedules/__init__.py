@@ -16,8 +16,7 @@ from resnetlab.optim.schedules.decay import (
     Step,
     WarmupStableDecay,
 )
-from resnetlab.optim.schedules.piecewise import Constant, PiecewiseConstant, PiecewiseLinear
-from resnetlab.optim.schedules.special import Lambda, ReduceOnPlateau
+from resnetlab.optim.schedules.special import Constant, Lambda, PiecewiseConstant, PiecewiseLinear, ReduceOnPlateau
 
 __all__ = ["SCHEDULES", "ReduceOnPlateau", "RunLength", "Schedule", "length_warning", "schedule_table"]
 

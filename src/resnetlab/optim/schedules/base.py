@@ -50,6 +50,8 @@ class Schedule:
 
     stateful: ClassVar[bool] = False  # True: lr() is only the plan, a torch scheduler must be stepped besides
     allows_warmup: ClassVar[bool] = True
+    positive: ClassVar[tuple[str, ...]] = ()  # keys that must be above 0
+    fractions: ClassVar[tuple[str, ...]] = ()  # keys that must be a fraction of the lr
 
     name: str = "?"
     interval: str = "epoch"  # epoch: an epoch's first value holds until its end, as in Keras | step: each step its own
@@ -120,15 +122,15 @@ class Schedule:
             value = getattr(self, field.name)
             require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
         require(self.length is None or self.length > 0, "length", self.length, "more than 0 epochs, or null")
-        require(
-            not self.stretch or bool(self.designed_length()),
-            "stretch",
-            self.stretch,
-            "false unless schedule.length says how many epochs the schedule was made for",
-        )
+        must = "false unless schedule.length says how many epochs the schedule was made for"
+        require(not self.stretch or bool(self.designed_length()), "stretch", self.stretch, must)
         require(self.warmup >= 0, "warmup", self.warmup, "0 or more epochs")
         require(self.warmup == 0 or self.allows_warmup, "warmup", self.warmup, f"0 with {self.name}")
-        require_fraction("warmup_from", self.warmup_from)
+        for key in self.positive:
+            require(getattr(self, key) > 0, key, getattr(self, key), "more than 0")
+        for key in ("warmup_from", *self.fractions):
+            value = getattr(self, key)
+            require(0 <= value <= 1, key, value, "between 0 and 1, a fraction of lr")
         if self.length is not None:
             self._check_prefix(self.length - self.warmup)
 
@@ -161,11 +163,6 @@ def require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, key, value, " or ".join(choices))
 
 
-def require_fraction(key: str, value: float) -> None:
-    """Raises ConfigError unless value is a fraction of the lr."""
-    require(0 <= value <= 1, key, value, "between 0 and 1, a fraction of lr")
-
-
 def is_amount(x: Any) -> bool:
     """Whether x is a finite number of at least 0. Lists are untyped in OmegaConf: an element may be anything."""
     return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) and x >= 0
@@ -191,10 +188,9 @@ def schedule_table(
     bad = np.flatnonzero((rows[:, 0] < 0) | ~(rows <= np.finfo(np.float32).max).all(axis=1))
     if bad.size:
         k = int(bad[0])
-        raise ConfigError(
-            f"schedule.name (={schedule.name}) must keep the lr finite in float32 and not negative: "
-            f"from lr (={lr:g}), momentum (={momentum:g}) it makes {rows[k, 0]:g}, {rows[k, 1]:g} at step {k}"
-        )
+        found = f"from lr (={lr:g}), momentum (={momentum:g}) it makes {rows[k, 0]:g}, {rows[k, 1]:g} at step {k}"
+        must = f"must keep the lr finite in float32 and not negative: {found}"
+        raise ConfigError(f"schedule.name (={schedule.name}) {must}")
     if span.steps_per_epoch > 1 and not rows[: span.steps_per_epoch, 0].any():
         by_step = replace(schedule, interval="step")
         rises = any(by_step.lr(k, lr, span) for k in range(span.steps_per_epoch))

@@ -2,8 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
-from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require, require_choice, require_fraction
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require, require_choice
 
 
 @dataclass
@@ -41,6 +42,8 @@ class Cyclic(_Cycle):
     The default momenta are one_cycle's, 0.85 and 0.95; those of torch's CyclicLR are 0.8 and 0.9.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("up",)
+    fractions: ClassVar[tuple[str, ...]] = ("lowest",)
     name: str = "cyclic"
     lowest: float = 0.1  # lower bound, a fraction of lr, which is the upper bound
     up: float = 2.0  # epochs from the lower to the upper bound
@@ -68,8 +71,6 @@ class Cyclic(_Cycle):
 
     def check(self) -> None:
         super().check()
-        require_fraction("lowest", self.lowest)
-        require(self.up > 0, "up", self.up, "more than 0 epochs")
         require(self.down is None or self.down > 0, "down", self.down, "more than 0 epochs, or null for as many as up")
         require_choice("mode", self.mode, ("triangular", "triangular2", "exp_range"))
         require(0 < self.gamma <= 1, "gamma", self.gamma, "more than 0 and at most 1, a factor per step")
@@ -85,6 +86,7 @@ class OneCycle(_Cycle):
     three_phase: down to lr/div_factor as fast as up (the paper's form), and only then to the end.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("final_div_factor",)
     name: str = "one_cycle"
     pct_start: float = 0.3  # part of the steps until the peak, in [0, 1]
     anneal: str = "cos"  # form of the rise and of the fall: cos | linear
@@ -117,15 +119,10 @@ class OneCycle(_Cycle):
     def check(self) -> None:
         super().check()
         require(0 <= self.pct_start <= 1, "pct_start", self.pct_start, "between 0 and 1, a part of the run")
-        require(
-            not self.three_phase or self.pct_start <= 0.5,
-            "pct_start",
-            self.pct_start,
-            "at most 0.5 with three_phase: down takes as long as up",
-        )
+        must = "at most 0.5 with three_phase: down takes as long as up"
+        require(not self.three_phase or self.pct_start <= 0.5, "pct_start", self.pct_start, must)
         require_choice("anneal", self.anneal, ("cos", "linear"))
         require(self.div_factor >= 1, "div_factor", self.div_factor, "at least 1: lr is the peak")
-        require(self.final_div_factor > 0, "final_div_factor", self.final_div_factor, "more than 0")
 
     def check_span(self, span: RunLength) -> None:
         super().check_span(span)

@@ -4,34 +4,22 @@ import math
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
-from resnetlab.optim.schedules.base import (
-    RunLength,
-    Schedule,
-    SchedulePoint,
-    is_amount,
-    require,
-    require_choice,
-    require_fraction,
-)
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, is_amount, require, require_choice
 
 
 @dataclass
 class Step(Schedule):
     """lr x gamma^floor(t / step_size), as torch's StepLR."""
 
+    positive: ClassVar[tuple[str, ...]] = ("step_size", "gamma")
     name: str = "step"
     step_size: float = 30.0  # epochs between two changes
     gamma: float = 0.1  # factor on the lr at each change
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return self.gamma ** floor_with_tolerance(at.t / self.step_size)
-
-    def check(self) -> None:
-        super().check()
-        require(self.step_size > 0, "step_size", self.step_size, "more than 0 epochs")
-        _require_positive("gamma", self.gamma)
 
 
 @dataclass
@@ -41,6 +29,7 @@ class MultiStep(Schedule):
     Its milestones do not say how long the run was meant to be: to stretch it, set length as well.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("gamma",)
     name: str = "multistep"
     milestones: list[Any] = field(default_factory=lambda: [100, 150])  # epochs of the changes, rising
     gamma: float = 0.1  # factor on the lr at each change
@@ -57,39 +46,32 @@ class MultiStep(Schedule):
         ok = isinstance(epochs, list | tuple) and len(epochs) > 0 and all(is_amount(e) for e in epochs)
         require(ok, "milestones", epochs, "a list of epochs, finite numbers of at least 0")
         require(all(a < b for a, b in pairwise(epochs)), "milestones", epochs, "rising")
-        _require_positive("gamma", self.gamma)
 
 
 @dataclass
 class Exponential(Schedule):
     """lr x gamma^t, gamma per epoch, as torch's ExponentialLR. gamma above 1 rises."""
 
+    positive: ClassVar[tuple[str, ...]] = ("gamma",)
     name: str = "exponential"
     gamma: float = 0.95  # factor on the lr per epoch
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return float(self.gamma**at.t)
 
-    def check(self) -> None:
-        super().check()
-        _require_positive("gamma", self.gamma)
-
 
 @dataclass
 class Polynomial(Schedule):
     """From lr to final x lr along (1 - t/T)^power, as torch's PolynomialLR; constant after T = length or the run."""
 
+    positive: ClassVar[tuple[str, ...]] = ("power",)
+    fractions: ClassVar[tuple[str, ...]] = ("final",)
     name: str = "polynomial"
     power: float = 1.0  # of (1 - t/T); 1: linear
     final: float = 0.0  # at the end, a fraction of lr
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return float(self.final + (1 - self.final) * (1 - min(at.t / at.T, 1.0)) ** self.power)
-
-    def check(self) -> None:
-        super().check()
-        _require_positive("power", self.power)
-        require_fraction("final", self.final)
 
 
 @dataclass
@@ -100,6 +82,7 @@ class Cosine(Schedule):
     cos(pi/2 t/T) (Moenchmeyer's series, post V).
     """
 
+    fractions: ClassVar[tuple[str, ...]] = ("final",)
     name: str = "cosine"
     shape: str = "half"  # half: a half period, flat at both ends | quarter: a quarter period, steep at the end
     constant: float = 0.0  # epochs at lr before the fall
@@ -114,7 +97,6 @@ class Cosine(Schedule):
         super().check()
         require_choice("shape", self.shape, ("half", "quarter"))
         require(self.constant >= 0, "constant", self.constant, "0 or more epochs")
-        require_fraction("final", self.final)
         if self.length is not None:
             self._check_constant(self.length - self.prefix())
 
@@ -134,6 +116,8 @@ class CosineRestarts(Schedule):
     and 60 epochs exactly. cycle_decay is timm's, and with final 0 Keras' m_mul.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("first",)
+    fractions: ClassVar[tuple[str, ...]] = ("final",)
     name: str = "cosine_restarts"
     first: float = 20.0  # epochs of the first cycle, the paper's T_0
     mult: float = 2.0  # length of a cycle over that of the one before, the paper's T_mult; at least 1
@@ -153,9 +137,7 @@ class CosineRestarts(Schedule):
 
     def check(self) -> None:
         super().check()
-        require(self.first > 0, "first", self.first, "more than 0 epochs")
         require(self.mult == 1 or self.mult >= 1.001, "mult", self.mult, "at least 1: 1 itself, or 1.001 and more")
-        require_fraction("final", self.final)
         require(0 < self.cycle_decay <= 1, "cycle_decay", self.cycle_decay, "more than 0 and at most 1")
 
     def check_span(self, span: RunLength) -> None:
@@ -170,15 +152,12 @@ class InverseSqrt(Schedule):
     Theirs is warmup_from=0, warmup_prefix=true and a timescale of the warmup's epochs.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("timescale",)
     name: str = "inverse_sqrt"
     timescale: float = 1.0  # epochs after which lr has fallen by sqrt(2)
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return 1 / math.sqrt(1 + at.t / self.timescale)
-
-    def check(self) -> None:
-        super().check()
-        _require_positive("timescale", self.timescale)
 
 
 @dataclass
@@ -188,6 +167,8 @@ class WarmupStableDecay(Schedule):
     As Hugging Face's warmup_stable_decay, whose warmup is warmup_from=0 here; the end is T = length or the run's.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("decay",)
+    fractions: ClassVar[tuple[str, ...]] = ("final",)
     name: str = "wsd"
     decay: float = 0.2  # epochs of the fall: a number, or a fraction below 1 of the schedule's
     shape: str = "linear"  # linear | cosine: a half period | sqrt: 1 - sqrt(x), steep at the beginning
@@ -201,9 +182,7 @@ class WarmupStableDecay(Schedule):
 
     def check(self) -> None:
         super().check()
-        _require_positive("decay", self.decay)
         require_choice("shape", self.shape, ("linear", "cosine", "sqrt"))
-        require_fraction("final", self.final)
 
     def check_span(self, span: RunLength) -> None:
         super().check_span(span)
@@ -214,7 +193,3 @@ class WarmupStableDecay(Schedule):
 def floor_with_tolerance(x: float) -> int:
     """x rounded down, but up if only rounding errors are missing: 0.3 / 0.1 is 2.9999999999999996, and means 3."""
     return math.floor(x + 1e-9)
-
-
-def _require_positive(key: str, value: float) -> None:
-    require(value > 0, key, value, "more than 0")
