@@ -26,12 +26,13 @@ from conftest import tiny
 from resnetlab import DataError, build, load_model, run
 from resnetlab.cli import main
 from resnetlab.data import ImageData
-from resnetlab.data.sources import digits
+from resnetlab.data.sources import Images, digits
 from resnetlab.models import MODELS
 from resnetlab.runs.files import write_json
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.evaluate import evaluate, evaluate_checkpoint, load_weights, open_checkpoint
+from resnetlab.training.figures import mistakes_figure
 from resnetlab.training.inference import export as exporting
 from resnetlab.training.inference import predict
 from resnetlab.training.inference.load_model import Classifier
@@ -260,6 +261,7 @@ BAD: dict[str, tuple[Callable[[str], object], str]] = {
     "pickled.npy": (lambda path: np.save(path, np.array([Evil()]), allow_pickle=True), "allow_pickle"),
     "normalized.npy": (lambda path: np.save(path, np.random.randn(2, 16, 16)), "must be in 0..255"),
     "ambiguous.npy": (lambda path: np.save(path, np.zeros((3, 16, 16), np.uint8)), "images or channels"),
+    "none.npz": (np.savez, "it holds no array"),
     "no.npz": (lambda path: Path(path).write_text("PK"), "cannot be used"),
     "\N{LATIN SMALL LETTER U WITH DIAERESIS}.png": (lambda path: Path(path).write_bytes(b""), "it is empty or no file"),
 }
@@ -436,6 +438,15 @@ def test_evaluate_writes_what_the_network_gets_wrong(trained: RunFolder, capsys:
     for name in ("confusion.png", "mistakes.png"):
         with Image.open(f"wrong/{name}") as picture:
             assert picture.size == (1000, 1000)
+
+
+def test_the_mistakes_are_the_most_certain_and_the_figure_says_how_to_read_them() -> None:
+    images = Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1, 0]))
+    probabilities = torch.tensor([[0.1, 0.9], [0.4, 0.6], [0.8, 0.2], [0.3, 0.7]])  # the second is right
+    figure = mistakes_figure(probabilities, images, ("cat", "dog"))
+    assert [axes.get_title() for axes in figure.axes] == ["cat: dog, 0.90", "dog: cat, 0.80", "cat: dog, 0.70"]
+    assert "3 of 4 answers are wrong" in figure.get_suptitle()
+    assert "true class: answer, its probability" in figure.get_suptitle()
 
 
 def test_the_card_has_the_interval_over_the_seeds(trained: RunFolder, capsys: Printed) -> None:

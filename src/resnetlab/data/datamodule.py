@@ -254,7 +254,7 @@ class ImageData(L.LightningDataModule):
         return self.trainer
 
 
-@dataclass
+@dataclass(eq=False)
 class Loader:
     """Minimal data loader for Lightning: a sized iterable that starts again in each epoch."""
 

@@ -70,8 +70,8 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on the train, val or test part of its own data.
 
-    weights: of WEIGHTS. out: folder of the tables and pictures. opened: root and model, as for read_config. ece: expected
-    calibration error in 15 bins. Raises ConfigError for a part or an average that is not there, and DataError.
+    weights: of WEIGHTS. out: folder of the tables and pictures. opened: root and model, as for read_config. ece: the
+    expected calibration error in 15 bins. Raises ConfigError for a part or an average that is not there, and DataError.
     """
     module, data, checkpoint = open_checkpoint(path, **opened)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]

@@ -54,6 +54,8 @@ def read_path(path: Path) -> Iterator[tuple[str, Pixels]]:
         arrays = {
             key: pixels_of_array(array) for key, array in (loaded if path.suffix == ".npz" else {"": loaded}).items()
         }
+        if not arrays:
+            raise ValueError("it holds no array")
     except Exception as error:  # NumPy raises many kinds for damaged files
         raise DataError(f"{path} cannot be used: {first_line(error)}") from None
     for key, images in arrays.items():
