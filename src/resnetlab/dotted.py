@@ -1,6 +1,7 @@
 """Python functions and classes of the user's at dotted paths, such as math.cos: import, call, digest of the source."""
 
 import ast
+import hashlib
 import os
 import sys
 import sysconfig
@@ -12,7 +13,6 @@ from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 from resnetlab.errors import require
-from resnetlab.runs.files import sha256
 
 T = TypeVar("T")
 LIBRARIES = sysconfig.get_path("stdlib"), str(Path(__file__).parent)
@@ -63,4 +63,4 @@ def code_digest(path: str) -> str:
         if name not in found and file.endswith(".py") and not file.startswith(LIBRARIES) and "-packages" not in file:
             found[name] = ast.unparse(ast.parse(Path(file).read_bytes()))
             names += [str(getattr(v, "__module__", getattr(v, "__name__", ""))) for v in vars(module).values()]
-    return sha256(repr(sorted(found.items())).encode())
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
