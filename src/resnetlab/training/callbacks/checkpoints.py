@@ -72,7 +72,8 @@ class Checkpoints(Checkpoint):
     def __init__(self, recorder: Recorder, config: Config, digests: dict[str, str]) -> None:
         self.folder, self.recorder, self.snapshots = config.folder, recorder, config.snapshots
         plain, root = to_plain(config), Path(config.data.root).expanduser()
-        del plain["outputs"], plain["logger"], plain["init"]  # init's digest is in the identity
+        del plain["outputs"], plain["logger"]
+        plain["init"] = None  # its file's digest is in the identity
         if root.is_absolute():  # read_config finds it in the run's manifest
             plain["data"]["root"] = Data.root
         self.recorded = {"config": plain, "identity": config.identity, "digests": digests}
