@@ -51,8 +51,7 @@ class Model:
 
     def check(self) -> None:
         """Raises ConfigError, naming the key and the value, for what no network can be built from."""
-        keys = self.norm, self.bn_momentum, self.bn_eps, self.channels_per_group
-        norm_factory(*keys, narrowest=self.narrowest)
+        norm_factory(self.norm, self.bn_momentum, self.bn_eps, self.channels_per_group, narrowest=self.narrowest)
 
     def build(self, classes: int, generator: torch.Generator | None = None) -> nn.Module:
         """The network, its weights drawn from `generator` (None: torch's global one)."""
@@ -152,25 +151,18 @@ class CustomModel(Model):
 
 
 def torchvision_resnet(
-    blocks: list[int],
-    classes: int,
-    *,
-    stem: str = "cifar",
-    zero_init_residual: bool = True,
-    bn_momentum: float = 0.1,
-    bn_eps: float = 1e-5,
-    norm: str = "batch",
-    channels_per_group: int = CHANNELS_PER_GROUP,
+    blocks: list[int], classes: int, *, stem: str = "cifar", zero_init_residual: bool = True, **norm: Any
 ) -> nn.Module:
     """(N, 3, H, W) -> (N, classes), its weights drawn from torch's global generator. Raises ConfigError.
 
     stem: "imagenet", torchvision's 7x7 convolution of stride 2 and max-pooling, which leave 8x8 of a CIFAR image, or
     "cifar", one 3x3 convolution of stride 1. zero_init_residual: blocks begin as the identity (Goyal et al. 2017).
+    norm: arguments of `norm_factory`.
     """
     from torchvision.models.resnet import BasicBlock, ResNet  # takes seconds to import
 
     require_one_of("model.stem", stem, STEMS)
-    make_norm = norm_factory(norm, bn_momentum, bn_eps, channels_per_group, narrowest=64)
+    make_norm = norm_factory(**norm, narrowest=64)
     model = ResNet(BasicBlock, blocks, classes, zero_init_residual, norm_layer=make_norm)
     if stem == "cifar":
         model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -182,12 +174,9 @@ def torchvision_resnet(
 @contextmanager
 def seeded_by(generator: torch.Generator | None) -> Iterator[None]:
     """Seeds torch's global generator from `generator`, and restores it on exit. None: no change."""
-    if generator is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed, which would seed the GPU's generator as well, for good
-        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):
+        if generator is not None:  # not torch.manual_seed, which would seed the GPU's generator as well, for good
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         yield
 
 

@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
-from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require, require_choice
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint
+from resnetlab.optim.schedules.rules import require
 
 
 @dataclass
@@ -30,7 +30,6 @@ class _Cycle(Schedule):
     def check(self) -> None:
         super().check()
         low, high = self.lowest_momentum, self.highest_momentum
-        require(0 <= high < 1, "highest_momentum", high, "at least 0 and below 1")
         require(0 <= low <= high, "lowest_momentum", low, f"between 0 and highest_momentum (={high})")
 
 
@@ -42,8 +41,6 @@ class Cyclic(_Cycle):
     The default momenta are one_cycle's, 0.85 and 0.95; those of torch's CyclicLR are 0.8 and 0.9.
     """
 
-    positive: ClassVar[tuple[str, ...]] = ("up",)
-    fractions: ClassVar[tuple[str, ...]] = ("lowest",)
     name: str = "cyclic"
     lowest: float = 0.1  # lower bound, a fraction of lr, which is the upper bound
     up: float = 2.0  # epochs from the lower to the upper bound
@@ -71,9 +68,6 @@ class Cyclic(_Cycle):
 
     def check(self) -> None:
         super().check()
-        require(self.down is None or self.down > 0, "down", self.down, "more than 0 epochs, or null for as many as up")
-        require_choice("mode", self.mode, ("triangular", "triangular2", "exp_range"))
-        require(0 < self.gamma <= 1, "gamma", self.gamma, "more than 0 and at most 1, a factor per step")
         used = self.gamma == 1 or self.mode == "exp_range"
         require(used, "gamma", self.gamma, f"1 with mode {self.mode}, which does not use it")
 
@@ -86,7 +80,6 @@ class OneCycle(_Cycle):
     three_phase: down to lr/div_factor as fast as up (the paper's form), and only then to the end.
     """
 
-    positive: ClassVar[tuple[str, ...]] = ("final_div_factor",)
     name: str = "one_cycle"
     pct_start: float = 0.3  # part of the steps until the peak, in [0, 1]
     anneal: str = "cos"  # form of the rise and of the fall: cos | linear
@@ -118,11 +111,8 @@ class OneCycle(_Cycle):
 
     def check(self) -> None:
         super().check()
-        require(0 <= self.pct_start <= 1, "pct_start", self.pct_start, "between 0 and 1, a part of the run")
         must = "at most 0.5 with three_phase: down takes as long as up"
         require(not self.three_phase or self.pct_start <= 0.5, "pct_start", self.pct_start, must)
-        require_choice("anneal", self.anneal, ("cos", "linear"))
-        require(self.div_factor >= 1, "div_factor", self.div_factor, "at least 1: lr is the peak")
 
     def check_span(self, span: RunLength) -> None:
         super().check_span(span)

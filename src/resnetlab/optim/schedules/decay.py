@@ -1,19 +1,16 @@
 """Schedules that fall from lr along one formula: steps, exponential, polynomial, cosine."""
 
 import math
-from bisect import bisect_right
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, ClassVar
+from dataclasses import dataclass
 
-from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, is_amount, require, require_choice
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint
+from resnetlab.optim.schedules.rules import require
 
 
 @dataclass
 class Step(Schedule):
     """lr x gamma^floor(t / step_size), as torch's StepLR."""
 
-    positive: ClassVar[tuple[str, ...]] = ("step_size", "gamma")
     name: str = "step"
     step_size: float = 30.0  # epochs between two changes
     gamma: float = 0.1  # factor on the lr at each change
@@ -23,36 +20,9 @@ class Step(Schedule):
 
 
 @dataclass
-class MultiStep(Schedule):
-    """lr x gamma at each milestone (epochs), as torch's MultiStepLR. Default: He et al. 2015 at about 200 epochs.
-
-    Its milestones do not say how long the run was meant to be: to stretch it, set length as well.
-    """
-
-    positive: ClassVar[tuple[str, ...]] = ("gamma",)
-    name: str = "multistep"
-    milestones: list[Any] = field(default_factory=lambda: [100, 150])  # epochs of the changes, rising
-    gamma: float = 0.1  # factor on the lr at each change
-
-    def lr_factor(self, at: SchedulePoint) -> float:
-        return self.gamma ** bisect_right(self.milestones, at.t)
-
-    def end(self) -> float | None:
-        return self.prefix() + self.milestones[-1] if self.length is None else self.length
-
-    def check(self) -> None:
-        super().check()
-        epochs = self.milestones
-        ok = isinstance(epochs, list | tuple) and len(epochs) > 0 and all(is_amount(e) for e in epochs)
-        require(ok, "milestones", epochs, "a list of epochs, finite numbers of at least 0")
-        require(all(a < b for a, b in pairwise(epochs)), "milestones", epochs, "rising")
-
-
-@dataclass
 class Exponential(Schedule):
     """lr x gamma^t, gamma per epoch, as torch's ExponentialLR. gamma above 1 rises."""
 
-    positive: ClassVar[tuple[str, ...]] = ("gamma",)
     name: str = "exponential"
     gamma: float = 0.95  # factor on the lr per epoch
 
@@ -64,8 +34,6 @@ class Exponential(Schedule):
 class Polynomial(Schedule):
     """From lr to final x lr along (1 - t/T)^power, as torch's PolynomialLR; constant after T = length or the run."""
 
-    positive: ClassVar[tuple[str, ...]] = ("power",)
-    fractions: ClassVar[tuple[str, ...]] = ("final",)
     name: str = "polynomial"
     power: float = 1.0  # of (1 - t/T); 1: linear
     final: float = 0.0  # at the end, a fraction of lr
@@ -82,7 +50,6 @@ class Cosine(Schedule):
     cos(pi/2 t/T) (Moenchmeyer's series, post V).
     """
 
-    fractions: ClassVar[tuple[str, ...]] = ("final",)
     name: str = "cosine"
     shape: str = "half"  # half: a half period, flat at both ends | quarter: a quarter period, steep at the end
     constant: float = 0.0  # epochs at lr before the fall
@@ -93,18 +60,8 @@ class Cosine(Schedule):
         fall = 0.5 * (1 + math.cos(math.pi * x)) if self.shape == "half" else math.cos(math.pi / 2 * x)
         return self.final + (1 - self.final) * fall
 
-    def check(self) -> None:
-        super().check()
-        require_choice("shape", self.shape, ("half", "quarter"))
-        require(self.constant >= 0, "constant", self.constant, "0 or more epochs")
-        if self.length is not None:
-            self._check_constant(self.length - self.prefix())
-
-    def check_span(self, span: RunLength) -> None:
-        super().check_span(span)
-        self._check_constant(self.moment(0, span).T)
-
-    def _check_constant(self, epochs: float) -> None:
+    def check_epochs(self, epochs: float) -> None:
+        super().check_epochs(epochs)
         require(self.constant < epochs, "constant", self.constant, f"less than the schedule's {epochs:g} epochs")
 
 
@@ -116,8 +73,6 @@ class CosineRestarts(Schedule):
     and 60 epochs exactly. cycle_decay is timm's, and with final 0 Keras' m_mul.
     """
 
-    positive: ClassVar[tuple[str, ...]] = ("first",)
-    fractions: ClassVar[tuple[str, ...]] = ("final",)
     name: str = "cosine_restarts"
     first: float = 20.0  # epochs of the first cycle, the paper's T_0
     mult: float = 2.0  # length of a cycle over that of the one before, the paper's T_mult; at least 1
@@ -135,11 +90,6 @@ class CosineRestarts(Schedule):
         peak = max(self.cycle_decay**n, self.final)
         return self.final + (peak - self.final) * 0.5 * (1 + math.cos(math.pi * x))
 
-    def check(self) -> None:
-        super().check()
-        require(self.mult == 1 or self.mult >= 1.001, "mult", self.mult, "at least 1: 1 itself, or 1.001 and more")
-        require(0 < self.cycle_decay <= 1, "cycle_decay", self.cycle_decay, "more than 0 and at most 1")
-
     def check_span(self, span: RunLength) -> None:
         super().check_span(span)
         self.check_period("first", self.first, self.first, span)
@@ -152,7 +102,6 @@ class InverseSqrt(Schedule):
     Theirs is warmup_from=0, warmup_prefix=true and a timescale of the warmup's epochs.
     """
 
-    positive: ClassVar[tuple[str, ...]] = ("timescale",)
     name: str = "inverse_sqrt"
     timescale: float = 1.0  # epochs after which lr has fallen by sqrt(2)
 
@@ -167,8 +116,6 @@ class WarmupStableDecay(Schedule):
     As Hugging Face's warmup_stable_decay, whose warmup is warmup_from=0 here; the end is T = length or the run's.
     """
 
-    positive: ClassVar[tuple[str, ...]] = ("decay",)
-    fractions: ClassVar[tuple[str, ...]] = ("final",)
     name: str = "wsd"
     decay: float = 0.2  # epochs of the fall: a number, or a fraction below 1 of the schedule's
     shape: str = "linear"  # linear | cosine: a half period | sqrt: 1 - sqrt(x), steep at the beginning
@@ -180,13 +127,8 @@ class WarmupStableDecay(Schedule):
         y = {"linear": 1 - x, "cosine": 0.5 * (1 + math.cos(math.pi * x)), "sqrt": 1 - math.sqrt(x)}[self.shape]
         return self.final + (1 - self.final) * y
 
-    def check(self) -> None:
-        super().check()
-        require_choice("shape", self.shape, ("linear", "cosine", "sqrt"))
-
-    def check_span(self, span: RunLength) -> None:
-        super().check_span(span)
-        epochs = self.moment(0, span).T
+    def check_epochs(self, epochs: float) -> None:
+        super().check_epochs(epochs)
         require(self.decay <= epochs, "decay", self.decay, f"at most the schedule's {epochs:g} epochs")
 
 

@@ -1,91 +1,16 @@
-"""The schedules that are no formula: lists of [epoch, value], a function of the user's, torch's reduce-on-plateau."""
+"""The schedules that are no formula: a Python function of the user's, and torch's reduce-on-plateau."""
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from operator import itemgetter
 from typing import Any, ClassVar, Literal
 
 import torch
 
 from resnetlab.dotted import error_in_one_line, import_callable
-from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, is_amount, require, require_choice
-
-
-@dataclass
-class Constant(Schedule):
-    """lr throughout."""
-
-    name: str = "constant"
-
-    def lr_factor(self, at: SchedulePoint) -> float:
-        return 1.0
-
-
-@dataclass
-class _Milestones(Schedule):
-    """Base of the piecewise schedules: a list of [epoch, value]; its last epoch is the designed length."""
-
-    milestones: list[Any] = field(default_factory=list)  # [epoch, value] in the order of the epochs
-    relative: bool = True  # true: the values are multiples of lr | false: they are learning rates
-
-    def absolute(self) -> bool:
-        return not self.relative
-
-    def designed_length(self) -> float | None:
-        return self.prefix() + self.milestones[-1][0] if self.length is None else self.length
-
-    def check(self) -> None:
-        points = self.milestones
-        full = isinstance(points, list | tuple) and len(points) > 0
-        pairs = full and all(isinstance(p, list | tuple) and len(p) == 2 and all(map(is_amount, p)) for p in points)
-        require(pairs, "milestones", points, "a list of [epoch, value], all finite numbers of at least 0")
-        require(all(a[0] <= b[0] for a, b in pairwise(points)), "milestones", points, "in the order of their epochs")
-        super().check()
-
-
-@dataclass
-class PiecewiseConstant(_Milestones):
-    """Value i holds while t < epoch i, the last one for ever. Default: Atienza's 200 epochs (Keras' cifar10_resnet).
-
-    His code counts epochs from 0 and asks `epoch > 80`: 81 epochs with t = 0 ... 80 have the first value.
-    """
-
-    name: str = "piecewise_constant"
-    milestones: list[Any] = field(
-        default_factory=lambda: [[81, 1.0], [121, 0.1], [161, 0.01], [181, 0.001], [200, 0.0005]]
-    )
-
-    def lr_factor(self, at: SchedulePoint) -> float:
-        i = bisect_right(self.milestones, at.t, key=itemgetter(0))
-        return float(self.milestones[min(i, len(self.milestones) - 1)][1])
-
-    def check(self) -> None:
-        super().check()
-        rising = all(a[0] < b[0] for a, b in pairwise(self.milestones))
-        require(rising, "milestones", self.milestones, "at rising epochs: one value for each")
-
-
-@dataclass
-class PiecewiseLinear(_Milestones):
-    """Constant up to the first epoch, linear between the points, constant after the last. Default: the main experiment.
-
-    Two points at one epoch are a jump: from that t on the later value holds. With a first point at epoch 0 the lr moves
-    at once.
-    """
-
-    name: str = "piecewise_linear"
-    milestones: list[Any] = field(default_factory=lambda: [[20, 1.0], [40, 0.1], [50, 0.0125], [60, 0.0025]])
-
-    def lr_factor(self, at: SchedulePoint) -> float:
-        i = bisect_right(self.milestones, at.t, key=itemgetter(0))
-        if i in (0, len(self.milestones)):
-            return float(self.milestones[max(i - 1, 0)][1])
-        (t0, v0), (t1, v1) = self.milestones[i - 1], self.milestones[i]
-        return float(v0 + (v1 - v0) * (at.t - t0) / (t1 - t0))
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint
+from resnetlab.optim.schedules.rules import require
 
 
 @dataclass
@@ -132,7 +57,7 @@ class ReduceOnPlateau(Schedule):
     """
 
     stateful: ClassVar[bool] = True
-    fractions: ClassVar[tuple[str, ...]] = ("min_lr",)
+
     name: str = "reduce_on_plateau"
     monitor: str = "val/loss"  # column of metrics.csv: val/loss, val/ce, val/acc, or the same with train
     mode: str = "auto"  # what is better: min | max | auto: max for an accuracy, as in Keras
@@ -173,13 +98,6 @@ class ReduceOnPlateau(Schedule):
         super().check()
         require(self.interval == "epoch", "interval", self.interval, "epoch: the metric is known once an epoch")
         require(not self.stretch, "stretch", self.stretch, "false: this schedule follows the training, not the time")
-        require(self.monitor != "", "monitor", self.monitor, "the name of a metric, such as val/loss")
-        require_choice("mode", self.mode, ("auto", "min", "max"))
-        require(0 < self.factor < 1, "factor", self.factor, "between 0 and 1, both excluded")
-        require(self.patience >= 0, "patience", self.patience, "0 or more epochs")
-        require(self.cooldown >= 0, "cooldown", self.cooldown, "0 or more epochs")
-        require(self.threshold >= 0, "threshold", self.threshold, "at least 0")
-        require_choice("threshold_mode", self.threshold_mode, ("abs", "rel"))
 
 
 @lru_cache
