@@ -50,7 +50,7 @@ def error_in_one_line(key: str, path: str, must: str) -> Iterator[None]:
         require(False, key, path, " ".join(f"{must} {type(error).__name__}: {error}".split()))
 
 
-def source_digest(path: str) -> str:
+def code_digest(path: str) -> str:
     """Digest of the source, without comments, of the imported module in a dotted path and of those that it imports.
 
     Of the user's own modules; the versions of installed libraries are in the manifest.

@@ -8,6 +8,8 @@ import runpy
 import shutil
 import subprocess
 import sys
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,13 +28,15 @@ from conftest import tiny
 from resnetlab import DataError, build, load_model, run
 from resnetlab.cli import main
 from resnetlab.data import ImageData
-from resnetlab.data.sources import digits
+from resnetlab.data.sources import Images, digits
 from resnetlab.models import MODELS
 from resnetlab.runs.files import write_json
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.evaluate import evaluate, evaluate_checkpoint, load_weights, open_checkpoint
+from resnetlab.training.figures import mistakes_figure
 from resnetlab.training.inference import export as exporting
+from resnetlab.training.inference import predict
 from resnetlab.training.inference.load_model import Classifier
 from resnetlab.training.module import ImageClassifier
 
@@ -259,6 +263,7 @@ BAD: dict[str, tuple[Callable[[str], object], str]] = {
     "pickled.npy": (lambda path: np.save(path, np.array([Evil()]), allow_pickle=True), "allow_pickle"),
     "normalized.npy": (lambda path: np.save(path, np.random.randn(2, 16, 16)), "must be in 0..255"),
     "ambiguous.npy": (lambda path: np.save(path, np.zeros((3, 16, 16), np.uint8)), "images or channels"),
+    "none.npz": (np.savez, "it holds no array"),
     "no.npz": (lambda path: Path(path).write_text("PK"), "cannot be used"),
     "\N{LATIN SMALL LETTER U WITH DIAERESIS}.png": (lambda path: Path(path).write_bytes(b""), "it is empty or no file"),
 }
@@ -362,6 +367,30 @@ def test_the_onnx_file_takes_any_number_of_images(trained: RunFolder) -> None:
         assert found == pytest.approx(wanted[:count], abs=1e-4)
 
 
+def test_no_picture_is_in_an_exported_file_and_one_is_enough_to_compare_on(trained: RunFolder) -> None:
+    (picture,) = pictures(1)
+    for n, images in enumerate(([], ["--images", "pics/0.png"])):
+        assert main(["export", str(trained.best), "--to", "torch-export", "--out", f"out{n}", *images]) == 0
+        with zipfile.ZipFile(f"out{n}/model.pt2") as file:
+            content = b"".join(map(file.read, file.namelist()))
+        shown = [picture, *ImageData(tiny(*OVERRIDES).data, 32, 0.07, 0).val.pixels[:64]]
+        assert not any(image.numpy().tobytes() in content for image in shown)
+        assert load_model(trained.best).mean.numpy().tobytes() in content  # what is in it is found
+    model = torch.export.load("out1/model.pt2").module()
+    for count in (1, 3):
+        assert model(picture.expand(count, -1, -1, -1).contiguous()).shape == (count, 10)
+
+
+def test_each_picture_is_fitted_before_the_next_is_read(trained: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(3)
+    calls: list[str] = []
+    for name in ("fit", "read_image"):
+        original = getattr(predict, name)
+        monkeypatch.setattr(predict, name, lambda *a, name=name, call=original: (calls.append(name), call(*a))[1])
+    predict.read_images([Path("pics")], (16, 12))
+    assert calls == ["read_image", "fit"] * 3
+
+
 @pytest.mark.parametrize("form", ["onnx", "state-dict"])
 def test_an_export_that_differs_or_is_in_the_way_leaves_nothing(
     trained: RunFolder, form: str, capsys: Printed, monkeypatch: pytest.MonkeyPatch
@@ -408,7 +437,7 @@ def test_every_kind_of_network_is_written_as_plain_torch(name: str, options: dic
     model, pixels = Classifier(network, preprocessing), torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
     with torch.no_grad():
         wanted = model(pixels)
-        torch.testing.assert_close(exporting.write_model(model, "state-dict", tmp_path, pixels)(pixels), wanted)
+        torch.testing.assert_close(exporting.write_model(model, "state-dict", tmp_path)(pixels), wanted)
 
 
 def test_evaluate_writes_what_the_network_gets_wrong(trained: RunFolder, capsys: Printed) -> None:
@@ -416,7 +445,9 @@ def test_evaluate_writes_what_the_network_gets_wrong(trained: RunFolder, capsys:
     with torch.no_grad():
         answers = load_model(trained.best, "last")(data.val.pixels).argmax(1)
     counts = confusion_matrix(data.val.labels, answers, labels=range(10))
+    filters = [*warnings.filters]
     assert main(["evaluate", str(trained.best), "--out", "wrong"]) == 0
+    assert [*warnings.filters] == filters
     with open("wrong/classes.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [[int(row[f"answered {n}"]) for n in range(10)] for row in rows] == counts.tolist()
@@ -425,6 +456,15 @@ def test_evaluate_writes_what_the_network_gets_wrong(trained: RunFolder, capsys:
     for name in ("confusion.png", "mistakes.png"):
         with Image.open(f"wrong/{name}") as picture:
             assert picture.size == (1000, 1000)
+
+
+def test_the_mistakes_are_the_most_certain_and_the_figure_says_how_to_read_them() -> None:
+    images = Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1, 0]))
+    probabilities = torch.tensor([[0.1, 0.9], [0.4, 0.6], [0.8, 0.2], [0.3, 0.7]])  # the second is right
+    figure = mistakes_figure(probabilities, images, ("cat", "dog"))
+    assert [axes.get_title() for axes in figure.axes] == ["cat: dog, 0.90", "dog: cat, 0.80", "cat: dog, 0.70"]
+    assert "3 of 4 answers are wrong" in figure.get_suptitle()
+    assert "true class: answer, its probability" in figure.get_suptitle()
 
 
 def test_the_card_has_the_interval_over_the_seeds(trained: RunFolder, capsys: Printed) -> None:

@@ -1,25 +1,29 @@
 """Parts of the user's own, init and freeze, clipping, accumulation and mixing, against plain torch and torchvision."""
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from test_run import stop_after
 from torch.nn.utils import clip_grad_norm_
 from torchvision.transforms import v2
 
 from conftest import tiny
-from resnetlab import Config, ConfigError, DataError, LabError, compose, run
+from resnetlab import Config, ConfigError, DataError, LabError, compose, load_model, run
+from resnetlab.cli import main
 from resnetlab.config.compose import to_plain
 from resnetlab.config.messages import error_message
 from resnetlab.data import ImageData
 from resnetlab.data.augment import mix
 from resnetlab.data.epoch_plan import mixing
-from resnetlab.dotted import source_digest
+from resnetlab.dotted import code_digest
 from resnetlab.optim.optimizers import OPTIMIZERS
 from resnetlab.optim.optimizers.base import set_lr_momentum
 from resnetlab.optim.regularization import REGULARIZATIONS
@@ -36,6 +40,10 @@ class Net(torch.nn.Sequential):
     def __init__(self, classes, width=4):
         layers = torch.nn.Conv2d(3, width, 3), torch.nn.BatchNorm2d(width), torch.nn.AdaptiveAvgPool2d(1)
         super().__init__(*layers, torch.nn.Flatten(), torch.nn.Linear(width, classes))
+class Buffered(Net):
+    def __init__(self, classes):
+        super().__init__(classes)
+        self.register_buffer("table", torch.ones(3), persistent=False)
 def wrong(num_classes): return torch.nn.Flatten()
 def no_network(num_classes): return 3
 def fails(num_classes): raise KeyError("gone\\nfor good")
@@ -79,18 +87,55 @@ def test_a_network_of_ones_own_is_trained_resumed_and_evaluated_by_name_alone(mi
         assert "\n" not in str(caught.value)
 
 
+def test_a_buffer_that_is_not_saved_leaves_every_checkpoint_readable(mine: Callable[..., None]) -> None:
+    config = custom("model.function=net_of_mine.Buffered", "averaging=ema", "recalibrate_bn=true", "data.split=holdout")
+    summary = run(config)
+    assert summary["best_test_acc"] is not None
+    for path in (config.folder.best, config.folder.last):
+        evaluated = evaluate_checkpoint(path, weights="averaged", model="net_of_mine.Buffered")
+        row = read_rows(config.folder.metrics)[evaluated["epoch"] - 1]
+        assert evaluated["acc"] == pytest.approx(row["val/acc_avg"])
+
+
+def test_every_command_takes_the_network_by_name(mine: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    config = custom("data.flip=false")
+    run(config)
+    named, last, best = ("--model", "net_of_mine.Net"), str(config.folder.last), str(config.folder.best)
+    np.save("a.npy", np.zeros((2, 16, 16, 3), np.uint8) + 9 * np.arange(3, dtype=np.uint8) + 200)
+    commands = ("predict", best, "a.npy"), ("export", best, "--to", "torch-export"), ("interpolate", best, last)
+    for command in commands:
+        sys.modules.pop("net_of_mine", None)
+        assert main([*command]) == 1
+        assert "name it, if you trust it: --model net_of_mine.Net" in capsys.readouterr().err
+        assert "net_of_mine" not in sys.modules
+        more = ("--alpha", "0,1", "--limit", "10") if command[0] == "interpolate" else ()
+        assert main([*command, *named, *more]) == 0, capsys.readouterr().err
+    with pytest.raises(DataError, match="network of the user's own"):
+        ImageClassifier.load_from_checkpoint(last)
+    loaded = ImageClassifier.load_from_checkpoint(last, config=config)
+    pixels = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    torch.testing.assert_close(load_model(last, model="net_of_mine.Net")(pixels), loaded.eval()(pixels))
+
+
+def test_the_users_code_is_digested_once_in_a_run(mine: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, paths = custom("optimizer=custom", "optimizer.function=torch.optim.RMSprop"), []
+    monkeypatch.setattr("resnetlab.config.schema.code_digest", lambda path: (paths.append(path), code_digest(path))[1])
+    run(config)
+    assert paths == ["net_of_mine.Net", "torch.optim.RMSprop"]
+
+
 def test_edited_source_is_refused_and_comments_are_not(mine: Callable[..., None]) -> None:
     config = custom()
     summary = run(config)
     mine(f"# a comment\n{NET}")
     assert run(custom()) == summary
     mine(NET.replace("AdaptiveAvgPool2d", "AdaptiveMaxPool2d"))
-    with pytest.raises(LabError, match=r"other code or weights than model.function \(=net_of_mine.Net\) has now"):
+    with pytest.raises(LabError, match=r"other code than model.function \(=net_of_mine.Net\) has now"):
         run(custom())
     mine(NET, "WIDTH = 5\n")
     with pytest.raises(LabError, match="restore it, name another study, or start over"):
         run(custom())
-    assert source_digest("torch.nn.Linear") == source_digest("math.cos")  # libraries are not the user's
+    assert code_digest("torch.nn.Linear") == code_digest("math.cos")  # libraries are not the user's
 
 
 @pytest.mark.parametrize(
@@ -141,6 +186,15 @@ def test_an_optimizer_of_ones_own_is_the_labs_with_the_same_class(
             optimizer.step()
         weights.append(model.weight.detach())
     torch.testing.assert_close(*weights, rtol=1e-6, atol=1e-7)
+
+
+def test_an_optimizer_without_momentum_is_given_none() -> None:
+    made = OPTIMIZERS["custom"](function="torch.optim.Adagrad")  # type: ignore[call-arg]
+    model = torch.nn.Linear(4, 3)
+    optimizer = made.build(model, lr=0.1, momentum=0.8, wd=0.3, regularization=REGULARIZATIONS["weight_decay"]())
+    set_lr_momentum(optimizer, 0.2, 0.7)
+    assert all(group["lr"] == 0.2 and "momentum" not in group for group in optimizer.param_groups)
+    assert run(tiny("epochs=1", "optimizer=custom", "optimizer.function=torch.optim.Adagrad"))["status"] == "finished"
 
 
 def test_schedule_custom_is_schedule_lambda() -> None:
@@ -251,7 +305,7 @@ def test_init_and_freeze(finished: Config, capsys: pytest.CaptureFixture[str]) -
     last = finished.folder.last
     saved = torch.load(last, weights_only=True)["state_dict"]
     config = tiny("epochs=1", f"init='{last}'", "freeze=[stem,units]", "seed=5")
-    assert config.identity["init"] == str(last)
+    assert config.identity["init"] == sha256(last.read_bytes()).hexdigest()[:16]
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
     module = build_module(config, data)
     for name, value in plain_state(module).items():
@@ -276,6 +330,33 @@ def test_init_and_freeze(finished: Config, capsys: pytest.CaptureFixture[str]) -
             build_module(tiny("init=bad.ckpt"), data)
 
 
+def test_init_is_the_content_of_its_file_and_no_checkpoint_names_the_path(
+    finished: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private = Path("private").absolute()
+    private.mkdir()
+    first, second = private / "a.ckpt", private / "b.ckpt"
+    for path in (first, second):
+        path.write_bytes(finished.folder.last.read_bytes())
+    config = tiny("epochs=2", f"init={first}", "trainer.progress=lines")
+    stop_after(config, epochs=1)
+    summary = run(config)
+    assert "resuming after epoch 1" in capsys.readouterr().out
+    assert run(tiny("epochs=2", f"init={second}", "trainer.progress=lines")) == summary
+    assert "already finished" in capsys.readouterr().out
+    for path in config.folder.checkpoints.iterdir():
+        assert str(private).encode() not in path.read_bytes()
+    first.write_bytes(config.folder.last.read_bytes())
+    assert tiny("epochs=2", f"init={first}").folder.path != config.folder.path
+    for path in (first, second):
+        path.unlink()
+    acc = evaluate_checkpoint(config.folder.last)["acc"]
+    assert acc == pytest.approx(summary["final_val_acc"])
+    pixels = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    module = ImageClassifier.load_from_checkpoint(config.folder.last).eval()
+    torch.testing.assert_close(load_model(config.folder.last)(pixels), module(pixels))
+
+
 def test_a_shorter_run_is_named(finished: Config, capsys: pytest.CaptureFixture[str]) -> None:
     longer = tiny("epochs=4", "trainer.progress=lines")
     run(longer)
@@ -284,6 +365,10 @@ def test_a_shorter_run_is_named(finished: Config, capsys: pytest.CaptureFixture[
     assert f"init='{finished.folder.last}'" in said
     run(tiny("epochs=4", "lr=0.5", "trainer.progress=lines"))
     assert "is this run for" not in capsys.readouterr().out
+    content = json.loads(finished.folder.summary.read_text())
+    finished.folder.summary.write_text(json.dumps(content | {"status": "diverged"}))
+    run(tiny("epochs=4", "trainer.progress=lines", "force=true"))
+    assert "is this run for" not in capsys.readouterr().out
 
 
 def test_a_checkpoint_names_nothing_that_is_imported(mine: Callable[..., None], finished: Config) -> None:
@@ -291,10 +376,14 @@ def test_a_checkpoint_names_nothing_that_is_imported(mine: Callable[..., None], 
     acc = evaluate_checkpoint(finished.folder.last)["acc"]
     Path("theirs.py").write_text("open('called', 'w')\n")
     rmsprop = to_plain(tiny("optimizer=custom", "optimizer.function=torch.optim.RMSprop"))["optimizer"]
+    schedule = to_plain(tiny("schedule=lambda", "schedule.function=math.exp"))["schedule"]
     content["config"] |= {
         "optimizer": rmsprop | {"function": "theirs.f"},
+        "schedule": schedule | {"function": "theirs.f"},
         "init": "theirs.py",
     }
+    content["hyper_parameters"]["config"] = content["config"]
     torch.save(content, finished.folder.last)
     assert evaluate_checkpoint(finished.folder.last)["acc"] == acc
+    assert not ImageClassifier.load_from_checkpoint(finished.folder.last).drawn
     assert not Path("called").exists()

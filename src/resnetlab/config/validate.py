@@ -169,7 +169,7 @@ def check_length(config: Config) -> None:
     if config.schedule.stateful and averaging_lr is not None:
         cure = f"cannot go with schedule={config.schedule.name}; leave it out"
         raise ConfigError(f"averaging.lr (={averaging_lr:g}) {cure}")
-    span = RunLength(config.data.steps_per_epoch(config.batch_size), config.epochs)
+    span = config.span
     config.schedule.check_span(span)
     config.averaging.check_span(span)
     # two steps an epoch: schedule=lambda is called at half and whole epochs, not at each of 47,000 steps

@@ -14,7 +14,7 @@ def shift_bilinear(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def pad_crop(x: Tensor, shift: Tensor) -> Tensor:
-    """The same for whole pixels, with zeros beyond the edge: pad, then crop at random. x: float or uint8.
+    """Shifts by whole pixels, with zeros beyond the edge: pad, then crop at random. x: float or uint8.
 
     On normalised images zero is the mean, as in He et al. 2015 ("4 pixels are padded on each side"); on raw ones it is
     black, as in torchvision's usual RandomCrop before Normalize.

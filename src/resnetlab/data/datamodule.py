@@ -1,7 +1,7 @@
 """LightningDataModule that keeps the data set on the training device and makes the batches there."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -254,11 +254,12 @@ class ImageData(L.LightningDataModule):
         return self.trainer
 
 
+@dataclass(eq=False)
 class Loader:
     """Minimal data loader for Lightning: a sized iterable that starts again in each epoch."""
 
-    def __init__(self, steps: int, batches: Callable[[], Iterator[Any]]) -> None:
-        self.steps, self.batches = steps, batches
+    steps: int
+    batches: Callable[[], Iterator[Any]]
 
     def __len__(self) -> int:
         return self.steps

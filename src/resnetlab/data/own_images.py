@@ -76,7 +76,9 @@ def write_cached(path: Path, data: Any, files: Sequence[File]) -> tuple[Index, S
         raise DataError(f"{data.root}: {error}") from None
     if data.name == "arrays" and data.resize is not None:
         for n, part in enumerate(parts):
-            fitted = [fit(image, data.resize) for image in part.pixels.permute(0, 2, 3, 1).contiguous().numpy()]
+            fitted = [
+                fit(image, (data.resize, data.resize)) for image in part.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+            ]
             parts[n] = Images(torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous(), part.labels)
     left_out = len(files) - sum(map(len, parts)) if data.name == "folder" else 0
     parts += [parts[0][:0]] if len(parts) == 1 else []  # none to validate
@@ -147,12 +149,12 @@ def read_image(path: Path, side: int | None = None) -> Pixels | str:
             pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
         return f"cannot be used: {first_line(error)}"
-    return pixels if side is None else fit(pixels, side)
+    return pixels if side is None else fit(pixels, (side, side))
 
 
-def fit(pixels: Pixels, side: int) -> Pixels:
-    """The image scaled until it covers side x side pixels (bilinear, antialiased), and cropped at its centre."""
-    return np.asarray(ImageOps.fit(Image.fromarray(pixels), (side, side), Image.Resampling.BILINEAR))
+def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """The image scaled until it covers `size` (height, width; bilinear, antialiased), and cropped at its centre."""
+    return np.asarray(ImageOps.fit(Image.fromarray(pixels), size[::-1], Image.Resampling.BILINEAR))
 
 
 def check_mode(image: Any) -> None:
