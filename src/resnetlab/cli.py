@@ -108,6 +108,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint, or a run's folder")
     parser.add_argument("--weights", choices=kinds, default="best", help="as in load_model (default: best)")
     parser.add_argument("--root", help="the folder of the data set, for what the checkpoint itself lacks")
+    parser.add_argument("--model", metavar="PATH", help="the dotted path of the network of a run with model=custom")
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
@@ -123,7 +124,7 @@ def run_predict(options: argparse.Namespace) -> None:
     from resnetlab.training.inference.load_model import load_model
     from resnetlab.training.inference.predict import print_predictions, probabilities_of, read_images
 
-    model = load_model(options.checkpoint, options.weights, options.root)
+    model = load_model(options.checkpoint, options.weights, options.root, options.model)
     names, pixels = read_images(options.images, model.size, options.other_sizes == "resize")
     found = probabilities_of(model, pixels, options.tta == "flip")
     print_predictions(names, model.class_names, found, options.json, options.csv)
@@ -142,7 +143,7 @@ def run_export(options: argparse.Namespace) -> None:
     from resnetlab.training.inference.export import export
     from resnetlab.training.inference.load_model import load_model
 
-    model = load_model(options.checkpoint, options.weights, options.root)
+    model = load_model(options.checkpoint, options.weights, options.root, options.model)
     out = options.out or Path(f"{model.path.stem}-{options.to}")
     export(model, options.to, out, options.images, model_card if options.card else None)
 

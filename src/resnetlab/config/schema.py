@@ -9,8 +9,8 @@ from typing import Any
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
 from resnetlab.config.logger import LOGGERS, LoggerOptions
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
-from resnetlab.data import SOURCES, Data
-from resnetlab.data.own_images import OWN
+from resnetlab.data.options import DATA, Data
+from resnetlab.errors import require
 from resnetlab.models.options import MODELS, Model
 from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
@@ -58,6 +58,8 @@ class Config:
     recalibrate_bn: bool = False
     init: str | None = None  # checkpoint whose weights the network begins with; null: they are drawn from the seed
     freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
+    # Lightning's callbacks, of your own: [my.Class, {function: my.Other, parameters: {every: 2}}]
+    callbacks: list[Any] = field(default_factory=list)
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False  # train again although the run is finished
 
@@ -88,13 +90,21 @@ class Config:
         return RunFolder(folder / f"{SEED}{self.seed}")
 
 
+def callback_of(entry: Any) -> tuple[str, Any]:
+    """(dotted path, keyword arguments or None) of an entry of `callbacks`. Raises ConfigError."""
+    found = {"function": entry} if isinstance(entry, str) else entry
+    ok = isinstance(found, dict) and found.keys() <= {"function", "parameters"} and "function" in found
+    require(ok, "callbacks", entry, "be a list of my.Class or {function: my.Class, parameters: {every: 2}}")
+    return str(found["function"]), found.get("parameters")
+
+
 def _instances(options: Mapping[str, type]) -> dict[str, Any]:
     return {name: option() for name, option in options.items()}
 
 
 GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
     "model": dict(MODELS),
-    "data": {name: Data(name=name) for name in (*SOURCES, *OWN)},
+    "data": dict(DATA),
     "optimizer": _instances(OPTIMIZERS),
     "schedule": _instances(SCHEDULES),
     "regularization": _instances(REGULARIZATIONS),

@@ -12,8 +12,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 
 from resnetlab.config.schema import Config
-from resnetlab.config.validate import check_last_batch
+from resnetlab.config.validate import check_last_batch, own_callbacks
 from resnetlab.data import ImageData
+from resnetlab.dotted import error_in_one_line
 from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import RunLength
 from resnetlab.runs.summary import best_column
@@ -76,6 +77,7 @@ def build_session(
         loggers,
         tensorboard,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
+        *own_callbacks(config),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
         Checkpoints(recorder, config, digests := digests_of(config, data)),
     ]
@@ -97,7 +99,8 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
     devices, folder = config.trainer.devices, config.folder
     # Lightning (2.6.6) would detect SLURM by itself, and refuse one device in an allocation of two tasks
     environment = TorchElasticEnvironment() if devices > 1 else LightningEnvironment()
-    with silence_lightning():
+    must = "go together with each other and the lab's:"
+    with silence_lightning(), error_in_one_line("callbacks", str(config.callbacks), must):
         return L.Trainer(
             accelerator=config.trainer.resolved_accelerator,
             devices=devices,

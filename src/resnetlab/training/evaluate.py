@@ -107,11 +107,14 @@ def require_weights(path: Path, checkpoint: dict[str, Any], weights: str) -> Non
         raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
 
 
-def read_config(path: Path, root: str | None = None, model: str | None = None) -> tuple[Config, dict[str, Any]]:
+def read_config(
+    path: Path, root: str | None = None, model: str | None = None, with_data: bool = True
+) -> tuple[Config, dict[str, Any]]:
     """A checkpoint's configuration, and the checkpoint itself.
 
-    root: where the data set is now, if it has moved. model: dotted path of the network of a run with model=custom.
-    Schedule, optimizer and init are not the run's: code would be imported and called because a file names it.
+    root: where the data set is now, if it has moved; of data=custom the dotted path. model: that of the network of a
+    run with model=custom. with_data=False: of the configuration, the network alone is checked.
+    Schedule, optimizer and callbacks are not the run's: code would be imported and called because a file names it.
     Raises DataError in one line, ConfigError for another model.
     """
     if path.is_dir():
@@ -126,26 +129,35 @@ def read_config(path: Path, root: str | None = None, model: str | None = None) -
         checkpoint.setdefault("identity", from_plain(dict(plain), checked=False).identity)
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
-        plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "init": None}
-        unnamed = model is None and plain["model"].get("name") == "custom"
+        plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "callbacks": [], "init": None}
+        custom = {group for group in ("model", "data") if plain[group].get("name") == "custom"}
+        unnamed = [group for group, named in (("model", model), ("data", root)) if group in custom and named is None]
         plain["model"] |= {} if model is None else {"function": model}
-        if plain["data"]["root"] == Data.root:
+        if plain["data"]["root"] == Data.root or "data" in custom:
             recorded = read_manifest(path.absolute().parents[1]).get("config", {}).get("data", {})
-            plain["data"] |= {key: recorded[key] for key in ("root",) if key in recorded}
+            plain["data"] |= {key: recorded[key] for key in ("root", "parameters") if key in recorded}
         if root is not None:
-            plain["data"]["root"] = root
-        config, _, _ = from_plain(plain, checked=not unnamed), checkpoint["state_dict"], checkpoint["epoch"] + 1
+            plain["data"]["function" if "data" in custom else "root"] = root
+        elif "data" in unnamed and not with_data:
+            unnamed.remove("data")
+            plain["data"]["function"] = ""  # or it would be called when its images are wanted
+        config = from_plain(plain, checked=with_data and not unnamed)
+        if not unnamed:
+            config.model.check()
+        _, _ = checkpoint["state_dict"], checkpoint["epoch"] + 1
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         if model is not None and "function" in str(error):
             raise ConfigError(f"--model (={model}) does not go with {path}: {first_line(error)}") from None
-        if isinstance(error, DataError) and str(error).startswith("data."):  # of the images, which may have moved
+        moved = isinstance(error, DataError) and str(error).startswith("data.")
+        if moved or str(error).startswith("data.function"):  # of the images
             raise
         damage, previous = describe_damage(path, error), path.with_name("last.prev.ckpt")
         other = f"; {previous} is of the epoch before" if path.name == "last.ckpt" and previous.exists() else ""
         raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage}){other}") from None
     if unnamed:
-        cure = f"name it, if you trust it: --model {config.model.function}"  # type: ignore[attr-defined]
-        raise DataError(f"{path} has a network of the user's own, whose code is not in it; {cure}")
+        what, flag = {"model": ("a network", "--model"), "data": ("images", "--root")}[unnamed[0]]
+        cure = f"name it, if you trust it: {flag} {getattr(config, unnamed[0]).function}"
+        raise DataError(f"{path} has {what} of the user's own, whose code is not in it; {cure}")
     return config, checkpoint
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from resnetlab.config.schema import Config
+from resnetlab.config.schema import Config, callback_of
 from resnetlab.data import ImageData
 from resnetlab.dotted import source_digest
 from resnetlab.errors import LabError
@@ -31,6 +31,7 @@ def own_digests(config: Config) -> dict[str, str | None]:
     """The same of the user's own parts: learning rates, source, the file that init names; None if it has none."""
     functions = {name: getattr(getattr(config, name), "function", None) for name in ("model", "optimizer")}
     found = {name: None if path is None else source_digest(path) for name, path in functions.items()}
+    found["callbacks"] = " ".join(source_digest(callback_of(entry)[0]) for entry in config.callbacks) or None
     there = config.init is not None and Path(config.init).is_file()
     found["init"] = hashlib.sha256(Path(str(config.init)).read_bytes()).hexdigest()[:16] if there else None
     return found | {"schedule": schedule_digest(config)}

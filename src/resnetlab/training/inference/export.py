@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 
 from resnetlab.console import say
+from resnetlab.data import ImageData
 from resnetlab.errors import DataError, LabError, first_line
 from resnetlab.models.norm import StandardizedConv2d
 from resnetlab.runs.files import write_json, write_text
 from resnetlab.runs.summary import best_column
-from resnetlab.training.evaluate import open_checkpoint
 from resnetlab.training.inference.load_model import Classifier
 from resnetlab.training.inference.predict import read_images
 
@@ -47,7 +47,7 @@ def export(
         if images:
             pixels = read_images(images, model.size)[1]
         else:
-            pixels = open_checkpoint(model.path, model.config.data.root)[1].val.pixels[:64]
+            pixels = ImageData(model.config.data, 1, 0.0, 0).val.pixels[:64]
     except LabError as error:
         raise DataError(f"{error}; --images FILE compares on other pictures") from None
     wanted = model(pixels)
