@@ -360,10 +360,10 @@ def test_callbacks_see_every_epoch_and_go_on_where_a_killed_run_ended(with_callb
     ("overrides", "said"),
     [
         ("callbacks=[net_of_mine.No]", "callbacks (=net_of_mine.No) must be the dotted path of a class or function"),
-        ("callbacks=[math.cos]", "callbacks (=math.cos) must return a Callback for (, **parameters): TypeError"),
+        ("callbacks=[math.cos]", "callbacks (=math.cos) must return a Callback for (**parameters): TypeError"),
         (
             "callbacks=[builtins.dict]",
-            "callbacks (=builtins.dict) must return a Callback for (, **parameters), not dict",
+            "callbacks (=builtins.dict) must return a Callback for (**parameters), not dict",
         ),
         ("callbacks=[{function:net_of_mine.Lines,parameters:{width:3}}]", "unexpected keyword argument 'width'"),
         ("callbacks=[{net_of_mine.Lines:{path:x}}]", "must be a list of my.Class or {function: my.Class, parameters:"),
@@ -374,7 +374,7 @@ def test_callbacks_see_every_epoch_and_go_on_where_a_killed_run_ended(with_callb
         ("data=custom data.function=net_of_mine.no", "data.function (=net_of_mine.no) must be the dotted path of a"),
         (
             "data=custom data.function=math.cos",
-            "data.function (=math.cos) must return a dict for (, **parameters): Type",
+            "data.function (=math.cos) must return a Mapping for (**parameters): Type",
         ),
         ("data=custom data.function=net_of_mine.no_labels", "net_of_mine.no_labels must hold x_train, y_train, and"),
         ("data=custom data.function=net_of_mine.halves", "net_of_mine.halves: labels must be whole numbers"),
@@ -397,7 +397,7 @@ def test_one_line_for_callbacks_images_and_devices(with_callbacks: None, overrid
     [
         (
             "net_of_mine.Recorder",
-            "go together with each other and the lab's: RuntimeError: Found more than one stateful",
+            "go with each other and the lab's: RuntimeError: Found more than one stateful",
         ),
         ("net_of_mine.Lines,net_of_mine.Lines", "Found more than one stateful callback of type `Lines`"),
         ("net_of_mine.Odd", "callbacks (=Odd) must have a state_dict() of plain data and tensors"),

@@ -58,8 +58,7 @@ class Config:
     recalibrate_bn: bool = False
     init: str | None = None  # checkpoint whose weights the network begins with; null: they are drawn from the seed
     freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
-    # Lightning's callbacks, of your own: [my.Class, {function: my.Other, parameters: {every: 2}}]
-    callbacks: list[Any] = field(default_factory=list)
+    callbacks: list[Any] = field(default_factory=list)  # Lightning's: [my.Class, {function: my.Other, parameters: ...}]
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False  # train again although the run is finished
 

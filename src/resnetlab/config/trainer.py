@@ -45,8 +45,8 @@ class TrainerOptions:
         parts_ok = self.accumulate == 1 or (1 < self.accumulate <= 1000 and self.devices == 1)
         must = "be in 1..1,000, and 1 on several devices, which have parts of their own"
         require(parts_ok, "trainer.accumulate", self.accumulate, must)
-        require(1 <= self.devices <= 64, "trainer.devices", self.devices, "be in 1..64")
-        require(self.devices == 1 or self.accelerator != "mps", "trainer.devices", self.devices, "be 1 with mps")
+        most = 1 if self.accelerator == "mps" else 64
+        require(1 <= self.devices <= most, "trainer.devices", self.devices, f"be in 1..{most}")
         if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
         limits = (("chunk", 10_000, "steps"), ("profile", 1000, "steps"), ("patience", 100_000, "epochs"))

@@ -39,10 +39,9 @@ def mix(x: Tensor, other: Tensor, weight: Tensor, box: Tensor) -> Tensor:
 
 
 def randaugment(x: Tensor, rows: Tensor) -> Tensor:
-    """An operation on each image: uint8 (N, 3, H, W); rows: (N, 8) of epoch_plan.operations.
+    """An operation on each image, uint8 (N, 3, H, W); rows: (N, 8) of epoch_plan.operations.
 
-    torchvision's take one operation and one sign for a whole batch, which the host must know; here all that change
-    colours are computed, and each image takes its own, so that a CUDA graph can replay them.
+    torchvision's is one for a whole batch, known to the host; here all are computed, so that a graph can replay them.
     """
     kind, level = rows[:, 6:, None, None, None].unbind(1)
     with torch.autocast(x.device.type, enabled=False):

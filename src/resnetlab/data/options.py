@@ -40,8 +40,7 @@ class Data:
     fill: str = "mean"  # beyond the edge with translate=pad_crop: mean: 0 after normalization | black: 0 before it
     mixup: float = 0.0  # alpha of mixup's Beta(alpha, alpha), 1 in its paper (Zhang et al., arXiv 1710.09412); 0: off
     cutmix: float = 0.0  # the same of CutMix (Yun et al., arXiv 1905.04899); with mixup too, half of the images each
-    # operations on each training image, 2 in torchvision's RandAugment (Cubuk et al., arXiv 1909.13719); 0: off
-    randaugment: int = 0
+    randaugment: int = 0  # RandAugment's operations on each image (Cubuk et al., arXiv 1909.13719), 2 is usual; 0: off
     magnitude: int = 9  # of randaugment, in 0..30
     limit: int | None = None  # use the first N training and N/5 validation images, for quick looks; null: all
     resolution: int | None = None  # pixels per side, 8 or 16, by means over squares, for quick looks; null: all
@@ -103,12 +102,7 @@ class Data:
         _, test, untouched = self.parts
         fits = bool(test) if self.split == "official" else not untouched
         holds = "train, val and test" if untouched else "train alone; take holdout or stratified"
-        require(
-            fits,
-            "data.split",
-            self.split,
-            f"fit the folders or arrays of {getattr(self, 'function', self.root)}, {holds}",
-        )
+        require(fits, "data.split", self.split, f"fit the folders or arrays, {holds}")
         pooled = index.counts[: 2 if self.split == "stratified" and self.pool == "all" else 1]
         for name, *counts in zip(index.class_names, *pooled, strict=True):
             if self.split in ("stratified", "holdout") and sum(counts) < 2:
@@ -155,7 +149,7 @@ class Data:
 
 @dataclass
 class CustomData(Data):
-    """Images that a function of the user's returns: function(**parameters), a dict of arrays as in data=arrays."""
+    """Images that a function of the user's returns: function(**parameters), a dict of the arrays of data=arrays."""
 
     name: str = "custom"
     function: str = "???"  # dotted path of the function, such as my_module.images; must be given

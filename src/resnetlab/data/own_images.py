@@ -3,7 +3,7 @@
 import os
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,7 +46,7 @@ def open_images(data: Any) -> tuple[Index, Source]:
         key = digest([data.function, data.parameters, source_digest(data.function), data.resize], 16)
         if key not in CALLED:
             CALLED.clear()
-            arrays = call("data.function", data.function, data.parameters, dict)
+            arrays = call("data.function", data.function, data.parameters, Mapping)  # type: ignore[type-abstract]
             CALLED[key] = indexed(*content_of(data, *pairs_of(data.function, arrays)))
         return CALLED[key]
     root = Path(data.root).expanduser()
@@ -77,8 +77,7 @@ def indexed(found: str, left_out: int, class_names: tuple[str, ...], pairs: Sequ
     parts = [Images(*pair) for pair in pairs]
     counts = [part.labels.bincount(minlength=len(class_names)).tolist() for part in parts]
     height, width = parts[0].pixels.shape[2:]
-    source = Source(parts[0], parts[1], class_names, *parts[2:])
-    return Index(found, left_out, class_names, counts, (height, width)), source
+    return Index(found, left_out, class_names, counts, (height, width)), Source(*parts[:2], class_names, *parts[2:])  # type: ignore
 
 
 def write_cached(path: Path, data: Any, files: Sequence[File]) -> tuple[Index, Source]:
@@ -103,8 +102,7 @@ def content_of(data: Any, pairs: Pairs, names: list[str] | None, files: int = 0)
             parts[n] = Images(torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous(), part.labels)
     left_out = max(0, files - sum(map(len, parts)))
     parts += [parts[0][:0]] if len(parts) == 1 else []  # none to validate
-    pixels_labels = [(part.pixels, part.labels) for part in parts]
-    return digest_of(class_names, (*parts, None)[:3]), left_out, class_names, pixels_labels
+    return digest_of(class_names, (*parts, None)[:3]), left_out, class_names, [(p.pixels, p.labels) for p in parts]
 
 
 def read_arrays(path: Path) -> tuple[Pairs, list[str] | None]:
@@ -117,7 +115,7 @@ def read_arrays(path: Path) -> tuple[Pairs, list[str] | None]:
     return pairs_of(path, arrays)
 
 
-def pairs_of(place: object, arrays: dict[str, Any]) -> tuple[Pairs, list[str] | None]:
+def pairs_of(place: object, arrays: Mapping[str, Any]) -> tuple[Pairs, list[str] | None]:
     both = [part for part in PARTS if {f"x_{part}", f"y_{part}"} <= {*arrays}]
     pairs = {part: (arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in both}
     if "train" not in pairs:

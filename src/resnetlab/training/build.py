@@ -99,8 +99,10 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
     devices, folder = config.trainer.devices, config.folder
     # Lightning (2.6.6) would detect SLURM by itself, and refuse one device in an allocation of two tasks
     environment = TorchElasticEnvironment() if devices > 1 else LightningEnvironment()
-    must = "go together with each other and the lab's:"
-    with silence_lightning(), error_in_one_line("callbacks", str(config.callbacks), must):
+    with (
+        silence_lightning(),
+        error_in_one_line("callbacks", str(config.callbacks), "go with each other and the lab's:"),
+    ):
         return L.Trainer(
             accelerator=config.trainer.resolved_accelerator,
             devices=devices,

@@ -148,8 +148,7 @@ def read_config(
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         if model is not None and "function" in str(error):
             raise ConfigError(f"--model (={model}) does not go with {path}: {first_line(error)}") from None
-        moved = isinstance(error, DataError) and str(error).startswith("data.")
-        if moved or str(error).startswith("data.function"):  # of the images
+        if str(error).startswith("data.") and (isinstance(error, DataError) or "function" in str(error)):  # have moved
             raise
         damage, previous = describe_damage(path, error), path.with_name("last.prev.ckpt")
         other = f"; {previous} is of the epoch before" if path.name == "last.ckpt" and previous.exists() else ""

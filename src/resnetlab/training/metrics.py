@@ -19,9 +19,8 @@ class EpochMetrics:
 
     def add(self, loss: Tensor, ce: Tensor, images: int, *correct: Tensor) -> None:
         """Adds a batch: scalar means over its `images`, and the numbers of correct answers (top-1, top-5)."""
-        dtype = self.sums.dtype
-        weighted = torch.stack([loss.to(dtype), ce.to(dtype), torch.ones_like(loss, dtype=dtype)]) * images
-        self.sums.add_(torch.cat([weighted, torch.stack(correct).to(dtype)]))
+        weighted = torch.stack([loss, ce, torch.ones_like(loss)]).to(self.sums.dtype) * images
+        self.sums.add_(torch.cat([weighted, torch.stack(correct).to(self.sums.dtype)]))
 
     def update(self, loss: Tensor, ce: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch: scalar means over it, logits (N, classes), labels (N,)."""
