@@ -490,6 +490,10 @@ def test_a_checkpoint_of_own_images_or_an_own_network_predicts_without_them(mine
     model = load_model(config.folder.path, "last", model="net_of_mine.Net")
     answers = model(torch.from_numpy(pixels[:8]).permute(0, 3, 1, 2)).argmax(1).numpy()
     assert (answers == labels[:8]).mean() == pytest.approx(summary["final_val_acc"])
+    by_lightning = ImageClassifier.load_from_checkpoint(
+        config.folder.last, map_location="cpu", weights_only=True
+    ).eval()
+    assert torch.equal(by_lightning(torch.zeros(1, 3, 8, 8)), model(torch.zeros(1, 3, 8, 8)))
 
 
 # --- RandAugment
@@ -526,6 +530,13 @@ def transformed(image: torch.Tensor, name: str, value: float) -> torch.Tensor:
     nearest: dict[str, Any] = {"interpolation": v2.InterpolationMode.NEAREST, "fill": {torch.Tensor: None}}
     changed: torch.Tensor = v2.RandAugment()._apply_image_or_video_transform(image, name, value, **nearest)
     return changed
+
+
+def test_randaugment_reads_no_value_on_the_host() -> None:
+    """On torch's meta device, where there are none."""
+    pixels, rows = torch.zeros(4, 3, 16, 16, dtype=torch.uint8, device="meta"), torch.zeros(4, 8, device="meta")
+    found = randaugment(pixels, rows)
+    assert (found.shape, found.dtype) == (pixels.shape, torch.uint8)
 
 
 def test_the_table_of_randaugment_is_drawn_evenly_and_signed() -> None:

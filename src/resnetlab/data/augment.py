@@ -46,13 +46,12 @@ def randaugment(x: Tensor, rows: Tensor) -> Tensor:
     kind, level = rows[:, 6:, None, None, None].unbind(1)
     with torch.autocast(x.device.type, enabled=False):
         grid = F.affine_grid(rows[:, :6].view(-1, 2, 3), list(x.shape), align_corners=False)
-    values = F.grid_sample(x.float(), grid, mode="nearest", align_corners=False)
+    values = end = F.grid_sample(x.float(), grid, mode="nearest", align_corners=False)
     red, green, blue = values.split(1, 1)
     grey = (0.2989 * red + 0.587 * green + 0.114 * blue).floor()
     blurred = values.clone()
     blurred[:, :, 1:-1, 1:-1] = ((9 * F.avg_pool2d(values, 3, 1) + 4 * values[:, :, 1:-1, 1:-1]) / 13).round()
     low, high = values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)
-    end = values
     for number, other in ((6, 0 * values), (7, grey), (8, grey.mean((1, 2, 3), keepdim=True)), (9, blurred)):
         end = torch.where(kind == number, other, end)
     found = (values + (end - values) * (1 - level)).clamp(0, 255)

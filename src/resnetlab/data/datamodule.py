@@ -79,7 +79,7 @@ class ImageData(L.LightningDataModule):
             if len(train.labels.unique()) < len(source.class_names):
                 raise DataError("a class has no image left to train on: take another data.limit or data.split")
         if config.digest not in (None, found):
-            place = getattr(config, "function", config.root) if own else config.name
+            place = getattr(config, "function", config.root if own else config.name)
             held = f"is of other images than {place} has ({found})"
             cure = "restore them; images of your own are known to build() alone"
             raise DataError(f"data.digest (={config.digest}) {held}; {cure}")

@@ -1,5 +1,6 @@
 """Builds the parts of a run from its configuration: module, data, trainer and callbacks."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -99,10 +100,8 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
     devices, folder = config.trainer.devices, config.folder
     # Lightning (2.6.6) would detect SLURM by itself, and refuse one device in an allocation of two tasks
     environment = TorchElasticEnvironment() if devices > 1 else LightningEnvironment()
-    with (
-        silence_lightning(),
-        error_in_one_line("callbacks", str(config.callbacks), "go with each other and the lab's:"),
-    ):
+    guard = error_in_one_line("callbacks", str(config.callbacks), "go with each other and the lab's:")
+    with silence_lightning(), guard if config.callbacks else nullcontext():
         return L.Trainer(
             accelerator=config.trainer.resolved_accelerator,
             devices=devices,

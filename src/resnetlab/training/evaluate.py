@@ -112,10 +112,9 @@ def read_config(
 ) -> tuple[Config, dict[str, Any]]:
     """A checkpoint's configuration, and the checkpoint itself.
 
-    root: where the data set is now, if it has moved; of data=custom the dotted path. model: that of the network of a
-    run with model=custom. with_data=False: of the configuration, the network alone is checked.
-    Schedule, optimizer and callbacks are not the run's: code would be imported and called because a file names it.
-    Raises DataError in one line, ConfigError for another model.
+    root: where the data set is now, if it has moved; of data=custom the dotted path. model: that of model=custom.
+    with_data=False: the network alone is checked. Schedule, optimizer and callbacks are not the run's, since what a
+    file names is not called. Raises DataError in one line, ConfigError for another model.
     """
     if path.is_dir():
         found = next((file for name in ("best.ckpt", "*.ckpt") for file in sorted(path.rglob(name))), None)
@@ -130,17 +129,15 @@ def read_config(
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
         plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "callbacks": [], "init": None}
-        custom = {group for group in ("model", "data") if plain[group].get("name") == "custom"}
-        unnamed = [group for group, named in (("model", model), ("data", root)) if group in custom and named is None]
+        custom = {key: plain[key]["function"] for key in ("model", "data") if plain[key].get("name") == "custom"}
+        named = {group for group, path in (("model", model), ("data", root if with_data else "")) if path is not None}
+        unnamed = [group for group in custom if group not in named]
         plain["model"] |= {} if model is None else {"function": model}
         if plain["data"]["root"] == Data.root or "data" in custom:
             recorded = read_manifest(path.absolute().parents[1]).get("config", {}).get("data", {})
             plain["data"] |= {key: recorded[key] for key in ("root", "parameters") if key in recorded}
-        if root is not None:
-            plain["data"]["function" if "data" in custom else "root"] = root
-        elif "data" in unnamed and not with_data:
-            unnamed.remove("data")
-            plain["data"]["function"] = ""  # or it would be called when its images are wanted
+        if root is not None or "data" in custom:  # what the file names is not called
+            plain["data"]["function" if "data" in custom else "root"] = root or ""
         config = from_plain(plain, checked=with_data and not unnamed)
         if not unnamed:
             config.model.check()
@@ -155,7 +152,7 @@ def read_config(
         raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage}){other}") from None
     if unnamed:
         what, flag = {"model": ("a network", "--model"), "data": ("images", "--root")}[unnamed[0]]
-        cure = f"name it, if you trust it: {flag} {getattr(config, unnamed[0]).function}"
+        cure = f"name it, if you trust it: {flag} {custom[unnamed[0]]}"
         raise DataError(f"{path} has {what} of the user's own, whose code is not in it; {cure}")
     return config, checkpoint
 

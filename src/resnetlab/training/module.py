@@ -56,7 +56,7 @@ class ImageClassifier(L.LightningModule):
     def __init__(self, config: Config | dict[str, Any], steps_per_epoch: int, classes: int) -> None:
         """config: also as plain data, with which load_from_checkpoint calls it."""
         super().__init__()
-        config = from_plain(config) if isinstance(config, dict) else config
+        config = from_plain(config, checked=False) if isinstance(config, dict) else config
         self.automatic_optimization = False
         self.config, self.span = config, RunLength(steps_per_epoch, config.epochs)
         self.momentum = base_momentum(config)

@@ -49,8 +49,7 @@ def load_model(
 
     weights: best: those that chose the best epoch, the average where there is one; last: as the last step left them;
     averaged; reestimated: the last with re-estimated batch-norm statistics. Of a folder, last is last.ckpt, the others
-    best.ckpt. root: of the data set, which older checkpoints need. model: dotted path of the network of a run with
-    model=custom. Raises DataError and ConfigError in one line.
+    best.ckpt. root: of the data set, for older checkpoints. model: dotted path of a custom one. Raises LabError.
     """
     require_one_of("weights", weights, ("best", "last", "averaged", "reestimated"))
     path, name = Path(checkpoint), "last.ckpt" if weights == "last" else "best.ckpt"
