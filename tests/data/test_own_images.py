@@ -482,3 +482,15 @@ def test_images_in_host_memory_train_to_the_same_metrics() -> None:
     with pytest.raises(ConfigError, match=r"engine \(=compile\)"):
         tiny("data.device=cpu", "engine=compile")
     assert "data.device=cpu" in str(select_engine(config, torch.device("cuda"))[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("CIFAR_ROOT" not in os.environ, reason="CIFAR_ROOT names no folder with CIFAR-10")
+def test_2000_files_of_cifar10_train_as_cifar10_to_the_bit(tmp_path: Path) -> None:
+    source = load("cifar10", os.environ["CIFAR_ROOT"])
+    for part, images, count in (("train", source.train, 2000), ("test", source.test, 400)):
+        for i in range(count):
+            path = tmp_path / "own" / part / source.class_names[images.labels[i]] / f"{i:05}.png"
+            save(path, images.pixels[i].permute(1, 2, 0).numpy())
+    builtin = compose("data=cifar10", "data.limit=2000", "data.flip=false", "study=builtin", *SHORT)
+    assert metrics(own(tmp_path / "own")) == metrics(builtin)
