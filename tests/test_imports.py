@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "console": "",
     "dotted": "errors",
     "models": "errors dotted",
-    "data": "runs console errors",
+    "data": "runs console errors dotted",
     "optim": "errors dotted",
     "runs": "errors console",
     "config": "models data optim runs console errors dotted",
@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "sweeps": "training config report runs console errors",
 }
 HYDRA = {"config/compose", "config/overrides", "config/messages"}  # and all of sweeps
-LIGHTNING = {"data/datamodule"}  # and all of training
+LIGHTNING = {"data/datamodule", "config/validate"}  # the latter for callbacks, if there are; and all of training
 NO_TORCH = ("runs", "report", "published")
 
 

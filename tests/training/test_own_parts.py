@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from test_run import stop_after
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import clip_grad_norm_
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
@@ -533,10 +534,12 @@ def transformed(image: torch.Tensor, name: str, value: float) -> torch.Tensor:
 
 
 def test_randaugment_reads_no_value_on_the_host() -> None:
-    """On torch's meta device, where there are none."""
-    pixels, rows = torch.zeros(4, 3, 16, 16, dtype=torch.uint8, device="meta"), torch.zeros(4, 8, device="meta")
-    found = randaugment(pixels, rows)
-    assert (found.shape, found.dtype) == (pixels.shape, torch.uint8)
+    """Nor on a device: torch's fake tensors have none."""
+    with FakeTensorMode():
+        found = randaugment(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 8))
+        assert (found.shape, found.dtype) == ((4, 3, 16, 16), torch.uint8)
+        with pytest.raises(RuntimeError):
+            float(found[0, 0, 0, 0])
 
 
 def test_the_table_of_randaugment_is_drawn_evenly_and_signed() -> None:
