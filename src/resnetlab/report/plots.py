@@ -6,19 +6,18 @@ import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from resnetlab.report.columns import number
 from resnetlab.report.groups import SHOWN_APART, Configuration, describe_setting
 from resnetlab.report.table import count_text
 from resnetlab.runs.curves import LINES, epochs_rates, within_reach
+from resnetlab.runs.curves import log_scale as log_scale
 from resnetlab.runs.files import write_atomically, write_text
 from resnetlab.runs.load import Run
 
@@ -33,8 +32,7 @@ STYLES = ("-", "--", ":", "-.")
 MOST_BARS = 20
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """A figure with its title and caption. stem: of its files' names."""
 
     stem: str
@@ -43,8 +41,7 @@ class Plot:
     figure: Figure
 
 
-@dataclass(frozen=True)
-class WrittenPlot:
+class WrittenPlot(NamedTuple):
     """A plot whose files are written. stem: of their names; address: a data URL of the SVG."""
 
     stem: str
@@ -72,7 +69,7 @@ def make_panels(x: str, heights: Mapping[str, float]) -> tuple[Figure, list[Any]
 
 def color_of(configuration: Configuration) -> str:
     """The configuration's colour, the same in every figure of a report."""
-    return COLORS[configuration.place % len(COLORS)]
+    return COLORS[configuration.rank % len(COLORS)]
 
 
 def legend_above(figure: Figure, axes: Any) -> None:
@@ -160,7 +157,7 @@ def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
     style = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "color": "tab:green"}
     values = [float(name) for name in thresholds]
     shown = within_reach(axes, values)
-    if hidden := [number(value, None) for value in values if value not in shown]:
+    if hidden := [number(value, None) for value in sorted(values) if value not in shown]:
         corner = {"transform": axes.transAxes, "va": "bottom", "ha": "right"}
         axes.text(0.99, 0.02, f"off this axis: {', '.join(hidden)}", fontsize=7, color="tab:green", **corner)
     for place, value in enumerate(values):
@@ -168,17 +165,6 @@ def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
             continue
         axes.axhline(value, color="tab:green", linestyle=":" if place else "-", linewidth=1)
         axes.annotate(number(value, None), (0.01, value), (0, 1 if place else -8), **style)
-
-
-def log_scale(axes: Any) -> None:
-    """A logarithmic y axis with ticks at 1, 2 and 5 in each decade; none where the data span less than a factor 5."""
-    low, high = axes.dataLim.intervaly
-    if not 0 < 5 * low < high:
-        return
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def groups_along(configurations: Configurations, key: str) -> list[list[Configuration]]:
