@@ -161,10 +161,9 @@ def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
         corner = {"transform": axes.transAxes, "va": "bottom", "ha": "right"}
         axes.text(0.99, 0.02, f"off this axis: {', '.join(hidden)}", fontsize=7, color="tab:green", **corner)
     for place, value in enumerate(values):
-        if value not in shown:
-            continue
-        axes.axhline(value, color="tab:green", linestyle=":" if place else "-", linewidth=1)
-        axes.annotate(number(value, None), (0.01, value), (0, 1 if place else -8), **style)
+        if value in shown:
+            axes.axhline(value, color="tab:green", linestyle=":" if place else "-", linewidth=1)
+            axes.annotate(number(value, None), (0.01, value), (0, 1 if place else -8), **style)
 
 
 def groups_along(configurations: Configurations, key: str) -> list[list[Configuration]]:
@@ -185,8 +184,8 @@ def draw_points(axes: Any, groups: Sequence[Configurations], key: str, metric: s
             points = {"color": color, "markerfacecolor": color if filled else "white", "alpha": 0.8}
             axes.plot([c.setting(key)] * len(c.values(metric)), c.values(metric), "o", ms=4, **points)
         known = [c for c in group if c.values(metric)]
-        settings, means = [c.setting(key) for c in known], [c.mean(metric) for c in known]
-        axes.plot(settings, means, style, color="#777777", lw=1, zorder=1)
+        joined = [c.setting(key) for c in known], [c.mean(metric) for c in known]
+        axes.plot(*joined, style, color="#777777", lw=1, zorder=1)
 
 
 def draw_legend(figure: Figure, axes: Any, groups: Sequence[Configurations], key: str) -> None:
@@ -203,13 +202,15 @@ def draw_legend(figure: Figure, axes: Any, groups: Sequence[Configurations], key
     legend_above(figure, axes)
 
 
-def name_bars(figure: Any, axes: Any, bars: Configurations) -> None:
-    """Labels at the left of horizontal bars, the first on top."""
+def make_bars(x: str, bars: Configurations) -> tuple[Figure, Any]:
+    """(figure, axes) for horizontal bars, their labels at the left, the first on top."""
+    figure, (axes,) = make_panels(x, {"": 0.5 + 0.36 * len(bars)})
     texts = [f"{c.label}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{c.n}" for c in bars]
     names = ["\n".join(textwrap.wrap(text, 34, max_lines=3, placeholder=" ...")) for text in texts]
     axes.set_yticks(range(len(bars)), names, fontsize=6.5)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     figure.subplots_adjust(left=0.38, top=1 - 0.35 / figure.get_size_inches()[1])
+    return figure, axes
 
 
 def selection_note(count: int, configurations: Configurations) -> str:
