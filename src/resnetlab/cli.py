@@ -105,7 +105,7 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def add_root_and_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--root", help="the folder of the data set, if it has moved or the checkpoint lacks something")
+    parser.add_argument("--root", help="the folder of the data set, for what the checkpoint itself lacks")
     parser.add_argument("--model", metavar="PATH", help="the dotted path of the network of a run with model=custom")
 
 

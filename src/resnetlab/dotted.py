@@ -34,7 +34,7 @@ def import_callable(key: str, path: str, what: str) -> tuple[Callable[..., Any],
 def call(key: str, path: str, parameters: Any, kind: type[T], *values: Any, **given: Any) -> T:
     """What it returns for (*values, **given, **parameters). Raises ConfigError for whatever it raises, or no `kind`."""
     function, _ = import_callable(key, path, "class or function")
-    must = f"return a {kind.__name__} for ({', '.join([*['...' for _ in values], *given])}, **parameters)"
+    must = f"return a {kind.__name__} for ({', '.join([*['...' for _ in values], *given, '**parameters'])})"
     with error_in_one_line(key, path, f"{must}:"):
         made = function(*values, **given, **(parameters or {}))
     require(isinstance(made, kind), key, path, f"{must}, not {type(made).__name__}")

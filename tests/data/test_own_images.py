@@ -502,3 +502,15 @@ def test_a_run_whose_images_have_moved_is_loaded_without_them(tmp_path: Path) ->
     with pytest.raises(DataError, match="is not there"):
         evaluate_checkpoint(config.folder.best)
     assert evaluate_checkpoint(config.folder.best, root=str(tmp_path / "moved"))["acc"] == wanted
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("CIFAR_ROOT" not in os.environ, reason="CIFAR_ROOT names no folder with CIFAR-10")
+def test_2000_files_of_cifar10_train_as_cifar10_to_the_bit(tmp_path: Path) -> None:
+    source = load("cifar10", os.environ["CIFAR_ROOT"])
+    for part, images, count in (("train", source.train, 2000), ("test", source.test, 400)):
+        for i in range(count):
+            path = tmp_path / "own" / part / source.class_names[images.labels[i]] / f"{i:05}.png"
+            save(path, images.pixels[i].permute(1, 2, 0).numpy())
+    builtin = compose("data=cifar10", "data.limit=2000", "data.flip=false", "study=builtin", *SHORT)
+    assert metrics(own(tmp_path / "own")) == metrics(builtin)

@@ -1,5 +1,6 @@
 """Builds the parts of a run from its configuration: module, data, trainer and callbacks."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +11,9 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning.pytorch.strategies import DDPStrategy
 
 from resnetlab.config.schema import Config
-from resnetlab.config.validate import check_last_batch
+from resnetlab.config.validate import check_last_batch, own_callbacks
 from resnetlab.data import ImageData
+from resnetlab.dotted import error_in_one_line
 from resnetlab.errors import ConfigError
 from resnetlab.runs.summary import best_column
 from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, load_initial
@@ -73,6 +75,7 @@ def build_session(
         loggers,
         tensorboard,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
+        *own_callbacks(config),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
         Checkpoints(recorder, config, digests),
     ]
@@ -94,7 +97,8 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
     devices, folder = config.trainer.devices, config.folder
     # Lightning (2.6.6) would detect SLURM by itself, and refuse one device in an allocation of two tasks
     environment = TorchElasticEnvironment() if devices > 1 else LightningEnvironment()
-    with silence_lightning():
+    guard = error_in_one_line("callbacks", str(config.callbacks), "go with each other and the lab's:")
+    with silence_lightning(), guard if config.callbacks else nullcontext():
         return L.Trainer(
             accelerator=config.trainer.resolved_accelerator,
             devices=devices,

@@ -31,7 +31,9 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     if is_secondary():
         return summarize(config, rows, status=status, parameters=parameters) | extra
     if status == "finished" and len(rows) < config.epochs:
-        print_line(config, f"stopped early after epoch {len(rows)}: no new best val_acc for {config.trainer.patience}")
+        patience = config.trainer.patience
+        why = f"no new best val_acc for {patience}" if patience else "a callback asked for it"
+        print_line(config, f"stopped early after epoch {len(rows)}: {why}")
     write_rows(folder.metrics, rows)
     if status == "finished" and session.data.test_images is not None:
         extra = extra | test_accuracies(config, session, session.data.test_images)

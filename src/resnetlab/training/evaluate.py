@@ -100,12 +100,14 @@ def require_weights(path: Path, checkpoint: dict[str, Any], weights: str) -> Non
         raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
 
 
-def read_config(path: Path, root: str | None = None, model: str | None = None) -> tuple[Config, dict[str, Any]]:
+def read_config(
+    path: Path, root: str | None = None, model: str | None = None, with_data: bool = True
+) -> tuple[Config, dict[str, Any]]:
     """A checkpoint's configuration, and the checkpoint itself.
 
-    root: where the data set is now, if it has moved. model: dotted path of the network of a run with model=custom.
-    Schedule, optimizer and init are not the run's: code would be imported and called because a file names it.
-    Raises DataError in one line, ConfigError for another model.
+    root: where the data set is now, if it has moved; of data=custom the dotted path. model: that of model=custom.
+    with_data=False: the network alone is checked. Schedule, optimizer and callbacks are not the run's, since what a
+    file names is not called. Raises DataError in one line, ConfigError for another model.
     """
     if path.is_dir():
         found = next((file for name in ("best.ckpt", "*.ckpt") for file in sorted(path.rglob(name))), None)
@@ -120,15 +122,18 @@ def read_config(path: Path, root: str | None = None, model: str | None = None) -
             checkpoint["identity"] = from_plain(dict(plain), checked=False).identity
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
-        plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "init": None}
-        unnamed = model is None and plain["model"].get("name") == "custom"
+        plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "callbacks": [], "init": None}
+        custom = {key: plain[key]["function"] for key in ("model", "data") if plain[key].get("name") == "custom"}
+        named = {group for group, path in (("model", model), ("data", root if with_data else "")) if path is not None}
+        unnamed = [group for group in custom if group not in named]
         plain["model"] |= {} if model is None else {"function": model}
-        if plain["data"]["root"] == Data.root:
+        if plain["data"]["root"] == Data.root or "data" in custom:
             recorded = read_manifest(path.absolute().parents[1]).get("config", {}).get("data", {})
-            plain["data"] |= {"root": recorded["root"]} if "root" in recorded else {}
-        plain["data"] |= {} if root is None else {"root": root}
+            plain["data"] |= {key: recorded[key] for key in ("root", "parameters") if key in recorded}
+        if root is not None or "data" in custom:  # what the file names is not called
+            plain["data"]["function" if "data" in custom else "root"] = root or ""
         config = from_plain(plain, checked=False)
-        if not unnamed:
+        if "model" not in unnamed:
             config.model.check()
         if model is not None:
             config.model.min_batch_size(*checkpoint["preprocessing"]["size"])
@@ -139,8 +144,9 @@ def read_config(path: Path, root: str | None = None, model: str | None = None) -
         other = f"; {previous} is of the epoch before" if path.name == "last.ckpt" and previous.exists() else ""
         raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage}){other}") from None
     if unnamed:
-        cure = f"name it, if you trust it: --model {config.model.function}"  # type: ignore[attr-defined]
-        raise DataError(f"{path} has a network of the user's own, whose code is not in it; {cure}")
+        what, flag = {"model": ("a network", "--model"), "data": ("images", "--root")}[unnamed[0]]
+        cure = f"name it, if you trust it: {flag} {custom[unnamed[0]]}"
+        raise DataError(f"{path} has {what} of the user's own, whose code is not in it; {cure}")
     return config, checkpoint
 
 

@@ -80,7 +80,8 @@ def refuse_other_code(place: Path, digests: Mapping[str, str], config: Config, c
     """Raises LabError if the user's own code is not what `place` was trained with."""
     for name, now in config.code_digests.items():
         if digests.get(name, now) != now:
-            key = f"{name}.function (={getattr(config, name).function})"
+            value = getattr(config, name)
+            key = f"{name}.function (={value.function})" if hasattr(value, "function") else f"{name} (={value})"
             what = f"learning rates than {key} makes" if name == "schedule" else f"code than {key} has"
             raise LabError(f"{place} was trained with other {what} now; restore it, {cure}")
 

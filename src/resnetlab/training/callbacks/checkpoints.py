@@ -1,5 +1,6 @@
 """best.ckpt, last.ckpt and last.prev.ckpt: written atomically, of plain data; and the one to resume from."""
 
+import io
 import os
 import shutil
 import warnings
@@ -16,6 +17,7 @@ from torch import nn
 from resnetlab.config.compose import from_plain, to_plain
 from resnetlab.config.schema import Config
 from resnetlab.data import Data
+from resnetlab.dotted import error_in_one_line
 from resnetlab.errors import ConfigError, DataError, LabError, first_line
 from resnetlab.runs.files import write_atomically
 from resnetlab.runs.layout import MANIFEST, SUMMARY, RunFolder
@@ -76,9 +78,14 @@ class Checkpoints(Checkpoint):
         plain["init"] = None  # its file's digest is in the identity
         if root.is_absolute():  # read_config finds it in the run's manifest
             plain["data"]["root"] = Data.root
+        plain["data"].pop("parameters", None)
         self.recorded = {"config": plain, "identity": config.identity, "digests": digests}
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        for name, state in checkpoint["callbacks"].items():
+            torch.save(state, written := io.BytesIO())
+            with error_in_one_line("callbacks", name, "have a state_dict() of plain data and tensors:"):
+                torch.load(io.BytesIO(written.getvalue()), weights_only=True)
         preprocessing = pl_module.preprocessing
         checkpoint |= self.recorded | {"statistics": pl_module.statistics, "preprocessing": preprocessing}
         sizes = {"steps_per_epoch": pl_module.span.steps_per_epoch, "classes": len(preprocessing["classes"])}

@@ -47,8 +47,7 @@ def export(
         if images:
             pixels = read_images(images, model.size)[1]
         else:
-            config = model.config
-            pixels = ImageData(config.data, config.batch_size, config.shift, config.seed).val.pixels[:64]
+            pixels = ImageData(model.config.data, 1, 0.0, 0).val.pixels[:64]
     except LabError as error:
         raise DataError(f"{error}; --images FILE compares on other pictures") from None
     wanted = model(pixels)

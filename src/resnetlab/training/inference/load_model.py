@@ -49,13 +49,12 @@ def load_model(
 
     weights: best: those that chose the best epoch, the average where there is one; last: as the last step left them;
     averaged; reestimated: the last with re-estimated batch-norm statistics. Of a folder, last is last.ckpt, the others
-    best.ckpt. root: of the data set, which older checkpoints need. model: dotted path of the network of a run with
-    model=custom. Raises DataError and ConfigError in one line.
+    best.ckpt. root: of the data set, for older checkpoints. model: dotted path of a custom one. Raises LabError.
     """
     require_one_of("weights", weights, ("best", "last", "averaged", "reestimated"))
     path, name = Path(checkpoint), "last.ckpt" if weights == "last" else "best.ckpt"
     path = next((file for file in (path / name, path / "checkpoints" / name) if file.is_file()), path)
-    config, content = read_config(path, root, model)
+    config, content = read_config(path, root, model, with_data=False)
     averaged = best_column(config) == AVERAGED and int(content["state_dict"].get("average.n_averaged", 0)) > 0
     kind = {"best": "averaged" if averaged else "raw", "last": "raw"}.get(weights, weights)
     require_weights(path, content, kind)
