@@ -97,7 +97,7 @@ def page(
     constant = [(key, setting_text(c, key)) for c in first for key in SETTINGS if key not in varied]
     return environment.get_template("page.html").render(
         **{"cell_of": cell, "count_text": count_text, "setting_text": setting_text, "difference": difference},
-        **{"pair_row": pair_row, "most_pairs": MOST_PAIRS, "nothing": NOTHING, "selection": SELECTION},
+        **{"number": number, "most_pairs": MOST_PAIRS, "nothing": NOTHING, "selection": SELECTION},
         **{"collection": collection, "references": references or {}, "origins": origins, "comparisons": comparisons},
         **{"sections": sections, "studies": plots, "best": list(best_lines(collection)), "lag": lag_line(collection)},
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -129,21 +129,6 @@ def machine(manifest: Mapping[str, Any]) -> str:
     if isinstance(versions, dict) and versions.get("torch"):
         parts.append(f"torch {versions['torch']}")
     return ", ".join(parts)
-
-
-def pair_row(c: Comparison) -> dict[str, Any]:
-    digits = None if c.metric.startswith("epoch_to_") else 4
-    first, second = c.sides
-    return {
-        "study": c.first.study,
-        "names": f"{c.first.name} against {c.second.name}",
-        "both": ", ".join(part for part in c.first.label.split(", ") if part in c.second.label.split(", ")) or NOTHING,
-        "change": f"{c.key}: {first} against {second}",
-        "n": f"{c.counts[0]} and {c.counts[1]}",
-        "difference": ("+" if c.difference > 0 else "") + number(c.difference, digits),
-        "ps": [f"{p:.3g}" if p is not None else NOTHING for p in (c.welch_p, c.permutation_p, c.adjusted)],
-        "verdict": c.verdict,
-    }
 
 
 def difference(c: Configuration, first: str, second: str) -> str | None:

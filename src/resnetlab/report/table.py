@@ -1,7 +1,5 @@
 """The table as text: on the console, as CSV and as Markdown."""
 
-import csv
-import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -26,7 +24,7 @@ from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
 from resnetlab.report.headlines import best_lines, common_reduction, described, lag_line
 from resnetlab.report.statistics import MeanInterval
-from resnetlab.runs.files import safe_cell
+from resnetlab.runs.files import csv_text
 
 References = Mapping[Key, ReferenceValues]
 WIDTH, LABEL = 120, 18  # of the table where there is no terminal, and of a configuration at least
@@ -112,7 +110,7 @@ def table_csv(collection: Collection, references: References | None) -> str:
         parts += ["published", "sd_from_published"]
     metrics = [column.metric for column in columns(collection.thresholds)]
     rows = [csv_row(c, metrics, references) for c in collection.configurations]
-    return as_csv([[*head, *(f"{metric}_{part}" for metric in metrics for part in parts)], *rows])
+    return csv_text([[*head, *(f"{metric}_{part}" for metric in metrics for part in parts)], *rows])
 
 
 def csv_row(c: Configuration, metrics: Sequence[str], references: References | None) -> list[Any]:
@@ -138,13 +136,7 @@ def pairs_csv(comparisons: Sequence[Comparison]) -> str:
         ]
         for c in comparisons
     ]
-    return as_csv([PAIR_COLUMNS, *rows])
-
-
-def as_csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([safe_cell(cell) for cell in row] for row in rows)
-    return text.getvalue()
+    return csv_text([PAIR_COLUMNS, *rows])
 
 
 def table_md(collection: Collection, references: References | None) -> str:

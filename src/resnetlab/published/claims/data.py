@@ -1,15 +1,11 @@
 """claims.toml as typed claims: a sentence with its numbers, how runs decide it, and the commands of such runs."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import require_one_of
-
-FILE = Path(__file__).with_name("claims.toml")
+from resnetlab.runs.files import data_beside
 
 # key -> the value, a list of values that will do, or {min, max}; "preset" is the published configuration's name
 Where = Mapping[str, Any]
@@ -88,6 +84,5 @@ def contexts() -> dict[str, dict[str, Any]]:
     return claims_file()["context"]
 
 
-@cache
 def claims_file() -> dict[str, Any]:
-    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+    return data_beside(__file__, "claims.toml")
