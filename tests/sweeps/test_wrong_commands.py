@@ -2,6 +2,7 @@
 
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from conftest import TINY
 from resnetlab import cli
 from resnetlab.config.overrides import normalize_arguments
+from resnetlab.sweeps import launchers
 from resnetlab.sweeps.command import parse_arguments
 from resnetlab.sweeps.launchers import FUNCTIONS, LAUNCHERS, check_launcher
 from resnetlab.sweeps.main import main
@@ -107,6 +109,17 @@ def test_every_launchers_row_has_bounds_that_are_two_numbers_and_choices_that_ar
         assert all(isinstance(values, list) and values for values in row.choices.values())
     assert LAUNCHERS["joblib"].choices["batch_size"] == ["auto", "1"]  # texts, as joblib's are
     assert LAUNCHERS["joblib"].choices["backend"] == [None, "loky"]
+
+
+def test_rays_variables_are_texts_and_none_is_set_for_both_kinds_of_cluster() -> None:
+    any_cluster, local = tomllib.loads(Path(launchers.__file__).with_name("ray_environment.toml").read_text()).values()
+    assert not any_cluster.keys() & local.keys()
+    assert any_cluster["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert local["RAY_AUTH_MODE"] == "token"
+    for name, value in (any_cluster | local).items():
+        assert name.startswith("RAY_")
+        assert isinstance(value, str)
+        assert value
 
 
 def test_the_time_is_the_same_in_every_job_and_a_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def lag_section(collection: Collection) -> Section | None:
         if found := configurations_with_fluctuation(configurations):
             tables.append(StudyTable(study, found, *findings(configurations)))
     columns = [Column(*parts) for parts in TEXTS["columns"]]
-    return Section(**{**TEXTS, "columns": columns, "tables": tables}) if tables else None
+    return {**TEXTS, "columns": columns, "tables": tables} if tables else None
 
 
 def configurations_with_fluctuation(configurations: Configurations) -> list[Configuration]:
@@ -56,10 +56,7 @@ def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Plot 
         plots.draw_band(update, c.runs, "relative_update", color, None)
     plots.log_scale(loss)
     plots.legend_above(figure, loss)
-    caption = (
-        "Validation cross-entropy with running (solid) and re-estimated (dashed) batch-norm statistics of the same "
-        f"weights; their norm; how far each epoch's last step moves them. {plots.seeds_note([drawn])}"
-    )
+    caption = f"{TEXTS['caption']} {plots.seeds_note([drawn])}"
     return Plot(TEXTS["anchor"], TEXTS["title"], caption, figure)
 
 

@@ -4,11 +4,10 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from resnetlab.report.groups import Collection, Configuration, format_value
+from resnetlab.report.groups import NOTHING, Collection, Configuration
 from resnetlab.report.statistics import MeanInterval, mean_interval
 from resnetlab.runs.files import data_beside
 
-NOTHING = "\N{EN DASH}"  # what is not known, or not used
 COLUMNS = data_beside(__file__, "columns.toml")
 SETTINGS: dict[str, str] = COLUMNS["setting"]  # {key: heading}
 COSTS = ("seconds_per_epoch", "power_w")  # depend on the machine, so that a published one has no distance in sd
@@ -66,12 +65,10 @@ def cell(configuration: Configuration, column: Column, reference: ReferenceValue
     return Cell(text, tuple(notes(configuration, column, found, published)), found.mean)
 
 
-def notes(
-    configuration: Configuration, column: Column, found: MeanInterval, published: Sequence[float]
-) -> Iterator[str]:
+def notes(c: Configuration, column: Column, found: MeanInterval, published: Sequence[float]) -> Iterator[str]:
     """The small lines below a mean: n, interval, published values."""
-    if found.n < configuration.n:
-        yield f"n = {found.n} of {configuration.n}" + (", no spread" if found.n == 1 else "")
+    if found.n < c.n:
+        yield f"n = {found.n} of {c.n}" + (", no spread" if found.n == 1 else "")
     if found.low is not None and found.high is not None:
         yield f"{number(found.low, column.digits)} to {number(found.high, column.digits)}"
     for text in published_note(column, published):
@@ -98,8 +95,3 @@ def mean_sd(values: Sequence[float], of: int, digits: int | None = None) -> str:
 
 def number(value: float, digits: int | None) -> str:
     return f"{value:.4g}" if digits is None else f"{value:.{digits}f}"
-
-
-def setting_text(configuration: Configuration, key: str) -> str:
-    value = configuration.setting(key)
-    return NOTHING if value is None else format_value(value)

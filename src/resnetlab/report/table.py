@@ -10,16 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from resnetlab.console import Console
-from resnetlab.report.columns import (
-    COSTS,
-    SETTINGS,
-    ReferenceValues,
-    cell,
-    columns,
-    mean_sd,
-    measured_columns,
-    setting_text,
-)
+from resnetlab.report.columns import COSTS, SETTINGS, ReferenceValues, cell, columns, mean_sd, measured_columns
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
 from resnetlab.report.headlines import best_lines, common_reduction, described, lag_line
@@ -114,8 +105,8 @@ def table_csv(collection: Collection, references: References | None) -> str:
 
 
 def csv_row(c: Configuration, metrics: Sequence[str], references: References | None) -> list[Any]:
-    settings = [c.setting(key) for key in SETTINGS]
-    cells: list[Any] = [c.study, c.name, c.label, c.n, " ".join(str(run.seed) for run in c.runs), c.subset, *settings]
+    settings = [c.setting(key) for key in ("subset", *SETTINGS)]
+    cells: list[Any] = [c.study, c.name, c.label, c.n, " ".join(str(run.seed) for run in c.runs), *settings]
     for metric in metrics:
         found = c.interval(metric) or MeanInterval(0, float("nan"))
         cells += [found.mean if found.n else None, found.sd, found.n, found.low, found.high]
@@ -147,7 +138,7 @@ def table_md(collection: Collection, references: References | None) -> str:
     for c in collection.configurations:
         cells = [cell(c, column, (references or {}).get(c.key)) for column in shown]
         texts = [f"{found.text} ({'; '.join(found.notes)})" if found.notes else found.text for found in cells]
-        settings = [setting_text(c, key) for key in SETTINGS]
+        settings = [c.setting_text(key) for key in SETTINGS]
         lines.append(md_row([c.study, marked(c), count_text(c.n, c.planned), *texts, *settings]))
     lines += ["", MEANING]
     if remarks := [f"- {text}" for text in remark_lines(collection)]:
