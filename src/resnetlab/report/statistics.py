@@ -1,4 +1,4 @@
-"""Statistics of few runs: intervals, Welch's, one-sided and permutation tests, Holm, and the seeds needed.
+"""Statistics of few runs: confidence intervals, Welch's, one-sided and permutation tests, Holm, and the seeds needed.
 
 Written here rather than taken from scipy.stats and statsmodels, to which they are equal within 5e-16, for their speed:
 per pair Welch takes 0.5 ms against 5.4, the permutation test 0.13 against 13.9 ms at n = 5 and 5 and 3.8 against 576 at
