@@ -12,7 +12,7 @@ from resnetlab.report.columns import SETTINGS, Column, ReferenceValues, cell, co
 from resnetlab.report.compare import Comparison, is_shown
 from resnetlab.report.groups import NOTHING, Collection, Configuration, Key
 from resnetlab.report.headlines import best_lines, lag_line
-from resnetlab.report.plots import WrittenPlot
+from resnetlab.report.plots import Plot
 from resnetlab.report.statistics import mean_interval
 from resnetlab.report.table import count_text
 
@@ -27,8 +27,8 @@ class StudyPlots:
     """One study's plots. added: the caller's. absent: a sentence for each that cannot be drawn or was left out."""
 
     study: str
-    added: list[WrittenPlot] = field(default_factory=list)
-    curves: list[WrittenPlot] = field(default_factory=list)
+    added: list[Plot] = field(default_factory=list)
+    curves: list[Plot] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
 
 
