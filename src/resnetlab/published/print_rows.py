@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +12,7 @@ from resnetlab.errors import require_one_of
 from resnetlab.published.configuration import preset_of
 from resnetlab.published.results import Published
 from resnetlab.report.table import fitting
-from resnetlab.runs.files import records_csv
+from resnetlab.runs.files import csv_text
 
 FORMATS = ("table", "csv", "json")
 COLUMNS = (
@@ -34,7 +34,8 @@ def print_rows(rows: Sequence[Published], form: str = "table", wide: bool = Fals
     elif form == "json":
         print(json.dumps(found, indent=2))
     else:
-        print(records_csv([{key: _cell(value) for key, value in row.items()} for row in found]), end="")
+        names = ["preset", *(field.name for field in fields(Published))]
+        print(csv_text([names, *([_cell(row[name]) for name in names] for row in found)]), end="")
 
 
 def _print_table(rows: Sequence[Published], wide: bool = False) -> None:
