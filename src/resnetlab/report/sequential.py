@@ -58,8 +58,8 @@ def compare(own: Sequence[float], others: Sequence[float], other: int, half: np.
     count = min(len(own), len(others), len(half))
     means, sd = running(np.subtract(own[:count], others[:count]))
     width = half[:count] * np.where(sd < SAME, np.inf, sd)
-    looks = [Verdict(other, n + 1, float(means[n]), float(width[n]), least) for n in range(count)]
-    return next((look for look in looks if look.relation), looks[-1])
+    at = next(iter(np.flatnonzero(width < np.maximum(np.abs(means), least - np.abs(means)))), count - 1)
+    return Verdict(other, int(at) + 1, float(means[at]), float(width[at]), least)
 
 
 def assess(
