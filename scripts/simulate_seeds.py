@@ -96,8 +96,8 @@ DISTRIBUTIONS: dict[str, Distribution] = {
 
 def main(sweeps: int) -> None:
     head = ("correlation", "effect", "wrong", "best shown", "all equal", "some open", "seeds", "fixed n", "ratio")
-    print("", *("least difference", "most seeds", *head), "", sep=" | ")
-    print("", *["---"] * (2 + len(head)), "", sep="|")
+    print(f"| least difference | most seeds | {' | '.join(head)} |")
+    print("|---" * (2 + len(head)) + "|")
     for least, most, correlation in DESIGNS:
         rows = {effect: sequential(effect, least, most, correlation, sweeps) for effect in (0.0, least, 2 * least)}
         wanted = rows[least]["shown"] / sweeps
@@ -105,8 +105,8 @@ def main(sweeps: int) -> None:
         for effect, row in rows.items():
             shares = [f"{row[key] / sweeps:.1%}" for key in ("wrong", "shown", "equal", "open")]
             seeds = row["seeds"] / sweeps / K
-            cells = (f"{least:g}", most, f"{correlation:g}", f"{effect:g}", *shares, f"{seeds:.1f}", fixed)
-            print("", *cells, f"{seeds / fixed:.2f}", "", sep=" | ", flush=True)
+            cells = [f"{least:g}", f"{most}", f"{correlation:g}", f"{effect:g}", *shares, f"{seeds:.1f}", f"{fixed}"]
+            print(f"| {' | '.join(cells)} | {seeds / fixed:.2f} |", flush=True)
     print("\n| equal means | ever wrong |\n|---|---|")
     for name, distribution in DISTRIBUTIONS.items():
         print(f"| {name} | {ever_wrong(distribution(np.random.default_rng(3), sweeps)):.1%} |", flush=True)
