@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -195,8 +196,8 @@ def test_real_runs_are_decided_and_neither_status_nor_report_calls_them_unfinish
     "launcher", [[], ["hydra/launcher=processes", "hydra.launcher.jobs=2"]], ids=["basic", "processes"]
 )
 def test_after_kills_the_decision_is_the_same_and_no_run_is_trained_twice(launcher: list[str], tmp_path: Path) -> None:
-    words = [*TINY, "epochs=2", "threads=1", "-m", "schedule=constant,cosine,one_cycle", "seeds=auto", *launcher]
-    words += ["hydra.sweeper.max_seeds=6", "hydra.sweeper.least_difference=0.05"]
+    words = [*TINY, "epochs=1", "-m", "schedule=constant,one_cycle", "seeds=auto", *launcher]
+    words += ["hydra.sweeper.max_seeds=5", "hydra.sweeper.least_difference=0.05"]
 
     def start(name: str) -> "subprocess.Popen[str]":
         (tmp_path / name).mkdir(exist_ok=True)
@@ -206,16 +207,19 @@ def test_after_kills_the_decision_is_the_same_and_no_run_is_trained_twice(launch
 
     whole, _ = start("whole").communicate(timeout=600)
     chance, written = random.Random(1), dict[Path, int]()
-    for _ in range(4):
+    for count in (1, 4, 8):  # the first round has eight runs
         process = start("killed")
-        time.sleep(chance.uniform(12, 25))
-        os.killpg(process.pid, signal.SIGKILL)
+        while process.poll() is None and len([*(tmp_path / "killed").rglob("summary.json")]) < count:
+            time.sleep(0.3)
+        time.sleep(chance.uniform(0, 2))
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         for path in (tmp_path / "killed").rglob("summary.json"):
             assert written.setdefault(path, path.stat().st_mtime_ns) == path.stat().st_mtime_ns
     killed, _ = start("killed").communicate(timeout=600)
     assert verdicts(killed) == verdicts(whole)
-    assert written
+    assert len(written) >= 8
     assert all(path.stat().st_mtime_ns == when for path, when in written.items())
     runs = {
         name: {p.relative_to(tmp_path / name) for p in (tmp_path / name).rglob("summary.json")}
