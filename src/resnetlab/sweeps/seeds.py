@@ -20,10 +20,9 @@ from resnetlab.sweeps.table import aligned
 
 
 class SeedRounds:
-    """A sweep until it is decided, checked. configs: with seed 0; values: the objectives of each one's seeds.
+    """A sweep until it is decided, checked. values: objectives by seed. jobs: begun. out: why one has no further part.
 
-    jobs: begun so far. out: why a configuration has no further part. Finished runs are skipped, and what is next
-    depends on results alone, so the same command again comes to the same verdicts.
+    What is next depends on results alone, so the same command again comes to the same verdicts.
     """
 
     opened, unfinished = nullcontext, True
