@@ -9,6 +9,7 @@ statistics, 58 convolutions, 0.386 GFLOP an image forward.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -132,5 +133,14 @@ def check_v2(depth: int, shortcut_kernel: int, activation: str) -> None:
     require_one_of("model.activation", activation, sorted(ACTIVATIONS))
 
 
-# n = 2, 6 (the network of the published series) and 12; classes and options as in ResNetV2
-resnet20v2, resnet56v2, resnet110v2 = (partial(ResNetV2, depth) for depth in (20, 56, 110))
+# n = 2, 6 (the network of the published series) and 12; options as in ResNetV2
+def resnet20v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(20, classes, **options)
+
+
+def resnet56v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(56, classes, **options)
+
+
+def resnet110v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(110, classes, **options)
