@@ -59,6 +59,8 @@ class Config:
     init: str | None = None  # checkpoint whose weights the network begins with; null: they are drawn from the seed
     freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
+    # auto: go on from a copy of another run's checkpoint, up to where the two are the same run | off
+    trunk: str = "off"
     force: bool = False  # train again although the run is finished
 
     @cached_property

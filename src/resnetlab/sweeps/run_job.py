@@ -21,6 +21,7 @@ from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
 from resnetlab.runs.layout import SWEEP_START
 from resnetlab.runs.summary import Summary
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
+from resnetlab.sweeps.trunks import with_branch_points
 from resnetlab.training.result import EpochHook, completed, objective
 
 MAX_REASON = 500  # letters: it has to fit into a pipe and into a table
@@ -71,6 +72,7 @@ def run_job(config: Config, folder: SweepFolder, number: int, overrides: Sequenc
     try:
         if (done := skip_if_completed(config)) is not None:
             return done
+        config = with_branch_points(config, folder, number)
         with command_of(overrides):
             summary = train(config, epoch_hook=trial_hook(folder, number), sweep=folder.path)
         return outcome_of(config, summary, summary["status"])

@@ -31,11 +31,12 @@ CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # 
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
-def describe(config: Config, session: Session, resumed: bool) -> None:
-    """Writes config.yaml and manifest.json, and prints what is going to be trained."""
+def describe(config: Config, session: Session, resumed: bool, trunk: dict[str, Any] | None = None) -> None:
+    """Writes config.yaml and manifest.json, and prints what is going to be trained. trunk: of trunk.Branch."""
     folder = config.folder
-    manifest = make_manifest(config, session.module, session.digests)
+    manifest = make_manifest(config, session.module, session.digests) | ({"trunk": trunk} if trunk else {})
     if resumed and (earlier := read_manifest(folder.path)):
+        manifest |= {"trunk": earlier["trunk"]} if "trunk" in earlier else {}
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
         pairs = {key: (earlier[key], manifest[key]) for key in CONDITIONS if key in earlier}  # older: without engine
         if "images" in earlier.get("digests", {}):  # of the lab's own sets: another library may round other pixels

@@ -23,6 +23,7 @@ from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.lightning_internals import python_interrupts, silence_lightning
 from resnetlab.training.recorded import CURE, refuse_other_run
 from resnetlab.training.result import EpochHook, completed, finished, print_line
+from resnetlab.training.trunk import find_branch
 
 LOCK_TIMEOUT = 2.0  # s: a process that was just killed lets go of its lock in a moment, and `status` holds one for ms
 
@@ -78,7 +79,13 @@ def prepare_run(
         if path.is_dir():
             raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)
-    describe(config, session, resumed=checkpoint is not None)
+    branch = None
+    if checkpoint is None and config.trunk == "auto" and not config.force:
+        branch, found = find_branch(config, session)
+        remarks += found
+    describe(config, session, resumed=checkpoint is not None, trunk=branch and branch.trunk)
+    if branch is not None:
+        checkpoint, session.loggers.behind = branch.write(folder), True
     for remark in remarks:
         print_line(config, remark)
     return None, checkpoint

@@ -71,6 +71,7 @@ class Checkpoints(Checkpoint):
 
     def __init__(self, recorder: Recorder, config: Config, digests: dict[str, str]) -> None:
         self.folder, self.recorder, self.snapshots = config.folder, recorder, config.snapshots
+        self.may_be_trunk = config.trunk == "auto"
         plain, root = to_plain(config), Path(config.data.root).expanduser()
         del plain["outputs"], plain["logger"]
         if root.is_absolute():  # read_config finds it in the run's manifest
@@ -88,6 +89,8 @@ class Checkpoints(Checkpoint):
         if self.recorder.best() is rows[-1]:
             trainer.save_checkpoint(self.folder.best, weights_only=False)
         if (epoch := int(rows[-1]["epoch"])) in self.snapshots:
+            if self.may_be_trunk and trainer.is_global_zero:
+                write_link(self.folder.best, self.folder.snapshot_best(epoch))
             trainer.save_checkpoint(self.folder.snapshot(epoch), weights_only=False)
         trainer.save_checkpoint(self.folder.last, weights_only=False)
 
