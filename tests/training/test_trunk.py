@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_run import deterministic
 
 from conftest import tiny
 from resnetlab import Config, ConfigError, run
+from resnetlab.config.compose import to_plain
 from resnetlab.optim.optimizers import OPTIMIZERS
 from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.runs.files import read_json, read_rows, write_json
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.describe import CONDITIONS
-from resnetlab.training.trunk import plan, shared_epochs, why_not_shared
+from resnetlab.training.trunk import shared_epochs
 
 WSD = ("schedule=wsd", "schedule.decay=1", "schedule.interval=step")
 SWA = ("averaging=swa", "averaging.start=2")
@@ -69,13 +71,14 @@ def auto(*overrides: str) -> Config:
 def test_a_branch_of_a_snapshot_equals_the_run_from_the_beginning(capsys: pytest.CaptureFixture[str]) -> None:
     """Of a trunk that is finished, with an average that begins later, on loggers that have not seen its epochs."""
     common = (*WSD, "recalibrate_bn=true", "trainer.gradient_clip=1")
-    branch = auto(*common, "epochs=3", *SWA, "trainer.progress=lines", "logger=csv")
+    branch = auto(*common, "epochs=3", *SWA, "trainer.progress=lines")
     check_branch(auto(*common, "epochs=4", "snapshots=[2]"), branch, 2)
-    assert "\ntrunk: 2 epochs are those of default/" in capsys.readouterr().out
-    logged = [
-        read_rows(branch.folder.path / "csv" / "metrics.csv") for branch in (branch, replace(branch, study="reference"))
+    assert capsys.readouterr().out.startswith("trunk: 2 epochs are those of default/")
+    events = EventAccumulator(str(branch.folder.path)).Reload().Scalars("accuracy/val")
+    rows = read_rows(branch.folder.metrics)
+    assert [(event.step, event.value) for event in events] == [
+        (row["epoch"], pytest.approx(row["val/acc"])) for row in rows
     ]
-    assert deterministic(logged[0]) == deterministic(logged[1])
 
 
 @pytest.mark.slow
@@ -140,11 +143,16 @@ def test_a_shorter_run_may_be_all_shared_and_an_early_stop_too() -> None:
     check_branch(auto(*common, "epochs=9"), auto(*common, "epochs=12"), stopped)
 
 
+def plan(config: Config) -> dict[str, Any]:
+    """What is known of a run before it begins."""
+    return {"differs_from_defaults": config.identity, "config": to_plain(config)}
+
+
 cached = cache(tiny)  # half a second each
 
 
 def shared(mine: tuple[str, ...], theirs: tuple[str, ...]) -> int:
-    return shared_epochs(cached(*mine), cached(*theirs))
+    return shared_epochs(plan(cached(*mine)), plan(cached(*theirs)))[0]
 
 
 def test_the_shared_epochs_are_those_counted_by_hand() -> None:
@@ -175,30 +183,33 @@ def test_the_shared_epochs_are_those_counted_by_hand() -> None:
         ("recalibrate_bn=true", "recalibrate_bn is True there"),
         ("trainer.patience=2", "trainer.patience is 2 there"),
         ("trainer.precision=bf16-mixed", "precision is bf16-mixed there"),
-        ("averaging=ema", "its averaging=ema, here none, averages from the first step on"),
+        ("averaging=ema", "averaging=ema there, none here, from the first step on"),
+        ("schedule=cosine schedule.warmup=1", "lr or momentum differ in epoch 1"),
         ("schedule=reduce_on_plateau", "schedule=reduce_on_plateau depends on the run's figures"),
     ],
 )
 def test_settings_that_must_agree(override: str, reason: str) -> None:
-    mine, theirs = cached(), cached(override)
-    assert reason in str(why_not_shared(mine, theirs, plan(mine), plan(theirs)))
-    assert why_not_shared(theirs, mine, plan(theirs), plan(mine)) is not None
-    with_itself = why_not_shared(theirs, theirs, plan(theirs), plan(theirs))
-    assert (with_itself is None) == ("plateau" not in override)
+    mine, theirs = cached(), cached(*override.split())
+    epochs, said = shared_epochs(plan(mine), plan(theirs))
+    assert (epochs, said.startswith(reason)) == (0, True), said
+    assert shared_epochs(plan(theirs), plan(mine))[0] == 0
+    assert shared_epochs(plan(theirs), plan(theirs))[0] == (0 if "plateau" in override else 3)
 
 
 @pytest.mark.parametrize(
-    "override",
-    ["schedule=cosine", "epochs=9", "averaging=swa", "snapshots=[2]", "thresholds=[0.5]", "study=other", "trunk=auto"],
+    ("override", "epochs"),
+    [
+        *(("schedule=cosine", 1), ("averaging=swa", 2), ("epochs=9", 3), ("trunk=auto", 3), ("snapshots=[2]", 3)),
+        *(("thresholds=[0.5]", 3), ("study=other", 3)),
+    ],
 )
-def test_settings_that_may_differ(override: str) -> None:
-    mine, theirs = cached(), cached(override)
-    assert why_not_shared(mine, theirs, plan(mine), plan(theirs)) is None
+def test_settings_that_may_differ(override: str, epochs: int) -> None:
+    assert shared_epochs(plan(cached()), plan(cached(override))) == (epochs, "")
 
 
 def manifest(config: Config, **changes: Any) -> dict[str, Any]:
     """What a run's manifest says of its machine, and `changes` to it."""
-    found = dict(plan(config)) | {"device": "a", "threads": 1, "precision": "32-true", "engine": "eager"}
+    found = plan(config) | {"device": "a", "threads": 1, "precision": "32-true", "engine": "eager"}
     found |= {"versions": {"torch": "2.15"}, "git": {"sha": "a", "dirty": False}, "digests": {"images": "a"}}
     return found | changes
 
@@ -215,22 +226,22 @@ def test_conditions_that_must_agree(key: str) -> None:
     config, name = cached(), "digest of images" if key == "digests" else key
     assert {*CONDITIONS} <= {*DIFFERENT}
     other = manifest(config, **{key: DIFFERENT[key]})
-    assert str(why_not_shared(config, config, manifest(config), other)).startswith(f"{name} is ")
-    parts = manifest(config, earlier=[manifest(config), other])
-    assert str(why_not_shared(config, config, manifest(config), parts)).startswith(f"{name} is ")
-    assert why_not_shared(config, config, manifest(config), manifest(config, earlier=[manifest(config)])) is None
+    for theirs in (other, manifest(config, earlier=[manifest(config), other])):
+        epochs, reason = shared_epochs(manifest(config), theirs)
+        assert (epochs, reason.startswith(f"{name} is ")) == (0, True), reason
+    assert shared_epochs(manifest(config), manifest(config, earlier=[manifest(config)])) == (3, "")
 
 
 @pytest.mark.parametrize("key", ["model", "optimizer", "init"])
 def test_code_and_weights_that_must_agree(key: str) -> None:
     now, other = (manifest(cached(), digests={"images": "a", key: value}) for value in ("c", "d"))
-    assert why_not_shared(cached(), cached(), now, other) == f"digest of {key} is d there, c here"
+    assert shared_epochs(now, other)[1] == f"digest of {key} is d there, c here"
 
 
 def test_a_function_that_made_other_rates_is_refused() -> None:
     config = tiny("schedule=lambda", "schedule.function=math.cosh")
     now, other = (manifest(config, digests={"images": "a", "schedule": value}) for value in ("c", "d"))
-    assert why_not_shared(config, config, now, other) == "its schedule.function made other learning rates than now"
+    assert shared_epochs(now, other)[1] == "its schedule.function made other learning rates than now"
 
 
 def test_another_value_of_the_key_is_refused() -> None:

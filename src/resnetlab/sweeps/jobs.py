@@ -93,14 +93,9 @@ def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, on_poll
 
 def next_job(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
     """The first whose run is not being trained by another job of the sweep, as equal jobs would be, or its trunk."""
-    busy, unfinished = {job.run.path for job in running}, {job.number: job.run for job in (*waiting, *running)}
-
-    def may_begin(job: Job) -> bool:
-        trunk, epoch = job.trunk
-        passed = trunk not in unfinished or unfinished[trunk].snapshot(epoch).exists()
-        return passed and job.run.path not in busy
-
-    return next(filter(may_begin, waiting), None)
+    busy, left = {job.run.path for job in running}, {job.number: job.run for job in (*waiting, *running)}
+    waits = {j.number for j in waiting if (run := left.get(j.trunk[0])) and not run.snapshot(j.trunk[1]).exists()}
+    return next((job for job in waiting if job.run.path not in busy and job.number not in waits), None)
 
 
 def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job]) -> None:

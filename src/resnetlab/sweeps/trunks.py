@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from resnetlab.config.compose import to_plain
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.files import read_json, write_json
@@ -13,17 +14,15 @@ Trunks = dict[int, tuple[int, int]]  # {job: (its trunk, an earlier job, and the
 
 
 def plan_trunks(configs: Sequence[Config]) -> Trunks:
-    """The trunk of each job that has an epoch in common with an earlier one.
-
-    The epochs that are left to train are those of the tree of common beginnings, each once, in any order of the jobs.
-    """
-    from resnetlab.training.trunk import epoch_keys, plan, settings  # brings Lightning
+    """Of each job that shares epochs: so every common beginning is trained once, in any order of the jobs."""
+    from resnetlab.training.trunk import epoch_keys, settings  # brings Lightning
 
     first: dict[tuple[str, bytes], int] = {}
     trunks: Trunks = {}
     for number, config in enumerate(configs):
         if config.trunk == "auto" and not config.force:
-            place = repr((config.study_folder, sorted(settings(plan(config)).items())))
+            manifest = {"differs_from_defaults": config.identity, "config": to_plain(config)}
+            place = repr((config.study_folder, sorted(settings(manifest).items())))
             for epoch, key in enumerate(epoch_keys(config), 1):
                 if (job := first.setdefault((place, key), number)) != number:
                     trunks[number] = job, epoch
@@ -33,16 +32,14 @@ def plan_trunks(configs: Sequence[Config]) -> Trunks:
 def write_trunks(configs: Sequence[Config], folder: SweepFolder) -> None:
     """Plans them for all jobs to read, and prints how many epochs are trained and how many are shared."""
     if any(config.trunk == "auto" for config in configs):
-        trunks, total = plan_trunks(configs), sum(config.epochs for config in configs)
-        shared = sum(epoch for _, epoch in trunks.values())
-        write_json(folder.path / TRUNKS, trunks)
+        write_json(folder.path / TRUNKS, trunks := plan_trunks(configs))
+        total, shared = sum(config.epochs for config in configs), sum(epoch for _, epoch in trunks.values())
         say(f"trunk=auto: {total - shared:,} of {total:,} epochs are trained, {shared:,} are shared")
 
 
 def read_trunks(folder: SweepFolder) -> Trunks:
     """None of a search, and of a sweep without them."""
-    place = folder.path / TRUNKS
-    found = read_json(place) if place.exists() else {}
+    found = read_json(folder.path / TRUNKS) if (folder.path / TRUNKS).exists() else {}
     return {int(number): (job, epoch) for number, (job, epoch) in found.items()}
 
 

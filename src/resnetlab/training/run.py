@@ -79,13 +79,12 @@ def prepare_run(
         if path.is_dir():
             raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)
-    branch = None
-    if checkpoint is None and config.trunk == "auto" and not config.force:
-        branch, found = find_branch(config, session)
-        remarks += found
+    begin = checkpoint is None and config.trunk == "auto" and not config.force
+    branch = find_branch(config, session) if begin else None
     describe(config, session, resumed=checkpoint is not None, trunk=branch and branch.trunk)
-    if branch is not None:
-        checkpoint, session.loggers.behind = branch.write(folder), True
+    for checkpoint, content in branch.files.items() if branch else ():  # the last of them is the one to resume from
+        session.trainer.strategy.checkpoint_io.save_checkpoint(content, checkpoint)
+    session.loggers.behind = branch is not None
     for remark in remarks:
         print_line(config, remark)
     return None, checkpoint

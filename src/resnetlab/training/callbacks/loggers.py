@@ -70,7 +70,7 @@ class Loggers(L.Callback):
         self.config, self.recorder, self.sweep = config, recorder, sweep
         self.made: dict[str, Any] = {}
         self.attempt = Attempts()
-        self.behind = False  # whether the first rows are a trunk's, which none has been sent
+        self.behind = False  # whether it begins with rows of a trunk, which have been sent to none
 
     def setup(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """Makes them, once, in the first process; Lightning calls them too, so each of their methods is guarded."""
@@ -93,8 +93,8 @@ class Loggers(L.Callback):
         return logger
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        first = trainer.loggers if self.behind else [made for name, made in self.made.items() if name == "csv"]
-        self.send(self.recorder.rows, first)
+        again = trainer.loggers if self.behind else [self.made[name] for name in {"csv"} & {*self.made}]  # resumed
+        self.send(self.recorder.rows, again)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.send(self.recorder.rows[-1:], trainer.loggers)
