@@ -14,6 +14,7 @@ from test_trunk import assert_equal_runs, plan
 
 from conftest import TINY, tiny
 from resnetlab import Config, compose, run
+from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import jobs_of
 from resnetlab.runs.files import read_json
 from resnetlab.sweeps.jobs import Job, next_job
@@ -142,6 +143,13 @@ def test_after_ten_kills_of_trunk_branches_and_sweep_all_is_the_same() -> None:
     assert sum(epochs > 0 for epochs in shared) >= 2, shared
 
 
+def epochs_left(presets: str, *overrides: str) -> tuple[int, int]:
+    """(epochs that a sweep over these presets trains, epochs of its jobs)."""
+    configs = [config for _, config in jobs_of([f"experiment={presets}", "trunk=auto", *overrides])]
+    total = sum(config.epochs for config in configs)
+    return total - sum(epoch for _, epoch in plan_trunks(configs).values()), total
+
+
 @pytest.mark.parametrize(
     ("rows", "trained", "planned"),
     [
@@ -150,7 +158,16 @@ def test_after_ten_kills_of_trunk_branches_and_sweep_all_is_the_same() -> None:
     ],
 )
 def test_published_rows_of_one_weight_decay_share_their_first_epochs(rows: str, trained: int, planned: int) -> None:
-    names = ",".join(f"post4-table{row}" for row in rows.split(","))
-    configs = [config for _, config in jobs_of([f"experiment={names}", "trunk=auto"])]
-    total = sum(config.epochs for config in configs)
-    assert (total - sum(epoch for _, epoch in plan_trunks(configs).values()), total) == (trained, planned)
+    assert epochs_left(",".join(f"post4-table{row}" for row in rows.split(","))) == (trained, planned)
+
+
+@pytest.mark.slow
+def test_all_rows_of_a_post_cost_what_the_documentation_says() -> None:
+    """And the preset that is a trunk with cooldowns, for each seed: 55 epochs and six times five."""
+    page = (Path(__file__).parents[2] / "docs" / "published.md").read_text()
+    for post, planned in (("post4", 1556), ("post2", 2127)):
+        names = sorted(path.stem for path in (conf_dir() / "experiment").glob(f"{post}-*.yaml"))
+        left, total = epochs_left(",".join(names))
+        assert total == planned
+        assert f"| {len(names)} | {total:,} | {left:,} |" in page
+    assert epochs_left("cooldowns", "seeds=2") == (2 * (55 + 6 * 5), 2 * 175)

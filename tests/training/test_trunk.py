@@ -242,6 +242,8 @@ def test_a_function_that_made_other_rates_is_refused() -> None:
     config = tiny("schedule=lambda", "schedule.function=math.cosh")
     now, other = (manifest(config, digests={"images": "a", "schedule": value}) for value in ("c", "d"))
     assert shared_epochs(now, other)[1] == "its schedule.function made other learning rates than now"
+    other["config"]["schedule"]["function"] = "math.is_gone"
+    assert "math.is_gone" in shared_epochs(now, other)[1]
 
 
 def test_another_value_of_the_key_is_refused() -> None:

@@ -79,8 +79,7 @@ def prepare_run(
         if path.is_dir():
             raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)
-    begin = checkpoint is None and config.trunk == "auto" and not config.force
-    branch = find_branch(config, session) if begin else None
+    branch = None if checkpoint or config.force or config.trunk == "off" else find_branch(config, session)
     describe(config, session, resumed=checkpoint is not None, trunk=branch and branch.trunk)
     for checkpoint, content in branch.files.items() if branch else ():  # the last of them is the one to resume from
         session.trainer.strategy.checkpoint_io.save_checkpoint(content, checkpoint)

@@ -1,24 +1,24 @@
 """Shared beginnings: a run (a branch) goes on from a copy of another run's checkpoint (its trunk).
 
-The state after an epoch depends on the epochs before it alone: two runs whose learning rates and momenta agree up to
-there, and whose settings agree but for the schedule, the length and an average that begins later, are one run so far.
+The state after an epoch depends on the epochs before it alone: two runs of the same learning rates and momenta up to
+there, whose settings differ in schedule, length and an average that begins later at most, are one run so far.
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from resnetlab.config.compose import from_plain
 from resnetlab.config.schema import Config
+from resnetlab.errors import ConfigError
 from resnetlab.optim.averaging import SWA
 from resnetlab.optim.schedules import RunLength
 from resnetlab.runs.layout import SEED, RunFolder, run_key
 from resnetlab.runs.load import read_manifest
 from resnetlab.runs.summary import best_row
 from resnetlab.training.build import Session, planned_lr_momentum
-from resnetlab.training.callbacks.checkpoints import read_own_checkpoint
+from resnetlab.training.callbacks.checkpoints import Checkpoints, read_own_checkpoint
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.describe import CONDITIONS, make_manifest
 from resnetlab.training.recorded import schedule_digest
@@ -40,8 +40,7 @@ def settings(manifest: Manifest) -> dict[str, Any]:
     config, identity = manifest.get("config", {}), manifest.get("differs_from_defaults", {})
     found = {key: value for key, value in identity.items() if key.split(".")[0] not in MAY_DIFFER}
     found |= {f"data.{key}": config.get("data", {}).get(key) for key in ("device", "eval_batch_size")}
-    found |= {"seed": config.get("seed"), "trainer.chunk": config.get("trainer", {}).get("chunk")}
-    return dict(json.loads(json.dumps(found)))
+    return found | {"seed": config.get("seed"), "trainer.chunk": config.get("trainer", {}).get("chunk")}
 
 
 def facts(manifest: Manifest) -> dict[str, Any]:
@@ -76,11 +75,13 @@ def shared_epochs(now: Manifest, recorded: Manifest) -> tuple[int, str]:
             if here.get(key) != there.get(key):
                 return 0, f"{key} is {there.get(key, 'at its default')!s:.200} there, {here.get(key)!s:.200} here"
     mine, theirs = (from_plain(dict(manifest["config"]), checked=False) for manifest in (now, recorded))
-    if "digests" in recorded and recorded["digests"].get("schedule") != schedule_digest(theirs):
-        return 0, "its schedule.function made other learning rates than now"
-    for schedule in (mine.schedule, theirs.schedule):
-        if schedule.stateful:
-            return 0, f"schedule={schedule.name} depends on the run's figures, not on the time alone"
+    try:
+        if "digests" in recorded and recorded["digests"].get("schedule") != schedule_digest(theirs):
+            return 0, "its schedule.function made other learning rates than now"
+    except ConfigError as error:
+        return 0, str(error)
+    if stateful := [config.schedule.name for config in (mine, theirs) if config.schedule.stateful]:
+        return 0, f"schedule={stateful[0]} depends on the run's figures, not on the time alone"
     if average_in(mine, 1) != average_in(theirs, 1):
         return 0, f"averaging={theirs.averaging.name} there, {mine.averaging.name} here, from the first step on"
     count = sum(a == b for a, b in zip(epoch_keys(mine), epoch_keys(theirs), strict=False))
@@ -95,28 +96,27 @@ def find_branch(config: Config, session: Session) -> Branch | None:
         if path != config.folder.path and settings(recorded) == settings(now):
             most, reason = shared_epochs(now, recorded)
             line = f"note: trunk=auto takes nothing from {path}: {reason}" if reason else line
-            branch = read_branch(config, session, recorded, RunFolder(path), range(most, least, -1)) or branch
+            branch = read_branch(session, recorded, RunFolder(path), range(most, least, -1)) or branch
     if branch is not None:
         line = f"trunk: {branch.trunk['epoch']} epochs are those of {branch.trunk['run']}"
-    print_line(config, line) if line else None
+    if line:
+        print_line(config, line)
     return branch
 
 
-def read_branch(
-    config: Config, session: Session, recorded: Manifest, folder: RunFolder, epochs: range
-) -> Branch | None:
+def read_branch(session: Session, recorded: Manifest, folder: RunFolder, epochs: range) -> Branch | None:
     """From the run's first checkpoint that is of one of these epochs, and whose best is there too."""
     places = [(folder.last, folder.best), (folder.previous, folder.best)] if epochs else []
     places += [(folder.snapshot(k), folder.snapshot_best(k)) for k in epochs if folder.snapshot(k).exists()]
     for last_place, best_place in places:
         try:
-            theirs = from_plain(dict(recorded["config"]), checked=False)
+            theirs, own = from_plain(dict(recorded["config"]), checked=False), session.module.config.folder
             last = best = read_own_checkpoint(last_place, theirs)
             rows = last["callbacks"][Recorder.__name__]["rows"]
             if (row := best_row(rows, session.recorder.best_column) or {}) is not rows[-1]:
                 best = read_own_checkpoint(best_place, theirs)
             if len(rows) in epochs and best["callbacks"][Recorder.__name__]["rows"][-1]["val/ce"] == row["val/ce"]:
-                files = {config.folder.best: as_own(best, session), config.folder.last: as_own(last, session)}
+                files = {own.best: as_own(best, session), own.last: as_own(last, session)}
                 return Branch({"run": run_key(folder.path), "epoch": len(rows)}, files)
         except Exception:  # of many kinds: it is damaged, or was replaced just now
             continue
@@ -128,6 +128,6 @@ def as_own(checkpoint: dict[str, Any], session: Session) -> dict[str, Any]:
     common, trained = average_in(session.module.config, checkpoint["epoch"] + 1), checkpoint["state_dict"]
     state = session.module.state_dict()
     state |= {key: trained[key] for key in state if common or not key.startswith("average.")}
-    recorded: dict[str, Any] = session.trainer.checkpoint_callback.recorded  # type: ignore[union-attr]
+    recorded = Checkpoints(session.recorder, session.module.config, session.digests).recorded
     sizes = checkpoint["hyper_parameters"] | {"config": recorded["config"]}
     return checkpoint | recorded | {"state_dict": dict(state), "hyper_parameters": sizes}
