@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from resnetlab.config.option_files import conf_dir, take_config_dir
 from resnetlab.console import guarded, print_stderr, say
-from resnetlab.errors import ConfigError, DataError, LabError
+from resnetlab.errors import ConfigError, LabError
 from resnetlab.runs.layout import default_outputs
 
 
@@ -20,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command(argv: Sequence[str]) -> int:
-    """The same without the last net."""
+    """Runs one subcommand, and prints one line for an error that is foreseen; returns the exit status."""
     try:
         return run_subcommand(take_config_dir(argv))
     except BrokenPipeError:  # the reader has seen enough
@@ -42,7 +43,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def run_subcommand(argv: list[str]) -> int:
-    """The same, which raises what goes wrong."""
+    """Runs one subcommand, and raises what goes wrong. argv: without --config-dir."""
     if argv[:1] == ["train"]:
         from resnetlab.sweeps.main import command as train
 
@@ -61,9 +62,14 @@ def run_subcommand(argv: list[str]) -> int:
     for name, (add_arguments, run, summary) in COMMANDS.items():
         add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
         subparser.set_defaults(command=run)
-    if any(argument in ("", "--out=", "--root=") for argument in argv):  # of an unset variable: Path("") is this folder
+    if any(
+        re.fullmatch(r"(--[\w-]+=)?", argument) for argument in argv
+    ):  # of an unset variable: Path("") is this folder
         parser.error("an argument is empty; give it a value, or leave it out")
-    options, rest = parser.parse_known_args(negative_values(argv))
+    while "--alpha" in argv[:-1]:  # argparse would take it and the "-0.5:1.5:41" behind it for two options
+        place = argv.index("--alpha")
+        argv[place : place + 2] = [f"--alpha={argv[place + 1]}"]
+    options, rest = parser.parse_known_args(argv)
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
     if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -71,17 +77,6 @@ def run_subcommand(argv: list[str]) -> int:
         options.overrides += rest
     options.command(options)
     return 0
-
-
-def negative_values(argv: Sequence[str]) -> list[str]:
-    """Joins "--alpha" "-0.5:1.5:41", which argparse would take for two options."""
-    joined: list[str] = []
-    for argument in argv:
-        if joined and joined[-1] == "--alpha":
-            joined[-1] += f"={argument}"
-        else:
-            joined.append(argument)
-    return joined
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -195,6 +190,10 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=digits wd=0.1,0.2")
 
 
+def run_train(options: argparse.Namespace) -> None:
+    raise ConfigError("train stands behind an option; write it first: resnetlab train OVERRIDES")
+
+
 def add_status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", type=Path, nargs="*", default=[default_outputs()], metavar="DIR")
     parser.add_argument("--once", action="store_true", help="print it once, as where there is no terminal")
@@ -218,10 +217,9 @@ def run_report(options: argparse.Namespace) -> None:
     from resnetlab.report.groups import collect
     from resnetlab.report.table import print_table
     from resnetlab.runs.files import make_folder
+    from resnetlab.runs.load import require_folders
 
-    for folder in options.folders:
-        if not folder.is_dir():
-            raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
+    require_folders(options.folders)
     if options.out is not None:
         make_folder(options.out / "figures")
     collection = collect(options.folders)
@@ -282,7 +280,7 @@ def run_completion(options: argparse.Namespace) -> None:
 
 
 COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
-    "train": (add_overrides, add_overrides, "trains one configuration or a sweep, as train.py in a clone"),
+    "train": (add_overrides, run_train, "trains one configuration or a sweep, as train.py in a clone"),
     "evaluate": (add_evaluate, run_evaluate, "loss and accuracy of a checkpoint on any part of its data"),
     "predict": (add_predict, run_predict, "the most probable classes of pictures"),
     "export": (add_export, run_export, "a network in files that need no resnetlab: ONNX, safetensors and others"),

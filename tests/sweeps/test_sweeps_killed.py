@@ -183,7 +183,7 @@ KILLED = {  # of each way to start jobs: its arguments, and whom each of the 20 
     "single": ((), ["parent"] * 20),
     "basic": ((), ["parent"] * 20),
     "processes": ((*PROCESSES, "hydra.launcher.retries=100"), ["worker", "parent"] * 10 + ["server"] * 5),
-    "joblib": (("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), ["worker", "parent"] * 10),
+    "joblib": (JOBLIB, ["worker", "parent"] * 10),
     "ray": (("hydra/launcher=ray", "hydra.launcher.retries=100"), ["worker", "parent"] * 10),
 }
 

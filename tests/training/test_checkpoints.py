@@ -399,6 +399,7 @@ def test_a_folder_named_as_a_part_is_left_alone(finished: Config) -> None:
         ("evaluate ''", "an argument is empty"),
         ("status --once ''", "an argument is empty"),
         ("schedule --out ''", "an argument is empty"),
+        ("predict a-file a-file --csv=", "an argument is empty"),
         ("interpolate {0} {1} --out a-file", "--out (=a-file) cannot be made"),
         ("interpolate {0} {1} --out a-file/below", "--out (=a-file/below) cannot be made"),
     ],

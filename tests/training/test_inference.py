@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from scipy import stats
 from sklearn.metrics import confusion_matrix
@@ -429,7 +430,7 @@ def test_the_card_has_the_interval_over_the_seeds(trained: RunFolder, capsys: Pr
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert f"{np.mean(values):.4f}, sd {np.std(values, ddof=1):.4f}" in text
     assert f"interval {max(0, low):.4f} to {min(1, high):.4f}, n = 3 seeds" in text
-    front = __import__("yaml").safe_load(text.split("---")[1])
+    front = yaml.safe_load(text.split("---")[1])
     (result,) = front["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == pytest.approx(values[0])
     assert "selected by val/acc_avg on the same validation images" in text

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +33,10 @@ from resnetlab.training.result import completed
 from resnetlab.training.result import finished as finished_summary
 
 # two configurations whose hashes agree in 8 digits
-COLLIDING = ("data=digits data.limit=32 data.resolution=8 batch_size=32 model=resnet20v2 model.depth=11 epochs=1 "
-             "schedule=constant threads=1 trainer.progress=off model.bn_eps=").join(("", ""))  # fmt: skip
+COLLIDING = (
+    "data=digits data.limit=32 data.resolution=8 batch_size=32 model=resnet20v2 model.depth=11 epochs=1 "
+    "schedule=constant threads=1 trainer.progress=off model.bn_eps="
+)
 
 
 def colliding() -> list[Config]:
@@ -138,7 +141,7 @@ def mine(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., C
 
     def write(text: str, *overrides: str) -> Config:
         (empty_folder / "mine.py").write_text(text)
-        monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
+        monkeypatch.delitem(sys.modules, "mine", raising=False)
         _function.cache_clear()
         return tiny("epochs=2", "schedule=lambda", "schedule.function=mine.factor", *overrides)
 

@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from resnetlab.runs.files import digest
+from resnetlab.runs.summary import CHOICES
 
 # keys that do not change a run's metrics: where things are, what is shown, what is computed from the rows afterwards
 NOT_IDENTITY = {
@@ -68,8 +69,7 @@ def as_floats(value: Any) -> Any:
 
 def readable_name(config: Any, identity: Mapping[str, Any]) -> str:
     """The chosen options, the values of READABLE, and a digest of the whole identity, of LONG digits."""
-    groups = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
-    names = {group: getattr(config, group).name for group in groups}
+    names = {group: getattr(config, group).name for group in CHOICES}
     if config.data.digest is not None:
         names["data"] = f"images_{config.data.digest}"
     parts = [option for group, option in names.items() if option != "none" or group != "averaging"]

@@ -46,13 +46,14 @@ def check(config: Config) -> None:
     """Raises ConfigError for the first value or combination that makes no sense."""
     check_numbers(config)
     check_values(config)
-    check_columns(config)
-    for group in GROUPS:
+    for group, options in GROUPS.items():
+        part = getattr(config, group)
+        if type(part) is not type(options.get(part.name)):  # `schedule={name: cosine}` on another schedule's keys
+            raise ConfigError(f"{group}.name (={part.name}) cannot be set by itself; choose with {group}=...")
         getattr(config, group).check()
     resolve(config.regularization, config.wd, config.l2)
     resolve_momentum(config.averaging, config.ema_momentum)
     check_pair(config.optimizer.name, config.regularization.name)
-    check_options(config)
     check_own_parts(config)
     check_batches(config)
     check_momentum(config)
@@ -75,7 +76,7 @@ def check_numbers(part: object, path: str = "") -> None:
 
 
 def check_values(config: Config) -> None:
-    """Top-level values of the training itself."""
+    """Top-level values by themselves."""
     folder_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study)
     must = "be a folder's name: at most 100 letters, digits, '.', '_' and '-'"
     require(folder_name is not None, "study", repr(config.study), must)
@@ -90,10 +91,6 @@ def check_values(config: Config) -> None:
     require_one_of("trunk", config.trunk, ("off", "auto"))
     threads_ok = config.threads is None or 1 <= config.threads <= 1024
     require(threads_ok, "threads", config.threads, "be in 1..1024, or null for torch's default")
-
-
-def check_columns(config: Config) -> None:
-    """Top-level values that say what is computed and kept of a run."""
     differ = len(set(map(str, config.thresholds))) == len(config.thresholds)
     require(differ, "thresholds", config.thresholds, "differ from each other")
     for threshold in config.thresholds:
@@ -102,14 +99,6 @@ def check_columns(config: Config) -> None:
     require_one_of("objective", config.objective, OBJECTIVES)
     reached = all(isinstance(epoch, int) and 1 <= epoch <= config.epochs for epoch in config.snapshots)
     require(reached, "snapshots", config.snapshots, f"be epochs of the run, in 1..{config.epochs}")
-
-
-def check_options(config: Config) -> None:
-    """Refuses `schedule={name: cosine}` on another schedule's keys."""
-    for group, options in GROUPS.items():
-        part = getattr(config, group)
-        if type(options.get(part.name)) is not type(part):
-            raise ConfigError(f"{group}.name (={part.name}) cannot be set by itself; choose with {group}=...")
 
 
 def check_own_parts(config: Config) -> None:
@@ -170,7 +159,9 @@ def check_metrics(config: Config) -> None:
         raise ConfigError("objective (=final_val_acc_avg) needs an average: averaging=ema or swa")
     monitor = getattr(config.schedule, "monitor", None)
     if monitor is not None:
-        require_one_of("schedule.monitor", monitor, monitors(config))
+        recalibrated = ["val/loss_recal", "val/ce_recal", "val/acc_recal"] if config.recalibrate_bn else []
+        known = [f"{part}/{name}" for part in ("val", "train") for name in ("loss", "ce", "acc")]
+        require_one_of("schedule.monitor", monitor, [*known, *recalibrated])
 
 
 def check_length(config: Config) -> None:
@@ -185,18 +176,8 @@ def check_length(config: Config) -> None:
     # two steps an epoch: schedule=lambda is called at half and whole epochs, not at each of 47,000 steps
     span, function = RunLength(2, config.epochs), getattr(config.schedule, "function", None)
     tables = [schedule_table(config.schedule, config.lr, config.momentum or 0.0, span, True) for _ in range(2)]
-    require(
-        np.array_equal(tables[0], tables[1]),
-        "schedule.function",
-        function,
-        "return the same at every call with the same t",
-    )
-
-
-def monitors(config: Config) -> list[str]:
-    """The metrics that reduce_on_plateau can monitor."""
-    recalibrated = ["val/loss_recal", "val/ce_recal", "val/acc_recal"] if config.recalibrate_bn else []
-    return [*(f"{part}/{name}" for part in ("val", "train") for name in ("loss", "ce", "acc")), *recalibrated]
+    must = "return the same at every call with the same t"
+    require(np.array_equal(tables[0], tables[1]), "schedule.function", function, must)
 
 
 def cycles_momentum(config: Config) -> bool:

@@ -49,8 +49,7 @@ class Model:
 
     def check(self) -> None:
         """Raises ConfigError, naming the key and the value, for what no network can be built from."""
-        keys = self.norm, self.bn_momentum, self.bn_eps, self.channels_per_group
-        norm_factory(*keys, narrowest=self.narrowest)
+        norm_factory(self.norm, self.bn_momentum, self.bn_eps, self.channels_per_group, narrowest=self.narrowest)
 
     def build(self, classes: int, generator: torch.Generator | None = None) -> nn.Module:
         """The network, its weights drawn from `generator` (None: torch's global one)."""
@@ -153,12 +152,9 @@ class CustomModel(Model):
 @contextmanager
 def seeded_by(generator: torch.Generator | None) -> Iterator[None]:
     """Seeds torch's global generator from `generator`, and restores it on exit. None: no change."""
-    if generator is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed, which would seed the GPU's generator as well, for good
-        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):
+        if generator is not None:  # not torch.manual_seed, which would seed the GPU's generator as well, for good
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         yield
 
 

@@ -4,8 +4,7 @@ import json
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,17 +23,16 @@ from resnetlab.training.build import Session
 from resnetlab.training.callbacks.energy import energy_source
 from resnetlab.training.callbacks.profiler import steps_warning
 from resnetlab.training.engine.select import select_engine
-from resnetlab.training.module import ImageClassifier
 from resnetlab.training.result import print_line
 
 CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # they decide about rounding
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
-def describe(config: Config, session: Session, resumed: bool, trunk: dict[str, Any] | None = None) -> None:
-    """Writes config.yaml and manifest.json, and prints what is going to be trained. trunk: of trunk.Branch."""
+def describe(config: Config, session: Session, resumed: bool, command: Sequence[str], trunk: Any = None) -> None:
+    """Writes config.yaml and manifest.json, prints what is trained. command: of this run alone; trunk: Branch.trunk."""
     folder = config.folder
-    manifest = make_manifest(config, session.module, session.digests) | ({"trunk": trunk} if trunk else {})
+    manifest = make_manifest(config, session, command) | ({"trunk": trunk} if trunk else {})
     if resumed and (earlier := read_manifest(folder.path)):
         manifest |= {"trunk": earlier["trunk"]} if "trunk" in earlier else {}
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
@@ -84,12 +82,13 @@ def shorter_run(config: Config) -> str | None:
     return None
 
 
-def make_manifest(config: Config, module: ImageClassifier, digests: dict[str, str]) -> dict[str, Any]:
+def make_manifest(config: Config, session: Session, command: Sequence[str]) -> dict[str, Any]:
     """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
-    device = config.trainer.device
+    device, module = config.trainer.device, session.module
     return {
         **{"configuration": config.folder.path.parent.name, "differs_from_defaults": config.identity},
-        **{"config": to_plain(config), "digests": digests, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]},
+        **{"config": to_plain(config), "digests": session.digests, "classes": len(session.data.class_names)},
+        "command": [Path(command[0]).name, *command[1:]],
         "git": git_state(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),

@@ -3,7 +3,8 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,19 +41,19 @@ def run(config: Config) -> Summary:
 
 
 def train(
-    config: Config, lock_timeout: float = LOCK_TIMEOUT, epoch_hook: EpochHook | None = None, sweep: Path | None = None
+    config: Config, epoch_hook: EpochHook | None = None, sweep: Path | None = None, command: Sequence[str] = ()
 ) -> Summary:
     """Trains from the last checkpoint, or from the beginning, to the end.
 
-    lock_timeout: seconds to wait for another process that holds the run. epoch_hook: called with the rows after every
-    epoch, ends the run by returning True. sweep: the folder of the sweep around it. Raises RunLocked and RunPruned.
+    epoch_hook: called with the rows after every epoch, ends the run by returning True. sweep: the folder of the sweep
+    around it. command: of this run alone, for the manifest; (): this process's. Raises RunLocked and RunPruned.
     """
     process = preserve_process_state(config.threads)
     with out_of_memory_in_one_line(config), process, silence_lightning(), ExitStack() as lock:
         with process_group(config.trainer.devices):
             session = build_session(config, epoch_hook=epoch_hook, sweep=sweep)
             lock.callback(session.loggers.close)
-            done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, lock_timeout))
+            done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, command or sys.argv))
             if done is not None:
                 return done
             status, extra = fit(config, session, checkpoint)
@@ -60,14 +61,14 @@ def train(
 
 
 def prepare_run(
-    config: Config, session: Session, lock: ExitStack, lock_timeout: float
+    config: Config, session: Session, lock: ExitStack, command: Sequence[str]
 ) -> tuple[Summary | None, Path | None]:
     """(the summary if it need not be trained, the checkpoint to resume from or None to begin with new weights).
 
     Enters the run's lock into `lock`, cleans the folder and describes the run.
     """
     folder = config.folder
-    lock.enter_context(run_lock(folder, lock_timeout))
+    lock.enter_context(run_lock(folder, LOCK_TIMEOUT))
     refuse_other_run(folder, config)
     refuse_link_to_other_run(folder, config)
     folder.remove_leftovers()
@@ -80,7 +81,7 @@ def prepare_run(
             raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)
     branch = None if checkpoint or config.force or config.trunk == "off" else find_branch(config, session)
-    describe(config, session, resumed=checkpoint is not None, trunk=branch and branch.trunk)
+    describe(config, session, checkpoint is not None, command, trunk=branch and branch.trunk)
     for checkpoint, content in branch.files.items() if branch else ():  # the last of them is the one to resume from
         session.trainer.strategy.checkpoint_io.save_checkpoint(content, checkpoint)
     session.loggers.behind = branch is not None
