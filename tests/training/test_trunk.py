@@ -69,10 +69,13 @@ def auto(*overrides: str) -> Config:
 
 
 def test_a_branch_of_a_snapshot_equals_the_run_from_the_beginning(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a trunk that is finished, with an average that begins later, on loggers that have not seen its epochs."""
-    common = (*WSD, "recalibrate_bn=true", "trainer.gradient_clip=1")
-    branch = auto(*common, "epochs=3", *SWA, "trainer.progress=lines")
-    check_branch(auto(*common, "epochs=4", "snapshots=[2]"), branch, 2)
+    """Of a finished trunk whose best epoch is 3, and was 1; an average begins later; loggers get the trunk's rows."""
+    common = ("epochs=3", "lr=0.02", "recalibrate_bn=true")
+    trunk = auto("schedule=constant", "snapshots=[2]", *common)
+    branch = auto(*WSD, *SWA, *common, "trainer.progress=lines")
+    check_branch(trunk, branch, 2)
+    places = (trunk.folder.best, trunk.folder.snapshot_best(2), trunk.folder.snapshot(2))
+    assert [read_checkpoint(place)["epoch"] + 1 for place in places] == [3, 1, 2]
     assert capsys.readouterr().out.startswith("trunk: 2 epochs are those of default/")
     events = EventAccumulator(str(branch.folder.path)).Reload().Scalars("accuracy/val")
     rows = read_rows(branch.folder.metrics)

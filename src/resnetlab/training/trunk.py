@@ -90,7 +90,7 @@ def shared_epochs(now: Manifest, recorded: Manifest) -> tuple[int, str]:
 
 def find_branch(config: Config, session: Session) -> Branch | None:
     """From the run of the study that has the most epochs for this one; it is printed, or why there is none."""
-    now, branch, line = make_manifest(config, session, ()), None, ""
+    now, branch, line = make_manifest(config, session, [""]), None, ""
     for path in sorted(config.study_folder.glob(f"*/{SEED}{config.seed}")):
         recorded, least = read_manifest(path), branch.trunk["epoch"] if branch else 0
         if path != config.folder.path and settings(recorded) == settings(now):
