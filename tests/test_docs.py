@@ -68,7 +68,7 @@ def parse(page: Path, block: str) -> Iterator[Command]:
 
 def check_training(arguments: list[str]) -> None:
     """Composes every run that the arguments of train.py ask for; images of one's own are made before."""
-    if {"data=folder", "data=arrays"} & {*arguments}:
+    if {"data=folder", "data=arrays", "data=custom"} & {*arguments}:
         (make,) = [command for command in commands("python", "-c") if "savez('pictures.npz'" in command.line]
         exec(make.words[2], {})
     expanded = [a for a in normalize_arguments(arguments) if a not in ("--cfg", "job")]

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     for room, allowed in re.findall(r"^\| `(\w+)` \| [^|]* \| ([\w, ]+) \|$", TABLE, re.MULTILINE)
 }
 HYDRA = {"config/compose", "config/overrides", "config/messages"}  # and all of sweeps
-LIGHTNING = {"data/datamodule"}  # and all of training
+LIGHTNING = {"data/datamodule", "config/validate"}  # the latter for callbacks, if there are; and all of training
 NO_TORCH = ("runs", "report", "published")
 
 

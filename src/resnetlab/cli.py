@@ -85,16 +85,15 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     weights = parser.add_mutually_exclusive_group()
     for name, text in (("averaged", "the averaged weights"), ("reestimated", "batch-norm statistics re-estimated")):
         weights.add_argument(f"--{name}", dest="weights", action="store_const", const=name, default="raw", help=text)
-    parser.add_argument("--root", help="the folder of the data set, if it has moved")
-    parser.add_argument("--model", metavar="PATH", help="the dotted path of the network of a run with model=custom")
+    add_root_and_model(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write classes.csv, confusion.png and mistakes.png")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from resnetlab.training.evaluate import evaluate_checkpoint
 
-    arguments = (options.checkpoint, options.on, options.root, options.weights, options.out, options.model)
-    for name, value in evaluate_checkpoint(*arguments).items():
+    arguments = (options.checkpoint, options.on, options.weights, options.out)
+    for name, value in evaluate_checkpoint(*arguments, root=options.root, model=options.model).items():
         say(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
 
 
@@ -102,7 +101,12 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     kinds = ("best", "last", "averaged", "reestimated")
     parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint, or a run's folder")
     parser.add_argument("--weights", choices=kinds, default="best", help="as in load_model (default: best)")
+    add_root_and_model(parser)
+
+
+def add_root_and_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", help="the folder of the data set, for what the checkpoint itself lacks")
+    parser.add_argument("--model", metavar="PATH", help="the dotted path of the network of a run with model=custom")
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +122,7 @@ def run_predict(options: argparse.Namespace) -> None:
     from resnetlab.training.inference.load_model import load_model
     from resnetlab.training.inference.predict import print_predictions, probabilities_of, read_images
 
-    model = load_model(options.checkpoint, options.weights, options.root)
+    model = load_model(options.checkpoint, options.weights, options.root, options.model)
     names, pixels = read_images(options.images, model.size, options.other_sizes == "resize")
     found = probabilities_of(model, pixels, options.tta == "flip")
     print_predictions(names, model.class_names, found, options.json, options.csv)
@@ -137,7 +141,7 @@ def run_export(options: argparse.Namespace) -> None:
     from resnetlab.training.inference.export import export
     from resnetlab.training.inference.load_model import load_model
 
-    model = load_model(options.checkpoint, options.weights, options.root)
+    model = load_model(options.checkpoint, options.weights, options.root, options.model)
     out = options.out or Path(f"{model.path.stem}-{options.to}")
     export(model, options.to, out, options.images, model_card if options.card else None)
 
@@ -175,15 +179,15 @@ def add_interpolate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("second", type=Path, metavar="B", help="the checkpoint at alpha 0")
     parser.add_argument("--alpha", default="-0.5:1.5:41", help="start:stop:count or numbers (default: -0.5:1.5:41)")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N training and N/5 validation images only")
-    parser.add_argument("--root", help="the folder of the data set, if it has moved")
+    add_root_and_model(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: a folder in A's run")
 
 
 def run_interpolate(options: argparse.Namespace) -> None:
     from resnetlab.training.interpolate import alphas, interpolate_command
 
-    along = alphas(options.alpha)
-    interpolate_command(options.first, options.second, along, options.limit, options.root, options.out)
+    arguments = (options.first, options.second, alphas(options.alpha), options.limit, options.out)
+    interpolate_command(*arguments, root=options.root, model=options.model)
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

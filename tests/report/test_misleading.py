@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shlex
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -174,17 +173,6 @@ def test_the_report_opens_with_the_best_and_how_to_repeat_it(capsys: pytest.Capt
     assert "to repeat it: <code>python train.py" in head
     order = [row["wd"] for row in csv.DictReader(Path("out/table.csv").read_text().splitlines())]
     assert order == ["0.2", "0.3", "0.1"]  # the best first, as in the figures
-
-
-def test_files_are_written_before_anything_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise UnicodeEncodeError("latin-1", "±", 0, 1, "no such character")
-
-    write_run(RUNS)
-    monkeypatch.setattr(table, "print_table", fail)
-    with suppress(UnicodeEncodeError):
-        assert main(["report", "runs", "--out", "out"]) != 0
-    assert {path.name for path in Path("out").glob("*.*")} >= {"report.html", "table.csv", "table.md", "pairs.csv"}
 
 
 def colors(plot: Plot | str, labels: list[str]) -> dict[str, str]:

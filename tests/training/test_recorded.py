@@ -28,7 +28,6 @@ from resnetlab.runs.sweep_records import SweepFolder
 from resnetlab.sweeps.jobs import Job, start
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.interpolate import interpolate
-from resnetlab.training.recorded import schedule_digest
 from resnetlab.training.result import completed
 from resnetlab.training.result import finished as finished_summary
 
@@ -175,7 +174,7 @@ def test_an_edited_function_of_the_schedule_is_refused(mine: Callable[..., Confi
                 run(mine(text))
     assert run(mine(FUNCTION))["final_val_ce"] == summary["final_val_ce"]
     assert run(mine(EDITS["the body"], "force=true"))["final_val_ce"] != summary["final_val_ce"]
-    assert schedule_digest(tiny()) is None
+    assert tiny().code_digests == {}
 
 
 def test_evaluation_and_resuming_call_nothing_that_a_checkpoint_names(

@@ -235,10 +235,26 @@ def test_conditions_that_must_agree(key: str) -> None:
     assert shared_epochs(manifest(config), manifest(config, earlier=[manifest(config)])) == (3, "")
 
 
-@pytest.mark.parametrize("key", ["model", "optimizer", "init"])
-def test_code_and_weights_that_must_agree(key: str) -> None:
+@pytest.mark.parametrize("key", ["model", "optimizer"])
+def test_code_that_must_agree(key: str) -> None:
     now, other = (manifest(cached(), digests={"images": "a", key: value}) for value in ("c", "d"))
     assert shared_epochs(now, other)[1] == f"digest of {key} is d there, c here"
+
+
+def test_callbacks_of_ones_own_share_nothing() -> None:
+    """They may read the run's length or its schedule."""
+    config = tiny("callbacks=[lightning.pytorch.callbacks.Timer]")
+    assert shared_epochs(plan(config), plan(config)) == (
+        0,
+        "callbacks of your own may depend on more than the epochs before",
+    )
+
+
+def test_weights_to_begin_with_must_agree() -> None:
+    """Their digest is in the identity."""
+    one, other = (plan(cached()) for _ in range(2))
+    other["differs_from_defaults"] = other["differs_from_defaults"] | {"init": "a"}
+    assert shared_epochs(one, other) == (0, "init is a there, None here")
 
 
 def test_a_function_that_made_other_rates_is_refused() -> None:

@@ -1,16 +1,17 @@
 """Checks of a whole configuration: top-level values, and combinations of groups. A group's own are in its check()."""
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
+from resnetlab.config.schema import GROUPS, OBJECTIVES, Config, callback_of
 from resnetlab.config.trainer import ENGINES
+from resnetlab.dotted import call
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.optimizers import check_pair
@@ -22,6 +23,7 @@ USES: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("shift", "data.translate=shift", lambda c: c.data.translate == "shift"),
     ("data.padding", "data.translate=pad_crop", lambda c: c.data.translate == "pad_crop"),
     ("shift data.padding data.fill", "data.augment=true", lambda c: c.data.augment),
+    ("data.magnitude", "data.randaugment above 0", lambda c: c.data.randaugment > 0),
     ("data.split_seed", "data.split=stratified or holdout", lambda c: c.data.split in ("stratified", "holdout")),
     ("model.bn_momentum", "model.norm=batch", lambda c: c.model.norm == "batch"),
     ("schedule.warmup_from schedule.warmup_prefix", "schedule.warmup above 0", lambda c: c.schedule.warmup > 0),
@@ -102,12 +104,20 @@ def check_values(config: Config) -> None:
 
 
 def check_own_parts(config: Config) -> None:
-    """The checkpoint to begin with and the frozen parts of the network are there."""
-    require(config.init is None or Path(config.init).is_file(), "init", config.init, "be a checkpoint that is there")
+    """The user's callbacks, the checkpoint to begin with, and the frozen parts of the network are there."""
+    own_callbacks(config)
+    require(config.init is None or os.path.isfile(config.init), "init", config.init, "be a checkpoint that is there")
     names = [f"{name}." for name, _ in config.model.skeleton().named_parameters()] if config.freeze else []
     must = f"be a part of the network, such as {', '.join(dict.fromkeys(name.split('.')[0] for name in names))}"
     for part in config.freeze:
         require(any(name.startswith(f"{part}.") for name in names), "freeze", part, must)
+
+
+def own_callbacks(config: Config) -> list[Any]:
+    """New instances of the user's callbacks. Raises ConfigError."""
+    if config.callbacks:
+        from lightning import Callback  # takes seconds, for those who have some
+    return [call("callbacks", path, given, Callback) for path, given in map(callback_of, config.callbacks)]
 
 
 def check_batches(config: Config) -> None:
@@ -170,7 +180,7 @@ def check_length(config: Config) -> None:
     if config.schedule.stateful and averaging_lr is not None:
         cure = f"cannot go with schedule={config.schedule.name}; leave it out"
         raise ConfigError(f"averaging.lr (={averaging_lr:g}) {cure}")
-    span = RunLength(config.data.steps_per_epoch(config.batch_size), config.epochs)
+    span = config.span
     config.schedule.check_span(span)
     config.averaging.check_span(span)
     # two steps an epoch: schedule=lambda is called at half and whole epochs, not at each of 47,000 steps

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from resnetlab.runs.files import write_atomically
-from resnetlab.runs.summary import Row
+from resnetlab.runs.summary import Row, best_row
 
 TRAIN, VALIDATION, RECALIBRATED, AVERAGED = "tab:red", "tab:blue", "tab:cyan", "tab:purple"
 LINES = (  # the beginning and the end of a column's name, its colour, its name in the legend
@@ -52,7 +52,7 @@ def draw_curves(
 
 def draw_accuracy(axes: Any, rows: Sequence[Row], thresholds: Sequence[float]) -> None:
     draw_lines(axes, rows, "acc")
-    best = max(rows, key=lambda row: row["val/acc"])
+    best = best_row(rows) or {}
     named = f"best: {best['val/acc']:.4f} in epoch {best['epoch']:g}"
     axes.plot(best["epoch"], best["val/acc"], "*", color=VALIDATION, ms=12, mec="black", label=named)
     shown = within_reach(axes, thresholds)

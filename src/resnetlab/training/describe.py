@@ -23,7 +23,7 @@ from resnetlab.training.build import Session
 from resnetlab.training.callbacks.energy import energy_source
 from resnetlab.training.callbacks.profiler import steps_warning
 from resnetlab.training.engine.select import select_engine
-from resnetlab.training.result import print_line
+from resnetlab.training.result import finished, print_line
 
 CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # they decide about rounding
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
@@ -75,8 +75,9 @@ def shorter_run(config: Config) -> str | None:
     mine = json.loads(json.dumps(config.identity | {"epochs": config.epochs}))
     options = "-".join(config.name.split("-")[:4])  # network, data, optimizer, schedule
     for folder in map(RunFolder, config.folder.path.parents[1].glob(f"{options}*/{config.folder.path.name}")):
-        theirs: dict[str, Any] = {"epochs": 60} | read_manifest(folder.path).get("differs_from_defaults", {})
-        if theirs["epochs"] < config.epochs and theirs | {"epochs": config.epochs} == mine and folder.summary.exists():
+        theirs: dict[str, Any] = {"epochs": Config.epochs} | read_manifest(folder.path).get("differs_from_defaults", {})
+        shorter = theirs["epochs"] < config.epochs and theirs | {"epochs": config.epochs} == mine
+        if shorter and (done := finished(folder, config)) and done["status"] == "finished" and folder.last.is_file():
             begin = f"init='{folder.last}' begins with its weights (the = in it needs quotes)"
             return f"{folder.path} is this run for {theirs['epochs']} epochs, with a schedule of that length; {begin}"
     return None

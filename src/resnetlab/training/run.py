@@ -22,8 +22,7 @@ from resnetlab.training.describe import describe
 from resnetlab.training.distributed import decide_once, process_group
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.lightning_internals import python_interrupts, silence_lightning
-from resnetlab.training.recorded import CURE, refuse_other_run
-from resnetlab.training.result import EpochHook, completed, finished, print_line
+from resnetlab.training.result import CURE, EpochHook, completed, finished, print_line, refuse_other_run
 from resnetlab.training.trunk import find_branch
 
 LOCK_TIMEOUT = 2.0  # s: a process that was just killed lets go of its lock in a moment, and `status` holds one for ms
@@ -52,10 +51,10 @@ def train(
     with out_of_memory_in_one_line(config), process, silence_lightning(), ExitStack() as lock:
         with process_group(config.trainer.devices):
             session = build_session(config, epoch_hook=epoch_hook, sweep=sweep)
-            lock.callback(session.loggers.close)
             done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, command or sys.argv))
             if done is not None:
                 return done
+            lock.callback(session.loggers.close)  # before the lock, which is in it, is released
             status, extra = fit(config, session, checkpoint)
         return conclude(config, session, status, extra)
 

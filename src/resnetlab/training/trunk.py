@@ -11,17 +11,16 @@ from typing import Any, NamedTuple
 
 from resnetlab.config.compose import from_plain
 from resnetlab.config.schema import Config
-from resnetlab.errors import ConfigError
+from resnetlab.errors import LabError
 from resnetlab.optim.averaging import SWA
-from resnetlab.optim.schedules import RunLength
 from resnetlab.runs.layout import SEED, RunFolder, run_key
 from resnetlab.runs.load import read_manifest
 from resnetlab.runs.summary import best_row
-from resnetlab.training.build import Session, planned_lr_momentum
-from resnetlab.training.callbacks.checkpoints import Checkpoints, read_own_checkpoint
+from resnetlab.training.build import Session
+from resnetlab.training.callbacks.checkpoints import Checkpoints, read_run_checkpoint
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.describe import CONDITIONS, make_manifest
-from resnetlab.training.recorded import schedule_digest
+from resnetlab.training.module import lr_momentum_table
 from resnetlab.training.result import print_line
 
 MAY_DIFFER = ("schedule", "averaging", "epochs", "ema_momentum")  # epoch_keys tells what counts of them
@@ -51,8 +50,8 @@ def facts(manifest: Manifest) -> dict[str, Any]:
 
 def average_in(config: Config, epoch: int) -> str:
     """What decides about the average of weights that `epoch` (from 1) ends with; "" while nothing is averaged."""
-    averaging, span = config.averaging, RunLength(1, config.epochs)
-    start = averaging.epochs_before(span) if isinstance(averaging, SWA) else 0
+    averaging = config.averaging
+    start = averaging.epochs_before(config.span) if isinstance(averaging, SWA) else 0
     if averaging.name == "none" or epoch <= start:
         return ""
     return f"swa after {start}" if start else f"{averaging} {config.ema_momentum}"
@@ -60,11 +59,11 @@ def average_in(config: Config, epoch: int) -> str:
 
 def epoch_keys(config: Config) -> list[bytes]:
     """A digest of each epoch with all before it, of every lr and momentum and the average: none for a state."""
-    (span, table), total, keys = planned_lr_momentum(config), hashlib.sha256(), []
-    for epoch, steps in enumerate(table.reshape(span.epochs, -1), 1):
+    table, total, keys = lr_momentum_table(config, config.span), hashlib.sha256(), []
+    for epoch, steps in enumerate(table.reshape(config.epochs, -1), 1):
         total.update(steps.tobytes() + average_in(config, epoch).encode())
         keys.append(total.digest())
-    return [] if config.schedule.stateful else keys
+    return [] if config.schedule.stateful or config.callbacks else keys
 
 
 def shared_epochs(now: Manifest, recorded: Manifest) -> tuple[int, str]:
@@ -76,12 +75,14 @@ def shared_epochs(now: Manifest, recorded: Manifest) -> tuple[int, str]:
                 return 0, f"{key} is {there.get(key, 'at its default')!s:.200} there, {here.get(key)!s:.200} here"
     mine, theirs = (from_plain(dict(manifest["config"]), checked=False) for manifest in (now, recorded))
     try:
-        if "digests" in recorded and recorded["digests"].get("schedule") != schedule_digest(theirs):
+        if "digests" in recorded and recorded["digests"].get("schedule") != theirs.code_digests.get("schedule"):
             return 0, "its schedule.function made other learning rates than now"
-    except ConfigError as error:
+    except LabError as error:
         return 0, str(error)
     if stateful := [config.schedule.name for config in (mine, theirs) if config.schedule.stateful]:
         return 0, f"schedule={stateful[0]} depends on the run's figures, not on the time alone"
+    if mine.callbacks:
+        return 0, "callbacks of your own may depend on more than the epochs before"
     if average_in(mine, 1) != average_in(theirs, 1):
         return 0, f"averaging={theirs.averaging.name} there, {mine.averaging.name} here, from the first step on"
     count = sum(a == b for a, b in zip(epoch_keys(mine), epoch_keys(theirs), strict=False))
@@ -111,10 +112,10 @@ def read_branch(session: Session, recorded: Manifest, folder: RunFolder, epochs:
     for last_place, best_place in places:
         try:
             theirs, own = from_plain(dict(recorded["config"]), checked=False), session.module.config.folder
-            last = best = read_own_checkpoint(last_place, theirs)
+            last = best = read_run_checkpoint(last_place, theirs)
             rows = last["callbacks"][Recorder.__name__]["rows"]
             if (row := best_row(rows, session.recorder.best_column) or {}) is not rows[-1]:
-                best = read_own_checkpoint(best_place, theirs)
+                best = read_run_checkpoint(best_place, theirs)
             if len(rows) in epochs and best["callbacks"][Recorder.__name__]["rows"][-1]["val/ce"] == row["val/ce"]:
                 files = {own.best: as_own(best, session), own.last: as_own(last, session)}
                 return Branch({"run": run_key(folder.path), "epoch": len(rows)}, files)

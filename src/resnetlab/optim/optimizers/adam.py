@@ -18,8 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from resnetlab.optim.optimizers.base import Groups, Optimizer, check_range, fused_or_default
-from resnetlab.optim.optimizers.capturable import adam_update
+from resnetlab.optim.optimizers.base import Groups, Optimizer, adam_update, check_range, fused_or_default
 
 _plain_step = inspect.unwrap(torch.optim.Adam.step)  # torch wraps step() of every class to run its hooks, once
 
@@ -56,8 +55,7 @@ class TensorAdam(torch.optim.Adam):
             return _plain_step(self, closure)
         assert closure is None
         for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
-            if weights:
+            if weights := [p for p in group["params"] if p.grad is not None]:
                 adam_update(self, group, weights)
         return None
 
