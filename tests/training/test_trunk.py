@@ -72,7 +72,7 @@ def test_a_branch_of_a_snapshot_equals_the_run_from_the_beginning(capsys: pytest
     """Of a finished trunk whose best epoch is 3, and was 1; an average begins later; loggers get the trunk's rows."""
     common = ("epochs=3", "lr=0.02", "recalibrate_bn=true")
     trunk = auto("schedule=constant", "snapshots=[2]", *common)
-    branch = auto(*WSD, *SWA, *common, "trainer.progress=lines")
+    branch = auto(*WSD, *SWA, *common, "trainer.progress=lines", "logger=tensorboard")
     check_branch(trunk, branch, 2)
     places = (trunk.folder.best, trunk.folder.snapshot_best(2), trunk.folder.snapshot(2))
     assert [read_checkpoint(place)["epoch"] + 1 for place in places] == [3, 1, 2]
