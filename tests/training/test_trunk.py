@@ -143,6 +143,7 @@ def test_a_shorter_run_may_be_all_shared_and_an_early_stop_too() -> None:
     check_branch(auto(*common, "epochs=9", "snapshots=[2]"), auto(*common, "epochs=2"), 2)
     stopped = len(read_rows(auto(*common, "epochs=9").folder.metrics))
     assert stopped < 9
+    common += ("study=stopped",)
     check_branch(auto(*common, "epochs=9"), auto(*common, "epochs=12"), stopped)
 
 
