@@ -29,11 +29,12 @@ CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # 
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
-def describe(config: Config, session: Session, resumed: bool, command: Sequence[str]) -> None:
-    """Writes config.yaml and manifest.json, and prints what is going to be trained. command: that of this run alone."""
+def describe(config: Config, session: Session, resumed: bool, command: Sequence[str], trunk: Any = None) -> None:
+    """Writes config.yaml and manifest.json, prints what is trained. command: of this run alone; trunk: Branch.trunk."""
     folder = config.folder
-    manifest = make_manifest(config, session, command)
+    manifest = make_manifest(config, session, command) | ({"trunk": trunk} if trunk else {})
     if resumed and (earlier := read_manifest(folder.path)):
+        manifest |= {"trunk": earlier["trunk"]} if "trunk" in earlier else {}
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
         pairs = {key: (earlier[key], manifest[key]) for key in CONDITIONS if key in earlier}  # older: without engine
         if "images" in earlier.get("digests", {}):  # of the lab's own sets: another library may round other pixels

@@ -23,6 +23,7 @@ from resnetlab.training.distributed import decide_once, process_group
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.lightning_internals import python_interrupts, silence_lightning
 from resnetlab.training.result import CURE, EpochHook, completed, finished, print_line, refuse_other_run
+from resnetlab.training.trunk import find_branch
 
 LOCK_TIMEOUT = 2.0  # s: a process that was just killed lets go of its lock in a moment, and `status` holds one for ms
 
@@ -78,7 +79,11 @@ def prepare_run(
         if path.is_dir():
             raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)
-    describe(config, session, checkpoint is not None, command)
+    branch = None if checkpoint or config.force or config.trunk == "off" else find_branch(config, session)
+    describe(config, session, checkpoint is not None, command, trunk=branch and branch.trunk)
+    for checkpoint, content in branch.files.items() if branch else ():  # the last of them is the one to resume from
+        session.trainer.strategy.checkpoint_io.save_checkpoint(content, checkpoint)
+    session.loggers.behind = branch is not None
     for remark in remarks:
         print_line(config, remark)
     return None, checkpoint

@@ -91,11 +91,13 @@ class Checkpoints(Checkpoint):
         sizes = {"steps_per_epoch": pl_module.span.steps_per_epoch, "classes": len(preprocessing["classes"])}
         checkpoint["hyper_parameters"] = {"config": self.recorded["config"]} | sizes  # for load_from_checkpoint
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         rows = self.recorder.rows
         if self.recorder.best() is rows[-1]:
             trainer.save_checkpoint(self.folder.best, weights_only=False)
         if (epoch := int(rows[-1]["epoch"])) in self.snapshots:
+            if pl_module.config.trunk == "auto" and trainer.is_global_zero:
+                write_link(self.folder.best, self.folder.snapshot_best(epoch))
             trainer.save_checkpoint(self.folder.snapshot(epoch), weights_only=False)
         trainer.save_checkpoint(self.folder.last, weights_only=False)
 
