@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 
 from resnetlab.config.compose import to_plain, to_yaml
 from resnetlab.config.schema import Config
+from resnetlab.console import installed_version
 from resnetlab.optim.optimizers.base import group_counts
 from resnetlab.optim.schedules import length_warning
 from resnetlab.runs.files import write_json, write_text
@@ -44,8 +45,15 @@ def describe(config: Config, session: Session, resumed: bool) -> None:
             print_line(config, f"note: resumed under other conditions ({changed}); equality to the bit is not promised")
     write_text(folder.config, to_yaml(config))
     write_json(folder.manifest, manifest)
+    session.module.on_fallback = partial(record_fallback, config, manifest)
     for line in description(config, session, manifest):
         print_line(config, line)
+
+
+def record_fallback(config: Config, manifest: dict[str, Any], reason: str) -> None:
+    """Says that the run goes on eagerly, and notes it in its manifest."""
+    print_line(config, f"note: {reason}")
+    write_json(config.folder.manifest, manifest | {"engine": "eager"})
 
 
 def description(config: Config, session: Session, manifest: dict[str, Any]) -> Iterator[str]:
@@ -57,6 +65,8 @@ def description(config: Config, session: Session, manifest: dict[str, Any]) -> I
         f"{f'{devices} x ' if devices > 1 else ''}{manifest['device']}, "
         f"{manifest['precision']}, engine: {manifest['engine']}, threads: {manifest['threads']}"
     )
+    if manifest["tf32"]:
+        yield f"float32 is TF32 in: {', '.join(use for use, on in manifest['tf32'].items() if on) or 'nothing'}"
     for group in manifest["optimizer_groups"]:
         counted = f"{group['tensors']} tensors, {group['parameters']:,} parameters"
         yield f"optimizer group {group['name']}: {counted}, wd {group['wd']:g}"
@@ -86,17 +96,18 @@ def shorter_run(config: Config) -> str | None:
 def make_manifest(config: Config, module: ImageClassifier, digests: dict[str, str]) -> dict[str, Any]:
     """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
     device = config.trainer.device
+    tf32 = {"convolutions": torch.backends.cudnn.allow_tf32, "matrices": torch.backends.cuda.matmul.allow_tf32}
     return {
         **{"configuration": config.folder.path.parent.name, "differs_from_defaults": config.identity},
         **{"config": to_plain(config), "digests": digests, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]},
         "git": git_state(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         **{"accelerator": device.type, "devices": config.trainer.devices, "cores": os.cpu_count()},
         **{"threads": torch.get_num_threads(), "precision": config.trainer.resolved_precision},
         **energy_source(device),
         **{"model": model_counts(module.model), "optimizer_groups": group_counts(module.build_optimizer())},
-        "engine": module.engine_name,
+        **{"engine": module.engine_name, "tf32": tf32 if device.type == "cuda" else None},
     }
 
 
