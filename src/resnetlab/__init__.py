@@ -10,17 +10,30 @@ if TYPE_CHECKING:
     from resnetlab.config.compose import compose
     from resnetlab.config.schema import Config
     from resnetlab.errors import ConfigError, DataError, LabError
+    from resnetlab.runs.load_runs import load_runs
     from resnetlab.runs.summary import Summary
     from resnetlab.training.build import build
     from resnetlab.training.inference.load_model import load_model
     from resnetlab.training.run import run
 
-__all__ = ["Config", "ConfigError", "DataError", "LabError", "Summary", "build", "compose", "load_model", "run"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataError",
+    "LabError",
+    "Summary",
+    "build",
+    "compose",
+    "load_model",
+    "load_runs",
+    "run",
+]
 
 MODULES = {
     "build": "training.build",
     "run": "training.run",
     "load_model": "training.inference.load_model",
+    "load_runs": "runs.load_runs",
     "Summary": "runs.summary",
     "Config": "config.schema",
     "compose": "config.compose",
