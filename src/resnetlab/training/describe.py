@@ -25,6 +25,7 @@ from resnetlab.training.build import Session
 from resnetlab.training.callbacks.energy import energy_source
 from resnetlab.training.callbacks.profiler import steps_warning
 from resnetlab.training.engine.select import select_engine
+from resnetlab.training.isolation import BACKENDS
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.result import print_line
 
@@ -65,8 +66,8 @@ def description(config: Config, session: Session, manifest: dict[str, Any]) -> I
         f"{f'{devices} x ' if devices > 1 else ''}{manifest['device']}, "
         f"{manifest['precision']}, engine: {manifest['engine']}, threads: {manifest['threads']}"
     )
-    if manifest["tf32"]:
-        yield f"float32 is TF32 in: {', '.join(use for use, on in manifest['tf32'].items() if on) or 'nothing'}"
+    if manifest["tf32"] is not None:
+        yield f"products of float32 that are in TF32: {', '.join(manifest['tf32']) or 'none'}"
     for group in manifest["optimizer_groups"]:
         counted = f"{group['tensors']} tensors, {group['parameters']:,} parameters"
         yield f"optimizer group {group['name']}: {counted}, wd {group['wd']:g}"
@@ -96,7 +97,8 @@ def shorter_run(config: Config) -> str | None:
 def make_manifest(config: Config, module: ImageClassifier, digests: dict[str, str]) -> dict[str, Any]:
     """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
     device = config.trainer.device
-    tf32 = {"convolutions": torch.backends.cudnn.allow_tf32, "matrices": torch.backends.cuda.matmul.allow_tf32}
+    products: dict[str, Any] = {"convolutions": BACKENDS.cudnn.conv, "matrices": BACKENDS.cuda.matmul}
+    tf32 = [name for name, backend in products.items() if backend.fp32_precision == "tf32"]
     return {
         **{"configuration": config.folder.path.parent.name, "differs_from_defaults": config.identity},
         **{"config": to_plain(config), "digests": digests, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]},
