@@ -1,18 +1,26 @@
 """Tests run in an empty folder, on one thread, on the embedded digits and the smallest network of the family."""
 
+import copy
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from hydra._internal import config_loader_impl as hydra_loader
+from hydra._internal.defaults_list import DefaultsList, Overrides
 
 from resnetlab import Config, compose
 from resnetlab.config.option_files import conf_dir
 from resnetlab.sweeps.main import main
 
-TINY = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "batch_size=32", "trainer.progress=off")
+TINY = (
+    *("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "batch_size=32", "trainer.progress=off"),
+    "logger=none",  # TensorBoard's pictures of the validation images were half of the seconds of such a run
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +39,44 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def merged_once() -> Iterator[Callable[..., Any]]:
+    """Let Hydra list and merge the files of the same options once: most of the 0.1 s that compose takes.
+
+    The other words go into a copy each time, and files of another folder than the lab's are read each time.
+    """
+    make_list = hydra_loader.create_defaults_list
+    merge = hydra_loader.ConfigLoaderImpl._compose_config_from_defaults_list
+    lists: dict[str, DefaultsList] = {}
+    configs: dict[int, Any] = {}
+
+    def listed(*, repo: Any, overrides_list: Any, **keys: Any) -> DefaultsList:
+        chosen = Overrides(repo=repo, overrides_list=overrides_list)
+        parts = [chosen.override_choices, chosen.deletions, chosen.append_group_defaults, *keys.items()]
+        key = repr([(source.scheme(), source.path) for source in repo.get_sources()] + parts)
+        if [source.path for source in repo.get_sources() if source.scheme() == "file"] != [str(conf_dir())]:
+            return make_list(repo=repo, overrides_list=overrides_list, **keys)
+        if key not in lists:
+            lists[key] = make_list(repo=repo, overrides_list=overrides_list, **keys)
+        return replace(lists[key], config_overrides=chosen.config_overrides)
+
+    def merged(self: Any, defaults: Any, repo: Any) -> Any:
+        if not any(known.defaults is defaults for known in lists.values()):
+            return merge(self, defaults=defaults, repo=repo)
+        if id(defaults) not in configs:
+            configs[id(defaults)] = merge(self, defaults=defaults, repo=repo)
+        return copy.deepcopy(configs[id(defaults)])
+
+    def begin(self: Any, delegate: Any) -> None:
+        self.delegate, self.cache = copy.copy(delegate), {}  # Hydra copies every option in it, another third
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hydra_loader, "create_defaults_list", listed)
+        patch.setattr(hydra_loader.ConfigLoaderImpl, "_compose_config_from_defaults_list", merged)
+        patch.setattr(hydra_loader.CachingConfigRepository, "__init__", begin)
+        yield merge
+
+
 def tiny(*overrides: str) -> Config:
     """A configuration that trains in a second or two: 60 images in two steps an epoch, three epochs."""
     return compose(*TINY, "epochs=3", *overrides)
@@ -38,13 +84,13 @@ def tiny(*overrides: str) -> Config:
 
 @pytest.fixture(scope="session")
 def finished_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The outputs of run(tiny()), trained once for all tests; they are not to be changed."""
+    """The outputs of run(tiny()), with TensorBoard's file, trained once for all tests; they are not to be changed."""
     from resnetlab import run  # brings Lightning
 
     torch.set_num_threads(1)  # before the fixture below
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder := tmp_path_factory.mktemp("finished"))
-        run(tiny())
+        run(tiny("logger=tensorboard"))
     return folder / "outputs"
 
 
@@ -52,7 +98,7 @@ def finished_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(finished_outputs: Path, empty_folder: Path) -> Config:
     """The configuration of a finished run, whose files are copied into the test's folder."""
     shutil.copytree(finished_outputs, empty_folder / "outputs")
-    return tiny()
+    return tiny("logger=tensorboard")
 
 
 @pytest.fixture

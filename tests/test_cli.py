@@ -49,7 +49,6 @@ def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        (["report", "nowhere"], "nowhere is not a folder"),
         (["evaluate", "nothing.ckpt"], "nothing.ckpt is not there"),
         (["evaluate", "text.ckpt"], "text.ckpt is damaged or no checkpoint of the lab (it is cut off, or another kind"),
         (["evaluate", "half.ckpt"], "half.ckpt is damaged or no checkpoint of the lab (it is cut off, or another kind"),
@@ -74,6 +73,50 @@ def test_errors_are_one_line(arguments: list[str], wanted: str, capsys: pytest.C
     assert printed.err.count("\n") == 1
     assert wanted in printed.err
     assert "miniz" not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        ("report nowhere", "nowhere is not a folder"),
+        ("report nowhere --out out", "nowhere is not a folder"),
+        ("status nowhere", "nowhere is not a folder"),
+        ("published --claims nowhere", "nowhere is not a folder"),
+        ("-m train data=digits", "write it first: resnetlab train"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_status_2(
+    arguments: str, wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("error: ")
+    assert wanted in printed.err
+    assert not any(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["report", "--out", ""], ["report", ""], ["status", "a", ""], ["published", "--claims", ""], ["options", ""]),
+        *(["evaluate", "x", word] for word in ("", "--out=", "--root=", "--model=", "--on=")),
+        *(["predict", "x", "y", word] for word in ("", "--csv=", "--root=")),
+        *(["export", "x", "--to", "onnx", word] for word in ("--out=", "--images=")),
+        *(["interpolate", "x", "y", word] for word in ("--alpha=", "--limit=", "--out=")),
+        *(["published", word] for word in ("--post=", "--id=", "--format=")),
+        *(["schedule", "data=digits", word] for word in ("", "--out=")),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_argument_of_an_unset_variable_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "an argument is empty; give it a value" in capsys.readouterr().err
+    assert not any(Path().iterdir())
 
 
 def test_an_interrupt_before_anything_was_done_says_so(

@@ -20,7 +20,7 @@ import resnetlab
 import resnetlab.data
 import resnetlab.models
 from resnetlab.cli import main
-from resnetlab.config.option_files import conf_dir
+from resnetlab.config.option_files import CONFIG_DIR_VARIABLE, conf_dir, take_config_dir
 from resnetlab.config.overrides import SEARCH, compose_jobs, normalize_arguments
 from resnetlab.config.schema import GROUPS
 from resnetlab.sweeps.search.plan import make_plan
@@ -30,6 +30,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 MARK = re.compile(r"# (needs a GPU|needs a cluster|hours|downloads CIFAR-10)\b")  # the reasons not to run a command
 TARGETS = {"help", "demo", "test", "test-slow", "check", "train", "report", "tensorboard", "bench", "docs", "clean"}
+FOR_CONFIG_DIR = ("mkdir", "printf")  # make the folder of the page's --config-dir
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
@@ -67,7 +68,7 @@ def parse(page: Path, block: str) -> Iterator[Command]:
 
 def check_training(arguments: list[str]) -> None:
     """Composes every run that the arguments of train.py ask for; images of one's own are made before."""
-    if {"data=folder", "data=arrays"} & {*arguments}:
+    if {"data=folder", "data=arrays", "data=custom"} & {*arguments}:
         (make,) = [command for command in commands("python", "-c") if "savez('pictures.npz'" in command.line]
         exec(make.words[2], {})
     expanded = [a for a in normalize_arguments(arguments) if a not in ("--cfg", "job")]
@@ -78,19 +79,26 @@ def check_training(arguments: list[str]) -> None:
 
 
 def test_every_command_begins_with_a_program_that_is_checked() -> None:
-    assert {command.words[0] for command in commands()} == {
-        *("python", "resnetlab", "make", "torchrun", "bash", "mkdir", "printf", "mlflow")
+    """Or is marked, and so not for a test to run."""
+    checked = {"python", "resnetlab", "make", "torchrun", "bash", *FOR_CONFIG_DIR}
+    assert {command.words[0] for command in commands()} == checked | {"mlflow"}
+    assert all(command.marked for command in commands("mlflow"))
+    assert {c.page for p in FOR_CONFIG_DIR for c in commands(p)} == {
+        c.page for c in commands() if "--config-dir" in c.words
     }
     assert {command.words[1] for command in commands("python")} == {"train.py", "-c"}
     assert len(commands("python", "train.py")) >= 15
 
 
 @pytest.mark.parametrize("command", [*commands("python", "train.py"), *commands("resnetlab", "train")], ids=str)
-def test_a_training_command_composes(command: Command) -> None:
+def test_a_training_command_composes(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --config-dir: in the folder that the page's commands before it make."""
+    monkeypatch.setenv(CONFIG_DIR_VARIABLE, "")
     if "--config-dir" in command.words:
-        pytest.skip("tests/test_program.py has such folders")
+        lines = [c.line for program in FOR_CONFIG_DIR for c in commands(program) if c.page == command.page]
+        subprocess.run(["bash", "-ec", "\n".join(lines)], check=True)
     try:
-        check_training(command.words[2:])
+        check_training(take_config_dir(command.words[2:]))
     except resnetlab.ConfigError as error:  # 16-mixed is refused where there is no GPU
         if torch.cuda.is_available() or "# needs a GPU" not in command.line or "needs a CUDA device" not in str(error):
             raise

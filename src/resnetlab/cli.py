@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from resnetlab.config.option_files import conf_dir, take_config_dir
 from resnetlab.console import guarded, installed_version, print_stderr, say
-from resnetlab.errors import ConfigError, DataError, LabError
+from resnetlab.errors import ConfigError, LabError
 from resnetlab.runs.layout import default_outputs
 
 
@@ -19,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def command(argv: Sequence[str]) -> int:
-    """The same without the last net."""
+    """Runs one subcommand, and prints one line for an error that is foreseen; returns the exit status."""
     try:
         return run_subcommand(take_config_dir(argv))
     except BrokenPipeError:  # the reader has seen enough
@@ -41,7 +42,7 @@ def command(argv: Sequence[str]) -> int:
 
 
 def run_subcommand(argv: list[str]) -> int:
-    """The same, which raises what goes wrong."""
+    """Runs one subcommand, and raises what goes wrong. argv: without --config-dir."""
     if argv[:1] == ["train"]:
         from resnetlab.sweeps.main import command as train
 
@@ -60,9 +61,14 @@ def run_subcommand(argv: list[str]) -> int:
     for name, (add_arguments, run, summary) in COMMANDS.items():
         add_arguments(subparser := commands.add_parser(name, help=summary, allow_abbrev=False))
         subparser.set_defaults(command=run)
-    if any(argument in ("", "--out=", "--root=") for argument in argv):  # of an unset variable: Path("") is this folder
+    if any(
+        re.fullmatch(r"(--[\w-]+=)?", argument) for argument in argv
+    ):  # of an unset variable: Path("") is this folder
         parser.error("an argument is empty; give it a value, or leave it out")
-    options, rest = parser.parse_known_args(negative_values(argv))
+    while "--alpha" in argv[:-1]:  # argparse would take it and the "-0.5:1.5:41" behind it for two options
+        place = argv.index("--alpha")
+        argv[place : place + 2] = [f"--alpha={argv[place + 1]}"]
+    options, rest = parser.parse_known_args(argv)
     rest = [argument for argument in rest if argument not in ("-m", "--multirun")]  # a comma is enough
     if rest and (not hasattr(options, "overrides") or any(argument.startswith("-") for argument in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -72,33 +78,21 @@ def run_subcommand(argv: list[str]) -> int:
     return 0
 
 
-def negative_values(argv: Sequence[str]) -> list[str]:
-    """Joins "--alpha" "-0.5:1.5:41", which argparse would take for two options."""
-    joined: list[str] = []
-    for argument in argv:
-        if joined and joined[-1] == "--alpha":
-            joined[-1] += f"={argument}"
-        else:
-            joined.append(argument)
-    return joined
-
-
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CKPT")
     parser.add_argument("--on", choices=("train", "val", "test"), default="val", help="which images (default: val)")
     weights = parser.add_mutually_exclusive_group()
     for name, text in (("averaged", "the averaged weights"), ("reestimated", "batch-norm statistics re-estimated")):
         weights.add_argument(f"--{name}", dest="weights", action="store_const", const=name, default="raw", help=text)
-    parser.add_argument("--root", help="the folder of the data set, if it has moved")
-    parser.add_argument("--model", metavar="PATH", help="the dotted path of the network of a run with model=custom")
+    add_root_and_model(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write classes.csv, confusion.png and mistakes.png")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from resnetlab.training.evaluate import evaluate_checkpoint
 
-    arguments = (options.checkpoint, options.on, options.root, options.weights, options.out, options.model)
-    for name, value in evaluate_checkpoint(*arguments).items():
+    arguments = (options.checkpoint, options.on, options.weights, options.out)
+    for name, value in evaluate_checkpoint(*arguments, root=options.root, model=options.model).items():
         say(f"{name:>10}  {value}" if isinstance(value, str | int) else f"{name:>10}  {value:.5f}")
 
 
@@ -106,7 +100,12 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     kinds = ("best", "last", "averaged", "reestimated")
     parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint, or a run's folder")
     parser.add_argument("--weights", choices=kinds, default="best", help="as in load_model (default: best)")
+    add_root_and_model(parser)
+
+
+def add_root_and_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", help="the folder of the data set, for what the checkpoint itself lacks")
+    parser.add_argument("--model", metavar="PATH", help="the dotted path of the network of a run with model=custom")
 
 
 def add_predict(parser: argparse.ArgumentParser) -> None:
@@ -122,7 +121,7 @@ def run_predict(options: argparse.Namespace) -> None:
     from resnetlab.training.inference.load_model import load_model
     from resnetlab.training.inference.predict import print_predictions, probabilities_of, read_images
 
-    model = load_model(options.checkpoint, options.weights, options.root)
+    model = load_model(options.checkpoint, options.weights, options.root, options.model)
     names, pixels = read_images(options.images, model.size, options.other_sizes == "resize")
     found = probabilities_of(model, pixels, options.tta == "flip")
     print_predictions(names, model.class_names, found, options.json, options.csv)
@@ -141,7 +140,7 @@ def run_export(options: argparse.Namespace) -> None:
     from resnetlab.training.inference.export import export
     from resnetlab.training.inference.load_model import load_model
 
-    model = load_model(options.checkpoint, options.weights, options.root)
+    model = load_model(options.checkpoint, options.weights, options.root, options.model)
     out = options.out or Path(f"{model.path.stem}-{options.to}")
     export(model, options.to, out, options.images, model_card if options.card else None)
 
@@ -179,19 +178,23 @@ def add_interpolate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("second", type=Path, metavar="B", help="the checkpoint at alpha 0")
     parser.add_argument("--alpha", default="-0.5:1.5:41", help="start:stop:count or numbers (default: -0.5:1.5:41)")
     parser.add_argument("--limit", type=int, metavar="N", help="the first N training and N/5 validation images only")
-    parser.add_argument("--root", help="the folder of the data set, if it has moved")
+    add_root_and_model(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: a folder in A's run")
 
 
 def run_interpolate(options: argparse.Namespace) -> None:
     from resnetlab.training.interpolate import alphas, interpolate_command
 
-    along = alphas(options.alpha)
-    interpolate_command(options.first, options.second, along, options.limit, options.root, options.out)
+    arguments = (options.first, options.second, alphas(options.alpha), options.limit, options.out)
+    interpolate_command(*arguments, root=options.root, model=options.model)
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as for train.py: data=digits wd=0.1,0.2")
+
+
+def run_train(options: argparse.Namespace) -> None:
+    raise ConfigError("train stands behind an option; write it first: resnetlab train OVERRIDES")
 
 
 def add_status(parser: argparse.ArgumentParser) -> None:
@@ -217,10 +220,9 @@ def run_report(options: argparse.Namespace) -> None:
     from resnetlab.report.groups import collect
     from resnetlab.report.table import print_table
     from resnetlab.runs.files import make_folder
+    from resnetlab.runs.load import require_folders
 
-    for folder in options.folders:
-        if not folder.is_dir():
-            raise DataError(f"{folder} is not a folder; name one that holds runs, such as outputs")
+    require_folders(options.folders)
     if options.out is not None:
         make_folder(options.out / "figures")
     collection = collect(options.folders)
@@ -281,7 +283,7 @@ def run_completion(options: argparse.Namespace) -> None:
 
 
 COMMANDS = {  # what adds the arguments, what runs it, and its line in --help
-    "train": (add_overrides, add_overrides, "trains one configuration or a sweep, as train.py in a clone"),
+    "train": (add_overrides, run_train, "trains one configuration or a sweep, as train.py in a clone"),
     "evaluate": (add_evaluate, run_evaluate, "loss and accuracy of a checkpoint on any part of its data"),
     "predict": (add_predict, run_predict, "the most probable classes of pictures"),
     "export": (add_export, run_export, "a network in files that need no resnetlab: ONNX, safetensors and others"),

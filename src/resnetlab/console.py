@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,7 @@ MOST_LETTERS = 1200  # of an error's line
 
 def installed_version(package: str) -> str:
     """The version of an installed package; "unknown" for one that is not, as this one run from its source tree."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
+    return next((found.version for found in distributions(name=package)), "unknown")
 
 
 def tolerant_output() -> None:

@@ -34,7 +34,7 @@ def import_callable(key: str, path: str, what: str) -> tuple[Callable[..., Any],
 def call(key: str, path: str, parameters: Any, kind: type[T], *values: Any, **given: Any) -> T:
     """What it returns for (*values, **given, **parameters). Raises ConfigError for whatever it raises, or no `kind`."""
     function, _ = import_callable(key, path, "class or function")
-    must = f"return a {kind.__name__} for ({', '.join([*['...' for _ in values], *given])}, **parameters)"
+    must = f"return a {kind.__name__} for ({', '.join([*['...' for _ in values], *given, '**parameters'])})"
     with error_in_one_line(key, path, f"{must}:"):
         made = function(*values, **given, **(parameters or {}))
     require(isinstance(made, kind), key, path, f"{must}, not {type(made).__name__}")
@@ -50,7 +50,7 @@ def error_in_one_line(key: str, path: str, must: str) -> Iterator[None]:
         require(False, key, path, " ".join(f"{must} {type(error).__name__}: {error}".split()))
 
 
-def source_digest(path: str) -> str:
+def code_digest(path: str) -> str:
     """Digest of the source, without comments, of the imported module in a dotted path and of those that it imports.
 
     Of the user's own modules; the versions of installed libraries are in the manifest.

@@ -3,17 +3,21 @@
 import itertools
 import shlex
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 import torch
 import yaml
+from hydra._internal import config_loader_impl as hydra_loader
+from hydra._internal.defaults_list import create_defaults_list
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from resnetlab import Config, ConfigError, compose
-from resnetlab.config.compose import from_plain, to_plain, to_yaml
+from resnetlab.config.compose import compose_node, from_plain, hydra_context, to_plain, to_yaml
 from resnetlab.config.messages import error_message
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS
@@ -230,10 +234,7 @@ def test_every_option_of_a_group_is_an_instance_with_its_defaults() -> None:
         ("model.bn_momentum=0.5 model.norm=group", "model.norm=batch"),
         ("model.bn_momentum=0.5 model=resnet18 model.norm=group_ws", "model.norm=batch"),
         ("schedule.length=5.0 schedule=reduce_on_plateau", "a schedule that follows the time"),
-        (
-            "schedule.lowest_momentum=0.8 schedule=one_cycle schedule.cycle_momentum=false",
-            "schedule.cycle_momentum",
-        ),
+        ("schedule.lowest_momentum=0.8 schedule=one_cycle schedule.cycle_momentum=false", "schedule.cycle_momentum"),
         ("data.split_seed=3 data.split=tail", "data.split=stratified or holdout"),
     ],
 )
@@ -266,3 +267,19 @@ def test_a_value_without_effect_is_refused_but_for_what_an_older_run_recorded(ov
 )
 def test_what_can_be_trained_is_not_refused(overrides: str) -> None:
     compose(*overrides.split())
+
+
+def test_the_shortcut_of_these_tests_composes_what_hydra_does(
+    merged_once: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["lr=0.5", "data=digits model.depth=11 wd=0.3", "experiment=demo", "experiment=demo lr=0.5"]
+    words += ["schedule=lambda schedule.function=math.exp", "logger=[csv,tensorboard]", "hydra/launcher=processes"]
+
+    def nodes() -> list[Any]:
+        with hydra_context():
+            return [OmegaConf.to_container(compose_node(word.split())) for word in words]
+
+    short = nodes(), nodes()
+    monkeypatch.setattr(hydra_loader, "create_defaults_list", create_defaults_list)
+    monkeypatch.setattr(hydra_loader.ConfigLoaderImpl, "_compose_config_from_defaults_list", merged_once)
+    assert short[0] == short[1] == nodes()

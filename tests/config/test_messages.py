@@ -22,7 +22,7 @@ from resnetlab.config.schema import GROUPS
 TOP = (
     "model, data, optimizer, schedule, regularization, averaging, trainer, logger, study, outputs, seed, "
     "epochs, batch_size, lr, wd, l2, momentum, ema_momentum, shift, thresholds, objective, threads, engine, "
-    "recalibrate_bn, init, freeze, snapshots, force"
+    "recalibrate_bn, init, freeze, callbacks, snapshots, force"
 )
 
 
@@ -49,6 +49,11 @@ TOP = (
         ("epochs = 3", "'epochs = 3' has spaces around =; write epochs=3"),
         ("wd=1,2", "wd (=1,2) has several values; add -m for a sweep of them, or brackets for a list: [1,2]"),
         ("schedule=lambda", "schedule.function must be given"),
+        *(
+            (f"{group}.{key}=1", f"unknown key {group}.{key}; did you mean {key}?")
+            for group in ("data", "optimizer", "trainer")
+            for key in ("batch_size", "lr", "seed", "epochs", "study")
+        ),
         ("data.root=${nothing}", "data.root: Interpolation key 'nothing' not found"),
         (
             "schedule.final=0.1",
@@ -64,51 +69,32 @@ def test_a_message_in_one_line(override: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "meant"),
+    ("end", "override", "meant"),
     [
-        *(("schedule=onecycle", "one_cycle"), ("schedule=OneCycleLR", "one_cycle"), ("schedule=StepLR", "step")),
-        *(("schedule=CosineAnnealingLR", "cosine"), ("schedule=ReduceLROnPlateau", "reduce_on_plateau")),
-        *(("optimizer=AdamW", "adam or adamw"), ("model=ResNet-18", "resnet18"), ("data=CIFAR-100", "cifar10")),
-    ],
-)
-def test_an_option_under_its_name_elsewhere_is_recognized(option: str, meant: str) -> None:
-    with pytest.raises(USAGE_ERRORS) as caught:
-        compose(option)
-    assert f"; did you mean {meant}" in error_message(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("override", "ours"),
-    [
-        *(("max_epochs=3", "epochs"), ("trainer.max_epochs=3", "epochs"), ("weight_decay=0.1", "wd")),
-        *(("learning_rate=0.1", "lr"), ("scheduler=x", "schedule="), ("optimizer.weight_decay=0.1", "wd")),
-        *(("data.data_dir=x", "data.root"), ("early_stopping=3", "trainer.patience"), ("+gpus=1", "trainer.devices")),
-        *(("precision=16", "trainer.precision=16-mixed"), ("trainer=gpu", "trainer.accelerator=cuda")),
-        *(
-            ("use_wandb=true", "logger=wandb"),
-            ("ckpt_path=x", "the same command"),
+        *(("did you mean", f"schedule={name}", "one_cycle") for name in ("onecycle", "OneCycleLR")),
+        ("did you mean", "schedule=StepLR", "step"),
+        ("did you mean", "schedule=CosineAnnealingLR", "cosine"),
+        ("did you mean", "schedule=ReduceLROnPlateau", "reduce_on_plateau"),
+        ("did you mean", "optimizer=AdamW", "adam or adamw"),
+        ("did you mean", "model=ResNet-18", "resnet18"),
+        ("did you mean", "data=CIFAR-100", "cifar10"),
+        *(("here:", override, "epochs") for override in ("max_epochs=3", "trainer.max_epochs=3")),
+        *(("here:", override, "wd") for override in ("weight_decay=0.1", "optimizer.weight_decay=0.1")),
+        *(("here:", override, "nothing") for override in ("num_workers=4", "data.num_workers=4")),
+        *(("here:", *case) for case in (
+            ("learning_rate=0.1", "lr"), ("scheduler=x", "schedule="), ("optim=sgd", "optimizer="),
+            ("data.data_dir=x", "data.root"), ("early_stopping=3", "trainer.patience"), ("+gpus=1", "trainer.devices"),
+            ("precision=16", "trainer.precision=16-mixed"), ("trainer=gpu", "trainer.accelerator=cuda"),
+            ("trainer.fp16=true", "trainer.precision"), ("T_max=10", "schedule.length"),
+            ("fast_dev_run=true", "epochs=1"), ("use_wandb=true", "logger=wandb"), ("ckpt_path=x", "the same command"),
             ("sampler=tpe", "hydra.sweeper.sampler"),
-        ),
-        *(("fast_dev_run=true", "epochs=1"), ("num_workers=4", "nothing"), ("optim=sgd", "optimizer=")),
-        *(
-            ("data.num_workers=4", "nothing"),
-            ("T_max=10", "schedule.length"),
-            ("trainer.fp16=true", "trainer.precision"),
-        ),
+        )),
     ],
-)
-def test_a_name_of_another_library_is_translated(override: str, ours: str) -> None:
+)  # fmt: skip
+def test_a_name_of_another_library_is_recognized(end: str, override: str, meant: str) -> None:
     with pytest.raises(USAGE_ERRORS) as caught:
         compose(override)
-    assert f"; here: {ours}" in error_message(caught.value)
-
-
-@pytest.mark.parametrize("key", ["batch_size", "lr", "seed", "epochs", "study"])
-@pytest.mark.parametrize("group", ["data", "optimizer", "trainer"])
-def test_a_top_level_key_below_a_group_is_recognized(group: str, key: str) -> None:
-    with pytest.raises(USAGE_ERRORS) as caught:
-        compose(f"{group}.{key}=1")
-    assert error_message(caught.value) == f"unknown key {group}.{key}; did you mean {key}?"
+    assert f"; {end} {meant}" in error_message(caught.value)
 
 
 def test_no_translated_name_is_a_key_of_the_lab_and_each_translation_begins_with_one() -> None:

@@ -267,6 +267,20 @@ def test_as_matrix_is_a_view_in_both_memory_formats() -> None:
             assert torch.equal(matrix.sort().values, w.flatten(1).sort().values)  # the same rows, reordered
 
 
+@pytest.mark.parametrize("decay", ["all", "kernels"])
+@pytest.mark.parametrize("name", ALL)
+def test_every_trainable_tensor_is_in_exactly_one_group_and_a_frozen_one_in_none(name: str, decay: str) -> None:
+    model = net()
+    model[0].weight.requires_grad_(False)
+    model[1].bias.requires_grad_(False)
+    optimizer = ALL[name](**{"function": "torch.optim.RMSprop"} if name == "custom" else {}).build(
+        model, lr=0.1, momentum=0.9, wd=0.2, regularization=REGULARIZATIONS["weight_decay"](decay=decay)
+    )
+    found = sorted(id(p) for group in optimizer.param_groups for p in group["params"])
+    assert found == sorted(id(p) for p in model.parameters() if p.requires_grad)
+    assert len(found) == 6
+
+
 MUON_KERNELS = [("muon-kernels", 2, 132, 0.2), ("adamw-kernels", 1, 12, 0.2), ("adamw-rest", 5, 20, 0.0)]
 
 

@@ -582,3 +582,13 @@ def test_a_function_with_bad_factors_is_refused_by_its_table(function: str, prob
 def test_a_span_without_steps_is_refused(keys: dict[str, int]) -> None:
     with raises("(=0) must be a whole number of at least 1"):
         RunLength(**keys)
+
+
+def test_a_schedule_that_changes_is_asked_for_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    factor = SCHEDULES["exponential"].lr_factor
+    monkeypatch.setattr(
+        SCHEDULES["exponential"], "lr_factor", lambda self, at: (asked.append(at.k), factor(self, at))[1]
+    )
+    assert length_warning(SCHEDULES["exponential"](interval="step"), RunLength(100, 50)) is None
+    assert sorted(asked) == [0, 1]

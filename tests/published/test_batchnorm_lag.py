@@ -46,7 +46,8 @@ def test_fluctuations_are_those_of_the_window_and_means_of_it_stand_beside() -> 
     assert c.values("weight_norm") == [30.0, 30.0, 30.0]
     assert c.values("relative_update") == pytest.approx([0.015, 0.015, 0.015])  # epochs 10 to 20
     assert c.values("least_val_acc_recal") == [0.7, 0.7, 0.7]
-    sentences = list(findings([c]))
+    sentences, decided = findings([c])
+    assert decided
     assert "(n = 3): the validation cross-entropy fluctuates by 2 with running statistics and by 0.2" in sentences[0]
     assert "that of training by 0.1" in sentences[0]
     assert "leaves 10% of it" in sentences[-1]
@@ -55,30 +56,35 @@ def test_fluctuations_are_those_of_the_window_and_means_of_it_stand_beside() -> 
 
 
 @pytest.mark.parametrize(
-    ("runs", "conclusion"),
+    ("runs", "conclusion", "decided"),
     [
-        ([{"recal": 1.9}], "Cannot tell at n = 1"),
-        ([{"recal": 0.1, "seed": seed} for seed in (0, 1)], "Cannot tell at n = 2"),
-        ([{"recal": recal, "seed": seed} for seed, recal in enumerate((0.1, 1.9, 0.5))], "Cannot tell at n = 3"),
-        ([{"recal": recal, "seed": seed} for seed, recal in enumerate((1.9, 1.8, 1.7))], "do not explain it"),
+        ([{"recal": 1.9}], "Cannot tell at n = 1", False),
+        ([{"recal": 0.1, "seed": seed} for seed in (0, 1)], "Cannot tell at n = 2", False),
+        ([{"recal": recal, "seed": seed} for seed, recal in enumerate((0.1, 1.9, 0.5))], "Cannot tell at n = 3", False),
+        ([{"recal": recal, "seed": seed} for seed, recal in enumerate((1.9, 1.8, 1.7))], "do not explain it", True),
         (
             [{"recal": r + s / 50, "seed": s, "wd": w} for r, w in ((0.1, 0.3), (1.5, 0.1)) for s in (0, 1, 2)],
             r"Most of it .* in 1 of 2 \(n = 3\)",
+            True,
         ),
-        ([{"running": 0.15, "recal": 0.1}], "nothing to explain"),
-        ([{"running": 0.12, "recal": None, "model.norm": "group"}], "the cause cannot be told"),
+        ([{"running": 0.15, "recal": 0.1}], "nothing to explain", True),
+        ([{"running": 0.12, "recal": None, "model.norm": "group"}], "the cause cannot be told", False),
     ],
 )
-def test_the_conclusion_is_what_the_fluctuations_allow(runs: list[dict[str, Any]], conclusion: str) -> None:
+def test_the_conclusion_is_what_the_fluctuations_allow(
+    runs: list[dict[str, Any]], conclusion: str, decided: bool
+) -> None:
     for keys in runs:
         planted(**({"running": 2.0} | keys))
-    assert re.search(conclusion, list(findings(found()))[-1])
+    sentences, told = findings(found())
+    assert re.search(conclusion, sentences[-1])
+    assert told == decided
 
 
 def test_group_norm_is_the_control_of_its_counterpart() -> None:
     planted(2.0, 0.2, wd=0.3)
     planted(0.12, None, wd=0.3, **{"model.norm": "group"})
-    first, last = findings(found())
+    (first, last), _ = findings(found())
     assert "with group norm instead (n = 1) by 0.12" in first
     assert "In 1 of these" in last
     assert "leaves 10% of it, norms without them 6%." in last

@@ -20,7 +20,7 @@ from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
 from resnetlab.published.claims import metrics
-from resnetlab.published.claims.data import Claim, Part, claims, contexts
+from resnetlab.published.claims.data import Claim, Part, claims, claims_file, contexts
 from resnetlab.published.claims.hypothesis_tests import difference_test, level_test
 from resnetlab.published.claims.part_results import NO_FLUCTUATION
 from resnetlab.published.claims.print_claims import counts
@@ -132,6 +132,14 @@ def test_the_defaults_are_the_labs() -> None:
         if key in ("averaging", "precision"):
             continue
         assert getattr(options.get(key, getattr(config, group)), name) == value, key
+
+
+def test_the_file_has_no_other_tables_and_its_schedule_defaults_are_the_labs() -> None:
+    assert set(claims_file()) == {"context", "defaults", "schedule_defaults", "description", "claim"}
+    schedules = [compose(f"schedule={name}").schedule for name in ("piecewise_linear", "one_cycle")]
+    for key, value in claims_file()["schedule_defaults"].items():
+        name = key.removeprefix("schedule.")
+        assert [getattr(s, name) for s in schedules if hasattr(s, name)] == [value], key
 
 
 def as_run(config: Config, seed: int, best: float = 0.935) -> Run:

@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shlex
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,17 @@ from resnetlab import compose
 from resnetlab.cli import main
 from resnetlab.published.series_plots import SERIES_PLOTS
 from resnetlab.report import table
+from resnetlab.report.card import model_card
+from resnetlab.report.columns import columns
 from resnetlab.report.groups import Collection, bounds, collect
 from resnetlab.report.headlines import command, lag_line
 from resnetlab.report.plots import Plot, plot_side_by_side
 from resnetlab.report.table import print_table
-from resnetlab.runs.curves import draw_accuracy, epochs_rates
+from resnetlab.runs.curves import draw_accuracy, draw_loss, epochs_rates
 from resnetlab.runs.files import safe_cell
 from resnetlab.runs.summary import lag_note
+from resnetlab.runs.sweep_records import Outcome
+from resnetlab.sweeps.table import seed_metrics
 from synthetic import change_summary, synthetic_rows, write_run
 
 RUNS = Path("runs")
@@ -49,6 +52,20 @@ def test_an_interval_ends_where_the_metric_does(
     assert (found.low is None) == (len(values) < 3)
     assert low is None or found.low == low
     assert high is None or found.high == high
+
+
+def test_an_interval_ends_where_the_metric_does_in_a_tracker_and_on_a_card_too() -> None:
+    jobs = [(f"wd=0.1, seed={n}", compose("wd=0.1", f"seed={n}")) for n in range(4)]
+    outcomes = {n: Outcome("finished", value) for n, value in enumerate((0.99, 0.999, 0.9))}  # one has left none
+    found = seed_metrics(outcomes, jobs, "final_val_acc")
+    assert (found["final_val_acc/n"], found["final_val_acc/high"]) == (3, 1.0)
+    for n, outcome in outcomes.items():
+        change_summary(write_run(RUNS, seed=n), final_val_acc=outcome.value)
+    (c,) = collect([RUNS]).configurations
+    about = {"weights": "raw", "figures": {}, "model": "m", "data": "d", "classes": [], "height": 8, "width": 8}
+    about |= {"identity": {}, "epoch": 6, "split": "official"}
+    card = model_card(c.runs[0].path, about, c.runs[0].rows, "val/acc")
+    assert f"95 % interval {found['final_val_acc/low']:.4f} to 1.0000, n = 3 seeds" in card
 
 
 def test_what_has_no_bound_has_none() -> None:
@@ -158,17 +175,6 @@ def test_the_report_opens_with_the_best_and_how_to_repeat_it(capsys: pytest.Capt
     assert order == ["0.2", "0.3", "0.1"]  # the best first, as in the figures
 
 
-def test_files_are_written_before_anything_is_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise UnicodeEncodeError("latin-1", "±", 0, 1, "no such character")
-
-    write_run(RUNS)
-    monkeypatch.setattr(table, "print_table", fail)
-    with suppress(UnicodeEncodeError):
-        assert main(["report", "runs", "--out", "out"]) != 0
-    assert {path.name for path in Path("out").glob("*.*")} >= {"report.html", "table.csv", "table.md", "pairs.csv"}
-
-
 def colors(plot: Plot | str, labels: list[str]) -> dict[str, str]:
     """{configuration: the colour of its line}."""
     assert isinstance(plot, Plot)
@@ -235,6 +241,37 @@ def test_a_threshold_far_above_the_curves_does_not_squash_them(best: float, show
     assert axes.get_ylim()[1] < best + 0.2
 
 
+@pytest.mark.parametrize(("least", "most", "shown"), [(0.3, 3.0, ["0.5", "1", "2"]), (0.02, 3.0, ["0.1", "1"])])
+def test_a_logarithmic_loss_axis_has_more_labels_than_its_decade(least: float, most: float, shown: list[str]) -> None:
+    figure = Figure()
+    axes = figure.subplots()
+    rows = [
+        {"epoch": e, **dict.fromkeys(("train/loss", "train/ce", "val/loss"), v)} for e, v in ((1, most), (2, least))
+    ]
+    draw_loss(axes, rows, None, None)
+    figure.draw_without_rendering()
+    low, high = axes.get_ylim()
+    labels = [label.get_text() for label in axes.get_yticklabels(which="both")]
+    assert {*shown} <= {label for label in labels if label and low <= float(label) <= high}
+
+
+def test_thresholds_stand_in_ascending_order_and_the_runs_first_one_decides() -> None:
+    folder = write_run(RUNS, epochs=30)
+    change_summary(folder, **{f"epoch_to_{name}": None for name in (0.92, 0.93)})
+    summary = json.loads((folder / "summary.json").read_text())
+    order = {"epoch_to_0.92": None, "epoch_to_0.9": None, "epoch_to_0.93": None, "epoch_to_0.95": None}
+    (folder / "summary.json").write_text(json.dumps({k: v for k, v in summary.items() if k not in order} | order))
+    collection = collect([RUNS])
+    assert collection.thresholds[0] == "0.92"
+    ascending = ["0.9", "0.92", "0.93", "0.95"]
+    assert [c.metric[9:] for c in columns(collection.thresholds) if c.metric.startswith("epoch_to_")] == ascending
+    axes = Figure().subplots()
+    draw_accuracy(axes, [{"epoch": 1, "val/acc": 0.9}, {"epoch": 2, "val/acc": 0.93}], [0.92, 0.91, 0.93])
+    lines = {str(line.get_label()): line.get_linestyle() for line in axes.get_lines()}
+    found = {label: style for label, style in lines.items() if label.startswith("threshold")}
+    assert list(found.items()) == [("threshold 0.91", ":"), ("threshold 0.92", "-"), ("threshold 0.93", ":")]
+
+
 def test_an_epochs_rate_stands_over_the_epoch_in_which_it_was_applied() -> None:
     rows = [{"epoch": e, "lr": 0.1 if e < 3 else 0.01} for e in range(1, 5)]
     assert epochs_rates(rows) == ([0, 1, 2, 3, 4], [0.1, 0.1, 0.01, 0.01, 0.01])
@@ -271,6 +308,17 @@ def test_the_report_says_in_one_line_which_runs_statistics_lag(capsys: pytest.Ca
     assert said in capsys.readouterr().out
     assert said in Path("out/report.html").read_text()
     assert lag_line(Collection([])) == ""
+
+
+@pytest.mark.parametrize(("classes", "lags"), [(3, 0), (2.5, 1), (None, 1), (10, 1), (47, 0)])
+def test_the_manifests_number_of_classes_says_what_chance_is(classes: float | None, lags: int) -> None:
+    """Validation at 0.12 and training at 0.25: of ten classes one is at chance, of three both, of 47 none."""
+    folder = write_run(
+        RUNS, data="emnist", rows=[r | {"train/acc": 0.25, "val/acc": 0.12} for r in synthetic_rows(6, 0.9)]
+    )
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | ({} if classes is None else {"classes": classes})))
+    assert bool(lag_line(collect([RUNS]))) == bool(lags)
 
 
 def test_tensorboard_links_have_the_reports_names() -> None:

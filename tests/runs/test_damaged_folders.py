@@ -154,7 +154,3 @@ def test_a_damaged_file_is_noticed_or_does_not_matter(
         else:
             assert status in (0, 1, 2)
             assert status == 0 or error.startswith("error: "), what
-
-
-def test_there_are_two_hundred() -> None:
-    assert len(DAMAGES) * (2 * len(FILES) - 1) >= 200

@@ -79,3 +79,9 @@ def test_an_error_of_the_disk_names_the_file(number: int, tmp_path: Path) -> Non
 def test_rows_with_other_line_ends_and_quotes(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(b'epoch,"a"\r\n1,"2.5"\r\n')
     assert read_rows(tmp_path / "m.csv") == [{"epoch": 1, "a": 2.5}]
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", " =1", "-x"])
+def test_every_text_of_a_table_is_safe(tmp_path: Path, text: str) -> None:
+    write_rows(path := tmp_path / "a.csv", [{text: text, "n": -1.5}, {text: "plain", "late": None}])
+    assert path.read_text() == f"'{text},n,late\n'{text},-1.5,\nplain,,\n"

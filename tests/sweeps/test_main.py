@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -90,17 +91,16 @@ def test_a_file_in_place_of_a_folder_is_one_line(capsys: pytest.CaptureFixture[s
     assert "outputs" in printed
 
 
-def test_missing_data_is_one_line_and_status_1_and_creates_nothing(tmp_path: Path) -> None:
+def test_missing_data_is_one_line_and_status_1_and_creates_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     proxy = "http://127.0.0.1:9"  # the discard port: refused at once, so the download fails without leaving the machine
-    done = subprocess.run(
-        command("epochs=1", f"data.root={tmp_path / 'nowhere'}", "trainer.progress=off"),
-        capture_output=True,
-        text=True,
-        env=environment(https_proxy=proxy, http_proxy=proxy, HTTPS_PROXY=proxy, HTTP_PROXY=proxy),
-        timeout=120,
-    )
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if line]
+    for name in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # made at the first use, with the proxies of that time
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    assert main(["epochs=1", f"data.root={tmp_path / 'nowhere'}", "trainer.progress=off"]) == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
     assert len(lines) == 1
     for word in ("CIFAR10", str(tmp_path / "nowhere"), "data.root", "CIFAR_ROOT"):
         assert word in lines[0]

@@ -257,7 +257,9 @@ def test_a_jobs_manifest_has_the_command_that_repeats_it_alone_and_jobs_are_coun
         "job 1: wd=0.2",
     ]
     for path in Path("outputs").rglob("manifest.json"):
-        script, *overrides = json.loads(path.read_text())["command"]
+        manifest = json.loads(path.read_text())
+        assert manifest["classes"] == 10
+        script, *overrides = manifest["command"]
         assert script == "train.py"
         assert path.parent == compose(*overrides).folder.path
 

@@ -1,6 +1,5 @@
 """What is refused at the entrance: one line that names value and cure, exit status 2, and nothing is written."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 
 from conftest import TINY
 from resnetlab import cli
-from resnetlab.config.overrides import MOST_JOBS, normalize_arguments
+from resnetlab.config.overrides import normalize_arguments
 from resnetlab.sweeps.command import parse_arguments
 from resnetlab.sweeps.launchers import LAUNCHERS, check_launcher
 from resnetlab.sweeps.main import main
@@ -95,7 +94,6 @@ def test_the_joblib_launchers_own_defaults_pass(monkeypatch: pytest.MonkeyPatch)
     config = pytest.importorskip("hydra_plugins.hydra_joblib_launcher.config")
     for values in ({}, {"n_jobs": 2}, {"n_jobs": -1}, {"timeout": 5.0}, {"pre_dispatch": "all"}):
         check_launcher("joblib", {**vars(config.JobLibLauncherConf()), **values})
-    assert MOST_JOBS <= 10**5
     assert LAUNCHERS["joblib"].jobs_at_once({"n_jobs": 3}, []) == 3
 
 
@@ -167,4 +165,4 @@ def test_a_report_is_written_before_it_is_printed(
     monkeypatch.setattr("resnetlab.report.table.print_table", fail)
     assert cli.main(["report", "--out", "out"]) != 0
     assert capsys.readouterr().err.count("\n") == 1
-    assert os.path.exists("out/table.csv")
+    assert {path.name for path in Path("out").glob("*.*")} >= {"report.html", "table.csv", "table.md", "pairs.csv"}

@@ -79,7 +79,7 @@ def test_the_validation_images_are_shared_out_once() -> None:
 def test_two_devices_equal_one_and_only_the_first_writes() -> None:
     Path("sitecustomize.py").write_text(AUDIT)
     path = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
-    succeed(*UNEVEN, "trainer.devices=2", PYTHONPATH=path)
+    succeed(*UNEVEN, "logger=tensorboard", "trainer.devices=2", PYTHONPATH=path)
     run(tiny(*UNEVEN))
     ours, alone = metrics(folder_of("trainer.devices=2")), metrics(folder_of())
     assert len(ours) == len(alone) == 2
@@ -88,6 +88,7 @@ def test_two_devices_equal_one_and_only_the_first_writes() -> None:
     opened = Path("opened").read_text().splitlines()
     assert {line.split()[0] for line in opened} == {"0"}, "a second writer"
     assert any("metrics.csv" in line for line in opened)
+    assert any("events.out" in line for line in opened)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from test_run import stop_after
 
 from conftest import tiny
 from resnetlab import Config, run
+from resnetlab.data import ImageData
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.runs.files import read_rows
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
@@ -64,6 +65,15 @@ def test_graph_equals_eager_over_a_hundred_steps(optimizer: str, recipe: tuple[s
     assert losses["graph"] == pytest.approx(losses["timed"], rel=1e-5)  # the same kernels
     assert_same_state(rigs["graph"].state(), rigs["timed"].state(), rtol=1e-4, atol=1e-5)
     assert_close(losses["graph"], losses["eager"], first=10, rel=2e-3 if half else 1e-4)
+
+
+def test_augmentation_of_every_replay_is_that_of_the_plain_steps() -> None:
+    config = tiny(*HUNDRED, *CONSTANT, "data.randaugment=2", "data.mixup=0.2")
+    losses = [Rig(config, "cuda", engine).train(24) for engine in ("timed", "graph")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    images = ImageData(config.data, 32, 0.07, 0)
+    (on_host, _), (on_device, _) = (next(images.batches(1, torch.device(kind))) for kind in ("cpu", "cuda"))
+    assert (on_host - on_device.cpu()).abs().mean() < 1e-3  # a pixel between two may come from either
 
 
 def test_the_lr_and_momentum_of_every_replay_are_the_tables() -> None:

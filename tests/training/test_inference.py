@@ -4,9 +4,12 @@ import csv
 import json
 import pickle
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from scipy import stats
 from sklearn.metrics import confusion_matrix
@@ -24,13 +28,15 @@ from conftest import tiny
 from resnetlab import DataError, build, load_model, run
 from resnetlab.cli import main
 from resnetlab.data import ImageData
-from resnetlab.data.sources import digits
+from resnetlab.data.sources import Images, digits
 from resnetlab.models import MODELS
 from resnetlab.runs.files import write_json
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.evaluate import evaluate, evaluate_checkpoint, load_weights, open_checkpoint
+from resnetlab.training.figures import mistakes_figure
 from resnetlab.training.inference import export as exporting
+from resnetlab.training.inference import predict
 from resnetlab.training.inference.load_model import Classifier
 from resnetlab.training.module import ImageClassifier
 
@@ -246,7 +252,7 @@ def huge(path: str) -> None:
 
 BAD: dict[str, tuple[Callable[[str], object], str]] = {
     "missing.png": (lambda path: None, "it is empty or no file"),
-    "broken.png": (lambda path: Path(path).write_bytes(Path("pics/0.png").read_bytes()[:200]), "truncated|broken"),
+    "cut.png": (lambda path: Path(path).write_bytes(Path("pics/0.png").read_bytes()[:200]), "truncated|broken"),
     "empty.jpg": (lambda path: Path(path).touch(), "it is empty or no file"),
     "text.png": (lambda path: Path(path).write_text("hello"), "cannot identify"),
     "cmyk.jpg": (lambda path: Image.new("CMYK", (16, 16)).save(path), "it is CMYK"),
@@ -257,6 +263,7 @@ BAD: dict[str, tuple[Callable[[str], object], str]] = {
     "pickled.npy": (lambda path: np.save(path, np.array([Evil()]), allow_pickle=True), "allow_pickle"),
     "normalized.npy": (lambda path: np.save(path, np.random.randn(2, 16, 16)), "must be in 0..255"),
     "ambiguous.npy": (lambda path: np.save(path, np.zeros((3, 16, 16), np.uint8)), "images or channels"),
+    "none.npz": (np.savez, "it holds no array"),
     "no.npz": (lambda path: Path(path).write_text("PK"), "cannot be used"),
     "\N{LATIN SMALL LETTER U WITH DIAERESIS}.png": (lambda path: Path(path).write_bytes(b""), "it is empty or no file"),
 }
@@ -304,21 +311,37 @@ def test_a_bad_checkpoint_is_one_line_and_its_code_is_not_run(trained: RunFolder
 
 
 WITHOUT_LAB = (
-    "import runpy, sys; sys.modules['resnetlab'] = None; sys.argv = sys.argv[1:]; "
+    "import runpy, sys; sys.modules['resnetlab'] = sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
     "sys.path.insert(0, sys.argv[0].rpartition('/')[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 
 
+def example_lines(form: str, capsys: Printed, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What out/example.py prints of two pictures where there is no lab: of ONNX in a process without torch."""
+    arguments = ["out/example.py", "pics/0.png", "pics/1.png"]
+    if form == "onnx":
+        command = [sys.executable, "-c", WITHOUT_LAB, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "resnetlab"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "network", raising=False)  # of another export
+    monkeypatch.setattr(sys, "path", [str(Path("out").absolute()), *sys.path])
+    monkeypatch.setattr(sys, "argv", arguments)
+    capsys.readouterr()
+    runpy.run_path(arguments[0], run_name="__main__")
+    return capsys.readouterr().out.splitlines()
+
+
 @pytest.mark.parametrize("form", exporting.FILES)
-def test_an_exported_network_works_where_there_is_no_lab(trained: RunFolder, form: str, capsys: Printed) -> None:
+def test_an_exported_network_works_where_there_is_no_lab(
+    trained: RunFolder, form: str, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pixels = pictures(2)
     arguments = ["--weights", "averaged", "--out", "out", "--card"]
     assert main(["export", str(trained.path), "--to", form, *arguments]) == 0
     assert re.search(r"differ by at most \S+e-0[6-9] on 64 images|differ by at most 0 on", capsys.readouterr().out)
     rows = rows_of(capsys, str(trained.path), "pics", "--weights", "averaged")
-    command = [sys.executable, "-c", WITHOUT_LAB, "out/example.py", "pics/0.png", "pics/1.png"]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    found = [line.split() for line in lines]
+    found = [line.split() for line in example_lines(form, capsys, monkeypatch)]
     for row, parts in zip(rows, (found[:5], found[5:]), strict=True):
         assert [cell[1] for cell in parts] == [row[f"class_{n}"] for n in range(1, 6)]
         assert [float(cell[2]) for cell in parts] == pytest.approx(
@@ -342,6 +365,30 @@ def test_the_onnx_file_takes_any_number_of_images(trained: RunFolder) -> None:
     for count in (1, 3, 6):
         (found,) = session.run(None, {"images": pixels[:count].numpy()})
         assert found == pytest.approx(wanted[:count], abs=1e-4)
+
+
+def test_no_picture_is_in_an_exported_file_and_one_is_enough_to_compare_on(trained: RunFolder) -> None:
+    (picture,) = pictures(1)
+    for n, images in enumerate(([], ["--images", "pics/0.png"])):
+        assert main(["export", str(trained.best), "--to", "torch-export", "--out", f"out{n}", *images]) == 0
+        with zipfile.ZipFile(f"out{n}/model.pt2") as file:
+            content = b"".join(map(file.read, file.namelist()))
+        shown = [picture, *ImageData(tiny(*OVERRIDES).data, 32, 0.07, 0).val.pixels[:64]]
+        assert not any(image.numpy().tobytes() in content for image in shown)
+        assert load_model(trained.best).mean.numpy().tobytes() in content  # what is in it is found
+    model = torch.export.load("out1/model.pt2").module()
+    for count in (1, 3):
+        assert model(picture.expand(count, -1, -1, -1).contiguous()).shape == (count, 10)
+
+
+def test_each_picture_is_fitted_before_the_next_is_read(trained: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(3)
+    calls: list[str] = []
+    for name in ("fit", "read_image"):
+        original = getattr(predict, name)
+        monkeypatch.setattr(predict, name, lambda *a, name=name, call=original: (calls.append(name), call(*a))[1])
+    predict.read_images([Path("pics")], (16, 12))
+    assert calls == ["read_image", "fit"] * 3
 
 
 @pytest.mark.parametrize("form", ["onnx", "state-dict"])
@@ -390,7 +437,7 @@ def test_every_kind_of_network_is_written_as_plain_torch(name: str, options: dic
     model, pixels = Classifier(network, preprocessing), torch.randint(256, (5, 3, 16, 16), dtype=torch.uint8)
     with torch.no_grad():
         wanted = model(pixels)
-        torch.testing.assert_close(exporting.write_model(model, "state-dict", tmp_path, pixels)(pixels), wanted)
+        torch.testing.assert_close(exporting.write_model(model, "state-dict", tmp_path)(pixels), wanted)
 
 
 def test_evaluate_writes_what_the_network_gets_wrong(trained: RunFolder, capsys: Printed) -> None:
@@ -398,7 +445,9 @@ def test_evaluate_writes_what_the_network_gets_wrong(trained: RunFolder, capsys:
     with torch.no_grad():
         answers = load_model(trained.best, "last")(data.val.pixels).argmax(1)
     counts = confusion_matrix(data.val.labels, answers, labels=range(10))
+    filters = [*warnings.filters]
     assert main(["evaluate", str(trained.best), "--out", "wrong"]) == 0
+    assert [*warnings.filters] == filters
     with open("wrong/classes.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [[int(row[f"answered {n}"]) for n in range(10)] for row in rows] == counts.tolist()
@@ -407,6 +456,15 @@ def test_evaluate_writes_what_the_network_gets_wrong(trained: RunFolder, capsys:
     for name in ("confusion.png", "mistakes.png"):
         with Image.open(f"wrong/{name}") as picture:
             assert picture.size == (1000, 1000)
+
+
+def test_the_mistakes_are_the_most_certain_and_the_figure_says_how_to_read_them() -> None:
+    images = Images(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 1, 0]))
+    probabilities = torch.tensor([[0.1, 0.9], [0.4, 0.6], [0.8, 0.2], [0.3, 0.7]])  # the second is right
+    figure = mistakes_figure(probabilities, images, ("cat", "dog"))
+    assert [axes.get_title() for axes in figure.axes] == ["cat: dog, 0.90", "dog: cat, 0.80", "cat: dog, 0.70"]
+    assert "3 of 4 answers are wrong" in figure.get_suptitle()
+    assert "true class: answer, its probability" in figure.get_suptitle()
 
 
 def test_the_card_has_the_interval_over_the_seeds(trained: RunFolder, capsys: Printed) -> None:
@@ -429,7 +487,7 @@ def test_the_card_has_the_interval_over_the_seeds(trained: RunFolder, capsys: Pr
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert f"{np.mean(values):.4f}, sd {np.std(values, ddof=1):.4f}" in text
     assert f"interval {max(0, low):.4f} to {min(1, high):.4f}, n = 3 seeds" in text
-    front = __import__("yaml").safe_load(text.split("---")[1])
+    front = yaml.safe_load(text.split("---")[1])
     (result,) = front["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == pytest.approx(values[0])
     assert "selected by val/acc_avg on the same validation images" in text

@@ -42,7 +42,7 @@ def events(folder: Path) -> EventAccumulator:
 
 def test_loggers_are_no_part_of_a_run_and_stay_out_of_its_checkpoints() -> None:
     config, plain = tiny("logger=[csv,tensorboard]", "logger.project=mine", "outputs=elsewhere"), tiny()
-    assert config.logger.chosen == ["csv", "tensorboard"] or config.logger.chosen == ["tensorboard", "csv"]
+    assert sorted(config.logger.chosen) == ["csv", "tensorboard"]
     assert config.identity == plain.identity
     assert config.folder.path == Path("elsewhere", *plain.folder.path.parts[1:])
     assert tiny("logger=none").logger.chosen == []
@@ -65,7 +65,9 @@ def test_the_csv_logger_holds_the_rows_of_a_run_that_was_interrupted_and_went_on
 
 
 def test_tensorboard_has_the_pictures_the_layout_and_the_steps() -> None:
-    config = tiny("logger.every=2", "batch_size=20", "epochs=2")  # three steps an epoch: logged after 2, 4 and 6
+    config = tiny(
+        "logger=tensorboard", "logger.every=2", "batch_size=20", "epochs=2"
+    )  # three steps an epoch: logged after 2, 4 and 6
     run(config)
     found = events(config.folder.path)
     assert {f"pictures/{name}, validation" for name in ("mistakes", "reliability", "confusion matrix")} <= {
@@ -79,7 +81,7 @@ def test_tensorboard_has_the_pictures_the_layout_and_the_steps() -> None:
     assert [point.step for point in steps] == [2, 4, 6]
     # of epoch 2: step 4 alone, then the mean of 5 and 6
     assert (steps[1].value + 2 * steps[2].value) / 3 == pytest.approx(means[1]["train/loss"], rel=1e-5)
-    assert [point.value for point in found.Scalars("steps/lr")] == pytest.approx([8e-4] * 3, rel=0.5)
+    assert [point.value for point in found.Scalars("steps/lr")] == pytest.approx([8e-4] * 3, rel=1e-6)
 
 
 @pytest.mark.parametrize("method", ["__init__", "log_metrics", "save", "finalize"])

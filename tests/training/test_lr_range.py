@@ -258,3 +258,14 @@ def test_one_suggestion_is_preferred_and_why(found: dict[str, float | None], rul
     chosen, why = preferred(found)
     assert chosen == rule
     assert bool(why) == bool(rule)
+
+
+def test_the_gradient_is_clipped_as_in_training() -> None:
+    found = []
+    for clip in ("null", "1e-3"):
+        config = tiny("optimizer=sgd", f"trainer.gradient_clip={clip}")
+        rows = range_test(*parts(config), Ramp(0.1, 1.0, 10, stop=1e9), CPU)
+        found.append([row["loss"] for row in rows])
+    assert found[0][0] == found[1][0]
+    assert max(found[1]) < 1.3 * found[1][0]  # steps of 0.1 to 1 times a thousandth teach nothing
+    assert max(abs(a - b) for a, b in zip(*found, strict=True)) > 0.3

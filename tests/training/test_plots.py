@@ -13,9 +13,8 @@ from conftest import TINY, tiny
 from resnetlab import build
 from resnetlab.cli import main
 from resnetlab.runs.files import read_rows
-from resnetlab.training.build import planned_lr_momentum
 from resnetlab.training.lightning_internals import silence_lightning
-from resnetlab.training.module import ImageClassifier
+from resnetlab.training.module import ImageClassifier, lr_momentum_table
 from resnetlab.training.plots import draw_schedules
 
 PLANS = (
@@ -43,7 +42,7 @@ def test_a_run_applies_what_was_planned_at_every_step(overrides: str, monkeypatc
     module, data, trainer = build(config)
     with silence_lightning():
         trainer.fit(module, datamodule=data)
-    span, expected = planned_lr_momentum(config)
+    span, expected = config.span, lr_momentum_table(config, config.span)
     assert len(applied) == span.steps == 6
     np.testing.assert_array_equal(np.array(applied), expected)
     columns = [(row["lr"], row["momentum"]) for row in read_rows(config.folder.metrics)]

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,13 +28,14 @@ from resnetlab.runs.sweep_records import SweepFolder
 from resnetlab.sweeps.jobs import Job, start
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.interpolate import interpolate
-from resnetlab.training.recorded import schedule_digest
 from resnetlab.training.result import completed
 from resnetlab.training.result import finished as finished_summary
 
 # two configurations whose hashes agree in 8 digits
-COLLIDING = ("data=digits data.limit=32 data.resolution=8 batch_size=32 model=resnet20v2 model.depth=11 epochs=1 "
-             "schedule=constant threads=1 trainer.progress=off model.bn_eps=").join(("", ""))  # fmt: skip
+COLLIDING = (
+    "data=digits data.limit=32 data.resolution=8 batch_size=32 model=resnet20v2 model.depth=11 epochs=1 "
+    "schedule=constant threads=1 trainer.progress=off model.bn_eps="
+)
 
 
 def colliding() -> list[Config]:
@@ -138,7 +140,7 @@ def mine(empty_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., C
 
     def write(text: str, *overrides: str) -> Config:
         (empty_folder / "mine.py").write_text(text)
-        monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
+        monkeypatch.delitem(sys.modules, "mine", raising=False)
         _function.cache_clear()
         return tiny("epochs=2", "schedule=lambda", "schedule.function=mine.factor", *overrides)
 
@@ -172,7 +174,7 @@ def test_an_edited_function_of_the_schedule_is_refused(mine: Callable[..., Confi
                 run(mine(text))
     assert run(mine(FUNCTION))["final_val_ce"] == summary["final_val_ce"]
     assert run(mine(EDITS["the body"], "force=true"))["final_val_ce"] != summary["final_val_ce"]
-    assert schedule_digest(tiny()) is None
+    assert tiny().code_digests == {}
 
 
 def test_evaluation_and_resuming_call_nothing_that_a_checkpoint_names(

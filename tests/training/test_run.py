@@ -5,9 +5,11 @@ import math
 import threading
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
@@ -19,9 +21,12 @@ from conftest import tiny
 from resnetlab import Config, build, run
 from resnetlab.config.compose import from_plain
 from resnetlab.errors import RunLocked
+from resnetlab.optim.schedules import RunLength
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint, resume_point
+from resnetlab.training.callbacks.loggers import Loggers
+from resnetlab.training.conclude import applied_rates
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.result import objective
 from resnetlab.training.run import run_lock, train
@@ -130,7 +135,7 @@ def test_a_run_leaves_the_process_alone_and_takes_no_more_of_an_allocation(monke
     expected = torch.rand(3)
     torch.manual_seed(5)
     torch.set_num_threads(2)
-    assert run(tiny("epochs=1", "threads=1"))["status"] == "finished"
+    assert run(tiny("epochs=1", "threads=1", "logger=tensorboard"))["status"] == "finished"
     assert torch.get_num_threads() == 2
     assert torch.equal(torch.rand(3), expected)
 
@@ -286,7 +291,7 @@ def test_a_run_that_diverges_ends_in_order_and_keeps_its_rows() -> None:
     """Plain SGD survives an epoch at a tiny lr, then jumps to 1e30: the loss overflows in epoch 2 or 3."""
     config = tiny(
         "optimizer=sgd", "regularization=l2", "schedule=piecewise_constant",
-        "schedule.milestones=[[1,1e-6],[2,1e30]]", "schedule.relative=false",
+        "schedule.milestones=[[1,1e-6],[2,1e30]]", "schedule.relative=false", "logger=tensorboard",
     )  # fmt: skip
     summary = run(config)
     assert summary["status"] == "diverged"
@@ -300,7 +305,7 @@ def test_a_run_that_diverges_ends_in_order_and_keeps_its_rows() -> None:
 
 def test_a_run_that_diverges_at_once_is_finished_too() -> None:
     """At lr 1e30 the second step's loss is not finite: no epoch is complete, and the same command trains no more."""
-    config = tiny("optimizer=sgd", "schedule=constant", "lr=1e30", "regularization=none")
+    config = tiny("optimizer=sgd", "schedule=constant", "lr=1e30", "regularization=none", "logger=tensorboard")
     summary = run(config)
     assert (summary["status"], summary["diverged_epoch"], summary["epochs_trained"]) == ("diverged", 1, 0)
     stamp = config.folder.manifest.stat().st_mtime_ns
@@ -376,3 +381,26 @@ def test_a_run_whose_statistics_lag_says_so(
     monkeypatch.setattr("resnetlab.training.conclude.lag_note", lambda rows, classes: f"{len(rows)} of {classes}")
     run(tiny("epochs=1", f"model.norm={norm}", "trainer.progress=lines"))
     assert ("note: 1 of 10" in capsys.readouterr().out) == said
+
+
+def test_figures_are_made_where_they_are_shown_and_loggers_end_before_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    original, held = Loggers.close, []
+
+    def close(loggers: Loggers) -> None:
+        with pytest.raises(RunLocked), run_lock(loggers.config.folder):
+            pass
+        held.append(loggers)
+        original(loggers)
+
+    monkeypatch.setattr(Loggers, "close", close)
+    monkeypatch.setattr("resnetlab.training.conclude.evaluate", lambda *_: pytest.fail("nobody sees it"))
+    assert run(tiny("epochs=1", "logger=none"))["status"] == "finished"
+    assert len(held) == 1
+
+
+@pytest.mark.parametrize("steps", [1, 1999, 2000, 2001, 3999, 4001])
+def test_the_drawn_learning_rates_are_2000_at_most(steps: int) -> None:
+    module = SimpleNamespace(span=RunLength(steps, 1), config=tiny(), lr_momentum_table=np.ones((steps, 2)))
+    points = applied_rates(SimpleNamespace(module=module), 1)  # type: ignore[arg-type]
+    assert points is not None
+    assert min(steps, 1000) <= len(points[0]) - 1 <= 2000

@@ -1,6 +1,7 @@
 """What can be set, as text from the files of conf/: `resnetlab options`, and `python train.py --help`."""
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -111,11 +112,7 @@ def _key_lines(keys: Iterable[Key]) -> str:
     return "\n".join(f"    {f'{key.name}={key.default}':34} {key.meaning}" for key in keys)
 
 
-def _wrapped(start: str, words: Iterable[str], indent: int, width: int = 110) -> list[str]:
+def _wrapped(start: str, words: Iterable[str], indent: int) -> list[str]:
     """`start`, then the words, all lines from column `indent` on."""
-    lines = [start.ljust(indent)]
-    for word in words:
-        if len(lines[-1]) + len(word) >= width:
-            lines.append(" " * indent)
-        lines[-1] += f"{word} "
-    return [line.rstrip() for line in lines]
+    wrap = textwrap.TextWrapper(109, start.ljust(indent), " " * indent, break_long_words=False, break_on_hyphens=False)
+    return wrap.wrap(" ".join(words))

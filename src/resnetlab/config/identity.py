@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
-from resnetlab.runs.files import digest
+from resnetlab.runs.files import digest, sha256
+from resnetlab.runs.summary import CHOICES
 
 # keys that do not change a run's metrics: where things are, what is shown, what is computed from the rows afterwards
 NOT_IDENTITY = {
     *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
-    *("data.device", "data.skip_broken"),  # the images that are left have a digest
+    *("data.device", "data.skip_broken", "data.function", "data.parameters"),  # the images have a digest
     *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
     *("outputs", "logger", "logger.use", "logger.project", "logger.offline", "logger.uri", "logger.every"),
 }
@@ -47,6 +49,8 @@ def identity_of(config: Any, groups: Mapping[str, Mapping[str, Any]]) -> dict[st
         values["precision"] = config.trainer.resolved_precision  # auto means another one on another device
     if config.trainer.resolved_accelerator != "cuda":
         values.pop("trainer.tf32", None)  # of a GPU's arithmetic
+    if config.init is not None:
+        values["init"] = sha256(Path(config.init).read_bytes())  # wherever the file is
     return {key: value for key, value in values.items() if key not in NOT_IDENTITY}
 
 
@@ -70,8 +74,7 @@ def as_floats(value: Any) -> Any:
 
 def readable_name(config: Any, identity: Mapping[str, Any]) -> str:
     """The chosen options, the values of READABLE, and a digest of the whole identity, of LONG digits."""
-    groups = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
-    names = {group: getattr(config, group).name for group in groups}
+    names = {group: getattr(config, group).name for group in CHOICES}
     if config.data.digest is not None:
         names["data"] = f"images_{config.data.digest}"
     parts = [option for group, option in names.items() if option != "none" or group != "averaging"]

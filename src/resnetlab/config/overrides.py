@@ -74,9 +74,8 @@ def check_argument(argument: str) -> None:
     if max(accumulate((letter in "[{(") - (letter in "]})") for letter in argument), default=0) > DEEPEST:
         raise ConfigError(f"{key} (={value[:40]}...) is nested more than {DEEPEST} deep")
     if key.lstrip("+~").startswith("hydra") and (key.endswith(NOT_SET) or NOT_SET[1] in key):
-        raise ConfigError(
-            f"{key} (={value}) cannot be set; a sweep is written -m lr=0.1,0.2, a launcher hydra/launcher=..."
-        )
+        cure = "a sweep is written -m lr=0.1,0.2, a launcher hydra/launcher=..."
+        raise ConfigError(f"{key} (={value}) cannot be set; {cure}")
     if key.lstrip("+~").startswith("hydra") and not key.startswith(HYDRA_KEYS):
         raise ConfigError(f"{key} is not supported; of Hydra's own keys these are: {', '.join(HYDRA_KEYS)}")
     if key in ("hydra/launcher", "hydra/sweeper") and (value in ("", "null") or value[0] in "[{"):
@@ -152,9 +151,8 @@ def split_sweep(overrides: Sequence[Override]) -> list[list[str]]:
             values[key] = [f"{key}={value}" for value in sweep_values(override)]
     if math.prod(map(len, values.values())) > MOST_JOBS:
         most = max(values, key=lambda key: len(values[key]))
-        raise ConfigError(
-            f"the sweep has more than {MOST_JOBS:,} jobs, the most in one command; give {most} fewer values"
-        )
+        limit = f"more than {MOST_JOBS:,} jobs, the most in one command"
+        raise ConfigError(f"the sweep has {limit}; give {most} fewer values")
     return [list(job) for job in product(*values.values())]
 
 

@@ -6,16 +6,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
 from resnetlab.config.logger import LOGGERS, LoggerOptions
 from resnetlab.config.trainer import TRAINERS, TrainerOptions
-from resnetlab.data import SOURCES, Data
-from resnetlab.data.own_images import OWN
+from resnetlab.data.options import DATA, Data
+from resnetlab.dotted import code_digest
+from resnetlab.errors import require
 from resnetlab.models.options import MODELS, Model
 from resnetlab.optim.averaging import AVERAGINGS, Averaging
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
 from resnetlab.optim.regularization import REGULARIZATIONS, Regularization
-from resnetlab.optim.schedules import SCHEDULES, Schedule
+from resnetlab.optim.schedules import SCHEDULES, RunLength, Schedule, schedule_table
+from resnetlab.runs.files import sha256
 from resnetlab.runs.layout import OUTPUTS_VARIABLE, SEED, RunFolder
 
 OBJECTIVES = ("final_val_acc", "best_val_acc", "final_val_acc_avg", "final_test_acc")
@@ -58,13 +62,34 @@ class Config:
     recalibrate_bn: bool = False
     init: str | None = None  # checkpoint whose weights the network begins with; null: they are drawn from the seed
     freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
+    callbacks: list[Any] = field(default_factory=list)  # Lightning's: [my.Class, {function: my.Other, parameters: ...}]
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
     force: bool = False  # train again although the run is finished
+
+    @property
+    def span(self) -> RunLength:
+        """The run's length as planned, with no image read."""
+        return RunLength(self.data.steps_per_epoch(self.batch_size), self.epochs)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
         """All that makes it another run than the defaults' (config/identity.py)."""
         return identity_of(self, GROUPS)
+
+    @cached_property
+    def code_digests(self) -> dict[str, str]:
+        """Digests of the user's code: the source of model, optimizer and callbacks; the rates of a schedule's function.
+
+        As float32: the last bit of a cosine on another processor makes no other schedule.
+        """
+        named = {group: getattr(getattr(self, group), "function", None) for group in ("model", "optimizer")}
+        found = {group: code_digest(path) for group, path in named.items() if path is not None}
+        if self.callbacks:
+            found["callbacks"] = " ".join(code_digest(callback_of(entry)[0]) for entry in self.callbacks)
+        if hasattr(self.schedule, "function"):
+            rates = schedule_table(self.schedule, self.lr, 0.0, self.span)[:, 0]
+            found["schedule"] = sha256(rates.astype(np.float32).tobytes())
+        return found
 
     @cached_property
     def long_name(self) -> str:
@@ -88,13 +113,21 @@ class Config:
         return RunFolder(folder / f"{SEED}{self.seed}")
 
 
+def callback_of(entry: Any) -> tuple[str, Any]:
+    """(dotted path, keyword arguments or None) of an entry of `callbacks`. Raises ConfigError."""
+    found = {"function": entry} if isinstance(entry, str) else entry
+    ok = isinstance(found, dict) and found.keys() <= {"function", "parameters"} and "function" in found
+    require(ok, "callbacks", entry, "be a list of my.Class or {function: my.Class, parameters: {every: 2}}")
+    return str(found["function"]), found.get("parameters")
+
+
 def _instances(options: Mapping[str, type]) -> dict[str, Any]:
     return {name: option() for name, option in options.items()}
 
 
 GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
     "model": dict(MODELS),
-    "data": {name: Data(name=name) for name in (*SOURCES, *OWN)},
+    "data": dict(DATA),
     "optimizer": _instances(OPTIMIZERS),
     "schedule": _instances(SCHEDULES),
     "regularization": _instances(REGULARIZATIONS),

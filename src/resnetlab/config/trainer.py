@@ -6,7 +6,7 @@ import torch
 
 from resnetlab.errors import ConfigError, require, require_one_of
 
-ACCELERATORS = ("auto", "cpu", "cuda")
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 PROGRESS = ("auto", "bar", "lines", "off")
 
@@ -16,7 +16,7 @@ class TrainerOptions:
     """Where and how a run computes; none of it belongs to the recipe."""
 
     name: str = "auto"
-    accelerator: str = "auto"  # cpu | cuda | auto: cuda where there is one
+    accelerator: str = "auto"  # cpu | cuda | mps (of Apple) | auto: cuda where there is one
     devices: int = 1  # devices of one machine, a process each; batch_size is the batch of all together
     # 32-true | 16-mixed | bf16-mixed | auto: 16-mixed on cuda (Keras' mixed_float16), 32-true on the cpu
     precision: str = "auto"
@@ -36,16 +36,18 @@ class TrainerOptions:
         """Raises ConfigError, naming the key, the value and what it may be."""
         for key, choices in (("accelerator", ACCELERATORS), ("precision", PRECISIONS), ("progress", PROGRESS)):
             require_one_of(f"trainer.{key}", getattr(self, key), choices)
-        if self.accelerator == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("trainer.accelerator (=cuda): torch sees no CUDA device here; take auto or cpu")
-        if self.precision == "16-mixed" and self.resolved_accelerator == "cpu":
-            raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; on a cpu take 32-true or bf16-mixed")
+        for kind, backend in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
+            there = self.accelerator != kind or backend.is_available()
+            require(there, "trainer.accelerator", kind, f"be auto or cpu: torch sees no {kind.upper()} device here")
+        if self.precision == "16-mixed" and self.resolved_accelerator != "cuda":
+            raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; elsewhere take 32-true or bf16-mixed")
         clip = self.gradient_clip
         require(clip is None or clip > 0, "trainer.gradient_clip", clip, "be above 0, or null for no limit")
         parts_ok = self.accumulate == 1 or (1 < self.accumulate <= 1000 and self.devices == 1)
         must = "be in 1..1,000, and 1 on several devices, which have parts of their own"
         require(parts_ok, "trainer.accumulate", self.accumulate, must)
-        require(1 <= self.devices <= 64, "trainer.devices", self.devices, "be in 1..64")
+        most = 1 if self.accelerator == "mps" else 64
+        require(1 <= self.devices <= most, "trainer.devices", self.devices, f"be in 1..{most}")
         if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
         limits = (("chunk", 10_000, "steps"), ("profile", 1000, "steps"), ("patience", 100_000, "epochs"))

@@ -1,16 +1,17 @@
 """Checks of a whole configuration: top-level values, and combinations of groups. A group's own are in its check()."""
 
 import math
+import os
 import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnetlab.config.schema import GROUPS, OBJECTIVES, Config
+from resnetlab.config.schema import GROUPS, OBJECTIVES, Config, callback_of
 from resnetlab.config.trainer import ENGINES
+from resnetlab.dotted import call
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.optim.averaging import resolve_momentum
 from resnetlab.optim.optimizers import check_pair
@@ -22,6 +23,7 @@ USES: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("shift", "data.translate=shift", lambda c: c.data.translate == "shift"),
     ("data.padding", "data.translate=pad_crop", lambda c: c.data.translate == "pad_crop"),
     ("shift data.padding data.fill", "data.augment=true", lambda c: c.data.augment),
+    ("data.magnitude", "data.randaugment above 0", lambda c: c.data.randaugment > 0),
     ("data.split_seed", "data.split=stratified or holdout", lambda c: c.data.split in ("stratified", "holdout")),
     ("model.bn_momentum", "model.norm=batch", lambda c: c.model.norm == "batch"),
     ("schedule.warmup_from schedule.warmup_prefix", "schedule.warmup above 0", lambda c: c.schedule.warmup > 0),
@@ -46,13 +48,14 @@ def check(config: Config) -> None:
     """Raises ConfigError for the first value or combination that makes no sense."""
     check_numbers(config)
     check_values(config)
-    check_columns(config)
-    for group in GROUPS:
+    for group, options in GROUPS.items():
+        part = getattr(config, group)
+        if type(part) is not type(options.get(part.name)):  # `schedule={name: cosine}` on another schedule's keys
+            raise ConfigError(f"{group}.name (={part.name}) cannot be set by itself; choose with {group}=...")
         getattr(config, group).check()
     resolve(config.regularization, config.wd, config.l2)
     resolve_momentum(config.averaging, config.ema_momentum)
     check_pair(config.optimizer.name, config.regularization.name)
-    check_options(config)
     check_own_parts(config)
     check_batches(config)
     check_momentum(config)
@@ -75,7 +78,7 @@ def check_numbers(part: object, path: str = "") -> None:
 
 
 def check_values(config: Config) -> None:
-    """Top-level values of the training itself."""
+    """Top-level values by themselves."""
     folder_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study)
     must = "be a folder's name: at most 100 letters, digits, '.', '_' and '-'"
     require(folder_name is not None, "study", repr(config.study), must)
@@ -89,10 +92,6 @@ def check_values(config: Config) -> None:
     require_one_of("engine", config.engine, ENGINES)
     threads_ok = config.threads is None or 1 <= config.threads <= 1024
     require(threads_ok, "threads", config.threads, "be in 1..1024, or null for torch's default")
-
-
-def check_columns(config: Config) -> None:
-    """Top-level values that say what is computed and kept of a run."""
     differ = len(set(map(str, config.thresholds))) == len(config.thresholds)
     require(differ, "thresholds", config.thresholds, "differ from each other")
     for threshold in config.thresholds:
@@ -103,21 +102,21 @@ def check_columns(config: Config) -> None:
     require(reached, "snapshots", config.snapshots, f"be epochs of the run, in 1..{config.epochs}")
 
 
-def check_options(config: Config) -> None:
-    """Refuses `schedule={name: cosine}` on another schedule's keys."""
-    for group, options in GROUPS.items():
-        part = getattr(config, group)
-        if type(options.get(part.name)) is not type(part):
-            raise ConfigError(f"{group}.name (={part.name}) cannot be set by itself; choose with {group}=...")
-
-
 def check_own_parts(config: Config) -> None:
-    """The checkpoint to begin with and the frozen parts of the network are there."""
-    require(config.init is None or Path(config.init).is_file(), "init", config.init, "be a checkpoint that is there")
+    """The user's callbacks, the checkpoint to begin with, and the frozen parts of the network are there."""
+    own_callbacks(config)
+    require(config.init is None or os.path.isfile(config.init), "init", config.init, "be a checkpoint that is there")
     names = [f"{name}." for name, _ in config.model.skeleton().named_parameters()] if config.freeze else []
     must = f"be a part of the network, such as {', '.join(dict.fromkeys(name.split('.')[0] for name in names))}"
     for part in config.freeze:
         require(any(name.startswith(f"{part}.") for name in names), "freeze", part, must)
+
+
+def own_callbacks(config: Config) -> list[Any]:
+    """New instances of the user's callbacks. Raises ConfigError."""
+    if config.callbacks:
+        from lightning import Callback  # takes seconds, for those who have some
+    return [call("callbacks", path, given, Callback) for path, given in map(callback_of, config.callbacks)]
 
 
 def check_batches(config: Config) -> None:
@@ -169,7 +168,9 @@ def check_metrics(config: Config) -> None:
         raise ConfigError("objective (=final_val_acc_avg) needs an average: averaging=ema or swa")
     monitor = getattr(config.schedule, "monitor", None)
     if monitor is not None:
-        require_one_of("schedule.monitor", monitor, monitors(config))
+        recalibrated = ["val/loss_recal", "val/ce_recal", "val/acc_recal"] if config.recalibrate_bn else []
+        known = [f"{part}/{name}" for part in ("val", "train") for name in ("loss", "ce", "acc")]
+        require_one_of("schedule.monitor", monitor, [*known, *recalibrated])
 
 
 def check_length(config: Config) -> None:
@@ -178,24 +179,14 @@ def check_length(config: Config) -> None:
     if config.schedule.stateful and averaging_lr is not None:
         cure = f"cannot go with schedule={config.schedule.name}; leave it out"
         raise ConfigError(f"averaging.lr (={averaging_lr:g}) {cure}")
-    span = RunLength(config.data.steps_per_epoch(config.batch_size), config.epochs)
+    span = config.span
     config.schedule.check_span(span)
     config.averaging.check_span(span)
     # two steps an epoch: schedule=lambda is called at half and whole epochs, not at each of 47,000 steps
     span, function = RunLength(2, config.epochs), getattr(config.schedule, "function", None)
     tables = [schedule_table(config.schedule, config.lr, config.momentum or 0.0, span, True) for _ in range(2)]
-    require(
-        np.array_equal(tables[0], tables[1]),
-        "schedule.function",
-        function,
-        "return the same at every call with the same t",
-    )
-
-
-def monitors(config: Config) -> list[str]:
-    """The metrics that reduce_on_plateau can monitor."""
-    recalibrated = ["val/loss_recal", "val/ce_recal", "val/acc_recal"] if config.recalibrate_bn else []
-    return [*(f"{part}/{name}" for part in ("val", "train") for name in ("loss", "ce", "acc")), *recalibrated]
+    must = "return the same at every call with the same t"
+    require(np.array_equal(tables[0], tables[1]), "schedule.function", function, must)
 
 
 def cycles_momentum(config: Config) -> bool:

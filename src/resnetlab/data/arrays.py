@@ -1,4 +1,4 @@
-"""Images and labels of your own: the one door through which arrays become a data set, or are refused in one line."""
+"""Conversion of arrays of images and labels to a data set; whatever else they hold is refused in one line."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def source_from_arrays(
 
 
 def images_of_parts(parts: Sequence[Any], class_names: Sequence[str] | None) -> tuple[list[Images], tuple[str, ...]]:
-    """The same of one part or more, the first to train on: (images of each part, class names)."""
+    """(images of each part, class names) of one part or more, the first to train on; as in source_from_arrays."""
     pixels = [_three_channels(_array(images, "images")) for images, _ in parts]
     labels = [_flat_labels(_array(labels, "labels"), len(pixels[i])) for i, (_, labels) in enumerate(parts)]
     _require(len({a.shape[1:] for a in pixels}) == 1, "images", "of one size", [a.shape for a in pixels])
@@ -78,7 +78,7 @@ def _array(values: Any, what: str) -> Array:
 
 
 def _three_channels(array: Array) -> Array:
-    """(N, 3, H, W), whatever the layout."""
+    """Images (N, H, W), (N, H, W, C) or (N, C, H, W) as (N, 3, H, W)."""
     shape = array.shape
     array = array[:, None] if array.ndim == 3 else array
     where = [axis for axis in (1, 3) if array.ndim == 4 and array.shape[axis] in (1, 3)]

@@ -2,6 +2,8 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import equalize_image
 
 
 def shift_bilinear(x: Tensor, shift: Tensor) -> Tensor:
@@ -18,7 +20,7 @@ def shift_bilinear(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def pad_crop(x: Tensor, shift: Tensor) -> Tensor:
-    """The same for whole pixels, with zeros beyond the edge: pad, then crop at random. x: float or uint8.
+    """Shifts by whole pixels, with zeros beyond the edge: pad, then crop at random. x: float or uint8.
 
     On normalised images zero is the mean, as in He et al. 2015 ("4 pixels are padded on each side"); on raw ones it is
     black, as in torchvision's usual RandomCrop before Normalize.
@@ -40,6 +42,31 @@ def mix(x: Tensor, other: Tensor, weight: Tensor, box: Tensor) -> Tensor:
     inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None]
     share = torch.where(inside.any((1, 2), keepdim=True), (~inside).float(), weight[:, None, None])[:, None]
     return x * share + other * (1 - share)
+
+
+def randaugment(x: Tensor, rows: Tensor) -> Tensor:
+    """An operation on each image, uint8 (N, 3, H, W); rows: (N, 8) of epoch_plan.operations.
+
+    torchvision's is one for a whole batch, known to the host; here all are computed, so that a graph can replay them.
+    """
+    kind, level = rows[:, 6:, None, None, None].unbind(1)
+    with torch.autocast(x.device.type, enabled=False):
+        grid = F.affine_grid(rows[:, :6].view(-1, 2, 3), list(x.shape), align_corners=False)
+    values = end = F.grid_sample(x.float(), grid, mode="nearest", align_corners=False)
+    red, green, blue = values.split(1, 1)
+    grey = (0.2989 * red + 0.587 * green + 0.114 * blue).floor()
+    blurred = values.clone()
+    blurred[:, :, 1:-1, 1:-1] = ((9 * F.avg_pool2d(values, 3, 1) + 4 * values[:, :, 1:-1, 1:-1]) / 13).round()
+    low, high = values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)
+    for number, other in ((6, 0 * values), (7, grey), (8, grey.mean((1, 2, 3), keepdim=True)), (9, blurred)):
+        end = torch.where(kind == number, other, end)
+    found = (values + (end - values) * (1 - level)).clamp(0, 255)
+    stretched = torch.where(high > low, (values - low) / ((high - low) * (1 / 255)), values)
+    solarized = torch.where(values >= level, 255 - values, values)
+    posterized, equalized = values - values.remainder(level), equalize_image(values.to(torch.uint8))
+    for number, other in ((10, posterized), (11, solarized), (12, stretched), (13, equalized)):
+        found = torch.where(kind == number, other, found)
+    return found.to(torch.uint8)
 
 
 def _wanted(x: Tensor, offset: Tensor, dim: int) -> Tensor:

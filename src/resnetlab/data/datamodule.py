@@ -1,7 +1,7 @@
 """LightningDataModule that keeps the data set on the training device and makes the batches there."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnetlab.data import augment
-from resnetlab.data.epoch_plan import EpochPlan, balanced_order, epoch_plan, mixing
+from resnetlab.data.epoch_plan import EpochPlan, balanced_order, epoch_plan, mixing, operations
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
 from resnetlab.data.own_images import OWN, open_images
@@ -79,7 +79,8 @@ class ImageData(L.LightningDataModule):
             if len(train.labels.unique()) < len(source.class_names):
                 raise DataError("a class has no image left to train on: take another data.limit or data.split")
         if config.digest not in (None, found):
-            held = f"is of other images than {config.root if own else config.name} has ({found})"
+            place = getattr(config, "function", config.root if own else config.name)
+            held = f"is of other images than {place} has ({found})"
             cure = "restore them; images of your own are known to build() alone"
             raise DataError(f"data.digest (={config.digest}) {held}; {cure}")
 
@@ -144,9 +145,10 @@ class ImageData(L.LightningDataModule):
         plan = epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
         if self.config.balance == "sampling":
             plan = replace(plan, order=balanced_order(self.seed, epoch, self.train.labels.cpu()))
-        alphas = self.config.mixup, self.config.cutmix
-        mix = mixing(self.seed, epoch, len(self.train), (height, width), *alphas) if any(alphas) else None
-        return replace(plan, mix=mix)
+        drawn, alphas = (self.seed, epoch, len(self.train), (height, width)), (self.config.mixup, self.config.cutmix)
+        count, magnitude = self.config.randaugment, self.config.magnitude
+        mix = mixing(*drawn, *alphas) if any(alphas) else None
+        return replace(plan, mix=mix, operations=operations(*drawn, count, magnitude) if count else None)
 
     def planned(
         self, images: Images, plan: EpochPlan, rows: Tensor, host_order: Tensor | None = None
@@ -156,12 +158,15 @@ class ImageData(L.LightningDataModule):
         host_order: their indices on the host, where the images are there. If the plan mixes them, the labels are
         float32 (N, classes), which sum to 1.
         """
-        order, shift, flip, *mixes = (part.index_select(0, rows) for part in plan.tensors())
+        order, shift, flip = (part.index_select(0, rows) for part in (plan.order, plan.shift, plan.flip))
         place = order.to(images.labels.device) if host_order is None else host_order
         found = self.gather(images, place, rows.device)
+        for step in () if plan.operations is None else plan.operations.index_select(0, rows).unbind(1):
+            found = Images(augment.randaugment(found.pixels, step), found.labels)
         x, y = self.augmented(found, shift, flip), found.labels
-        for mix in mixes:
-            weight, classes = mix[:, 1], len(self.class_names)
+        if plan.mix is not None:
+            mix, classes = plan.mix.index_select(0, rows), len(self.class_names)
+            weight = mix[:, 1]
             other, labels = self.planned(images, replace(plan, mix=None), mix[:, 0].long())
             y = torch.lerp(F.one_hot(labels, classes).float(), F.one_hot(y, classes).float(), weight[:, None])
             x = augment.mix(x, other, weight, mix[:, 2:])
@@ -254,11 +259,12 @@ class ImageData(L.LightningDataModule):
         return self.trainer
 
 
+@dataclass(eq=False)
 class Loader:
     """Minimal data loader for Lightning: a sized iterable that starts again in each epoch."""
 
-    def __init__(self, steps: int, batches: Callable[[], Iterator[Any]]) -> None:
-        self.steps, self.batches = steps, batches
+    steps: int
+    batches: Callable[[], Iterator[Any]]
 
     def __len__(self) -> int:
         return self.steps

@@ -3,14 +3,14 @@
 So a killed run resumes to the bit, processes agree without communication, and a step draws no random number.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 # independent streams, so that one more table never changes those that exist
-ORDER, SHIFT, FLIP, TORCH, MIX, BALANCE = range(6)
+ORDER, SHIFT, FLIP, TORCH, MIX, BALANCE, OPERATIONS = range(7)
 
 
 @dataclass(frozen=True)
@@ -21,18 +21,20 @@ class EpochPlan:
     shift: float32 (N, 2), rows and columns in pixels, for the n-th image shown.
     flip: bool (N,), horizontally, for the n-th image shown.
     mix: float32 (N, 6), see `mixing`; None: no image is mixed with another.
+    operations: float32 (N, n, 8), see `operations`; None: no RandAugment.
     """
 
     order: Tensor
     shift: Tensor
     flip: Tensor
     mix: Tensor | None = None
+    operations: Tensor | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
-        return (self.order, self.shift, self.flip, *([] if self.mix is None else [self.mix]))
+        return tuple(part for part in vars(self).values() if part is not None)
 
     def to(self, device: torch.device) -> "EpochPlan":
-        return EpochPlan(*(tensor.to(device) for tensor in self.tensors()))
+        return replace(self, **{key: part.to(device) for key, part in vars(self).items() if part is not None})
 
 
 def epoch_plan(seed: int, epoch: int, images: int, max_shift: float, *, whole_pixels: bool = False) -> EpochPlan:
@@ -67,6 +69,27 @@ def mixing(seed: int, epoch: int, images: int, size: tuple[int, int], mixup: flo
     area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
     weight = np.where(is_cut, 1 - area / (size[0] * size[1]), weight)
     return torch.from_numpy(np.column_stack([partner, weight, box]).astype(np.float32))
+
+
+def operations(seed: int, epoch: int, images: int, size: tuple[int, int], count: int, magnitude: int) -> Tensor:
+    """`count` operations of RandAugment for each image shown, float32 (images, count, 8), as torchvision defines them.
+
+    The 2x3 matrix of F.affine_grid; the operation: 0 none, 1 to 5 those of the matrix, 6 brightness, 7 colour,
+    8 contrast, 9 sharpness, 10 posterize, 11 solarize, 12 autocontrast, 13 equalize; its factor. magnitude: of 30.
+    """
+    (height, width), part = size, magnitude / 30
+    table = np.tile([1.0, 0, 0, 0, 1, 0, 0, 1], (2, 14, 1))  # by sign, and by operation
+    for of_sign, m in zip(table, (part, -part), strict=True):
+        of_sign[1, 1:3], of_sign[2, [3, 5]] = 0.3 * m * height / width, 0.3 * m * width / height
+        of_sign[3, 2], of_sign[4, 5] = (-2 * int(150 / 331 * m * side) / side for side in (width, height))
+        cos, sin = np.cos(np.radians(30 * m)), np.sin(np.radians(30 * m))
+        of_sign[5, [0, 1, 3, 4]] = cos, -sin * height / width, sin * width / height, cos
+        of_sign[6:10, 7] = 1 + 0.9 * m
+    table[:, :, 6] = range(14)
+    table[:, 10:12, 7] = 2.0 ** (8 - round(8 - 4 * part)), 255 * (1 - part)
+    stream = _stream(seed, epoch, OPERATIONS)
+    drawn = table[stream.integers(2, size=(images, count)), stream.integers(14, size=(images, count))]
+    return torch.from_numpy(drawn.astype(np.float32))
 
 
 def balanced_order(seed: int, epoch: int, labels: Tensor) -> Tensor:

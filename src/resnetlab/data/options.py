@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from resnetlab.data.normalize import NORMALIZATIONS
 from resnetlab.data.own_images import OWN, Index, open_images
-from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES
+from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES, SOURCES
 from resnetlab.data.splits import SPLITS, split_sizes
 from resnetlab.errors import ConfigError, require, require_one_of
 
@@ -39,6 +40,8 @@ class Data:
     fill: str = "mean"  # beyond the edge with translate=pad_crop: mean: 0 after normalization | black: 0 before it
     mixup: float = 0.0  # alpha of mixup's Beta(alpha, alpha), 1 in its paper (Zhang et al., arXiv 1710.09412); 0: off
     cutmix: float = 0.0  # the same of CutMix (Yun et al., arXiv 1905.04899); with mixup too, half of the images each
+    randaugment: int = 0  # RandAugment's operations on each image (Cubuk et al., arXiv 1909.13719), 2 is usual; 0: off
+    magnitude: int = 9  # of randaugment, in 0..30
     limit: int | None = None  # use the first N training and N/5 validation images, for quick looks; null: all
     resolution: int | None = None  # pixels per side, 8 or 16, by means over squares, for quick looks; null: all
     resize: int | None = None  # your images, scaled to cover this many pixels a side, and cropped; null: as they are
@@ -58,6 +61,8 @@ class Data:
         for key in ("mixup", "cutmix"):
             alpha = getattr(self, key)
             require(0 <= alpha <= 100, f"data.{key}", alpha, "be an alpha in 0..100; 0 is off")
+        require(0 <= self.randaugment <= 10, "data.randaugment", self.randaugment, "be in 0..10 operations; 0 is off")
+        require(0 <= self.magnitude <= 30, "data.magnitude", self.magnitude, "be in 0..30")
         if self.labels == "coarse" and self.name != "cifar100":
             raise ConfigError(f"data.labels (=coarse) is for data=cifar100; {self.name} has one kind of label")
         if self.val_size is not None and self.split == "official":
@@ -97,7 +102,7 @@ class Data:
         _, test, untouched = self.parts
         fits = bool(test) if self.split == "official" else not untouched
         holds = "train, val and test" if untouched else "train alone; take holdout or stratified"
-        require(fits, "data.split", self.split, f"fit the folders or arrays of {self.root}, {holds}")
+        require(fits, "data.split", self.split, f"fit the folders or arrays, {holds}")
         pooled = index.counts[: 2 if self.split == "stratified" and self.pool == "all" else 1]
         for name, *counts in zip(index.class_names, *pooled, strict=True):
             if self.split in ("stratified", "holdout") and sum(counts) < 2:
@@ -140,3 +145,15 @@ class Data:
     def images(self) -> int:
         """Training images after the split and the limit."""
         return min(self.sizes()[0], self.limit or self.sizes()[0])
+
+
+@dataclass
+class CustomData(Data):
+    """Images that a function of the user's returns: function(**parameters), a dict of the arrays of data=arrays."""
+
+    name: str = "custom"
+    function: str = "???"  # dotted path of the function, such as my_module.images; must be given
+    parameters: Any = None  # its keyword arguments, such as 'data.parameters={side: 32}'; null: none
+
+
+DATA = {name: CustomData() if name == "custom" else Data(name=name) for name in (*SOURCES, *OWN)}

@@ -1,9 +1,9 @@
-"""Images of your own, data=folder and data=arrays: decoded once into a cache, and identified by their digest."""
+"""Images of your own, data=folder, arrays or custom: decoded once into a cache, and identified by their digest."""
 
 import os
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +17,16 @@ from PIL import Image, ImageOps
 from resnetlab.console import Countdown, print_stderr
 from resnetlab.data.arrays import images_of_parts
 from resnetlab.data.sources import Images, Source, digest_of
+from resnetlab.dotted import call, import_callable, code_digest
 from resnetlab.errors import DataError, first_line
 from resnetlab.runs.files import digest, write_atomically
 
-OWN, PARTS = ("folder", "arrays"), ("train", "val", "test")
+OWN, PARTS = ("folder", "arrays", "custom"), ("train", "val", "test")
 MODES = {"1", "L", "P", "RGB", "LA", "PA", "RGBA"}  # Pillow's for black and white, grey, palette, colour; A: with alpha
+Pairs = dict[str, tuple[Any, Any]]  # part: (images, labels)
 Pixels = npt.NDArray[np.uint8]
 File = tuple[str, str, str, Path]  # part, name below the class's folder, class, path
+CALLED: dict[str, Any] = {}  # what data.function returned last, by a digest of its code and arguments
 
 
 class Index(NamedTuple):
@@ -38,6 +41,14 @@ class Index(NamedTuple):
 
 def open_images(data: Any) -> tuple[Index, Source]:
     """The set of these options, found in the cache by names, sizes and times of its files, or decoded into it."""
+    if data.name == "custom":
+        import_callable("data.function", data.function, "function")
+        key = digest([data.function, data.parameters, code_digest(data.function), data.resize], 16)
+        if key not in CALLED:
+            CALLED.clear()
+            arrays = call("data.function", data.function, data.parameters, Mapping)  # type: ignore[type-abstract]
+            CALLED[key] = indexed(*content_of(data, *pairs_of(data.function, arrays)))
+        return CALLED[key]
     root = Path(data.root).expanduser()
     if not root.exists():
         raise DataError(f"data.root (={data.root}) is not there")
@@ -56,49 +67,62 @@ def open_images(data: Any) -> tuple[Index, Source]:
 def read_cached(path: Path) -> tuple[Index, Source] | None:
     """None if it is not there, or is damaged where this shows before the pixels are read."""
     try:
-        *known, class_names, pairs = torch.load(path, mmap=True, weights_only=True)
-        parts = [Images(*pair) for pair in pairs]
-        counts = [part.labels.bincount(minlength=len(class_names)).tolist() for part in parts]
-        height, width = parts[0].pixels.shape[2:]
-        return Index(*known, class_names, counts, (height, width)), Source(*parts[:2], class_names, *parts[2:])  # type: ignore
+        return indexed(*torch.load(path, mmap=True, weights_only=True))
     except Exception:  # torch raises many kinds
         return None
+
+
+def indexed(found: str, left_out: int, class_names: tuple[str, ...], pairs: Sequence[Any]) -> tuple[Index, Source]:
+    """The set of what `content_of` returned."""
+    parts = [Images(*pair) for pair in pairs]
+    counts = [part.labels.bincount(minlength=len(class_names)).tolist() for part in parts]
+    height, width = parts[0].pixels.shape[2:]
+    return Index(found, left_out, class_names, counts, (height, width)), Source(*parts[:2], class_names, *parts[2:])  # type: ignore
 
 
 def write_cached(path: Path, data: Any, files: Sequence[File]) -> tuple[Index, Source]:
     """Reads the files, and leaves them in the cache, without what a killed process has left there."""
     for left in path.parent.glob("*.part"):
         left.unlink(missing_ok=True)
-    pairs, names = read_folder(files, data) if data.name == "folder" else read_arrays(files[0][3])
+    read = read_folder(files, data) if data.name == "folder" else read_arrays(files[0][3])
+    content = content_of(data, *read, len(files))
+    write_atomically(path, lambda file: torch.save(content, file))
+    return indexed(*content)
+
+
+def content_of(data: Any, pairs: Pairs, names: list[str] | None, files: int = 0) -> tuple[Any, ...]:
+    """(digest, files left out, class names, [(pixels, labels)]) of the parts' images and classes. Raises DataError."""
     try:
         parts, class_names = images_of_parts([*pairs.values()], names)
     except DataError as error:
-        raise DataError(f"{data.root}: {error}") from None
-    if data.name == "arrays" and data.resize is not None:
+        raise DataError(f"{getattr(data, 'function', data.root)}: {error}") from None
+    if data.name != "folder" and data.resize is not None:
         for n, part in enumerate(parts):
-            fitted = [fit(image, data.resize) for image in part.pixels.permute(0, 2, 3, 1).contiguous().numpy()]
+            fitted = [
+                fit(image, (data.resize, data.resize)) for image in part.pixels.permute(0, 2, 3, 1).contiguous().numpy()
+            ]
             parts[n] = Images(torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous(), part.labels)
-    left_out = len(files) - sum(map(len, parts)) if data.name == "folder" else 0
+    left_out = max(0, files - sum(map(len, parts)))
     parts += [parts[0][:0]] if len(parts) == 1 else []  # none to validate
-    known = digest_of(class_names, (*parts, None)[:3]), left_out, class_names
-    write_atomically(path, lambda file: torch.save([*known, [(part.pixels, part.labels) for part in parts]], file))
-    found = read_cached(path)
-    assert found is not None
-    return found
+    return digest_of(class_names, (*parts, None)[:3]), left_out, class_names, [(p.pixels, p.labels) for p in parts]
 
 
-def read_arrays(path: Path) -> tuple[dict[str, tuple[Any, Any]], list[str] | None]:
+def read_arrays(path: Path) -> tuple[Pairs, list[str] | None]:
     """{part: (images, labels)} of the arrays x_train and y_train and so on, and class_names. Raises DataError."""
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:  # a pickle would be executed
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # numpy and zipfile raise many kinds
         raise DataError(f"{path} cannot be read as arrays of an .npz file ({first_line(error)})") from None
+    return pairs_of(path, arrays)
+
+
+def pairs_of(place: object, arrays: Mapping[str, Any]) -> tuple[Pairs, list[str] | None]:
     both = [part for part in PARTS if {f"x_{part}", f"y_{part}"} <= {*arrays}]
     pairs = {part: (arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in both}
     if "train" not in pairs:
-        raise DataError(f"{path} must hold x_train, y_train, and x_val, y_val or x_test, y_test, not {[*arrays]}")
-    return pairs, arrays["class_names"].tolist() if "class_names" in arrays else None
+        raise DataError(f"{place} must hold x_train, y_train, and x_val, y_val or x_test, y_test, not {[*arrays]}")
+    return pairs, np.asarray(arrays["class_names"]).tolist() if "class_names" in arrays else None
 
 
 def list_files(root: Path) -> list[File]:
@@ -114,7 +138,7 @@ def list_files(root: Path) -> list[File]:
     return sorted(files)
 
 
-def read_folder(files: Sequence[File], data: Any) -> tuple[dict[str, tuple[Any, Any]], None]:
+def read_folder(files: Sequence[File], data: Any) -> tuple[Pairs, None]:
     """{part: (images, classes)}, with a line printed for each file that cannot be used. Raises DataError."""
     countdown, found = Countdown("decoded image", len(files)), []
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
@@ -147,12 +171,12 @@ def read_image(path: Path, side: int | None = None) -> Pixels | str:
             pixels = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
         return f"cannot be used: {first_line(error)}"
-    return pixels if side is None else fit(pixels, side)
+    return pixels if side is None else fit(pixels, (side, side))
 
 
-def fit(pixels: Pixels, side: int) -> Pixels:
-    """The image scaled until it covers side x side pixels (bilinear, antialiased), and cropped at its centre."""
-    return np.asarray(ImageOps.fit(Image.fromarray(pixels), (side, side), Image.Resampling.BILINEAR))
+def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """The image scaled until it covers `size` (height, width; bilinear, antialiased), and cropped at its centre."""
+    return np.asarray(ImageOps.fit(Image.fromarray(pixels), size[::-1], Image.Resampling.BILINEAR))
 
 
 def check_mode(image: Any) -> None:

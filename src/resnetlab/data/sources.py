@@ -97,9 +97,8 @@ def coarse(root: Path) -> Source:
     parts = [folder / name for name in (datasets.CIFAR100.meta["filename"], "train", "test")]
     meta, *both = (pickle.loads(part.read_bytes(), encoding="latin1") for part in parts)
     labels = [torch.tensor(part["coarse_labels"]) for part in both]
-    return Source(
-        Images(fine.train.pixels, labels[0]), Images(fine.test.pixels, labels[1]), tuple(meta["coarse_label_names"])
-    )
+    train, test = map(Images, (fine.train.pixels, fine.test.pixels), labels)
+    return Source(train, test, tuple(meta["coarse_label_names"]))
 
 
 def digits(root: Path) -> Source:

@@ -16,9 +16,9 @@ CHANNELS_PER_GROUP = 16
 
 
 def norm_factory(
-    norm: str,
-    bn_momentum: float,
-    bn_eps: float,
+    norm: str = "batch",
+    bn_momentum: float = 0.1,
+    bn_eps: float = 1e-5,
     channels_per_group: int = CHANNELS_PER_GROUP,
     *,
     flat: bool = False,

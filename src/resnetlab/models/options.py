@@ -14,7 +14,9 @@ from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory, standardize_weights
 from resnetlab.models.resnet_v1 import ResNetV1, check_v1
 from resnetlab.models.resnet_v2 import ACTIVATIONS, ResNetV2, check_v2
-from resnetlab.models.torchvision_resnet import BLOCKS, STEMS, torchvision_resnet
+
+STEMS = ("cifar", "imagenet")
+BLOCKS = {"resnet18": [2, 2, 2, 2], "resnet9": [1, 1, 1, 1]}  # basic blocks of 64, 128, 256, 512 channels
 
 
 @dataclass
@@ -49,8 +51,7 @@ class Model:
 
     def check(self) -> None:
         """Raises ConfigError, naming the key and the value, for what no network can be built from."""
-        keys = self.norm, self.bn_momentum, self.bn_eps, self.channels_per_group
-        norm_factory(*keys, narrowest=self.narrowest)
+        norm_factory(self.norm, self.bn_momentum, self.bn_eps, self.channels_per_group, narrowest=self.narrowest)
 
     def build(self, classes: int, generator: torch.Generator | None = None) -> nn.Module:
         """The network, its weights drawn from `generator` (None: torch's global one)."""
@@ -141,7 +142,6 @@ class CustomModel(Model):
         for key in fields(Model)[1:]:
             must = "be left out with model=custom, whose own keys are in model.parameters"
             require(getattr(self, key.name) == key.default, f"model.{key.name}", getattr(self, key.name), must)
-        self.skeleton()
 
     def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
         names = import_callable("model.function", self.function, "class or function")[1]
@@ -150,15 +150,33 @@ class CustomModel(Model):
             return call("model.function", self.function, self.parameters, nn.Module, **{key: classes})
 
 
+def torchvision_resnet(
+    blocks: list[int], classes: int, *, stem: str = "cifar", zero_init_residual: bool = True, **norm: Any
+) -> nn.Module:
+    """(N, 3, H, W) -> (N, classes), its weights drawn from torch's global generator. Raises ConfigError.
+
+    stem: "imagenet", torchvision's 7x7 convolution of stride 2 and max-pooling, which leave 8x8 of a CIFAR image, or
+    "cifar", one 3x3 convolution of stride 1. zero_init_residual: blocks begin as the identity (Goyal et al. 2017).
+    norm: arguments of `norm_factory`.
+    """
+    from torchvision.models.resnet import BasicBlock, ResNet  # takes seconds to import
+
+    require_one_of("model.stem", stem, STEMS)
+    make_norm = norm_factory(**norm, narrowest=64)
+    model = ResNet(BasicBlock, blocks, classes, zero_init_residual, norm_layer=make_norm)
+    if stem == "cifar":
+        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    return model
+
+
 @contextmanager
 def seeded_by(generator: torch.Generator | None) -> Iterator[None]:
     """Seeds torch's global generator from `generator`, and restores it on exit. None: no change."""
-    if generator is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        # not torch.manual_seed, which would seed the GPU's generator as well, for good
-        torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    with torch.random.fork_rng(devices=[], enabled=generator is not None):
+        if generator is not None:  # not torch.manual_seed, which would seed the GPU's generator as well, for good
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         yield
 
 

@@ -9,7 +9,6 @@ statistics, 58 convolutions, 0.386 GFLOP an image forward.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,8 @@ from torch.nn import functional as F
 from resnetlab.errors import require, require_one_of
 from resnetlab.models.norm import CHANNELS_PER_GROUP, Norm, norm_factory
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    name: getattr(F, name) for name in ("relu", "leaky_relu", "elu", "gelu", "silu", "mish")
-}
+Activation = Callable[[Tensor], Tensor]
+ACTIVATIONS: dict[str, Activation] = {f.__name__: f for f in (F.relu, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish)}
 
 # the standard deviation of a normal distribution truncated at two of its standard deviations
 TRUNCATED_STD = 0.87962566103423978
@@ -51,7 +49,7 @@ class Bottleneck(nn.Module):
         project: bool,
         shortcut_kernel: int,
         norm: Norm,
-        activation: Callable[[Tensor], Tensor],
+        activation: Activation,
     ) -> None:
         super().__init__()
         self.activation = activation
@@ -99,15 +97,13 @@ class ResNetV2(nn.Module):
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which are replaced below
             self.stem = nn.Conv2d(3, 16, 3, padding=1)
             self.stem_norm = make_norm(16)
-            bottleneck = partial(
-                Bottleneck, shortcut_kernel=shortcut_kernel, norm=make_norm, activation=self.activation
-            )
+            block = partial(Bottleneck, shortcut_kernel=shortcut_kernel, norm=make_norm, activation=self.activation)
             units, channels = [], 16
             for stage, (width, out) in enumerate([(16, 64), (64, 128), (128, 256)]):
                 for unit in range((depth - 2) // 9):
                     first, stride = unit == 0, 2 if unit == 0 and stage > 0 else 1
                     preactivate = unit > 0 or stage > 0
-                    units.append(bottleneck(channels, width, out, stride, preactivate=preactivate, project=first))
+                    units.append(block(channels, width, out, stride, preactivate=preactivate, project=first))
                     channels = out
             self.units = nn.Sequential(*units)
             self.norm = make_norm(channels)
@@ -121,7 +117,7 @@ class ResNetV2(nn.Module):
                 he_normal_(module.weight, generator)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
-    def normalized_convolutions(self) -> list[tuple[Any, Any]]:
+    def normalized_convolutions(self) -> list[tuple[object, object]]:
         """(convolution, batch norm) where the norm reads the convolution's output, and nothing else does."""
         units = [pair for unit in self.units for pair in ((unit.conv1, unit.norm2), (unit.conv2, unit.norm3))]
         return [pair for pair in [(self.stem, self.stem_norm), *units] if isinstance(pair[1], nn.BatchNorm2d)]
@@ -141,14 +137,5 @@ def check_v2(depth: int, shortcut_kernel: int, activation: str) -> None:
     require_one_of("model.activation", activation, sorted(ACTIVATIONS))
 
 
-# n = 2, 6 (the network of the published series) and 12; options as in ResNetV2
-def resnet20v2(classes: int = 10, **options: Any) -> ResNetV2:
-    return ResNetV2(20, classes, **options)
-
-
-def resnet56v2(classes: int = 10, **options: Any) -> ResNetV2:
-    return ResNetV2(56, classes, **options)
-
-
-def resnet110v2(classes: int = 10, **options: Any) -> ResNetV2:
-    return ResNetV2(110, classes, **options)
+# n = 2, 6 (the network of the published series) and 12; classes and options as in ResNetV2
+resnet20v2, resnet56v2, resnet110v2 = (partial(ResNetV2, depth) for depth in (20, 56, 110))

@@ -41,10 +41,8 @@ class Averaging:
         """An average of the model's weights, still empty; None where there is none."""
         return None
 
-    def update(
-        self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, momentum: float | None
-    ) -> None:
-        """Takes the weights after `step` (from 0, over the run) into the average, where due. momentum: ema_momentum."""
+    def update(self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
+        """Takes the weights after `step` (from 0, over the run) into the average, where due. m: ema_momentum."""
 
     def override_lr(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
         """Writes a learning rate of its own into the run's table (steps, 2), in place."""
@@ -74,13 +72,11 @@ class EMA(Averaging):
         return PairedAverage(model)
 
     @torch.no_grad()
-    def update(
-        self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, momentum: float | None
-    ) -> None:
+    def update(self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
         assert isinstance(average, PairedAverage)
-        assert momentum is not None
+        assert m is not None
         averages, weights = average.averages, average.weights
-        m = min(momentum, (1 + step) / (10 + step)) if self.warmup else momentum
+        m = min(m, (1 + step) / (10 + step)) if self.warmup else m
         if step == 0:
             torch._foreach_copy_(averages, weights)
         else:
@@ -114,20 +110,19 @@ class SWA(Averaging):
     anneal: str = "cos"  # form of that: cos | linear
 
     def check(self) -> None:
-        start_ok = 0 <= self.start < 1 or (self.start >= 1 and float(self.start).is_integer())
-        must = "be a fraction below 1 or a whole number of epochs"
-        require(start_ok, "averaging.start", f"{self.start:g}", must)
-        if self.lr is not None:
-            lr_ok = math.isfinite(self.lr) and self.lr > 0
+        start, lr = self.start, self.lr
+        start_ok = 0 <= start < 1 or (start >= 1 and float(start).is_integer())
+        require(start_ok, "averaging.start", f"{start:g}", "be a fraction below 1 or a whole number of epochs")
+        if lr is not None:
             must = "be a finite number above 0, or null for the schedule's"
-            require(lr_ok, "averaging.lr", f"{self.lr:g}", must)
+            require(math.isfinite(lr) and lr > 0, "averaging.lr", f"{lr:g}", must)
         ok = self.anneal_epochs == 0 or (self.anneal_epochs > 0 and self.lr is not None)
         require(ok, "averaging.anneal_epochs", self.anneal_epochs, "be 0, or a number of epochs towards averaging.lr")
         require_one_of("averaging.anneal", self.anneal, ("cos", "linear"))
 
     def check_span(self, span: RunLength) -> None:
-        must = f"be below the {span.epochs} epochs of the run"
-        require(self.start < span.epochs, "averaging.start", f"{self.start:g}", must)
+        start_ok = self.start < span.epochs
+        require(start_ok, "averaging.start", f"{self.start:g}", f"be below the {span.epochs} epochs of the run")
         averaged = span.epochs - self.epochs_before(span)
         must = f"be less than the {averaged} averaged epochs: averaging.lr is reached after it"
         require(self.anneal_epochs < averaged, "averaging.anneal_epochs", self.anneal_epochs, must)
@@ -139,9 +134,7 @@ class SWA(Averaging):
     def create(self, model: nn.Module) -> AveragedModel:
         return AveragedModel(model)
 
-    def update(
-        self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, momentum: float | None
-    ) -> None:
+    def update(self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
         epochs, rest = divmod(step + 1, span.steps_per_epoch)
         if rest == 0 and epochs > self.epochs_before(span):
             average.update_parameters(model)

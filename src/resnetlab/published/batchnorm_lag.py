@@ -5,8 +5,7 @@ with re-estimated statistics, and with group norm, which keeps none), or the los
 """
 
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from resnetlab.report import plots
 from resnetlab.report.columns import Column
@@ -43,9 +42,7 @@ def lag_section(collection: Collection) -> Section | None:
     tables = []
     for study, configurations in collection.studies.items():
         if found := configurations_with_fluctuation(configurations):
-            sentences = list(findings(configurations))
-            decided = not re.search("cannot be told|Cannot tell", sentences[-1])
-            tables.append(StudyTable(study, found, sentences, decided))
+            tables.append(StudyTable(study, found, *findings(configurations)))
     return Section("batchnorm-lag", "Batch-norm lag", TITLE, "Fluctuations", INTRO, COLUMNS, tables) if tables else None
 
 
@@ -80,18 +77,20 @@ def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Plot 
     return Plot("batchnorm-lag", TITLE, caption, figure)
 
 
-def findings(configurations: Configurations) -> Iterator[str]:
-    """One sentence for each batch-norm configuration of a study, then the conclusion."""
+def findings(configurations: Configurations) -> tuple[list[str], bool]:
+    """(a sentence for each batch-norm configuration of a study, then the conclusion; whether that decides anything)."""
     found = configurations_with_fluctuation(configurations)
     pairs = [c for c in found if norm(c) == "batch" and c.values("fluctuation_recal")]
-    yield from (sentence(c, control_of(c, found)) for c in pairs)
+    sentences = [sentence(c, control_of(c, found)) for c in pairs]
     fluctuating = [c for c in pairs if c.mean("fluctuation_running") > LEAST_RATIO * c.mean("fluctuation_train")]
     if not pairs:
-        yield "No run here was validated with both kinds of statistics, so the cause cannot be told."
-    elif not fluctuating:
-        yield f"No validation loss fluctuates over {LEAST_RATIO:g} times as much as training's: nothing to explain."
-    else:
-        yield conclusion(fluctuating, [(c, control) for c in fluctuating if (control := control_of(c, found))])
+        return ["No run here was validated with both kinds of statistics, so the cause cannot be told."], False
+    if not fluctuating:
+        nothing = f"No validation loss fluctuates over {LEAST_RATIO:g} times as much as training's: nothing to explain."
+        return [*sentences, nothing], True
+    controls = [(c, control) for c in fluctuating if (control := control_of(c, found))]
+    last, decided = conclusion(fluctuating, controls)
+    return [*sentences, last], decided
 
 
 def sentence(c: Configuration, control: Configuration | None) -> str:
@@ -110,8 +109,10 @@ def control_of(c: Configuration, found: Configurations) -> Configuration | None:
     return next((other for other in found if (differing_keys(c, other) or set()) - SILENT == {"model.norm"}), None)
 
 
-def conclusion(fluctuating: Configurations, controls: Sequence[tuple[Configuration, Configuration]]) -> str:
-    """What re-estimating leaves, and a verdict where the 95 % interval of the share left, over seeds, allows one."""
+def conclusion(
+    fluctuating: Configurations, controls: Sequence[tuple[Configuration, Configuration]]
+) -> tuple[str, bool]:
+    """(what re-estimating leaves, and a verdict; whether the share's 95 % interval over seeds allows one)."""
     shares = [c.mean("fluctuation_recal") / c.mean("fluctuation_running") for c in fluctuating]
     text = (
         f"In {len(fluctuating)} of these the validation loss fluctuates more than {LEAST_RATIO:g} times as much as the "
@@ -123,11 +124,11 @@ def conclusion(fluctuating: Configurations, controls: Sequence[tuple[Configurati
     verdicts = [is_explained(c) for c in fluctuating]
     ns = " and ".join(map(str, sorted({c.n for c in fluctuating})))
     if None in verdicts:
-        return f"{text}. Cannot tell at n = {ns} whether the running statistics explain it; more seeds would."
+        return f"{text}. Cannot tell at n = {ns} whether the running statistics explain it; more seeds would.", False
     if not any(verdicts):
-        return f"{text}. The running statistics do not explain it (n = {ns})."
+        return f"{text}. The running statistics do not explain it (n = {ns}).", True
     some = f" in {verdicts.count(True)} of {len(verdicts)}" if not all(verdicts) else ""
-    return f"{text}. Most of it is the running statistics', not the loss surface's{some} (n = {ns})."
+    return f"{text}. Most of it is the running statistics', not the loss surface's{some} (n = {ns}).", True
 
 
 def is_explained(c: Configuration) -> bool | None:

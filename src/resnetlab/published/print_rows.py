@@ -4,17 +4,19 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from resnetlab.errors import require_one_of
 from resnetlab.published.configuration import preset_of
-from resnetlab.published.results import Published, require_choice
+from resnetlab.published.results import Published
 from resnetlab.report.table import fitting
 from resnetlab.runs.files import safe_cell
 
+FORMATS = ("table", "csv", "json")
 COLUMNS = (
     *("id", "preset", "model", "optimizer", "schedule", "lr", "wd", "l2", "batch", "epochs"),
     *("epoch@threshold", "val_acc there", "best", "confidence"),
@@ -27,11 +29,14 @@ IMPORTANT = (
 
 def print_rows(rows: Sequence[Published], form: str = "table", wide: bool = False) -> None:
     """Prints the rows; CSV and JSON have every column of published.csv, and preset. Raises ConfigError for the form."""
-    require_choice("format", form, FORMATS)
+    require_one_of("format", form, FORMATS)
+    found = [{"preset": preset_of(row.id), **asdict(row)} for row in rows]
     if form == "table":
         _print_table(rows, wide)
+    elif form == "json":
+        print(json.dumps(found, indent=2))
     else:
-        FORMATS[form](rows)
+        write_csv(found[0], [{key: _cell(value) for key, value in row.items()} for row in found])
 
 
 def _print_table(rows: Sequence[Published], wide: bool = False) -> None:
@@ -54,7 +59,8 @@ def _cells(row: Published) -> list[str]:
     wd = "?" if row.wd is None else _number(row.wd)
     numbers = [_number(row.lr), wd, _number(row.l2), _number(row.batch_size), _number(row.epochs)]
     names = [row.id, "" if preset == row.id else preset, row.model, row.optimizer, row.schedule or "-"]
-    return [*names, *numbers, _threshold(row), _number(row.val_acc_at_threshold), _best(row), row.confidence]
+    best = _number(row.val_acc_best) + ("" if row.epoch_best is None else f" @ {row.epoch(row.epoch_best)}")
+    return [*names, *numbers, _threshold(row), _number(row.val_acc_at_threshold), best, row.confidence]
 
 
 def _threshold(row: Published) -> str:
@@ -64,17 +70,8 @@ def _threshold(row: Published) -> str:
     return text if row.reached else f"({text})"
 
 
-def _best(row: Published) -> str:
-    return _number(row.val_acc_best) + ("" if row.epoch_best is None else f" @ {row.epoch(row.epoch_best)}")
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
-
-
-def _print_csv(rows: Sequence[Published]) -> None:
-    columns = ["preset", *(field.name for field in fields(Published))]
-    write_csv(columns, [{key: _cell(value) for key, value in _plain(row).items()} for row in rows])
 
 
 def write_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -90,14 +87,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return json.dumps(value) if isinstance(value, dict | tuple) else str(value)
-
-
-def _print_json(rows: Sequence[Published]) -> None:
-    print(json.dumps([_plain(row) for row in rows], indent=2))
-
-
-def _plain(row: Published) -> dict[str, Any]:
-    return {"preset": preset_of(row.id), **asdict(row)}
-
-
-FORMATS = {"table": _print_table, "csv": _print_csv, "json": _print_json}

@@ -6,14 +6,14 @@ in the text around it, or in the code that it links to, is named in `inferred`; 
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require_one_of
 
 FILE = Path(__file__).with_name("published.csv")
 
@@ -129,15 +129,10 @@ def find(
         raise ConfigError(f"id (={id}) matches no row; ids look like post4-table1-09, patterns like 'post4-*'")
     for key, value in {"post": post, "optimizer": optimizer, "schedule": schedule}.items():
         if value is not None:
-            require_choice(key, value, [name for row in rows() if (name := getattr(row, key)) is not None])
+            names = dict.fromkeys(name for row in rows() if (name := getattr(row, key)) is not None)
+            require_one_of(key, value, names)
             found = [row for row in found if getattr(row, key) == value]
     return found
-
-
-def require_choice(key: str, value: str, valid: Iterable[str]) -> None:
-    """Raises ConfigError, naming the valid values, for any other."""
-    if value not in (names := dict.fromkeys(valid)):
-        raise ConfigError(f"{key} (={value}) must be one of {', '.join(names)}")
 
 
 _READ: dict[Any, Callable[[str], Any]] = {  # a field's type -> how its cell is read

@@ -44,13 +44,12 @@ def plot_penalty(configurations: Configurations, thresholds: Sequence[str]) -> P
     bars = bars[: plots.MOST_BARS]
     if len({c.setting("regularization") for c in bars}) < 2 and not any(any(c.values("final_penalty")) for c in bars):
         return "Cross-entropy and penalty apart: needs an L2 penalty, or two regularizations to set beside each other."
-    figure, (axes,) = plots.make_panels("loss at the end of the run", {"": 0.5 + 0.36 * len(bars)})
+    figure, axes = plots.make_bars("loss at the end of the run", bars)
     places = range(len(bars))
     ce, extra = ([c.mean(metric) for c in bars] for metric in ("final_train_ce", "final_penalty"))
     axes.barh(places, ce, color=plots.COLORS[0], height=0.6, label="train cross-entropy")
     axes.barh(places, extra, left=ce, color=plots.COLORS[4], height=0.6, label="penalty (and label smoothing)")
     axes.plot([c.mean("final_val_ce") for c in bars], places, "D", color="black", ms=4, label="val cross-entropy")
-    plots.name_bars(figure, axes, bars)
     figure.legend(fontsize=7, loc="upper right", ncols=3)
     caption = f"Final training loss taken apart, means over seeds. {plots.selection_note(len(bars), configurations)}"
     return Plot("penalty", "Cross-entropy and penalty", caption, figure)
@@ -106,7 +105,7 @@ def plot_noise_scale(configurations: Configurations, thresholds: Sequence[str]) 
 
 def plot_selection(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
     bars = [c for c in configurations if c.values("best_val_acc") and c.values("final_val_acc")][: plots.MOST_BARS]
-    figure, (axes,) = plots.make_panels("accuracy", {"": 0.5 + 0.36 * len(bars)})
+    figure, axes = plots.make_bars("accuracy", bars)
     marks = (
         ("best_val_acc", "best epoch, validation", "o", plots.COLORS[1]),
         ("final_val_acc", "last epoch, validation", "s", plots.COLORS[0]),
@@ -117,7 +116,6 @@ def plot_selection(configurations: Configurations, thresholds: Sequence[str]) ->
     for name, text, marker, color in marks[: 4 if tested else 2]:
         known = [(c.mean(name), place) for place, c in enumerate(bars) if c.values(name)]
         axes.plot(*zip(*known, strict=True), marker, color=color, ms=5, label=text, alpha=0.85)
-    plots.name_bars(figure, axes, bars)
     figure.legend(fontsize=7, loc="upper right", ncols=2)
     caption = "What selecting the epoch on the validation images adds. "
     if not tested:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from resnetlab.report.statistics import mean_interval
+from resnetlab.report.groups import interval_of
 from resnetlab.runs.load import UnusableRun, read_run
 from resnetlab.runs.summary import Row, best_row
 
@@ -28,6 +28,7 @@ def model_card(run_folder: Path, about: dict[str, Any], rows: Sequence[Row], ran
             row = (best_row(run.rows, ranked) if best else run.rows[-1]) or {}
             values += [row[column]] if column in row else []
             tests += [run.metrics[test]] if test in run.metrics else []
-    figures = {"accuracy": about["figures"].get(column), "seeds": mean_interval(values), "test": mean_interval(tests)}
+    intervals = {"seeds": interval_of(column, values), "test": interval_of(str(test), tests)}
+    figures = {"accuracy": about["figures"].get(column), **intervals}
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), undefined=StrictUndefined)
     return environment.get_template("card.md.jinja").render(about=about, ranked=ranked, best=best, **figures) + "\n"

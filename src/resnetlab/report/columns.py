@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from resnetlab.report.groups import Collection, Configuration, format_value
 from resnetlab.report.statistics import MeanInterval, mean_interval
@@ -16,8 +16,7 @@ SETTINGS = {  # {key: heading}
 COSTS = ("seconds_per_epoch", "power_w")  # depend on the machine, so that a published one has no distance in sd
 
 
-@dataclass(frozen=True)
-class ReferenceValues:
+class ReferenceValues(NamedTuple):
     """Published values of one configuration: single runs, or printed averages.
 
     name: what it is called there. values: by column, for example best_val_acc, epoch_to_0.92, val_acc_at_0.92.
@@ -29,8 +28,7 @@ class ReferenceValues:
     source: str = ""
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One metric. digits: after the point for the mean, None for four significant ones."""
 
     metric: str
@@ -39,8 +37,7 @@ class Column:
     digits: int | None = None
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """One metric of one configuration in words. notes: its n, interval and published value."""
 
     text: str
@@ -49,7 +46,7 @@ class Cell:
 
 
 def columns(thresholds: Sequence[str]) -> list[Column]:
-    """All columns of metrics; accuracies come first, then the thresholds'."""
+    """All columns of metrics; accuracies come first, then the thresholds' in ascending order."""
     return [
         Column("best_val_acc", "best val acc", "best validation accuracy, its epoch selected on the same images", 4),
         Column("final_val_acc", "final val acc", "validation accuracy after the last epoch", 4),
@@ -59,7 +56,7 @@ def columns(thresholds: Sequence[str]) -> list[Column]:
         Column("best_test_acc", "best test acc", "best epoch's weights on test images untouched until then", 4),
         Column("averaged_test_acc", "averaged test acc", "averaged weights on test images untouched until then", 4),
         Column("best_epoch", "best epoch", "epoch of the best validation accuracy", 1),
-        *(column for name in thresholds for column in threshold_columns(name)),
+        *(column for name in sorted(thresholds, key=float) for column in threshold_columns(name)),
         Column("final_train_acc", "train acc", "training accuracy of the last epoch", 4),
         Column("final_train_loss", "train loss", "training loss of the last epoch, with penalty and smoothing"),
         Column("final_val_loss", "val loss", "validation loss after the last epoch, with penalty and smoothing"),

@@ -45,10 +45,10 @@ class Comparison:
 def compare(configurations: Sequence[Configuration], metric: str) -> list[Comparison]:
     """Every pair of one study that differs in exactly one key, and has the metric on each side; the least p first."""
     found = []
-    by_name = sorted(configurations, key=lambda c: (c.study, c.name))
+    by_name = sorted((c for c in configurations if c.values(metric)), key=lambda c: (c.study, c.name))
     for first, second in combinations(by_name, 2):
         if first.study == second.study and len(keys := differing_keys(first, second) or ()) == 1:
-            found += [c for key in keys if (c := run_tests(first, second, key, metric))]
+            found += [run_tests(first, second, key, metric) for key in keys]
     adjusted = holm([c.p for c in found])
     family = sum(p is not None for p in adjusted)
     tested = [replace(c, adjusted=p) for c, p in zip(found, adjusted, strict=True)]
@@ -56,11 +56,9 @@ def compare(configurations: Sequence[Configuration], metric: str) -> list[Compar
     return sorted(tested, key=lambda c: (c.p is None, c.p or 0.0))
 
 
-def run_tests(first: Configuration, second: Configuration, key: str, metric: str) -> Comparison | None:
-    """The pair with its tests; None where a side has no run with the metric."""
+def run_tests(first: Configuration, second: Configuration, key: str, metric: str) -> Comparison:
+    """The pair with its tests; each side has runs with the metric."""
     a, b = first.values(metric), second.values(metric)
-    if not a or not b:
-        return None
     permutation_p = permutation(a, b) if min(len(a), len(b)) > 1 else None
     difference = first.mean(metric) - second.mean(metric)
     return Comparison(first, second, key, metric, (len(a), len(b)), difference, welch(a, b), permutation_p)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from resnetlab.report.derive import add_derived_metrics
 from resnetlab.report.statistics import MeanInterval, mean_interval
@@ -26,7 +26,7 @@ class Configuration:
     """The runs of one study that differ in their seed alone.
 
     identity: what differs from the lab's defaults, from the manifest; None where no run has one. label: short. planned:
-    the number of seeds that sweeps were to train, 0 where none is known. place: in its study, from 0, the best mean of
+    the number of seeds that sweeps were to train, 0 where none is known. rank: in its study, from 0, the best mean of
     best_val_acc first; its order in every table and its colour in every figure.
     """
 
@@ -36,7 +36,7 @@ class Configuration:
     identity: Mapping[str, Any] | None
     label: str = ""
     planned: int = 0
-    place: int = 0
+    rank: int = 0
 
     @property
     def key(self) -> Key:
@@ -64,12 +64,8 @@ class Configuration:
         return [run.metrics[metric] for run in self.runs if metric in run.metrics]
 
     def interval(self, metric: str) -> MeanInterval | None:
-        """Mean, sd and interval, which ends where the metric does: an accuracy is in 0 to 1."""
-        found = mean_interval(self.values(metric))
-        if found is None or found.low is None or found.high is None:
-            return found
-        low, high = bounds(metric)
-        return replace(found, low=max(low, found.low), high=min(high, found.high))
+        """Mean, sd and interval over the runs that have the metric."""
+        return interval_of(metric, self.values(metric))
 
     def mean(self, metric: str) -> float:
         """Mean of the runs that have the metric; NaN where none has."""
@@ -83,6 +79,15 @@ class Configuration:
         return (self.identity or {}).get(key)
 
 
+def interval_of(metric: str, values: Sequence[float]) -> MeanInterval | None:
+    """mean_interval, which ends where the metric does: an accuracy is in 0 to 1."""
+    found = mean_interval(values)
+    if found is None or found.low is None or found.high is None:
+        return found
+    low, high = bounds(metric)
+    return replace(found, low=max(low, found.low), high=min(high, found.high))
+
+
 def bounds(metric: str) -> tuple[float, float]:
     """The least and the greatest value that the metric can have."""
     if metric == "final_penalty":  # label smoothing may lower the loss
@@ -92,8 +97,7 @@ def bounds(metric: str) -> tuple[float, float]:
     return float(metric.startswith(("epoch_to_", "best_epoch"))), 1.0 if "acc" in metric else math.inf
 
 
-@dataclass(frozen=True)
-class SkippedRun:
+class SkippedRun(NamedTuple):
     """A run that is in no statistic. kind: diverged | unfinished | unreadable | repeated."""
 
     path: Path
@@ -149,7 +153,7 @@ def collect(folders: Sequence[Path]) -> Collection:
         count = len(seeds | {run.seed for run in c.runs}) if seeds else 0
         collection.configurations.append(replace(c, planned=count))
     collection.configurations = [
-        replace(c, place=place) for study in collection.studies.values() for place, c in enumerate(best_first(study))
+        replace(c, rank=rank) for study in collection.studies.values() for rank, c in enumerate(best_first(study))
     ]
     return collection
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from resnetlab.report.columns import mean_sd
 from resnetlab.report.groups import Collection, Configuration, format_value
-from resnetlab.runs.load import Run
+from resnetlab.runs.load import Run, is_count
 from resnetlab.runs.summary import lag_note
 
 ELSEWHERE = {"precision": "trainer.precision"}  # keys of the identity that the command line calls otherwise
@@ -59,8 +59,9 @@ def lag_line(collection: Collection) -> str:
 
 def lags(run: Run) -> bool:
     """Whether lag_note has something to say of it; never of a network without running statistics."""
-    statistics = run.manifest.get("model", {}).get("statistics", 1)
-    classes = 100 if run.summary.get("data") == "cifar100" else 10
+    statistics, known = run.manifest.get("model", {}).get("statistics", 1), run.manifest.get("classes")
+    guessed = 100 if run.summary.get("data") == "cifar100" else 10  # of older runs, which do not say
+    classes = int(known or 0) if is_count(known, 2) else guessed
     return bool(statistics) and lag_note(run.rows, classes) is not None
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -19,7 +19,7 @@ from resnetlab.report.columns import (
     number,
     setting_text,
 )
-from resnetlab.report.compare import Comparison
+from resnetlab.report.compare import Comparison, is_shown
 from resnetlab.report.groups import Collection, Configuration, Key
 from resnetlab.report.headlines import best_lines, lag_line
 from resnetlab.report.plots import WrittenPlot
@@ -28,7 +28,7 @@ from resnetlab.report.table import count_text
 
 AT_THRESHOLD = ("val_acc_at_", "train_acc_at_")  # in which the series tabulates its runs
 MOST_PAIRS = 150  # rows on the page; pairs.csv has them all
-SELECTION = ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc")
+SELECTION = [Column(name, "", "", 4) for name in ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc")]
 KINDS = {
     "diverged": "diverged",
     "unfinished": "in progress or interrupted",
@@ -47,16 +47,14 @@ class StudyPlots:
     absent: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(NamedTuple):
     """A published preset of which a configuration is a reduction. changes: "data.limit 5000, epochs 15"."""
 
     preset: str
     changes: str
 
 
-@dataclass(frozen=True)
-class StudyTable:
+class StudyTable(NamedTuple):
     """One study's configurations in a section's table, and sentences below it; decided: the last is a conclusion."""
 
     study: str
@@ -65,8 +63,7 @@ class StudyTable:
     decided: bool = True
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A section that the caller adds behind the report's own tables.
 
     anchor: its address within the page. label: of its tables, for screen readers. intro: HTML, which is not escaped.
@@ -92,49 +89,29 @@ def page(
     """Render the page. comparisons: by metric; origins: of the configurations that have one."""
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
+    environment.tests["shown"] = is_shown
     related = bool(references or origins)  # to published configurations
-    shown = [c for c in measured_columns(collection) if related or not c.metric.startswith(AT_THRESHOLD)]
+    measured, runs = measured_columns(collection), collection.runs
     varied = [key for key in SETTINGS if len({setting_text(c, key) for c in collection.configurations}) > 1]
     first = collection.configurations[:1]
     constant = [(key, setting_text(c, key)) for c in first for key in SETTINGS if key not in varied]
     return environment.get_template("page.html").render(
-        cell_of=cell,
-        count_text=count_text,
-        header=header(collection, origins),
-        columns=shown,
-        unmeasured=[c.heading for c in columns(collection.thresholds) if c not in measured_columns(collection)],
-        settings=[SETTINGS[key] for key in varied],
+        **{"cell_of": cell, "count_text": count_text, "setting_text": setting_text, "difference": difference},
+        **{"pair_row": pair_row, "most_pairs": MOST_PAIRS, "nothing": NOTHING, "selection": SELECTION},
+        **{"collection": collection, "references": references or {}, "origins": origins, "comparisons": comparisons},
+        **{"sections": sections, "studies": plots, "best": list(best_lines(collection)), "lag": lag_line(collection)},
+        when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        commits=Counter(commit(run.manifest) for run in runs).most_common(),
+        machines=Counter(machine(run.manifest) for run in runs).most_common(),
+        reductions=list(dict.fromkeys(origin.changes for origin in origins.values())),
+        columns=[c for c in measured if related or not c.metric.startswith(AT_THRESHOLD)],
+        unmeasured=[c.heading for c in columns(collection.thresholds) if c not in measured],
+        settings={key: SETTINGS[key] for key in varied},
         constants=[f"{SETTINGS[key]} {text}" for key, text in constant if text != NOTHING],
-        rows=[row(c, shown, varied, references or {}, origins) for c in collection.configurations],
-        published=bool(references),
         series_studies={study for study, *_ in (*(references or {}), *origins)},
-        comparisons=[pairs_panel(metric, found) for metric, found in comparisons.items()],
-        selected=[chosen for c in collection.configurations if (chosen := selection_row(c))],
-        sections=sections,
-        studies=plots,
-        skipped=[(KINDS[kind], [run for run in collection.skipped if run.kind == kind]) for kind in KINDS],
-        remarks=[(run.path, remark) for run in collection.runs for remark in run.remarks],
+        skipped={kind: [run for run in collection.skipped if run.kind == key] for key, kind in KINDS.items()},
+        remarks=[(run.path, remark) for run in runs for remark in run.remarks],
     )
-
-
-def header(collection: Collection, origins: Mapping[Key, Origin]) -> dict[str, Any]:
-    """Counts of what was read, and the commits and machines that it was made with."""
-    runs = collection.runs
-    return {
-        "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "folders": [str(folder) for folder in collection.folders],
-        "best": list(best_lines(collection)),
-        "lag": lag_line(collection),
-        "runs": len(runs),
-        "configurations": len(collection.configurations),
-        "studies": len(collection.studies),
-        "skipped": [(KINDS[kind], count) for kind, count in Counter(run.kind for run in collection.skipped).items()],
-        "singles": sum(c.n == 1 for c in collection.configurations),
-        "subsets": sum(bool(c.reduced_data) for c in collection.configurations),
-        "reductions": list(dict.fromkeys(origin.changes for origin in origins.values())),
-        "commits": Counter(commit(run.manifest) for run in runs).most_common(),
-        "machines": Counter(machine(run.manifest) for run in runs).most_common(),
-    }
 
 
 def commit(manifest: Mapping[str, Any]) -> str:
@@ -154,35 +131,6 @@ def machine(manifest: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def row(
-    c: Configuration,
-    shown: Sequence[Column],
-    varied: Sequence[str],
-    references: Mapping[Key, ReferenceValues],
-    origins: Mapping[Key, Origin],
-) -> dict[str, Any]:
-    reference = references.get(c.key)
-    return {
-        "configuration": c,
-        "count": count_text(c.n, c.planned),
-        "reference": reference,
-        "origin": origins.get(c.key),
-        "cells": [cell(c, column, reference) for column in shown],
-        "settings": [(setting_text(c, key), c.setting(key)) for key in varied],
-    }
-
-
-def pairs_panel(metric: str, found: Sequence[Comparison]) -> dict[str, Any]:
-    """One metric's table of pairs."""
-    return {
-        "metric": metric,
-        "pairs": [pair_row(c) for c in found[:MOST_PAIRS]],
-        "all": len(found),
-        "tested": sum(c.p is not None for c in found),
-        "shown": sum(c.verdict.endswith("is higher") for c in found),
-    }
-
-
 def pair_row(c: Comparison) -> dict[str, Any]:
     digits = None if c.metric.startswith("epoch_to_") else 4
     first, second = c.sides
@@ -195,19 +143,6 @@ def pair_row(c: Comparison) -> dict[str, Any]:
         "difference": ("+" if c.difference > 0 else "") + number(c.difference, digits),
         "ps": [f"{p:.3g}" if p is not None else NOTHING for p in (c.welch_p, c.permutation_p, c.adjusted)],
         "verdict": c.verdict,
-    }
-
-
-def selection_row(c: Configuration) -> dict[str, Any] | None:
-    """Best epoch less last, validation less test: differences within each run, which cancels the runs' scatter."""
-    best_less_last = difference(c, "best_val_acc", "final_val_acc")
-    if best_less_last is None:
-        return None
-    return {
-        "configuration": c,
-        "count": count_text(c.n, c.planned),
-        "cells": [cell(c, Column(metric, "", "", 4), None) for metric in SELECTION],
-        "gains": [best_less_last, difference(c, "best_val_acc", "best_test_acc") or NOTHING],
     }
 
 

@@ -6,19 +6,18 @@ import math
 import textwrap
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from resnetlab.report.columns import number
 from resnetlab.report.groups import SHOWN_APART, Configuration, describe_setting
 from resnetlab.report.table import count_text
 from resnetlab.runs.curves import LINES, epochs_rates, within_reach
+from resnetlab.runs.curves import log_scale as log_scale
 from resnetlab.runs.files import write_atomically, write_text
 from resnetlab.runs.load import Run
 
@@ -33,8 +32,7 @@ STYLES = ("-", "--", ":", "-.")
 MOST_BARS = 20
 
 
-@dataclass(frozen=True)
-class Plot:
+class Plot(NamedTuple):
     """A figure with its title and caption. stem: of its files' names."""
 
     stem: str
@@ -43,8 +41,7 @@ class Plot:
     figure: Figure
 
 
-@dataclass(frozen=True)
-class WrittenPlot:
+class WrittenPlot(NamedTuple):
     """A plot whose files are written. stem: of their names; address: a data URL of the SVG."""
 
     stem: str
@@ -72,7 +69,7 @@ def make_panels(x: str, heights: Mapping[str, float]) -> tuple[Figure, list[Any]
 
 def color_of(configuration: Configuration) -> str:
     """The configuration's colour, the same in every figure of a report."""
-    return COLORS[configuration.place % len(COLORS)]
+    return COLORS[configuration.rank % len(COLORS)]
 
 
 def legend_above(figure: Figure, axes: Any) -> None:
@@ -160,25 +157,13 @@ def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
     style = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "color": "tab:green"}
     values = [float(name) for name in thresholds]
     shown = within_reach(axes, values)
-    if hidden := [number(value, None) for value in values if value not in shown]:
+    if hidden := [number(value, None) for value in sorted(values) if value not in shown]:
         corner = {"transform": axes.transAxes, "va": "bottom", "ha": "right"}
         axes.text(0.99, 0.02, f"off this axis: {', '.join(hidden)}", fontsize=7, color="tab:green", **corner)
     for place, value in enumerate(values):
-        if value not in shown:
-            continue
-        axes.axhline(value, color="tab:green", linestyle=":" if place else "-", linewidth=1)
-        axes.annotate(number(value, None), (0.01, value), (0, 1 if place else -8), **style)
-
-
-def log_scale(axes: Any) -> None:
-    """A logarithmic y axis with ticks at 1, 2 and 5 in each decade; none where the data span less than a factor 5."""
-    low, high = axes.dataLim.intervaly
-    if not 0 < 5 * low < high:
-        return
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+        if value in shown:
+            axes.axhline(value, color="tab:green", linestyle=":" if place else "-", linewidth=1)
+            axes.annotate(number(value, None), (0.01, value), (0, 1 if place else -8), **style)
 
 
 def groups_along(configurations: Configurations, key: str) -> list[list[Configuration]]:
@@ -199,8 +184,8 @@ def draw_points(axes: Any, groups: Sequence[Configurations], key: str, metric: s
             points = {"color": color, "markerfacecolor": color if filled else "white", "alpha": 0.8}
             axes.plot([c.setting(key)] * len(c.values(metric)), c.values(metric), "o", ms=4, **points)
         known = [c for c in group if c.values(metric)]
-        settings, means = [c.setting(key) for c in known], [c.mean(metric) for c in known]
-        axes.plot(settings, means, style, color="#777777", lw=1, zorder=1)
+        joined = [c.setting(key) for c in known], [c.mean(metric) for c in known]
+        axes.plot(*joined, style, color="#777777", lw=1, zorder=1)
 
 
 def draw_legend(figure: Figure, axes: Any, groups: Sequence[Configurations], key: str) -> None:
@@ -217,13 +202,15 @@ def draw_legend(figure: Figure, axes: Any, groups: Sequence[Configurations], key
     legend_above(figure, axes)
 
 
-def name_bars(figure: Any, axes: Any, bars: Configurations) -> None:
-    """Labels at the left of horizontal bars, the first on top."""
+def make_bars(x: str, bars: Configurations) -> tuple[Figure, Any]:
+    """(figure, axes) for horizontal bars, their labels at the left, the first on top."""
+    figure, (axes,) = make_panels(x, {"": 0.5 + 0.36 * len(bars)})
     texts = [f"{c.label}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{c.n}" for c in bars]
     names = ["\n".join(textwrap.wrap(text, 34, max_lines=3, placeholder=" ...")) for text in texts]
     axes.set_yticks(range(len(bars)), names, fontsize=6.5)
     axes.set_ylim(len(bars) - 0.4, -0.6)
     figure.subplots_adjust(left=0.38, top=1 - 0.35 / figure.get_size_inches()[1])
+    return figure, axes
 
 
 def selection_note(count: int, configurations: Configurations) -> str:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from resnetlab.runs.files import write_atomically
-from resnetlab.runs.summary import Row
+from resnetlab.runs.summary import Row, best_row
 
 TRAIN, VALIDATION, RECALIBRATED, AVERAGED = "tab:red", "tab:blue", "tab:cyan", "tab:purple"
 LINES = (  # the beginning and the end of a column's name, its colour, its name in the legend
@@ -52,13 +52,13 @@ def draw_curves(
 
 def draw_accuracy(axes: Any, rows: Sequence[Row], thresholds: Sequence[float]) -> None:
     draw_lines(axes, rows, "acc")
-    best = max(rows, key=lambda row: row["val/acc"])
+    best = best_row(rows) or {}
     named = f"best: {best['val/acc']:.4f} in epoch {best['epoch']:g}"
     axes.plot(best["epoch"], best["val/acc"], "*", color=VALIDATION, ms=12, mec="black", label=named)
     shown = within_reach(axes, thresholds)
-    for number, threshold in enumerate(thresholds):
+    for threshold in sorted(thresholds):
         if threshold in shown:
-            style, label = ":" if number else "-", f"threshold {threshold:g}"
+            style, label = "-" if threshold == thresholds[0] else ":", f"threshold {threshold:g}"
             axes.axhline(threshold, color="tab:green", linestyle=style, linewidth=1, label=label)
         else:
             axes.plot([], [], " ", label=f"threshold {threshold:g}: off this axis")
@@ -82,10 +82,19 @@ def draw_loss(axes: Any, rows: Sequence[Row], fit_sign: str | None, overfitting_
         axes.axvline(overfitting_since, color="tab:orange", linestyle=":", label=label)
     elif fit_sign == "underfitting":
         axes.plot([], [], " ", label="underfitting: validation\nends below training")
-    axes.set(ylabel="loss", yscale="log")
-    low, high = axes.get_ylim()
+    axes.set(ylabel="loss")
+    log_scale(axes)
+
+
+def log_scale(axes: Any) -> None:
+    """A logarithmic y axis with ticks at 1, 2 and 5 in each decade; none where the data span less than a factor 5."""
+    low, high = axes.dataLim.intervaly
+    if not 0 < 5 * low < high:
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}") if high < 10 * low else NullFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def draw_lr(axes: Any, applied: Points) -> None:

@@ -62,11 +62,10 @@ def read_json(path: Path) -> Any:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV with the columns of all rows in order of appearance; numbers read back exactly."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    """Write a CSV with the columns of all rows in order of appearance; numbers read back exactly, texts are safe."""
+    text, columns = io.StringIO(), list(dict.fromkeys(key for row in rows for key in row))
+    table: list[list[Any]] = [columns, *([row.get(key) for key in columns] for row in rows)]
+    csv.writer(text, lineterminator="\n").writerows([safe_cell(cell) for cell in cells] for cells in table)
     write_text(path, text.getvalue())
 
 
@@ -97,7 +96,12 @@ def safe_cell(value: Any) -> Any:
 
 def digest(content: Any, digits: int = 8) -> str:
     """The first hexadecimal digits of the SHA-256 of plain data, as in the names of run folders."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:digits]
+    return sha256(json.dumps(content, sort_keys=True).encode(), digits)
+
+
+def sha256(content: bytes, digits: int = 16) -> str:
+    """The first hexadecimal digits of the SHA-256 of bytes."""
+    return hashlib.sha256(content).hexdigest()[:digits]
 
 
 def make_folder(folder: Path) -> None:

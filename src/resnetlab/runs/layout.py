@@ -13,6 +13,8 @@ CONFIG, MANIFEST, METRICS, SUMMARY = RUN_FILES = ("config.yaml", "manifest.json"
 SWEEPS = "sweeps"
 SWEEP_PLAN = "sweep.json"  # all jobs of a sweep
 SWEEP_START = "began"  # its time of writing is when the sweep began, by the clock that dates the runs' files
+# of a job, by its number: what became of it, its log, the trial that a search has made it
+OUTCOME, JOB_LOG, ASSIGNMENT = "job-{}.json", "job-{}.log", "trial-{}.json"
 SEARCH_JOURNAL = "search.journal"
 LOGGER_RUNS = "loggers.json"  # the trackers' own ids of a run, or of a sweep
 
@@ -56,20 +58,6 @@ def run_key(folder: str | Path) -> str:
     return "/".join(Path(folder).parts[-3:])
 
 
-def outcome_file(number: int | str) -> str:
-    """Name of the file that tells what became of a sweep's job; "*" for the pattern of them all."""
-    return f"job-{number}.json"
-
-
-def assignment_file(number: int | str) -> str:
-    """Name of the file that a search leaves for its job; "*" for the pattern of them all."""
-    return f"trial-{number}.json"
-
-
-def job_log(number: int) -> str:
-    return f"job-{number}.log"
-
-
 def job_number(path: Path) -> int:
-    """Inverse of outcome_file, assignment_file and job_log. Raises ValueError for any other name."""
+    """The number in the name of a job's file. Raises ValueError for any other name."""
     return int(path.stem.rpartition("-")[2])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -59,8 +59,7 @@ class RunState:
         return self.run.seed
 
 
-@dataclass(frozen=True)
-class RunStates:
+class RunStates(NamedTuple):
     """All runs, sorted. waiting: jobs of sweeps whose runs have no folder yet."""
 
     runs: Sequence[RunState]
@@ -116,7 +115,7 @@ class StateReader:
     def planned(self, sweep: Path) -> list[PlannedJob]:
         """The sweep's jobs, with the runs that their outcomes name."""
         jobs = self.remembered(sweep, stamps(sweep, [layout.SWEEP_PLAN]), read_plan)
-        return with_actual_runs(jobs, lambda number: self.end(sweep / layout.outcome_file(number)))
+        return with_actual_runs(jobs, lambda number: self.end(sweep / layout.OUTCOME.format(number)))
 
     def end(self, path: Path) -> JobEnd | None:
         return self.remembered(path, stamps(path.parent, [path.name]), read_end)
@@ -125,7 +124,7 @@ class StateReader:
         """The newest end of each run by its key."""
         found: dict[str, JobEnd] = {}
         for sweep in sweeps:
-            for path in sweep.glob(layout.outcome_file("*")):
+            for path in sweep.glob(layout.OUTCOME.format("*")):
                 if (end := self.end(path)) is not None:
                     found[end.run] = max(found.get(end.run, end), end)
         return found
@@ -151,8 +150,13 @@ def stamps(path: Path, names: Iterable[str] = layout.RUN_FILES) -> Stamps:
 def read_run_state(path: Path, found: Stamps) -> RunState:
     """Read a run's files, but not its lock; no content of a file raises."""
     manifest = load.read_manifest(path) if layout.MANIFEST in found else {}
-    summary, damage = summary_or_damage(path, found, manifest)
+    summary: Summary = {}
     rows: list[Row] = []
+    damage = ""
+    try:
+        summary = load.read_summary(path, manifest) if layout.SUMMARY in found else {}
+    except load.UnusableRun as error:
+        damage = error.reason if error.kind == "unreadable" else ""  # or it has just vanished
     try:
         if layout.METRICS in found and summary.get("status") != "finished":
             rows = [row for row in read_rows(path / layout.METRICS) if isinstance(row.get("epoch"), int)]
@@ -172,14 +176,6 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
         changed=times.get(layout.METRICS),
         **last_metrics(summary, rows),
     )
-
-
-def summary_or_damage(path: Path, found: Stamps, manifest: Mapping[str, Any]) -> tuple[Summary, str]:
-    """(the summary, "") of a run that has ended; ({}, "") where there is none, ({}, reason) where it is damaged."""
-    try:
-        return (load.read_summary(path, manifest) if layout.SUMMARY in found else {}), ""
-    except load.UnusableRun as error:
-        return {}, error.reason if error.kind == "unreadable" else ""  # or it has just vanished
 
 
 def last_metrics(summary: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:

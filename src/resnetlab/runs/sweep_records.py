@@ -116,7 +116,7 @@ def planned_seeds(runs: Iterable[Path]) -> dict[tuple[str, str], set[int]]:
     found: dict[tuple[str, str], set[int]] = {}
     for sweep in sweeps_of(runs):
         jobs = read_plan(sweep)
-        ends = {job.number: read_end(sweep / layout.outcome_file(job.number)) for job in jobs}
+        ends = {job.number: read_end(sweep / layout.OUTCOME.format(job.number)) for job in jobs}
         for job in with_actual_runs(jobs, ends.get):
             found.setdefault(job.configuration, set()).add(job.seed)
     return found
@@ -142,7 +142,7 @@ class SweepFolder:
         return cls(path)
 
     def log(self, number: int) -> Path:
-        return self.path / layout.job_log(number)
+        return self.path / layout.JOB_LOG.format(number)
 
     def write_plan(self, jobs: Iterable[tuple[str, str, int]]) -> None:
         """Write (run key, label, epochs) of all jobs, for status and report to know how many there were to be."""
@@ -152,24 +152,24 @@ class SweepFolder:
 
     def assign(self, number: int, assignment: dict[str, Any]) -> None:
         """Write the label and the trial of a job that a search makes up."""
-        write_json(self.path / layout.assignment_file(number), assignment)
+        write_json(self.path / layout.ASSIGNMENT.format(number), assignment)
 
     def assignment(self, number: int) -> dict[str, Any] | None:
         """What was assigned to the job, in this process or another; None for a job that belongs to no search."""
         try:
-            return read_json(self.path / layout.assignment_file(number))
+            return read_json(self.path / layout.ASSIGNMENT.format(number))
         except FileNotFoundError:
             return None
 
     def record(self, number: int, outcome: Outcome) -> None:
         self.known[number] = outcome
         with suppress(OSError):
-            write_json(self.path / layout.outcome_file(number), asdict(outcome))
+            write_json(self.path / layout.OUTCOME.format(number), asdict(outcome))
 
     def outcomes(self) -> dict[int, Outcome]:
         """Outcomes of all jobs that have ended, in this process or another."""
         found = dict(self.known)
-        for path in self.path.glob(layout.outcome_file("*")):
+        for path in self.path.glob(layout.OUTCOME.format("*")):
             with suppress(OSError, ValueError, TypeError):
                 found.setdefault(layout.job_number(path), Outcome(**read_json(path)))
         return found

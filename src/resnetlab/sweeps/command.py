@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra.types import TaskFunction
@@ -25,6 +25,9 @@ from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, seed_metrics, table_lines
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
+
+if TYPE_CHECKING:  # it needs Optuna
+    from resnetlab.sweeps.search.loop import Search
 
 Jobs = Sequence[tuple[str, Config]]  # (label, configuration), the label "" of a single run
 INTERRUPTED = Outcome("interrupted", reason="the same command goes on")
@@ -66,8 +69,8 @@ def run_command(arguments: Sequence[str]) -> int:
     return 0
 
 
-def make_search(overrides: Sequence[str]) -> Any:
-    """The Search, checked."""
+def make_search(overrides: Sequence[str]) -> "Search":
+    """The search, checked."""
     if find_spec("optuna") is None:
         raise ConfigError("hydra/sweeper=optuna needs Optuna: pip install 'resnetlab[optuna]'")
     from resnetlab.sweeps.search.loop import Search
@@ -76,7 +79,7 @@ def make_search(overrides: Sequence[str]) -> Any:
     return Search(make_plan(overrides))
 
 
-def run_search(search: Any, overrides: Sequence[str], launcher: str) -> int:
+def run_search(search: "Search", overrides: Sequence[str], launcher: str) -> int:
     """Runs what is missing of the search, and prints its result; returns the exit status."""
     with search.opened():
         status = run_sweep([], search.plan.config, overrides, launcher, search) if search.unfinished else 0
@@ -85,7 +88,9 @@ def run_search(search: Any, overrides: Sequence[str], launcher: str) -> int:
     return status
 
 
-def run_sweep(jobs: Jobs, config: Config, overrides: Sequence[str], launcher: str, search: Any = None) -> int:
+def run_sweep(
+    jobs: Jobs, config: Config, overrides: Sequence[str], launcher: str, search: "Search | None" = None
+) -> int:
     """Runs all jobs, whatever becomes of some, and prints what became of each; returns the exit status.
 
     jobs: none for a search. config: of any of them. launcher: its name.

@@ -169,7 +169,7 @@ def check_launcher(name: str, values: Values) -> None:
     check_installed(name)
     check_bounds("hydra.launcher", values, find_launcher(name).bounds)
     for key, choices in find_launcher(name).choices.items():
-        valid = " or ".join("null" if choice is None else str(choice) for choice in choices)
+        valid = " or ".join("null" if value is None else str(value) for value in choices)
         require(values.get(key) in choices, f"hydra.launcher.{key}", values.get(key), f"be {valid}")
     require(values.get("n_jobs") != 0, "hydra.launcher.n_jobs", 0, "be a number of jobs, or -1 for all cores")
     require(values.get("address") != "", "hydra.launcher.address", "''", "be a cluster's, auto or null: this machine")

@@ -2,16 +2,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from resnetlab.config.schema import Config
 
 
-@dataclass(frozen=True)
-class JobResources:
+class JobResources(NamedTuple):
     """jobs: at once. threads: of each. devices: GPUs that take turns, "" where there is no choice."""
 
     jobs: int

@@ -1,10 +1,8 @@
 """One job of a sweep: trains it in this process, and turns whatever happens into its outcome."""
 
 import gc
-import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,8 +69,8 @@ def run_job(config: Config, folder: SweepFolder, number: int, overrides: Sequenc
     try:
         if (done := skip_if_completed(config)) is not None:
             return done
-        with command_of(overrides):
-            summary = train(config, epoch_hook=trial_hook(folder, number), sweep=folder.path)
+        command = ["train.py", *overrides]
+        summary = train(config, epoch_hook=trial_hook(folder, number), sweep=folder.path, command=command)
         return outcome_of(config, summary, summary["status"])
     except RunLocked:
         return Outcome("skipped", reason="is being trained by another process", folder=path)
@@ -83,16 +81,6 @@ def run_job(config: Config, folder: SweepFolder, number: int, overrides: Sequenc
     finally:
         gc.collect()  # a module and its trainer refer to each other; the next job may need their memory
         torch.cuda.empty_cache()
-
-
-@contextmanager
-def command_of(overrides: Sequence[str]) -> Iterator[None]:
-    """Inside, sys.argv is the command of one run, and not that of the sweep or of a worker."""
-    before, sys.argv = sys.argv, ["train.py", *overrides]
-    try:
-        yield
-    finally:
-        sys.argv = before
 
 
 def trial_hook(folder: SweepFolder, number: int) -> EpochHook | None:

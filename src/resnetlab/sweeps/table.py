@@ -8,7 +8,7 @@ from pathlib import Path
 
 from resnetlab.config.schema import Config
 from resnetlab.report.columns import mean_sd
-from resnetlab.report.statistics import mean_interval
+from resnetlab.report.groups import interval_of
 from resnetlab.report.table import count_text
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 
@@ -72,7 +72,7 @@ def seed_metrics(
     for numbers in (configurations := by_configuration(jobs)):
         label = re.sub(r"[^\w/. -]+", " ", without_seed(jobs[numbers[0]][0]))
         start = f"{label}/{objective}" if len(configurations) > 1 else objective
-        if interval := mean_interval(objectives(outcomes[number] for number in numbers)):
+        if interval := interval_of(objective, objectives(outcomes[n] for n in numbers if n in outcomes)):
             found |= {f"{start}/{name}": float(value) for name, value in asdict(interval).items() if value is not None}
     return found
 

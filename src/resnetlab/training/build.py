@@ -1,21 +1,20 @@
 """Builds the parts of a run from its configuration: module, data, trainer and callbacks."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import lightning as L
-import numpy as np
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from numpy.typing import NDArray
 
 from resnetlab.config.schema import Config
-from resnetlab.config.validate import check_last_batch
+from resnetlab.config.validate import check_last_batch, own_callbacks
 from resnetlab.data import ImageData
+from resnetlab.dotted import error_in_one_line
 from resnetlab.errors import ConfigError
-from resnetlab.optim.schedules import RunLength
 from resnetlab.runs.summary import best_column
 from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, load_initial
 from resnetlab.training.callbacks.energy import Energy
@@ -27,8 +26,7 @@ from resnetlab.training.callbacks.tensorboard import TensorBoardPages
 from resnetlab.training.distributed import check_launch, is_secondary
 from resnetlab.training.engine.select import steps_per_chunk
 from resnetlab.training.lightning_internals import silence_lightning
-from resnetlab.training.module import ImageClassifier, lr_momentum_table
-from resnetlab.training.recorded import digests_of
+from resnetlab.training.module import ImageClassifier
 from resnetlab.training.result import EpochHook
 
 
@@ -41,7 +39,7 @@ class Session(NamedTuple):
     recorder: Recorder
     loggers: Loggers
     tensorboard: TensorBoardPages
-    digests: dict[str, str]  # recorded.digests_of
+    digests: dict[str, str]  # of the images and the user's code, which decide a result and are no configuration's
 
 
 def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifier, ImageData, L.Trainer]:
@@ -56,15 +54,16 @@ def build(config: Config, data: ImageData | None = None) -> tuple[ImageClassifie
 def build_session(
     config: Config, data: ImageData | None = None, epoch_hook: EpochHook | None = None, sweep: Path | None = None
 ) -> Session:
-    """The same, with the callbacks. epoch_hook: may end the run after an epoch, with RunPruned. sweep: its folder."""
+    """What build makes, and the callbacks. epoch_hook: may end the run, with RunPruned. sweep: the sweep's folder."""
     check_launch(config.trainer.devices)
     if data is None:
         data = ImageData(config.data, config.batch_size, config.shift, config.seed, steps_per_chunk(config))
     else:
         check_last_batch(config, len(data.train), *data.train.pixels.shape[2:])
         config = with_digest(config, data)
-    module = build_module(config, data)
-    folder = config.folder
+    module, folder = build_module(config, data), config.folder
+    images = config.data.digest or data.source_digest
+    digests = ({} if images is None else {"images": images}) | config.code_digests
     energy = Energy()
     recorder = Recorder(folder, energy, config.trainer.patience, best_column(config))
     loggers = Loggers(config, recorder, sweep)
@@ -76,8 +75,9 @@ def build_session(
         loggers,
         tensorboard,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
+        *own_callbacks(config),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
-        Checkpoints(recorder, config, digests := digests_of(config, data)),
+        Checkpoints(recorder, config, digests),
     ]
     return Session(module, data, build_trainer(config, callbacks), recorder, loggers, tensorboard, digests)
 
@@ -97,7 +97,8 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
     devices, folder = config.trainer.devices, config.folder
     # Lightning (2.6.6) would detect SLURM by itself, and refuse one device in an allocation of two tasks
     environment = TorchElasticEnvironment() if devices > 1 else LightningEnvironment()
-    with silence_lightning():
+    guard = error_in_one_line("callbacks", str(config.callbacks), "go with each other and the lab's:")
+    with silence_lightning(), guard if config.callbacks else nullcontext():
         return L.Trainer(
             accelerator=config.trainer.resolved_accelerator,
             devices=devices,
@@ -126,9 +127,3 @@ def build_module(config: Config, data: ImageData) -> ImageClassifier:
     module.preprocessing = data.preprocessing()
     module.class_weights = data.class_weights()
     return module
-
-
-def planned_lr_momentum(config: Config) -> tuple[RunLength, NDArray[np.float64]]:
-    """The run's length and its (steps, 2) table of lr and momentum, with no image read."""
-    span = RunLength(config.data.steps_per_epoch(config.batch_size), config.epochs)
-    return span, lr_momentum_table(config, span)

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from resnetlab.config.schema import Config
 from resnetlab.data import Images
 from resnetlab.errors import DataError
@@ -10,10 +12,11 @@ from resnetlab.runs.curves import Points, draw_curves
 from resnetlab.runs.files import write_json, write_rows
 from resnetlab.runs.summary import AVERAGED, Summary, lag_note, summarize
 from resnetlab.training.build import Session
-from resnetlab.training.callbacks.checkpoints import describe_damage, read_own_checkpoint
+from resnetlab.training.callbacks.checkpoints import describe_damage, read_run_checkpoint
 from resnetlab.training.describe import model_counts
 from resnetlab.training.distributed import is_secondary
-from resnetlab.training.evaluate import evaluate, load_weights, validation_figures
+from resnetlab.training.evaluate import evaluate, load_weights
+from resnetlab.training.figures import validation_figures
 from resnetlab.training.result import print_line, result_lines
 
 
@@ -29,7 +32,8 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         return summarize(config, rows, status=status, parameters=parameters) | extra
     if status == "finished" and len(rows) < config.epochs:
         patience = config.trainer.patience
-        print_line(config, f"stopped early after epoch {len(rows)}: no new best val_acc for {patience}")
+        why = f"no new best val_acc for {patience}" if patience else "a callback asked for it"
+        print_line(config, f"stopped early after epoch {len(rows)}: {why}")
     write_rows(folder.metrics, rows)
     if status == "finished" and session.data.test_images is not None:
         extra = extra | test_accuracies(config, session, session.data.test_images)
@@ -39,10 +43,9 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         signs = summary["fit_sign"], summary["overfitting_since"]
         draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
     if status == "finished":
-        _, logits = evaluate(module, session.data, session.data.val, config.trainer.device)
         session.loggers.finish(session.trainer, summary)
-        figures = partial(validation_figures, logits, session.data.val, session.data.class_names)
-        session.loggers.attempt("tensorboard", session.tensorboard.finish, session.trainer, summary, figures)
+        finish, figures = session.tensorboard.finish, partial(figures_of, session)
+        session.loggers.attempt("tensorboard", finish, session.trainer, summary, figures)
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
         print_line(config, line)
@@ -51,12 +54,19 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     return summary
 
 
+def figures_of(session: Session) -> dict[str, Figure]:
+    """The figures of the answers that the final weights give to the validation images."""
+    data = session.data
+    _, logits = evaluate(session.module, data, data.val, session.module.config.trainer.device)
+    return validation_figures(logits, data.val, data.class_names)
+
+
 def applied_rates(session: Session, epochs: int) -> Points | None:
     """(epochs done, lr) of up to 2,000 steps, as planned; None where the schedule decides as the run goes."""
     module, length = session.module, session.module.span.steps_per_epoch
     if module.config.schedule.stateful:
         return None
-    steps = range(0, epochs * length, max(1, epochs * length // 2000))
+    steps = range(0, epochs * length, -(-epochs * length // 2000))
     rates = module.lr_momentum_table[list(steps), 0].tolist()
     return [*(step / length for step in steps), float(epochs)], [*rates, rates[-1]]
 
@@ -71,7 +81,7 @@ def test_accuracies(config: Config, session: Session, images: Images) -> dict[st
     assert best is not None
     try:
         chosen = "averaged" if column == AVERAGED and column in best else "raw"
-        saved = read_own_checkpoint(config.folder.best, config)
+        saved = read_run_checkpoint(config.folder.best, config)
         if saved["epoch"] + 1 != best["epoch"]:
             raise DataError(f"it is of epoch {saved['epoch'] + 1}, not {best['epoch']}")
         parts.append(("best", saved, chosen))

@@ -4,8 +4,7 @@ import json
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,16 @@ from resnetlab.training.callbacks.energy import energy_source
 from resnetlab.training.callbacks.profiler import steps_warning
 from resnetlab.training.engine.select import select_engine
 from resnetlab.training.isolation import BACKENDS
-from resnetlab.training.module import ImageClassifier
-from resnetlab.training.result import print_line
+from resnetlab.training.result import finished, print_line
 
 CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # they decide about rounding
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
-def describe(config: Config, session: Session, resumed: bool) -> None:
-    """Writes config.yaml and manifest.json, and prints what is going to be trained."""
+def describe(config: Config, session: Session, resumed: bool, command: Sequence[str]) -> None:
+    """Writes config.yaml and manifest.json, and prints what is going to be trained. command: that of this run alone."""
     folder = config.folder
-    manifest = make_manifest(config, session.module, session.digests)
+    manifest = make_manifest(config, session, command)
     if resumed and (earlier := read_manifest(folder.path)):
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
         pairs = {key: (earlier[key], manifest[key]) for key in CONDITIONS if key in earlier}  # older: without engine
@@ -87,21 +85,23 @@ def shorter_run(config: Config) -> str | None:
     mine = json.loads(json.dumps(config.identity | {"epochs": config.epochs}))
     options = "-".join(config.name.split("-")[:4])  # network, data, optimizer, schedule
     for folder in map(RunFolder, config.folder.path.parents[1].glob(f"{options}*/{config.folder.path.name}")):
-        theirs: dict[str, Any] = {"epochs": 60} | read_manifest(folder.path).get("differs_from_defaults", {})
-        if theirs["epochs"] < config.epochs and theirs | {"epochs": config.epochs} == mine and folder.summary.exists():
+        theirs: dict[str, Any] = {"epochs": Config.epochs} | read_manifest(folder.path).get("differs_from_defaults", {})
+        shorter = theirs["epochs"] < config.epochs and theirs | {"epochs": config.epochs} == mine
+        if shorter and (done := finished(folder, config)) and done["status"] == "finished" and folder.last.is_file():
             begin = f"init='{folder.last}' begins with its weights (the = in it needs quotes)"
             return f"{folder.path} is this run for {theirs['epochs']} epochs, with a schedule of that length; {begin}"
     return None
 
 
-def make_manifest(config: Config, module: ImageClassifier, digests: dict[str, str]) -> dict[str, Any]:
+def make_manifest(config: Config, session: Session, command: Sequence[str]) -> dict[str, Any]:
     """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
-    device = config.trainer.device
+    device, module = config.trainer.device, session.module
     products: dict[str, Any] = {"convolutions": BACKENDS.cudnn.conv, "matrices": BACKENDS.cuda.matmul}
     tf32 = [name for name, backend in products.items() if backend.fp32_precision == "tf32"]
     return {
         **{"configuration": config.folder.path.parent.name, "differs_from_defaults": config.identity},
-        **{"config": to_plain(config), "digests": digests, "command": [Path(sys.argv[0]).name, *sys.argv[1:]]},
+        **{"config": to_plain(config), "digests": session.digests, "classes": len(session.data.class_names)},
+        "command": [Path(command[0]).name, *command[1:]],
         "git": git_state(),
         "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),

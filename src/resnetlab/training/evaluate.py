@@ -6,22 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
+from torchmetrics.functional.classification import multiclass_calibration_error
 
 from resnetlab.config.compose import from_plain
 from resnetlab.config.schema import Config
 from resnetlab.config.trainer import TrainerOptions
-from resnetlab.console import Countdown, say
+from resnetlab.console import Countdown
 from resnetlab.data import Data, ImageData, Images
 from resnetlab.errors import ConfigError, DataError, first_line
 from resnetlab.optim.averaging import reestimated_statistics
-from resnetlab.runs.files import make_folder, safe_cell, write_atomically, write_rows
+from resnetlab.runs.files import make_folder
 from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, network_state, read_checkpoint
-from resnetlab.training.callbacks.tensorboard import confusion_figure
+from resnetlab.training.figures import write_mistakes
 from resnetlab.training.metrics import EpochMetrics
 from resnetlab.training.module import ImageClassifier
 
@@ -67,19 +66,14 @@ def load_weights(
 
 
 def evaluate_checkpoint(
-    path: Path,
-    part: str = "val",
-    root: str | None = None,
-    weights: str = "raw",
-    out: Path | None = None,
-    model: str | None = None,
+    path: Path, part: str = "val", weights: str = "raw", out: Path | None = None, **opened: str | None
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on the train, val or test part of its own data.
 
-    root, model: as for read_config. weights: of WEIGHTS. out: folder of the tables and pictures. ece: expected
-    calibration error in 15 bins. Raises ConfigError for a part or an average that is not there, and DataError.
+    weights: of WEIGHTS. out: folder of the tables and pictures. opened: root and model, as for read_config. ece: the
+    expected calibration error in 15 bins. Raises ConfigError for a part or an average that is not there, and DataError.
     """
-    module, data, checkpoint = open_checkpoint(path, root, model)
+    module, data, checkpoint = open_checkpoint(path, **opened)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
     if images is None:
         raise ConfigError(f"data.split={data.config.split} has no untouched test images; evaluate on val")
@@ -93,9 +87,8 @@ def evaluate_checkpoint(
     metrics = without_guesses(found | {"ece": float(error)})
     if out is not None:
         write_mistakes(out, logits, images, data.class_names)
-    how = {} if weights == "raw" else {"weights": weights}
-    epoch = checkpoint["epoch"] + 1
-    return {"checkpoint": str(path), "epoch": epoch, "part": part, "images": len(images), **how, **metrics}
+    what = {"checkpoint": str(path), "epoch": checkpoint["epoch"] + 1, "part": part, "images": len(images)}
+    return what | ({} if weights == "raw" else {"weights": weights}) | metrics
 
 
 def require_weights(path: Path, checkpoint: dict[str, Any], weights: str) -> None:
@@ -107,12 +100,14 @@ def require_weights(path: Path, checkpoint: dict[str, Any], weights: str) -> Non
         raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
 
 
-def read_config(path: Path, root: str | None = None, model: str | None = None) -> tuple[Config, dict[str, Any]]:
+def read_config(
+    path: Path, root: str | None = None, model: str | None = None, with_data: bool = True
+) -> tuple[Config, dict[str, Any]]:
     """A checkpoint's configuration, and the checkpoint itself.
 
-    root: where the data set is now, if it has moved. model: dotted path of the network of a run with model=custom.
-    Schedule, optimizer and init are not the run's: code would be imported and called because a file names it.
-    Raises DataError in one line, ConfigError for another model.
+    root: where the data set is now, if it has moved; of data=custom the dotted path. model: that of model=custom.
+    with_data=False: the network alone is checked. Schedule, optimizer and callbacks are not the run's, since what a
+    file names is not called. Raises DataError in one line, ConfigError for another model.
     """
     if path.is_dir():
         found = next((file for name in ("best.ckpt", "*.ckpt") for file in sorted(path.rglob(name))), None)
@@ -123,29 +118,35 @@ def read_config(path: Path, root: str | None = None, model: str | None = None) -
     try:
         checkpoint = read_checkpoint(path)
         plain = checkpoint["config"]
-        checkpoint.setdefault("identity", from_plain(dict(plain), checked=False).identity)
+        if "identity" not in checkpoint:  # of an older version
+            checkpoint["identity"] = from_plain(dict(plain), checked=False).identity
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
-        plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "init": None}
-        unnamed = model is None and plain["model"].get("name") == "custom"
+        plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "callbacks": [], "init": None}
+        custom = {key: plain[key]["function"] for key in ("model", "data") if plain[key].get("name") == "custom"}
+        named = {group for group, path in (("model", model), ("data", root if with_data else "")) if path is not None}
+        unnamed = [group for group in custom if group not in named]
         plain["model"] |= {} if model is None else {"function": model}
-        if plain["data"]["root"] == Data.root:
+        if plain["data"]["root"] == Data.root or "data" in custom:
             recorded = read_manifest(path.absolute().parents[1]).get("config", {}).get("data", {})
-            plain["data"] |= {key: recorded[key] for key in ("root",) if key in recorded}
-        if root is not None:
-            plain["data"]["root"] = root
-        config, _, _ = from_plain(plain, checked=not unnamed), checkpoint["state_dict"], checkpoint["epoch"] + 1
+            plain["data"] |= {key: recorded[key] for key in ("root", "parameters") if key in recorded}
+        if root is not None or "data" in custom:  # what the file names is not called
+            plain["data"]["function" if "data" in custom else "root"] = root or ""
+        config = from_plain(plain, checked=False)
+        if "model" not in unnamed:
+            config.model.check()
+        if model is not None:
+            config.model.min_batch_size(*checkpoint["preprocessing"]["size"])
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
-        if model is not None and "function" in str(error):
+        if model is not None and (isinstance(error, ConfigError) or "function" in str(error)):
             raise ConfigError(f"--model (={model}) does not go with {path}: {first_line(error)}") from None
-        if isinstance(error, DataError) and str(error).startswith("data."):  # of the images, which may have moved
-            raise
         damage, previous = describe_damage(path, error), path.with_name("last.prev.ckpt")
         other = f"; {previous} is of the epoch before" if path.name == "last.ckpt" and previous.exists() else ""
         raise DataError(f"{path} is damaged or no checkpoint of the lab ({damage}){other}") from None
     if unnamed:
-        cure = f"name it, if you trust it: --model {config.model.function}"  # type: ignore[attr-defined]
-        raise DataError(f"{path} has a network of the user's own, whose code is not in it; {cure}")
+        what, flag = {"model": ("a network", "--model"), "data": ("images", "--root")}[unnamed[0]]
+        cure = f"name it, if you trust it: {flag} {custom[unnamed[0]]}"
+        raise DataError(f"{path} has {what} of the user's own, whose code is not in it; {cure}")
     return config, checkpoint
 
 
@@ -154,10 +155,15 @@ def open_checkpoint(
 ) -> tuple[ImageClassifier, ImageData, dict[str, Any]]:
     """The module with a checkpoint's weights, its data, and the checkpoint itself. Raises DataError in one line."""
     config, checkpoint = read_config(path, root, model)
+    return *build_recorded(config, checkpoint, path), checkpoint
+
+
+def build_recorded(config: Config, checkpoint: dict[str, Any], path: Path) -> tuple[ImageClassifier, ImageData]:
+    """The module with the weights of a checkpoint that read_config has read, and its data. Raises DataError."""
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
     module = build_module(config, data)
     load_state(module, checkpoint["state_dict"], path)
-    return module, data, checkpoint
+    return module, data
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -166,50 +172,3 @@ def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError):
         raise DataError(f"{path} is damaged or no checkpoint of the lab (its weights are of another network)") from None
-
-
-def validation_figures(logits: Tensor, images: Images, names: tuple[str, ...]) -> dict[str, Figure]:
-    """The pictures that TensorBoard shows of a run's end."""
-    counts, probabilities = multiclass_confusion_matrix(logits, images.labels.cpu(), len(names)), logits.softmax(1)
-    mistakes = mistakes_figure(probabilities, images, names)
-    reliability = reliability_figure(probabilities, images.labels.cpu())
-    return {"confusion matrix": confusion_figure(counts, names), "mistakes": mistakes, "reliability": reliability}
-
-
-def reliability_figure(probabilities: Tensor, labels: Tensor) -> Figure:
-    """Accuracy over confidence in 15 equal bins, and the expected calibration error."""
-    from sklearn.calibration import CalibrationDisplay  # a second, which no start waits for
-
-    error = float(multiclass_calibration_error(probabilities, labels, probabilities.shape[1]))
-    figure, (confidence, answers) = Figure(layout="constrained"), probabilities.max(1)
-    axes = figure.add_subplot(title=f"expected calibration error {error:.4f}")
-    CalibrationDisplay.from_predictions((answers == labels).numpy(), confidence.numpy(), n_bins=15, ax=axes)
-    axes.set(xlabel="confidence", ylabel="accuracy")
-    return figure
-
-
-def write_mistakes(folder: Path, logits: Tensor, images: Images, names: tuple[str, ...]) -> None:
-    """Prints each class's accuracy; writes classes.csv with the counts of answers, confusion.png and mistakes.png."""
-    rows, counts = [], multiclass_confusion_matrix(logits, images.labels.cpu(), len(names))  # the true class as row
-    for n, (name, row) in enumerate(zip(names, counts.tolist(), strict=True)):
-        acc = row[n] / max(1, sum(row))
-        say(f"{name}: {acc:.4f} of {sum(row)} images")
-        answers = {f"answered {safe_cell(other)}": count for other, count in zip(names, row, strict=True)}
-        rows.append({"class": safe_cell(name), "images": sum(row), "acc": acc, **answers})
-    write_rows(folder / "classes.csv", rows)
-    write_atomically(folder / "confusion.png", confusion_figure(counts, names).savefig)
-    write_atomically(folder / "mistakes.png", mistakes_figure(logits.softmax(1), images, names).savefig)
-
-
-def mistakes_figure(probabilities: Tensor, images: Images, names: tuple[str, ...]) -> Figure:
-    """The 25 wrong answers with the greatest probabilities, the worst first: "true: answer, probability"."""
-    found, labels = probabilities.max(1), images.labels.cpu()
-    wrong = (found.indices != labels).nonzero()[:, 0]
-    figure = Figure(figsize=(10, 10), layout="constrained")
-    figure.suptitle(f"{len(wrong)} of {len(labels)} answers are wrong")
-    for place, n in enumerate(wrong[found.values[wrong].argsort(descending=True)][:25].tolist()):
-        axes = figure.add_subplot(5, 5, place + 1, xticks=[], yticks=[])
-        axes.imshow(images.pixels[n].permute(1, 2, 0).cpu().numpy())
-        title = f"{names[int(labels[n])]}: {names[int(found.indices[n])]}, {found.values[n]:.2f}"
-        axes.set_title(title, parse_math=False, fontsize=8)
-    return figure

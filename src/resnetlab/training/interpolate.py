@@ -1,10 +1,8 @@
 """Loss and accuracy along the straight line through the weights of two checkpoints.
 
 w(alpha) = alpha * A + (1 - alpha) * B, so alpha 1 is A and alpha 0 is B (Goodfellow et al. 2014, arXiv 1412.6544; Smith
-& Topin 2017, arXiv 1702.04283). A network with batch norm has running statistics too, and there are two answers to what
-they should be in between: on the same line as the weights, or re-estimated for each set of weights. On the line the
-running variances turn negative when alpha is far enough outside of [0, 1]; once they are below minus the norm's eps,
-the square root is not a number, and neither is the loss. Re-estimated variances are never negative.
+& Topin 2017, arXiv 1702.04283). The statistics of a batch norm are on the same line, or re-estimated for each set of
+weights. On the line variances turn negative far enough outside of [0, 1]: below minus the norm's eps the loss is nan.
 """
 
 import math
@@ -43,16 +41,16 @@ def negative_variances(model: nn.Module) -> int:
 
 
 def interpolate(
-    first: Path, second: Path, alphas: Sequence[float], limit: int | None = None, root: str | None = None
+    first: Path, second: Path, alphas: Sequence[float], limit: int | None = None, **opened: str | None
 ) -> Iterator[Row]:
     """A row for each alpha: train/* and val/* loss, ce, acc with statistics on the line, and *_recal re-estimated.
 
-    limit: only the first N training and N/5 validation images. Training images are not augmented here; a penalty in the
-    loss is A's. Where a variance on the line is negative its metrics are nan, and negative_variances counts them.
-    Statistics are re-estimated on the batches of the nearer end's epoch, so that at 0 and 1 they are those of the
-    checkpoints' own val/*_recal. Raises DataError and ConfigError.
+    limit: only the first N training and N/5 validation images. opened: root and model, as for read_config. Training
+    images are not augmented here; a penalty in the loss is A's. Where a variance on the line is negative its metrics
+    are nan, and negative_variances counts them. Statistics are re-estimated on the batches of the nearer end's epoch:
+    at 0 and 1 they are those of the checkpoints' own val/*_recal. Raises DataError and ConfigError.
     """
-    (module, data, end), (other, _, start) = (open_checkpoint(path, root) for path in (first, second))
+    (module, data, end), (other, _, start) = (open_checkpoint(path, **opened) for path in (first, second))
     refuse_different(first, second, module.config, other.config)
     if limit is not None and limit < 10:
         raise ConfigError(f"--limit (={limit}) must be at least 10 images")
@@ -96,7 +94,7 @@ def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Im
 
 
 def interpolate_command(
-    first: Path, second: Path, along: Sequence[float], limit: int | None, root: str | None, out: Path | None
+    first: Path, second: Path, along: Sequence[float], limit: int | None, out: Path | None, **opened: str | None
 ) -> Path:
     """Writes interpolation.png and .csv, into A's run unless `out` says where; returns their folder."""
     if first.resolve() == second.resolve():
@@ -107,7 +105,7 @@ def interpolate_command(
     names = (first.stem, second.stem) if first.stem != second.stem else (f"A, {first.stem}", f"B, {second.stem}")
     rows: list[Row] = []
     with write_even_if_interrupted(lambda: write_interpolation(folder, rows, *names), rows):
-        for row in interpolate(first, second, along, limit, root):
+        for row in interpolate(first, second, along, limit, **opened):
             rows.append(row)  # list.extend would keep none of them if it is interrupted
     return folder
 

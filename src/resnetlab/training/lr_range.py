@@ -20,9 +20,10 @@ from resnetlab.console import Countdown, say
 from resnetlab.data import ImageData, derive_seed
 from resnetlab.errors import require
 from resnetlab.optim.optimizers.base import set_lr_momentum
-from resnetlab.runs.files import digest, make_folder, safe_cell, write_json, write_rows
+from resnetlab.runs.files import digest, make_folder, write_json, write_rows
 from resnetlab.runs.summary import Row
 from resnetlab.training.build import build_module
+from resnetlab.training.engine.step import clip_gradients
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.plots import draw_range_test, write_even_if_interrupted
@@ -78,6 +79,8 @@ def range_test(module: ImageClassifier, data: ImageData, ramp: Ramp, device: tor
             optimizer.zero_grad()
             batch_loss, _, correct = module.batch_loss(x, y)
             batch_loss.backward()
+            if (most := module.config.trainer.gradient_clip) is not None:
+                clip_gradients(list(module.model.parameters()), most)
             optimizer.step()
             loss, acc = float(batch_loss.detach()), int(correct) / len(y)
             mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
@@ -187,8 +190,7 @@ def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], con
     drawn = {label: (rows, suggestions(rows if ended[label] else [])) for label, rows in found.items()}
     chosen = {label: preferred(suggested)[0] for label, (_, suggested) in drawn.items()}
     draw_range_test(drawn, chosen, ramp.shape == "linear", folder / "lr-range.png")
-    listed = [{"run": safe_cell(label), **row} for label, rows in found.items() for row in rows]
-    write_rows(folder / "lr-range.csv", listed)
+    write_rows(folder / "lr-range.csv", [{"run": label, **row} for label, rows in found.items() for row in rows])
     runs = [
         {"label": label, "configuration": configs[label].name, "differs_from_defaults": configs[label].identity}
         | {"seed": configs[label].seed, "steps": len(rows), "diverged_at": diverged[label]}

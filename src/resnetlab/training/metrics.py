@@ -14,7 +14,8 @@ class EpochMetrics:
     """
 
     def __init__(self, device: torch.device, top5: bool = False) -> None:
-        self.top5, self.sums = top5, torch.zeros(5 if top5 else 4, dtype=torch.float64, device=device)
+        dtype = torch.float32 if device.type == "mps" else torch.float64  # which Apple's devices do not have
+        self.top5, self.sums = top5, torch.zeros(5 if top5 else 4, dtype=dtype, device=device)
 
     def add(self, loss: Tensor, ce: Tensor, images: int, *correct: Tensor) -> None:
         """Adds a batch: scalar means over its `images`, and the numbers of correct answers (top-1, top-5)."""
@@ -29,7 +30,7 @@ class EpochMetrics:
         loss, ce = loss.detach(), ce.detach()
         # the batch's products in float32, as torchmetrics 1.9 had them: old runs are resumed to the bit
         totals = (loss * len(labels), ce * len(labels), torch.full_like(loss, len(labels)), *correct)
-        self.sums.add_(torch.stack([total.double() for total in totals]))
+        self.sums.add_(torch.stack([total.to(self.sums.dtype) for total in totals]))
 
     def compute(self, prefix: str = "", suffix: str = "") -> dict[str, float]:
         """{prefix + name + suffix: mean since the last call}, over all processes that train together; starts anew."""

@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import lightning as L
@@ -18,7 +18,7 @@ from resnetlab.config.compose import from_plain
 from resnetlab.config.schema import Config
 from resnetlab.data import Chunk, ImageData, derive_seed
 from resnetlab.data.normalize import normalize
-from resnetlab.errors import Diverged, LabError
+from resnetlab.errors import DataError, Diverged, LabError
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.optim.regularization import conv_kernels, penalty
 from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, schedule_table
@@ -47,8 +47,7 @@ class ImageClassifier(L.LightningModule):
     """One training run. model: (N, C, H, W) -> (N, classes) logits, its weights drawn from (seed, epoch 0).
 
     Lightning owns epochs, validation, checkpoints and devices. Optimization is manual: the step sets lr and momentum
-    from the schedule's table first, so that the schedule is a function of the step's number alone. Under 16-mixed a
-    step that the gradient scaler skips keeps its place in the schedule: nothing is shifted or repeated.
+    from the schedule's table first, also a step that the gradient scaler skips, which keeps its place.
 
     On several devices each sees its share of every batch. A share's gradient counts as its images do, and metrics are
     over all shares, so the step is that of one device; only a batch norm sees no more than its own share, and the
@@ -56,13 +55,17 @@ class ImageClassifier(L.LightningModule):
     """
 
     def __init__(self, config: Config | dict[str, Any], steps_per_epoch: int, classes: int) -> None:
-        """config: also as plain data, with which load_from_checkpoint calls it."""
+        """config: of load_from_checkpoint as plain data; code that it names is not called before it is trained."""
         super().__init__()
-        config = from_plain(config) if isinstance(config, dict) else config
-        self.automatic_optimization = False
+        self.automatic_optimization, recorded = False, isinstance(config, dict)
+        config = from_plain(config, checked=False) if isinstance(config, dict) else config
+        if recorded and config.model.name == "custom":
+            cure = "pass config=compose(...), or take load_model(CKPT, model=...)"
+            raise DataError(f"the checkpoint has a network of the user's own, whose code is not in it; {cure}")
         self.config, self.span = config, RunLength(steps_per_epoch, config.epochs)
         self.momentum = base_momentum(config)
-        self.lr_momentum_table = lr_momentum_table(config, self.span)
+        if not recorded:
+            _ = self.lr_momentum_table  # which refuses a schedule
         self.engine_name = select_engine(config)[0]
         model = config.model.build(classes, torch.Generator().manual_seed(derive_seed(config.seed, 0)))
         self.model = model.to(memory_format=torch.channels_last) if config.trainer.channels_last else model
@@ -88,6 +91,10 @@ class ImageClassifier(L.LightningModule):
         self.register_buffer("class_weights", None, persistent=False)  # of the training loss: (classes,)
         self.class_weights: Tensor | None
 
+    @cached_property
+    def lr_momentum_table(self) -> npt.NDArray[np.float64]:
+        return lr_momentum_table(self.config, self.span)
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) as a person has them, uint8 or floats in 0..1; raw weights."""
         mean, std = (self.preprocessing[key].to(images.device) for key in ("mean", "std"))
@@ -110,25 +117,27 @@ class ImageClassifier(L.LightningModule):
             self.model, lr=config.lr, momentum=self.momentum, wd=config.wd, regularization=config.regularization
         )
 
-    def losses(self, logits: Tensor, labels: Tensor, averaged: bool = False) -> tuple[Tensor, Tensor]:
+    def losses(
+        self, logits: Tensor, labels: Tensor, averaged: bool = False, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """(loss, ce): what is minimised, and the plain cross-entropy in it; both means over the batch.
 
-        averaged: with the penalty of the average's weights. Class weights are of the training, where logits have grads.
+        averaged: with the penalty of the average's weights. weights: of the classes, in the loss alone.
         """
         kernels = self.averaged_kernels if averaged else self.kernels
         ce = F.cross_entropy(logits, labels)
         smoothing = self.config.regularization.label_smoothing
         loss = F.cross_entropy(logits, labels, label_smoothing=smoothing) if smoothing else ce
-        if self.class_weights is not None and logits.requires_grad:  # as Keras: so shares of a batch add up
+        if weights is not None:  # as Keras: so shares of a batch add up
             each = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-            loss = (each * self.class_weights[labels]).mean()
+            loss = (each * weights[labels]).mean()
         return (loss + penalty(kernels, self.config.l2) if self.config.l2 else loss), ce
 
     def batch_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A training batch's (loss, ce, number of correct answers)."""
         logits = self.model(x).float()  # the loss of mixed precision is computed in float32
         likeliest = y if y.ndim == 1 else y.argmax(1)  # of a mixture of two images
-        return *self.losses(logits, y), (logits.argmax(1) == likeliest).sum()
+        return *self.losses(logits, y, weights=self.class_weights), (logits.argmax(1) == likeliest).sum()
 
     def on_train_start(self) -> None:
         self.began = True
@@ -267,7 +276,8 @@ class ImageClassifier(L.LightningModule):
         with torch.no_grad(), reestimated_statistics(network, inputs):
             for x, y in data.eval_batches(data.val, self.device, (rank(), world_size())):
                 self.validate_batch(network, x, y)
-            self.statistics[weights] = {name: buffer.clone() for name, buffer in network.named_buffers()}
+            saved = network.state_dict().keys()  # which a buffer may be left out of
+            self.statistics[weights] = {k: buffer.clone() for k, buffer in network.named_buffers() if k in saved}
         return self.val_metrics.compute("val/", suffix)
 
 

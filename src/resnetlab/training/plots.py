@@ -17,7 +17,7 @@ from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import length_warning
 from resnetlab.runs.files import make_folder, write_atomically
 from resnetlab.runs.summary import Row
-from resnetlab.training.build import planned_lr_momentum
+from resnetlab.training.module import lr_momentum_table
 
 PICTURES = (".png", ".svg", ".pdf")
 STYLES = ("-", "--", "-.", ":")  # in turn, so that of equal lines each is seen
@@ -136,7 +136,7 @@ def schedule_command(arguments: Sequence[str], out: Path) -> None:
     plans = {}
     for label, config in jobs_of(arguments):
         label = label or config.schedule.name
-        span, table = planned_lr_momentum(config)
+        table = lr_momentum_table(config, span := config.span)
         points = np.column_stack([np.arange(span.steps) / span.steps_per_epoch, table])
         plans[label] = points[:: max(1, span.steps // DRAWN_POINTS)]
         peak = int(table[:, 0].argmax())

@@ -3,7 +3,8 @@
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,7 @@ from resnetlab.training.describe import describe
 from resnetlab.training.distributed import decide_once, process_group
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.lightning_internals import python_interrupts, silence_lightning
-from resnetlab.training.recorded import CURE, refuse_other_run
-from resnetlab.training.result import EpochHook, completed, finished, print_line
+from resnetlab.training.result import CURE, EpochHook, completed, finished, print_line, refuse_other_run
 
 LOCK_TIMEOUT = 2.0  # s: a process that was just killed lets go of its lock in a moment, and `status` holds one for ms
 
@@ -40,12 +40,12 @@ def run(config: Config) -> Summary:
 
 
 def train(
-    config: Config, lock_timeout: float = LOCK_TIMEOUT, epoch_hook: EpochHook | None = None, sweep: Path | None = None
+    config: Config, epoch_hook: EpochHook | None = None, sweep: Path | None = None, command: Sequence[str] = ()
 ) -> Summary:
     """Trains from the last checkpoint, or from the beginning, to the end.
 
-    lock_timeout: seconds to wait for another process that holds the run. epoch_hook: called with the rows after every
-    epoch, ends the run by returning True. sweep: the folder of the sweep around it. Raises RunLocked and RunPruned.
+    epoch_hook: called with the rows after every epoch, ends the run by returning True. sweep: the folder of the sweep
+    around it. command: of this run alone, for the manifest; (): this process's. Raises RunLocked and RunPruned.
     """
     process = preserve_process_state(config.threads)
     with out_of_memory_in_one_line(config), process, silence_lightning(), ExitStack() as lock:
@@ -54,23 +54,23 @@ def train(
             torch.backends.cudnn.allow_tf32 = tf32
         with process_group(config.trainer.devices):
             session = build_session(config, epoch_hook=epoch_hook, sweep=sweep)
-            lock.callback(session.loggers.close)
-            done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, lock_timeout))
+            done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, command or sys.argv))
             if done is not None:
                 return done
+            lock.callback(session.loggers.close)  # before the lock, which is in it, is released
             status, extra = fit(config, session, checkpoint)
         return conclude(config, session, status, extra)
 
 
 def prepare_run(
-    config: Config, session: Session, lock: ExitStack, lock_timeout: float
+    config: Config, session: Session, lock: ExitStack, command: Sequence[str]
 ) -> tuple[Summary | None, Path | None]:
     """(the summary if it need not be trained, the checkpoint to resume from or None to begin with new weights).
 
     Enters the run's lock into `lock`, cleans the folder and describes the run.
     """
     folder = config.folder
-    lock.enter_context(run_lock(folder, lock_timeout))
+    lock.enter_context(run_lock(folder, LOCK_TIMEOUT))
     refuse_other_run(folder, config)
     refuse_link_to_other_run(folder, config)
     folder.remove_leftovers()
@@ -82,7 +82,7 @@ def prepare_run(
         if path.is_dir():
             raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)
-    describe(config, session, resumed=checkpoint is not None)
+    describe(config, session, checkpoint is not None, command)
     for remark in remarks:
         print_line(config, remark)
     return None, checkpoint

@@ -18,8 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from resnetlab.optim.optimizers.base import Groups, Optimizer, check_range, fused_or_default
-from resnetlab.optim.optimizers.capturable import adam_update
+from resnetlab.optim.optimizers.base import Groups, Optimizer, adam_update, check_range, fused_or_default
 
 _plain_step = inspect.unwrap(torch.optim.Adam.step)  # torch wraps step() of every class to run its hooks, once
 
@@ -30,14 +29,12 @@ class _AdamKin(Optimizer):
     eps: float = 1e-7  # added to the root of the mean squared gradient
 
     def check(self) -> None:
-        """Raises ConfigError unless beta2 is in [0, 1) and eps positive."""
         check_range("optimizer.beta2", self.beta2, least=0.0, below=1.0)
         check_range("optimizer.eps", self.eps, above=0.0)
 
     def keywords(self, lr: float, momentum: float, decoupled: bool) -> dict[str, Any]:
         """Arguments of torch's constructors that all of them have."""
-        betas = (momentum, self.beta2)
-        return {"lr": lr, "betas": betas, "eps": self.eps, "decoupled_weight_decay": decoupled}
+        return {"lr": lr, "betas": (momentum, self.beta2), "eps": self.eps, "decoupled_weight_decay": decoupled}
 
 
 class TensorAdam(torch.optim.Adam):
@@ -45,13 +42,11 @@ class TensorAdam(torch.optim.Adam):
 
     def create_state(self) -> None:
         """Creates the state that the first step would create."""
-        for group in self.param_groups:
-            for p in group["params"]:
-                state = self.state[p]
-                if not state:
-                    state.update({key: torch.zeros_like(p, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")})
-                step = state.get("step", torch.zeros(()))
-                state["step"] = step.to(p.device, torch.float32)
+        for p in (p for group in self.param_groups for p in group["params"]):
+            state = self.state[p]
+            if not state:
+                state.update({key: torch.zeros_like(p, requires_grad=False) for key in ("exp_avg", "exp_avg_sq")})
+            state["step"] = state.get("step", torch.zeros(())).to(p.device, torch.float32)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -60,8 +55,7 @@ class TensorAdam(torch.optim.Adam):
             return _plain_step(self, closure)
         assert closure is None
         for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
-            if weights:
+            if weights := [p for p in group["params"] if p.grad is not None]:
                 adam_update(self, group, weights)
         return None
 
@@ -105,7 +99,6 @@ class NAdam(_AdamKin):
     momentum_decay: float = 4e-3  # d in beta1 = momentum * (1 - 0.96^(t*d) / 2) at step t; at least 0
 
     def check(self) -> None:
-        """As Adam's; momentum_decay must not be negative."""
         super().check()
         check_range("optimizer.momentum_decay", self.momentum_decay, least=0.0)
 

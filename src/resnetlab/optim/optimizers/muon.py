@@ -107,7 +107,6 @@ class Muon(Optimizer):
     default_momentum: ClassVar[float] = 0.95
 
     def check(self) -> None:
-        """Raises ConfigError unless ns_steps is in [1, 100), beta2 in [0, 1) and eps positive."""
         check_range("optimizer.ns_steps", self.ns_steps, least=1, below=100)
         check_range("optimizer.beta2", self.beta2, least=0.0, below=1.0)
         check_range("optimizer.eps", self.eps, above=0.0)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from resnetlab.dotted import call
 from resnetlab.errors import ConfigError, require
-from resnetlab.optim.optimizers.base import Groups, Optimizer, fused_or_default
-from resnetlab.optim.optimizers.capturable import sgd_update
+from resnetlab.optim.optimizers.base import Groups, Optimizer, fused_or_default, sgd_update
 
 # torch wraps step() of every optimizer class at its first use, to run the step hooks; the inner step is taken without,
 # or hooks ran twice.
@@ -38,22 +37,18 @@ class DecoupledSGD(torch.optim.SGD):
         for group in self.param_groups:
             self._start(group)
         decay_decoupled(self)
-        if any(isinstance(group["momentum"], Tensor) for group in self.param_groups):
-            self._tensor_step()
-        else:
+        if not any(isinstance(group["momentum"], Tensor) for group in self.param_groups):
             _plain_step(self)
+            return loss
+        for group in self.param_groups:
+            if weights := [p for p in group["params"] if p.grad is not None]:
+                sgd_update(self, group, weights)
         return loss
 
     def create_state(self) -> None:
         """Creates the state that the first step would create."""
         for group in self.param_groups:
             self._start(group, everywhere=True)
-
-    def _tensor_step(self) -> None:
-        for group in self.param_groups:
-            weights = [p for p in group["params"] if p.grad is not None]
-            if weights:
-                sgd_update(self, group, weights)
 
     def _start(self, group: dict[str, Any], everywhere: bool = False) -> None:
         used = isinstance(group["momentum"], Tensor) or group["momentum"]
@@ -116,7 +111,5 @@ class CustomOptimizer(Optimizer):
         must = "have a weight_decay of its own with regularization=coupled; take regularization=weight_decay"
         own_decay = decoupled or key in made.defaults or not any(group["weight_decay"] for group in groups)
         require(own_decay, "optimizer.function", self.function, must)
-        for group in made.param_groups:
-            group.setdefault("momentum", momentum)  # or it could not be set at each step, used or not
         made.register_step_pre_hook(lambda optimizer, *_: decay_decoupled(optimizer))
         return made

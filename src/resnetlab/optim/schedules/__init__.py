@@ -11,12 +11,11 @@ from resnetlab.optim.schedules.decay import (
     CosineRestarts,
     Exponential,
     InverseSqrt,
-    MultiStep,
     Polynomial,
     Step,
     WarmupStableDecay,
 )
-from resnetlab.optim.schedules.piecewise import Constant, PiecewiseConstant, PiecewiseLinear
+from resnetlab.optim.schedules.piecewise import Constant, MultiStep, PiecewiseConstant, PiecewiseLinear
 from resnetlab.optim.schedules.special import Lambda, ReduceOnPlateau
 
 __all__ = ["SCHEDULES", "ReduceOnPlateau", "RunLength", "Schedule", "length_warning", "schedule_table"]

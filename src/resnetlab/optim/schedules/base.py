@@ -7,13 +7,14 @@ holds at a moment (`lr_factor`); interval, stretch, warmup and warmup_prefix are
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from resnetlab import errors
 from resnetlab.errors import ConfigError
+from resnetlab.optim.schedules.rules import check_values, require
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,11 @@ class RunLength:
     epochs: int
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{field.name} (={value}) must be a whole number of at least 1")
+        for key, value in vars(self).items():
+            errors.require(isinstance(value, int) and value >= 1, key, value, "be a whole number of at least 1")
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run."""
         return self.steps_per_epoch * self.epochs
 
 
@@ -115,60 +113,32 @@ class Schedule:
         """Refuses any value that makes no sense whatever the run. Raises ConfigError with key, value and cure."""
         own = type(self).name
         require(self.name == own, "name", self.name, f"{own} in a {type(self).__name__}")
-        require_choice("interval", self.interval, ("epoch", "step"))
         for field in fields(self):
             value = getattr(self, field.name)
             require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
-        require(self.length is None or self.length > 0, "length", self.length, "more than 0 epochs, or null")
-        require(
-            not self.stretch or bool(self.designed_length()),
-            "stretch",
-            self.stretch,
-            "false unless schedule.length says how many epochs the schedule was made for",
-        )
-        require(self.warmup >= 0, "warmup", self.warmup, "0 or more epochs")
+        check_values(self)
+        must = "false unless schedule.length says how many epochs the schedule was made for"
+        require(not self.stretch or bool(self.designed_length()), "stretch", self.stretch, must)
         require(self.warmup == 0 or self.allows_warmup, "warmup", self.warmup, f"0 with {self.name}")
-        require_fraction("warmup_from", self.warmup_from)
         if self.length is not None:
-            self._check_prefix(self.length - self.warmup)
+            self.check_epochs(self.length - self.prefix())
 
     def check_span(self, span: RunLength) -> None:
         """Refuses what can only be seen with the run's length known. Raises ConfigError."""
         epochs = self.time(span.steps, span)
         require(self.warmup <= epochs, "warmup", self.warmup, f"at most the {epochs:g} epochs that there are")
-        self._check_prefix(self.moment(0, span).T)
+        self.check_epochs(self.moment(0, span).T)
+
+    def check_epochs(self, epochs: float) -> None:
+        """Refuses keys for which these epochs of the schedule's own time leave no room."""
+        must = "less than the schedule's epochs with schedule.warmup_prefix=true: none would be left for it"
+        require(not self.warmup_prefix or epochs > 0, "warmup", self.warmup, must)
 
     def check_period(self, key: str, value: float, epochs: float, span: RunLength) -> None:
         """Refuses a period that is shorter than what it is sampled at."""
         least = 1.0 if self.interval == "epoch" and not self.stretch else self.time(1, span)
         must = f"so long that a cycle lasts {least:g} epochs, one value of the lr with this schedule.interval"
         require(epochs >= least * (1 - 1e-9), key, value, must)
-
-    def _check_prefix(self, rest: float) -> None:
-        """rest: epochs that warmup leaves for the schedule."""
-        must = "less than the schedule's epochs with schedule.warmup_prefix=true: none would be left for it"
-        require(not self.warmup_prefix or rest > 0, "warmup", self.warmup, must)
-
-
-def require(ok: bool, key: str, value: Any, must: str) -> None:
-    """Raises ConfigError("schedule.key (=value) must be ...") unless ok."""
-    shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else value
-    errors.require(ok, f"schedule.{key}", shown, f"be {must}")
-
-
-def require_choice(key: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ConfigError unless value is one of the choices."""
-    require(value in choices, key, value, " or ".join(choices))
-
-
-def require_fraction(key: str, value: float) -> None:
-    """Raises ConfigError unless value is a fraction of the lr."""
-    require(0 <= value <= 1, key, value, "between 0 and 1, a fraction of lr")
-
-
-def is_amount(x: Any) -> bool:
-    """Whether x is a finite number of at least 0. Lists are untyped in OmegaConf: an element may be anything."""
-    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) and x >= 0
 
 
 def schedule_table(
@@ -223,7 +193,8 @@ def unchanged_warning(schedule: Schedule, span: RunLength) -> str | None:
 
     def changes(interval: str) -> bool:
         one = replace(schedule, interval=interval)
-        return len({round(one.lr_factor(one.moment(k, span)), 12) for k in range(span.steps)}) > 1
+        first = one.lr_factor(one.moment(0, span))
+        return any(abs(one.lr_factor(one.moment(k, span)) - first) > 1e-12 for k in range(1, span.steps))
 
     if schedule.stateful or schedule.name == "constant" or span.epochs == 1 or changes(schedule.interval):
         return None

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require, require_choice, require_fraction
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint
+from resnetlab.optim.schedules.rules import require
 
 
 @dataclass
@@ -29,7 +30,6 @@ class _Cycle(Schedule):
     def check(self) -> None:
         super().check()
         low, high = self.lowest_momentum, self.highest_momentum
-        require(0 <= high < 1, "highest_momentum", high, "at least 0 and below 1")
         require(0 <= low <= high, "lowest_momentum", low, f"between 0 and highest_momentum (={high})")
 
 
@@ -68,11 +68,6 @@ class Cyclic(_Cycle):
 
     def check(self) -> None:
         super().check()
-        require_fraction("lowest", self.lowest)
-        require(self.up > 0, "up", self.up, "more than 0 epochs")
-        require(self.down is None or self.down > 0, "down", self.down, "more than 0 epochs, or null for as many as up")
-        require_choice("mode", self.mode, ("triangular", "triangular2", "exp_range"))
-        require(0 < self.gamma <= 1, "gamma", self.gamma, "more than 0 and at most 1, a factor per step")
         used = self.gamma == 1 or self.mode == "exp_range"
         require(used, "gamma", self.gamma, f"1 with mode {self.mode}, which does not use it")
 
@@ -116,16 +111,8 @@ class OneCycle(_Cycle):
 
     def check(self) -> None:
         super().check()
-        require(0 <= self.pct_start <= 1, "pct_start", self.pct_start, "between 0 and 1, a part of the run")
-        require(
-            not self.three_phase or self.pct_start <= 0.5,
-            "pct_start",
-            self.pct_start,
-            "at most 0.5 with three_phase: down takes as long as up",
-        )
-        require_choice("anneal", self.anneal, ("cos", "linear"))
-        require(self.div_factor >= 1, "div_factor", self.div_factor, "at least 1: lr is the peak")
-        require(self.final_div_factor > 0, "final_div_factor", self.final_div_factor, "more than 0")
+        must = "at most 0.5 with three_phase: down takes as long as up"
+        require(not self.three_phase or self.pct_start <= 0.5, "pct_start", self.pct_start, must)
 
     def check_span(self, span: RunLength) -> None:
         super().check_span(span)

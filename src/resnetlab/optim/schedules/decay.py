@@ -1,20 +1,10 @@
 """Schedules that fall from lr along one formula: steps, exponential, polynomial, cosine."""
 
 import math
-from bisect import bisect_right
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
+from dataclasses import dataclass
 
-from resnetlab.optim.schedules.base import (
-    RunLength,
-    Schedule,
-    SchedulePoint,
-    is_amount,
-    require,
-    require_choice,
-    require_fraction,
-)
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint
+from resnetlab.optim.schedules.rules import require
 
 
 @dataclass
@@ -28,37 +18,6 @@ class Step(Schedule):
     def lr_factor(self, at: SchedulePoint) -> float:
         return self.gamma ** floor_with_tolerance(at.t / self.step_size)
 
-    def check(self) -> None:
-        super().check()
-        require(self.step_size > 0, "step_size", self.step_size, "more than 0 epochs")
-        _require_positive("gamma", self.gamma)
-
-
-@dataclass
-class MultiStep(Schedule):
-    """lr x gamma at each milestone (epochs), as torch's MultiStepLR. Default: He et al. 2015 at about 200 epochs.
-
-    Its milestones do not say how long the run was meant to be: to stretch it, set length as well.
-    """
-
-    name: str = "multistep"
-    milestones: list[Any] = field(default_factory=lambda: [100, 150])  # epochs of the changes, rising
-    gamma: float = 0.1  # factor on the lr at each change
-
-    def lr_factor(self, at: SchedulePoint) -> float:
-        return self.gamma ** bisect_right(self.milestones, at.t)
-
-    def end(self) -> float | None:
-        return self.prefix() + self.milestones[-1] if self.length is None else self.length
-
-    def check(self) -> None:
-        super().check()
-        epochs = self.milestones
-        ok = isinstance(epochs, list | tuple) and len(epochs) > 0 and all(is_amount(e) for e in epochs)
-        require(ok, "milestones", epochs, "a list of epochs, finite numbers of at least 0")
-        require(all(a < b for a, b in pairwise(epochs)), "milestones", epochs, "rising")
-        _require_positive("gamma", self.gamma)
-
 
 @dataclass
 class Exponential(Schedule):
@@ -69,10 +28,6 @@ class Exponential(Schedule):
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return float(self.gamma**at.t)
-
-    def check(self) -> None:
-        super().check()
-        _require_positive("gamma", self.gamma)
 
 
 @dataclass
@@ -85,11 +40,6 @@ class Polynomial(Schedule):
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return float(self.final + (1 - self.final) * (1 - min(at.t / at.T, 1.0)) ** self.power)
-
-    def check(self) -> None:
-        super().check()
-        _require_positive("power", self.power)
-        require_fraction("final", self.final)
 
 
 @dataclass
@@ -110,19 +60,8 @@ class Cosine(Schedule):
         fall = 0.5 * (1 + math.cos(math.pi * x)) if self.shape == "half" else math.cos(math.pi / 2 * x)
         return self.final + (1 - self.final) * fall
 
-    def check(self) -> None:
-        super().check()
-        require_choice("shape", self.shape, ("half", "quarter"))
-        require(self.constant >= 0, "constant", self.constant, "0 or more epochs")
-        require_fraction("final", self.final)
-        if self.length is not None:
-            self._check_constant(self.length - self.prefix())
-
-    def check_span(self, span: RunLength) -> None:
-        super().check_span(span)
-        self._check_constant(self.moment(0, span).T)
-
-    def _check_constant(self, epochs: float) -> None:
+    def check_epochs(self, epochs: float) -> None:
+        super().check_epochs(epochs)
         require(self.constant < epochs, "constant", self.constant, f"less than the schedule's {epochs:g} epochs")
 
 
@@ -151,13 +90,6 @@ class CosineRestarts(Schedule):
         peak = max(self.cycle_decay**n, self.final)
         return self.final + (peak - self.final) * 0.5 * (1 + math.cos(math.pi * x))
 
-    def check(self) -> None:
-        super().check()
-        require(self.first > 0, "first", self.first, "more than 0 epochs")
-        require(self.mult == 1 or self.mult >= 1.001, "mult", self.mult, "at least 1: 1 itself, or 1.001 and more")
-        require_fraction("final", self.final)
-        require(0 < self.cycle_decay <= 1, "cycle_decay", self.cycle_decay, "more than 0 and at most 1")
-
     def check_span(self, span: RunLength) -> None:
         super().check_span(span)
         self.check_period("first", self.first, self.first, span)
@@ -175,10 +107,6 @@ class InverseSqrt(Schedule):
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return 1 / math.sqrt(1 + at.t / self.timescale)
-
-    def check(self) -> None:
-        super().check()
-        _require_positive("timescale", self.timescale)
 
 
 @dataclass
@@ -199,22 +127,11 @@ class WarmupStableDecay(Schedule):
         y = {"linear": 1 - x, "cosine": 0.5 * (1 + math.cos(math.pi * x)), "sqrt": 1 - math.sqrt(x)}[self.shape]
         return self.final + (1 - self.final) * y
 
-    def check(self) -> None:
-        super().check()
-        _require_positive("decay", self.decay)
-        require_choice("shape", self.shape, ("linear", "cosine", "sqrt"))
-        require_fraction("final", self.final)
-
-    def check_span(self, span: RunLength) -> None:
-        super().check_span(span)
-        epochs = self.moment(0, span).T
+    def check_epochs(self, epochs: float) -> None:
+        super().check_epochs(epochs)
         require(self.decay <= epochs, "decay", self.decay, f"at most the schedule's {epochs:g} epochs")
 
 
 def floor_with_tolerance(x: float) -> int:
     """x rounded down, but up if only rounding errors are missing: 0.3 / 0.1 is 2.9999999999999996, and means 3."""
     return math.floor(x + 1e-9)
-
-
-def _require_positive(key: str, value: float) -> None:
-    require(value > 0, key, value, "more than 0")

@@ -1,12 +1,14 @@
-"""Schedules given by a list of [epoch, value]: constant, piecewise constant, piecewise linear."""
+"""Schedules given by a list of epochs, or of [epoch, value]: constant, multistep, piecewise constant and linear."""
 
+import math
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
 
-from resnetlab.optim.schedules.base import Schedule, SchedulePoint, is_amount, require
+from resnetlab.optim.schedules.base import Schedule, SchedulePoint
+from resnetlab.optim.schedules.rules import require
 
 
 @dataclass
@@ -17,6 +19,31 @@ class Constant(Schedule):
 
     def lr_factor(self, at: SchedulePoint) -> float:
         return 1.0
+
+
+@dataclass
+class MultiStep(Schedule):
+    """lr x gamma at each milestone (epochs), as torch's MultiStepLR. Default: He et al. 2015 at about 200 epochs.
+
+    Its milestones do not say how long the run was meant to be: to stretch it, set length as well.
+    """
+
+    name: str = "multistep"
+    milestones: list[Any] = field(default_factory=lambda: [100, 150])  # epochs of the changes, rising
+    gamma: float = 0.1  # factor on the lr at each change
+
+    def lr_factor(self, at: SchedulePoint) -> float:
+        return self.gamma ** bisect_right(self.milestones, at.t)
+
+    def end(self) -> float | None:
+        return self.prefix() + self.milestones[-1] if self.length is None else self.length
+
+    def check(self) -> None:
+        super().check()
+        epochs = self.milestones
+        ok = _is_list(epochs) and all(map(_is_amount, epochs))
+        require(ok, "milestones", epochs, "a list of epochs, finite numbers of at least 0")
+        require(all(a < b for a, b in pairwise(epochs)), "milestones", epochs, "rising")
 
 
 @dataclass
@@ -34,7 +61,7 @@ class _Milestones(Schedule):
 
     def check(self) -> None:
         points = self.milestones
-        pairs = isinstance(points, list | tuple) and len(points) > 0 and all(_is_point(p) for p in points)
+        pairs = _is_list(points) and all(_is_list(p) and len(p) == 2 and all(map(_is_amount, p)) for p in points)
         require(pairs, "milestones", points, "a list of [epoch, value], all finite numbers of at least 0")
         require(all(a[0] <= b[0] for a, b in pairwise(points)), "milestones", points, "in the order of their epochs")
         super().check()
@@ -81,5 +108,10 @@ class PiecewiseLinear(_Milestones):
         return float(v0 + (v1 - v0) * (at.t - t0) / (t1 - t0))
 
 
-def _is_point(point: Any) -> bool:
-    return isinstance(point, list | tuple) and len(point) == 2 and all(is_amount(x) for x in point)
+def _is_list(x: Any) -> bool:
+    return isinstance(x, list | tuple) and len(x) > 0
+
+
+def _is_amount(x: Any) -> bool:
+    """Whether x is a finite number of at least 0. Lists are untyped in OmegaConf: an element may be anything."""
+    return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x) and x >= 0

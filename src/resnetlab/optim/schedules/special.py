@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from resnetlab.dotted import error_in_one_line, import_callable
-from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require, require_choice, require_fraction
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint
+from resnetlab.optim.schedules.rules import require
 
 
 @dataclass
@@ -97,14 +98,6 @@ class ReduceOnPlateau(Schedule):
         super().check()
         require(self.interval == "epoch", "interval", self.interval, "epoch: the metric is known once an epoch")
         require(not self.stretch, "stretch", self.stretch, "false: this schedule follows the training, not the time")
-        require(self.monitor != "", "monitor", self.monitor, "the name of a metric, such as val/loss")
-        require_choice("mode", self.mode, ("auto", "min", "max"))
-        require(0 < self.factor < 1, "factor", self.factor, "between 0 and 1, both excluded")
-        require(self.patience >= 0, "patience", self.patience, "0 or more epochs")
-        require(self.cooldown >= 0, "cooldown", self.cooldown, "0 or more epochs")
-        require(self.threshold >= 0, "threshold", self.threshold, "at least 0")
-        require_choice("threshold_mode", self.threshold_mode, ("abs", "rel"))
-        require_fraction("min_lr", self.min_lr)
 
 
 @lru_cache

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from resnetlab.published.results import require_choice
+from resnetlab.errors import require_one_of
 
 FILE = Path(__file__).with_name("claims.toml")
 
@@ -73,19 +73,21 @@ class Claim:
     left_out: str = ""
 
 
-@cache
-def _file() -> dict[str, Any]:
-    return tomllib.loads(FILE.read_text(encoding="utf-8"))
-
-
 def claims(post: str | None = None) -> list[Claim]:
     """All claims, or those of one source, in the sources' order. Raises ConfigError for a source that has none."""
-    found = [Claim(**raw | {"parts": [Part(**part) for part in raw.get("parts", ())]}) for raw in _file()["claim"]]
+    found = [
+        Claim(**raw | {"parts": [Part(**part) for part in raw.get("parts", ())]}) for raw in claims_file()["claim"]
+    ]
     if post is not None:
-        require_choice("post", post, [claim.post for claim in found])
+        require_one_of("post", post, dict.fromkeys(claim.post for claim in found))
     return [claim for claim in found if post in (None, claim.post)]
 
 
 def contexts() -> dict[str, dict[str, Any]]:
     """By the context's name its published configuration, under "preset", and settings that its row does not show."""
-    return _file()["context"]
+    return claims_file()["context"]
+
+
+@cache
+def claims_file() -> dict[str, Any]:
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))

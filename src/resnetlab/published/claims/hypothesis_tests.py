@@ -32,11 +32,6 @@ class OneSidedTest:
         return self.p_for < self.p_against
 
 
-def upper_tail(t: float, freedom: float) -> float:
-    """P(T > t) of Student's t."""
-    return float(stdtr(freedom, -t))
-
-
 def difference_test(a: Sequence[float], b: Sequence[float], expect: str, margin: float) -> OneSidedTest | None:
     """Welch's test that mean(a) is higher or lower than mean(b) by more than margin, or equal to within it.
 
@@ -46,14 +41,8 @@ def difference_test(a: Sequence[float], b: Sequence[float], expect: str, margin:
     if found is None:
         return None
     apart, error, freedom = found
-    sd = error * math.sqrt(min(len(a), len(b)) / 2)
-    if expect == "equal":
-        above, below = upper_tail((apart - margin) / error, freedom), upper_tail((-apart - margin) / error, freedom)
-        inside = max(1 - above, 1 - below)
-        return OneSidedTest(inside, min(1.0, 2 * min(above, below)), margin - abs(apart), sd)
-    towards = apart if expect == "higher" else -apart
-    p = upper_tail((towards - margin) / error, freedom)
-    return OneSidedTest(p, 1 - p, towards - margin, sd)
+    inside = {"higher": [apart - margin], "lower": [-apart - margin], "equal": [margin - apart, margin + apart]}
+    return bounds_test(inside[expect], error, freedom, error * math.sqrt(min(len(a), len(b)) / 2))
 
 
 def level_test(values: Sequence[float], at_least: float | None, at_most: float | None) -> OneSidedTest | None:
@@ -61,7 +50,12 @@ def level_test(values: Sequence[float], at_least: float | None, at_most: float |
     found = mean_interval(values)
     if found is None or not found.sd:
         return None
-    sides = [found.mean - at_least] if at_least is not None else []
-    sides += [at_most - found.mean] if at_most is not None else []
-    ps = [upper_tail(inside / (found.sd / math.sqrt(found.n)), found.n - 1) for inside in sides]
-    return OneSidedTest(max(ps), min(1.0, len(ps) * (1 - max(ps))), min(sides), found.sd)
+    inside = [found.mean - at_least] if at_least is not None else []
+    inside += [at_most - found.mean] if at_most is not None else []
+    return bounds_test(inside, found.sd / math.sqrt(found.n), found.n - 1, found.sd)
+
+
+def bounds_test(inside: Sequence[float], error: float, freedom: float, sd: float) -> OneSidedTest:
+    """The test that an estimate is inside all bounds. inside: by how much it is, negative where it is outside."""
+    p = float(stdtr(freedom, -min(inside) / error))  # P(T > t) of Student's t
+    return OneSidedTest(p, min(1.0, len(inside) * (1 - p)), min(inside), sd)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+from resnetlab.published.claims.data import claims_file
 from resnetlab.report.columns import COSTS
 from resnetlab.runs.load import Run
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, loss_range, rows_within
@@ -18,15 +19,7 @@ SUMMARY = (
     *("generalization_gap", *COSTS),
 )
 NUMBERED = re.compile(r"(best_by|gain_after|epoch_to|train_acc_at)_([\d.]+)")
-DESCRIPTIONS = {
-    "amplitude": "max - min of val ce, epochs 10-36",
-    "fluctuation_left": "share of the fluctuation (its even fall taken out) left with re-estimated statistics",
-    "jump_ratio": "largest jump of val ce over that of train ce, epochs 10-36",
-    "calm_ratio": "largest jump of val ce at a tenth of the lr over that in epochs 10-36",
-    "lowest_acc": "lowest val acc of epochs 10-36",
-    "onset": "first epoch with val ce over twice its running median",
-    "avg_gain": "val acc of the average minus that of the last weights",
-}
+DESCRIPTIONS: dict[str, str] = claims_file()["description"]
 
 
 def value_of(run: Run, metric: str) -> float | None:

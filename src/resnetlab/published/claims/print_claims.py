@@ -10,13 +10,12 @@ from typing import Any
 from rich.table import Table
 
 from resnetlab.console import Console
-from resnetlab.errors import ConfigError
+from resnetlab.errors import ConfigError, require_one_of
 from resnetlab.published.claims.data import claims
 from resnetlab.published.claims.part_results import PartResult
 from resnetlab.published.claims.run_groups import RunGroup, group_runs
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, Verdict, judge
-from resnetlab.published.print_rows import write_csv
-from resnetlab.published.results import require_choice
+from resnetlab.published.print_rows import FORMATS, write_csv
 from resnetlab.report.groups import Collection, collect
 from resnetlab.runs.load import require_folders
 
@@ -29,7 +28,7 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
 
     Raises ConfigError for the form, the post, or a folder that is missing or holds no finished run.
     """
-    require_choice("format", form, FORMATS)
+    require_one_of("format", form, FORMATS)
     shown = {claim.id for claim in claims(post)}
     require_folders(folders)
     collection = collect(folders)
@@ -41,8 +40,10 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
     chosen = [verdict for verdict in verdicts if verdict.claim.id in shown]
     if form == "table":
         print_table(chosen, notes, wide)
+    elif form == "csv":
+        print_csv(chosen, notes)
     else:
-        FORMATS[form](chosen, notes)
+        print(json.dumps({"notes": notes, "claims": [entry(verdict) for verdict in chosen]}, indent=2))
 
 
 def unused(collection: Collection) -> str:
@@ -146,10 +147,6 @@ def entry(verdict: Verdict) -> dict[str, Any]:
     return {**head, "departures": verdict.scope, "parts": parts, **rest, "would_decide": commands(verdict)}
 
 
-def print_json(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
-    print(json.dumps({"notes": list(notes), "claims": [entry(verdict) for verdict in verdicts]}, indent=2))
-
-
 def print_csv(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
     """One line a part, with the claim's columns before it; the notes go to standard error."""
     rows = []
@@ -161,6 +158,3 @@ def print_csv(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
             rows.append(head | own | ({"part_n": " ".join(map(str, part["n"]))} if part else {}))
     write_csv(dict.fromkeys(key for row in rows for key in row), rows)
     print(*notes, sep="\n", file=sys.stderr)
-
-
-FORMATS = {"table": print_table, "csv": print_csv, "json": print_json}

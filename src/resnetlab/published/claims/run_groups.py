@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from resnetlab.published.claims.data import Part, Where, contexts
+from resnetlab.published.claims.data import Part, Where, claims_file, contexts
 from resnetlab.published.claims.metrics import may_be_unreached, value_of
 from resnetlab.published.configuration import configuration
 from resnetlab.published.preset_matching import REDUCING, SILENT, matching_presets
@@ -16,18 +16,7 @@ from resnetlab.runs.load import Run
 from resnetlab.runs.summary import CHOICES, SETTINGS
 
 TOP = (*CHOICES, *(key for key in SETTINGS if key not in ("study", "seed")))
-# what a setting is that no manifest names, for those that claims mention
-DEFAULTS: dict[str, Any] = {
-    **{"averaging": "none", "precision": "32-true"},
-    **{"data.augment": True, "data.normalize": "mean_image", "data.split": "official"},
-    **{"model.norm": "batch", "model.shortcut_kernel": 1, "model.stem": "cifar"},
-    **{"schedule.cycle_momentum": True, "schedule.highest_momentum": 0.95, "schedule.lowest_momentum": 0.85},
-    "schedule.shape": "half",
-}
-SCHEDULE_DEFAULTS = {  # which published rows name, and manifests do not
-    **{"schedule.relative": True, "schedule.milestones": [[20, 1.0], [40, 0.1], [50, 0.0125], [60, 0.0025]]},
-    **{"schedule.div_factor": 25.0, "schedule.pct_start": 0.3, "schedule.final_div_factor": 1e4},
-}
+DEFAULTS, SCHEDULE_DEFAULTS = claims_file()["defaults"], claims_file()["schedule_defaults"]
 UNSEEN = {*SILENT} - {"precision"}  # change no metric but costs; claims name the precision
 SMALLER = ("data", *REDUCING)
 BUDGET = ("epochs", "schedule.length", "schedule.stretch")  # which each publication has its own of
@@ -144,11 +133,14 @@ def differences(groups: Iterable[RunGroup], part: Part, free_keys: Iterable[str]
     one, which begins with it; so does a penalty in place of a decoupled decay.
     """
     context, free = context_settings(part.context), set(free_keys)
+    source = one(contexts()[part.context]["preset"]).post
     reduced: dict[str, None] = {}
     other: dict[str, None] = {}
     other_recipe = False
     for group in groups:
-        published = is_published(group, part)
+        published = group.preset is not None and (
+            group.preset in part.named_presets or one(group.preset).post == source
+        )
         for key in sorted(k for k in {*group.settings, *context} if not is_free(k, free, group)):
             mine, theirs = (side.get(key, DEFAULTS.get(key)) for side in (group.settings, context))
             if mine == theirs or (key == "optimizer" and {mine, theirs} == {"adam", "adamw"}):  # one algorithm
@@ -172,12 +164,6 @@ def context_settings(context: str) -> dict[str, Any]:
     keys = configuration(one(further.pop("preset"))) | further
     keys = {"momentum": None if keys["schedule"] == "one_cycle" else 0.9, "shift": 0.07} | keys
     return {key: value for key, value in settings(keys, keys).items() if value != SCHEDULE_DEFAULTS.get(key)}
-
-
-def is_published(group: RunGroup, part: Part) -> bool:
-    """Whether it repeats a configuration of the context's source, or one that the part names."""
-    source = one(contexts()[part.context]["preset"]).post
-    return group.preset in part.named_presets or (group.preset is not None and one(group.preset).post == source)
 
 
 def decays(found: Mapping[str, Any]) -> str:

@@ -3,9 +3,8 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hydra
 
@@ -27,8 +26,7 @@ BOUNDS = {
 VALID = {"sampler": ("tpe", "random"), "pruner": ("median", "asha", "hyperband", "none")}
 
 
-@dataclass(frozen=True)
-class SearchPlan:
+class SearchPlan(NamedTuple):
     """A search. config: of the first value of every key. epochs: of the longest run. at_once: trials asked together."""
 
     space: Space
@@ -67,10 +65,8 @@ def make_plan(overrides: Sequence[str]) -> SearchPlan:
     launcher = find_launcher(choice(settings, "launcher"))
     at_once = options.at_once or launcher.jobs_at_once(dict(settings.launcher), configs)
     if at_once is None:
-        raise ConfigError(
-            f"hydra.sweeper.at_once must be given: how many runs hydra.launcher.address (={settings.launcher.address}) "
-            f"has room for is not known here; such as hydra.sweeper.at_once=8"
-        )
+        room = f"how many runs hydra.launcher.address (={settings.launcher.address}) has room for is not known here"
+        raise ConfigError(f"hydra.sweeper.at_once must be given: {room}; such as hydra.sweeper.at_once=8")
     return SearchPlan(space, options, configs[0], max(c.epochs for c in configs), at_once)
 
 

@@ -1,9 +1,8 @@
 """The search space, in Hydra's own syntax for sweeps."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna import distributions as kinds
@@ -13,8 +12,7 @@ from resnetlab.config.overrides import parse_overrides, sweep_values
 from resnetlab.errors import ConfigError, first_line
 
 
-@dataclass(frozen=True)
-class Space:
+class Space(NamedTuple):
     """The command line's overrides in their order: fixed ones whole, of the others the key, with its distribution."""
 
     overrides: tuple[tuple[str, kinds.BaseDistribution | None], ...]

@@ -43,11 +43,10 @@ def open_storage(path: Path, write: bool = True) -> JournalStorage:
             check_beginning(path.read_bytes()[: len(BEGINNING)])
         return JournalStorage(JournalFileBackend(str(path), lock))
     except Exception as error:  # Optuna replays whatever stands there
-        raise ConfigError(
-            f"the search's storage {path} cannot be read or is damaged ({first_line(error)}); move it away, and the "
-            f"same command makes the same search again and skips the runs that are finished; or take another "
-            f"hydra.sweeper.storage"
-        ) from None
+        again = "the same command makes the same search again and skips the runs that are finished"
+        cure = f"move it away, and {again}; or take another hydra.sweeper.storage"
+        text = f"the search's storage {path} cannot be read or is damaged ({first_line(error)}); {cure}"
+        raise ConfigError(text) from None
 
 
 def check_beginning(content: bytes) -> None:
@@ -81,16 +80,13 @@ def open_study(plan: SearchPlan) -> tuple[Study, JournalStorage]:
 def own_study(plan: SearchPlan, storage: JournalStorage) -> Study:
     """The study in the storage. Raises ConfigError if it is another search's."""
     if NAME not in (names := get_all_study_names(storage)):
-        raise ConfigError(
-            f"{plan.storage} holds studies of somebody else's ({names[0]}); take another hydra.sweeper.storage"
-        )
+        cure = "take another hydra.sweeper.storage"
+        raise ConfigError(f"{plan.storage} holds studies of somebody else's ({names[0]}); {cure}")
     study = load_study(study_name=NAME, storage=storage)
     known, signature = study.user_attrs.get("signature"), json.loads(json.dumps(plan.signature))
     if known != signature and (known is not None or study.trials):
-        raise ConfigError(
-            f"{plan.storage} belongs to another search ({difference(known or {}, signature)}); "
-            f"take another hydra.sweeper.storage, or leave it out"
-        )
+        cure = "take another hydra.sweeper.storage, or leave it out"
+        raise ConfigError(f"{plan.storage} belongs to another search ({difference(known or {}, signature)}); {cure}")
     return study
 
 

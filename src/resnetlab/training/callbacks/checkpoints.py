@@ -1,5 +1,6 @@
 """best.ckpt, last.ckpt and last.prev.ckpt: written atomically, of plain data; and the one to resume from."""
 
+import io
 import os
 import shutil
 import warnings
@@ -17,11 +18,12 @@ from torch import nn
 from resnetlab.config.compose import from_plain, to_plain
 from resnetlab.config.schema import Config
 from resnetlab.data import Data
+from resnetlab.dotted import error_in_one_line
 from resnetlab.errors import ConfigError, DataError, LabError, first_line
 from resnetlab.runs.files import write_atomically
 from resnetlab.runs.layout import MANIFEST, SUMMARY, RunFolder
 from resnetlab.training.callbacks.recorder import Recorder
-from resnetlab.training.recorded import refuse_other_parts
+from resnetlab.training.result import refuse_other_code
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -73,7 +75,7 @@ def write_link(path: Path, link: Path) -> None:
 class Checkpoints(Checkpoint):
     """Saves `last` after every epoch, `best` after every epoch that is the best so far, and the snapshots asked for.
 
-    A checkpoint is Lightning's, with more entries: config, its identity, digests (recorded.digests_of), preprocessing
+    A checkpoint is Lightning's, with more entries: config, its identity, digests (of images and code), preprocessing
     (ImageData.preprocessing), and statistics: those of the batch norms that val/*_avg and val/*_recal were measured
     with, {"averaged" | "reestimated": {name: tensor}}. It names no folder of its user's.
 
@@ -85,11 +87,17 @@ class Checkpoints(Checkpoint):
         self.folder, self.recorder, self.snapshots = config.folder, recorder, config.snapshots
         plain, root = to_plain(config), Path(config.data.root).expanduser()
         del plain["outputs"], plain["logger"]
+        plain["init"] = None  # its file's digest is in the identity
         if root.is_absolute():  # read_config finds it in the run's manifest
             plain["data"]["root"] = Data.root
+        plain["data"].pop("parameters", None)
         self.recorded = {"config": plain, "identity": config.identity, "digests": digests}
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        for name, state in checkpoint["callbacks"].items():
+            torch.save(state, written := io.BytesIO())
+            with error_in_one_line("callbacks", name, "have a state_dict() of plain data and tensors:"):
+                torch.load(io.BytesIO(written.getvalue()), weights_only=True)
         preprocessing = pl_module.preprocessing
         checkpoint |= self.recorded | {"statistics": pl_module.statistics, "preprocessing": preprocessing}
         sizes = {"steps_per_epoch": pl_module.span.steps_per_epoch, "classes": len(preprocessing["classes"])}
@@ -125,11 +133,12 @@ def shapes_of(state: dict[str, torch.Tensor], prefix: str) -> set[tuple[str, tor
     return {(f"{prefix}{name}", value.shape) for name, value in state.items()}
 
 
-def read_own_checkpoint(path: Path, config: Config) -> dict[str, Any]:
-    """The same of this run. Raises LabError for another run's."""
+def read_run_checkpoint(path: Path, config: Config) -> dict[str, Any]:
+    """A checkpoint's plain data, as read_checkpoint; raises LabError unless it is of the run of `config`."""
     checkpoint = read_checkpoint(path)
-    saved = from_plain(checkpoint["config"], checked=False)
-    if (saved.identity, saved.seed) != (config.identity, config.seed):
+    saved, stored = from_plain(checkpoint["config"], checked=False), checkpoint.get("identity", {})
+    identity = saved.identity | {"init": stored["init"]} if "init" in stored else saved.identity
+    if (identity, saved.seed) != (config.identity, config.seed):
         raise LabError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
     return checkpoint
 
@@ -145,7 +154,7 @@ def refuse_link_to_other_run(folder: RunFolder, config: Config) -> None:
             raise LabError(f"{folder.checkpoints} is a link into another run, {parent}; {cure}")
     for path in place.glob("*.ckpt"):
         try:
-            read_own_checkpoint(path, config)
+            read_run_checkpoint(path, config)
         except Exception as error:  # of many kinds for a damaged file, which is nobody's
             if type(error) is LabError:
                 raise LabError(f"{path}: {error}; {cure}") from None
@@ -211,20 +220,20 @@ def describe_damage(path: Path, error: Exception) -> str:
 def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[str]]:
     """The newest checkpoint of this run that can be used, or None to start anew; and remarks.
 
-    Raises LabError for one whose own parts (learning rates, source) were others.
+    Raises LabError for one that was trained with other code of the user's.
     """
     remarks = []
     for path in (folder.last, folder.previous):
         if not path.exists():
             continue
         try:
-            checkpoint = read_own_checkpoint(path, config)
+            checkpoint = read_run_checkpoint(path, config)
             epochs = len(checkpoint["callbacks"][Recorder.__name__]["rows"])
         except Exception as error:  # torch raises many kinds for a damaged file
             damage = describe_damage(path, error)
             remarks.append(f"{path} cannot be used ({damage}); going back to what was saved before it")
             continue
-        refuse_other_parts(path, checkpoint.get("digests", {}), config)
+        refuse_other_code(path, checkpoint.get("digests", {}), config)
         if path == folder.previous:
             write_link(path, folder.last)  # or the next save would keep the damaged one as its previous
         return path, [*remarks, f"resuming after epoch {epochs} from {path}"]

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from resnetlab.console import Console, duration, on_terminal, say
 from resnetlab.data import Chunk
 from resnetlab.runs.layout import RunFolder
+from resnetlab.runs.summary import best_row
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.lightning_internals import INTERRUPTIONS
 
@@ -57,7 +58,7 @@ class ProgressDisplay(L.Callback):
             self.say(f"{epoch}  step {within}/{self.per_epoch}  left {self.left()}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        row, before, column = self.recorder.rows[-1], self.recorder.best(-1), self.recorder.best_column
+        (*earlier, row), column = self.recorder.rows, self.recorder.best_column
         self.last_line = time.monotonic()
         more = [f"{name} {row[key]:.4f}" for name, key in MORE.items() if key in row]
         metrics = "  ".join([ROW_FORMAT.format(**row), *more])
@@ -65,7 +66,8 @@ class ProgressDisplay(L.Callback):
         if self.recorder.best() is row:
             averaged = column != "val/acc" and column in row
             name, key = ("averaged val_acc", column) if averaged else ("val_acc", "val/acc")
-            change = f"improved from {before[key]:.5f} to" if before and key in before else "is"
+            before = best_row(earlier, column) or {}
+            change = f"improved from {before[key]:.5f} to" if key in before else "is"
             self.say(f"epoch {row['epoch']}: {name} {change} {row[key]:.5f}, saved {self.folder.best.name}")
         self.update(note=f"val_acc {row['val/acc']:.4f}")
 

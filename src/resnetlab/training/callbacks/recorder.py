@@ -28,9 +28,9 @@ class Recorder(L.Callback):
         self.rows: list[Row] = []
         self.epoch_start = self.training_end = 0.0
 
-    def best(self, epochs: int | None = None) -> Row | None:
-        """The best row of the first `epochs`, or of all."""
-        return best_row(self.rows[:epochs], self.best_column)
+    def best(self) -> Row | None:
+        """The row of the best epoch so far."""
+        return best_row(self.rows, self.best_column)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -1,6 +1,5 @@
 """TensorBoard's pages: the epochs' scalars, the network, augmented inputs, hparams and the confusion matrix."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -113,17 +112,6 @@ def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:
     pixels = x[:GRID_IMAGES] * data.normalizer.std.to(device) + data.normalizer.mean.to(device)
     grid = make_grid(pixels.clamp(0, 1).cpu(), nrow=8)
     return grid.repeat_interleave(MAGNIFY, 1).repeat_interleave(MAGNIFY, 2)
-
-
-def confusion_figure(counts: torch.Tensor, names: tuple[str, ...]) -> Figure:
-    """Rows are true classes, columns predictions; with the counts where they fit."""
-    from sklearn.metrics import ConfusionMatrixDisplay  # a second, which no start waits for
-
-    warnings.filterwarnings("ignore", "Glyph .* missing")  # of classes whose names are Chinese, say
-    figure = Figure(figsize=(10, 10), layout="constrained")
-    display = ConfusionMatrixDisplay(counts.cpu().numpy(), display_labels=names)
-    display.plot(ax=figure.add_subplot(), cmap="Blues", include_values=len(names) <= 20, xticks_rotation=45)
-    return figure
 
 
 def _loggers(trainer: L.Trainer) -> list[TensorBoardLogger]:

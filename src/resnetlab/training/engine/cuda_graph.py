@@ -29,8 +29,7 @@ class CaptureFailed(LabError):
 class CudaGraphRunner:
     """Runs the step as a graph, one for each size of a batch (the last of an epoch is smaller).
 
-    step: its backward and its optimizer are `scaled`. lr_momentum_table: (steps, 2), of the whole run. Raises
-    CaptureFailed.
+    step: backward and optimizer are `scaled`. lr_momentum_table: (steps, 2), of the whole run. Raises CaptureFailed.
     """
 
     def __init__(

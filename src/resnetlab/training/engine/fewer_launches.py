@@ -71,10 +71,9 @@ class FewerLaunches:
     def hand_over_gradients(self) -> None:
         """Adds the copies' gradients to those of the weights: the penalty's, or of another part of the batch."""
         found = [(weight, copy) for weight, copy in (self.copies or {}).items() if copy.grad is not None]
-        if not found:
-            return
         grads = [torch.empty_like(weight) for weight, _ in found]
-        torch._foreach_copy_(grads, [copy.grad for _, copy in found])
+        if found:
+            torch._foreach_copy_(grads, [copy.grad for _, copy in found])
         both = [(weight.grad, grad) for (weight, _), grad in zip(found, grads, strict=True) if weight.grad is not None]
         if both:
             torch._foreach_add_(*map(list, zip(*both, strict=True)))

@@ -25,7 +25,8 @@ class DeviceBatches:
         self.data, self.shard = data, shard
         data.normalizer.to(device)  # before a step is compiled or captured
         self.images = data.resident(data.train, device)
-        self.plan, self.host_order = data.plan(1).to(device), iter(())
+        plan = data.plan(1)
+        self.plan, self.host_order, self.shown = plan.to(device), plan.order, 0  # shown: images of the epoch so far
         self.offsets = torch.arange(shard[0], data.batch_size, shard[1], device=device)
         self.position = torch.zeros((), dtype=torch.int64, device=device)  # in the plan, of the batch's first image
 
@@ -34,7 +35,7 @@ class DeviceBatches:
         plan = self.data.plan(epoch)
         for old, new in zip(self.plan.tensors(), plan.tensors(), strict=True):
             old.copy_(new)
-        self.host_order = iter(plan.order.split(self.data.batch_size))
+        self.host_order, self.shown = plan.order, 0
         self.position.zero_()
 
     def batch(self, images: int) -> tuple[Tensor, Tensor]:
@@ -42,7 +43,8 @@ class DeviceBatches:
         rows = self.position + self.offsets[: self.share_of(images)]
         order: Tensor | None = None
         if self.data.config.device == "cpu":  # the host runs ahead of a GPU, and gathers while that computes
-            order = next(self.host_order)[self.shard[0] :: self.shard[1]]
+            order = self.host_order[self.shown : self.shown + images][self.shard[0] :: self.shard[1]]
+            self.shown += images
         return self.data.planned(self.images, self.plan, rows, order)
 
     def share_of(self, images: int) -> int:
@@ -55,8 +57,8 @@ class TrainStep:
     """gather -> augment -> forward -> loss -> backward -> optimizer -> statistics, all on the device.
 
     batch_loss: batch -> (loss, ce, correct answers), scalars. backward: Lightning's or torch's, of the loss. optimizer:
-    has step and zero_grad. parts: of a batch, whose gradients are added up. clip: called before the optimizer's step.
-    mark: a context with a name around each part, for a profiler. No step reads anything back.
+    has step and zero_grad. micro_batches: of a batch, whose gradients are added up. clip: called before the optimizer's
+    step. mark: a context with a name around each part, for a profiler. No step reads anything back.
     """
 
     NO_STEP = 2**62  # the number of a step that there is not
@@ -67,10 +69,10 @@ class TrainStep:
         batch_loss: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]],
         backward: Callable[[Tensor], None],
         optimizer: Any,
-        parts: int = 1,
+        micro_batches: int = 1,
         clip: Callable[[], None] | None = None,
     ) -> None:
-        self.parts, self.clip = parts, clip
+        self.micro_batches, self.clip = micro_batches, clip
         self.batches, self.batch_loss, self.backward, self.optimizer = batches, batch_loss, backward, optimizer
         self.mark: Callable[[str], AbstractContextManager[Any]] = nullcontext
         self.metrics = EpochMetrics(batches.position.device)
@@ -90,7 +92,7 @@ class TrainStep:
     def __call__(self, images: int) -> None:
         """Trains on the next batch, of `images` over all devices."""
         self.optimizer.zero_grad()
-        for part in (len(range(first, images, self.parts)) for first in range(self.parts)):
+        for part in (len(range(first, images, self.micro_batches)) for first in range(self.micro_batches)):
             self.add_gradient(part, images)
         if self.clip is not None:
             self.clip()
@@ -114,7 +116,8 @@ class TrainStep:
 def clip_gradients(weights: list[Tensor], most: float, scaler: Any = None) -> None:
     """Scales all gradients together down to the norm `most`, as torch's clip_grad_norm_.
 
-    scaler: whose factor the gradients still have. An infinite one is nan afterwards, and the step skipped as ever.
+    scaler: the gradient scaler, where the gradients still have its factor. An infinite gradient becomes nan, and the
+    scaler skips the step as ever.
     """
     grads = [weight.grad for weight in weights if weight.grad is not None]
     norm = flattened(grads).norm() if grads[0].is_cuda else get_total_norm(grads)

@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor, nn
 
 from resnetlab.console import say
+from resnetlab.data import ImageData
 from resnetlab.errors import DataError, LabError, first_line
 from resnetlab.models.norm import StandardizedConv2d
 from resnetlab.runs.files import write_json, write_text
 from resnetlab.runs.summary import best_column
-from resnetlab.training.evaluate import open_checkpoint
 from resnetlab.training.inference.load_model import Classifier
 from resnetlab.training.inference.predict import read_images
 
@@ -47,21 +47,21 @@ def export(
         if images:
             pixels = read_images(images, model.size)[1]
         else:
-            pixels = open_checkpoint(model.path, model.config.data.root)[1].val.pixels[:64]
+            pixels = ImageData(model.config.data, 1, 0.0, 0).val.pixels[:64]
     except LabError as error:
         raise DataError(f"{error}; --images FILE compares on other pictures") from None
     wanted = model(pixels)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.absolute().parent) as temporary:
         (folder := Path(temporary) / "made").mkdir()
         try:
-            run = write_model(model, form, folder, pixels[:2])
+            run = write_model(model, form, folder)
             found = torch.cat([run(part) for part in (pixels[:1], pixels[1:]) if len(part)])
         except Exception as error:  # the exporters of torch raise many kinds
             raise LabError(f"{model.path} cannot be exported --to {form}: {first_line(error)}") from error
         difference = float((found - wanted).abs().max() / max(1.0, float(wanted.abs().max())))
         if not difference <= BOUND:
             raise LabError(f"--to {form}: logits differ by {difference:.2g} on {len(pixels)} images, above {BOUND:g}")
-        write_json(folder / "model.json", about := describe(model))
+        write_json(folder / "model.json", about := model_facts(model))
         example = TEMPLATES.get_template("example.py.jinja").render(form=form, file=FILES[form])
         write_text(folder / "example.py", example + "\n")
         if card is not None:
@@ -71,7 +71,7 @@ def export(
     say(f"{out}: {FILES[form]}; logits differ by at most {difference:.2g} on {len(pixels)} images (bound {BOUND:g})")
 
 
-def describe(model: Classifier) -> dict[str, Any]:
+def model_facts(model: Classifier) -> dict[str, Any]:
     """Plain data: classes, preprocessing, recipe and figures, without the folders of its maker."""
     config, checkpoint, (height, width) = model.config, model.checkpoint, model.size
     identity = checkpoint["identity"] | {"seed": config.seed}
@@ -85,7 +85,7 @@ def describe(model: Classifier) -> dict[str, Any]:
     }
 
 
-def write_model(model: Classifier, form: str, folder: Path, pixels: Tensor) -> Callable[[Tensor], Tensor]:
+def write_model(model: Classifier, form: str, folder: Path) -> Callable[[Tensor], Tensor]:
     """Writes the model's files, and returns what they compute, loaded again: uint8 (N, 3, H, W) -> logits."""
     file = folder / FILES[form]
     model.to(memory_format=torch.contiguous_format)
@@ -93,7 +93,8 @@ def write_model(model: Classifier, form: str, folder: Path, pixels: Tensor) -> C
         if isinstance(layer, StandardizedConv2d):  # once for all, which makes it a plain convolution
             layer.weight, layer.__class__ = nn.Parameter(layer.standardized()), nn.Conv2d  # type: ignore[assignment]
     if form in ("onnx", "torch-export"):
-        program = torch.export.export(model, (pixels,), dynamic_shapes=DYNAMIC)
+        example = torch.zeros(2, 3, *model.size, dtype=torch.uint8)  # part of the file: no picture of the user's
+        program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC)
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # names files of this machine
         if form == "onnx":

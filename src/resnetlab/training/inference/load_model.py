@@ -14,7 +14,7 @@ from resnetlab.data.normalize import normalize
 from resnetlab.errors import require_one_of
 from resnetlab.runs.summary import AVERAGED, best_column
 from resnetlab.training.callbacks.checkpoints import network_state
-from resnetlab.training.evaluate import load_state, load_weights, open_checkpoint, read_config, require_weights
+from resnetlab.training.evaluate import build_recorded, load_state, load_weights, read_config, require_weights
 
 
 class Classifier(nn.Module):
@@ -42,17 +42,19 @@ class Classifier(nn.Module):
         return self.network(normalize(images, self.mean, self.std))
 
 
-def load_model(checkpoint: str | Path, weights: str = "best", root: str | None = None) -> Classifier:
+def load_model(
+    checkpoint: str | Path, weights: str = "best", root: str | None = None, model: str | None = None
+) -> Classifier:
     """The network of a checkpoint, or of a run's folder, on the CPU and in evaluation mode.
 
     weights: best: those that chose the best epoch, the average where there is one; last: as the last step left them;
     averaged; reestimated: the last with re-estimated batch-norm statistics. Of a folder, last is last.ckpt, the others
-    best.ckpt. root: of the data set, which older checkpoints need. Raises DataError and ConfigError in one line.
+    best.ckpt. root: of the data set, for older checkpoints. model: dotted path of a custom one. Raises LabError.
     """
     require_one_of("weights", weights, ("best", "last", "averaged", "reestimated"))
     path, name = Path(checkpoint), "last.ckpt" if weights == "last" else "best.ckpt"
     path = next((file for file in (path / name, path / "checkpoints" / name) if file.is_file()), path)
-    config, content = read_config(path, root)
+    config, content = read_config(path, root, model, with_data=False)
     averaged = best_column(config) == AVERAGED and int(content["state_dict"].get("average.n_averaged", 0)) > 0
     kind = {"best": "averaged" if averaged else "raw", "last": "raw"}.get(weights, weights)
     require_weights(path, content, kind)
@@ -60,7 +62,7 @@ def load_model(checkpoint: str | Path, weights: str = "best", root: str | None =
     if preprocessing is None or (kind != "raw" and kind not in content["statistics"]):
         lacking = f"the normalization or the statistics of its {kind} weights"
         print_stderr(f"{path} lacks {lacking}; reading its data set for them")
-        module, data, _ = open_checkpoint(path, root)
+        module, data = build_recorded(config, content, path)
         preprocessing = data.preprocessing()
         with load_weights(module, data, content, kind, TrainerOptions().device):
             network = deepcopy(module.model).cpu()
@@ -68,6 +70,6 @@ def load_model(checkpoint: str | Path, weights: str = "best", root: str | None =
         network = config.model.build(len(preprocessing["classes"]), torch.Generator())
         load_state(network, network_state(content, kind), path)
         network = network.to(memory_format=torch.channels_last) if config.trainer.channels_last else network
-    model = Classifier(network, preprocessing)
-    model.config, model.checkpoint, model.path, model.weights = config, content, path, kind
-    return model
+    found = Classifier(network, preprocessing)
+    found.config, found.checkpoint, found.path, found.weights = config, content, path, kind
+    return found

@@ -1,4 +1,4 @@
-"""What a network says of images in files: pictures of any size, folders of them, and arrays."""
+"""Predictions for images in files: pictures of any size, folders of them, and arrays."""
 
 import json
 import warnings
@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from resnetlab.console import say
 from resnetlab.data.arrays import pixels_of_array
-from resnetlab.data.own_images import read_image
+from resnetlab.data.own_images import Pixels, fit, read_image
 from resnetlab.errors import DataError, LabError, first_line
-from resnetlab.runs.files import safe_cell, write_rows
+from resnetlab.runs.files import write_rows
 from resnetlab.training.inference.load_model import Classifier
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -23,37 +23,43 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 def read_images(paths: Sequence[Path], size: tuple[int, int], resize: bool = True) -> tuple[list[str], Tensor]:
     """(names, uint8 (N, 3, H, W)) of files and all pictures below folders, resized or, if they must be, refused."""
-    found = [image for path in paths for image in read_path(path)]
-    for name, image in found:
-        if not resize and image.size != size[::-1]:
-            other = f"{image.width}x{image.height} pixels, the network takes {size[1]}x{size[0]}"
+    found = []
+    for name, pixels in (image for path in paths for image in read_path(path)):
+        if not resize and pixels.shape[:2] != size:
+            other = f"{pixels.shape[1]}x{pixels.shape[0]} pixels, the network takes {size[1]}x{size[0]}"
             raise DataError(f"{name} has {other}; --other-sizes resize makes it so")
-    fitted = [np.asarray(ImageOps.fit(image, size[::-1], Image.Resampling.BILINEAR)) for _, image in found]
-    return [name for name, _ in found], torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous()
+        found.append((name, fit(pixels, size)))  # before the next is read: a folder may not fit into memory
+    return [name for name, _ in found], torch.from_numpy(np.stack([x for _, x in found])).permute(
+        0, 3, 1, 2
+    ).contiguous()
 
 
-def read_path(path: Path) -> Iterator[tuple[str, Image.Image]]:
-    """(name, RGB picture) of each image in the file or below the folder. Raises DataError."""
+def read_path(path: Path) -> Iterator[tuple[str, Pixels]]:
+    """(name, pixels (H, W, 3)) of each image in the file or below the folder. Raises DataError."""
     if path.is_dir():
         if not (files := sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)):
             raise DataError(f"{path} has no picture in it ({', '.join(SUFFIXES)})")
         for file in files:
             yield from read_path(file)
         return
+    if path.suffix not in (".npy", ".npz"):
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            pixels = read_image(path)
+        if isinstance(pixels, str):
+            raise DataError(f"{path} {pixels}")
+        yield str(path), pixels
+        return
     try:
-        if path.suffix not in (".npy", ".npz"):
-            with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
-                pixels = read_image(path)
-            if isinstance(pixels, str):
-                raise DataError(pixels.removeprefix("cannot be used: "))
-            yield str(path), Image.fromarray(pixels)
-            return
         loaded = np.load(path, allow_pickle=False)
-        for key, array in loaded.items() if path.suffix == ".npz" else [("", loaded)]:
-            for n, pixels in enumerate(pixels_of_array(array).permute(0, 2, 3, 1).numpy()):
-                yield f"{path}:{key}[{n}]", Image.fromarray(pixels)
-    except Exception as error:  # Pillow and NumPy raise many kinds for damaged files
+        arrays = {
+            key: pixels_of_array(array) for key, array in (loaded if path.suffix == ".npz" else {"": loaded}).items()
+        }
+        if not arrays:
+            raise ValueError("it holds no array")
+    except Exception as error:  # NumPy raises many kinds for damaged files
         raise DataError(f"{path} cannot be used: {first_line(error)}") from None
+    for key, images in arrays.items():
+        yield from ((f"{path}:{key}[{n}]", image.permute(1, 2, 0).numpy()) for n, image in enumerate(images))
 
 
 @torch.inference_mode()
@@ -74,7 +80,7 @@ def print_predictions(names: Sequence[str], classes: Sequence[str], p: Tensor, a
         for n, (value, place) in enumerate(zip(values, places, strict=True), 1):
             rows[-1] |= {f"class_{n}": classes[place], f"probability_{n}": value}
     if csv is not None:
-        write_rows(csv, [{key: safe_cell(value) for key, value in row.items()} for row in rows])
+        write_rows(csv, rows)
     for row in [] if as_json else rows:
         say("  ".join(f"{value:.4f}" if isinstance(value, float) else value for value in row.values()))
     if as_json:
