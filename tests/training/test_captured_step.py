@@ -94,7 +94,7 @@ def test_fewer_launches_train_the_same_network(overrides: tuple[str, ...], half:
     config = tiny(*ALL, "lr=0.01", *overrides)
     rigs = [with_biases(Rig(config, "cpu", engine, half=half)) for engine in ("timed", "fewer")]
     for rig in rigs:
-        rig.step.parts = config.trainer.accumulate
+        rig.step.micro_batches = config.trainer.accumulate
     losses = [rig.train(3) for rig in rigs]
     assert losses[1] == pytest.approx(losses[0], rel=0.02 if half else 1e-5)  # bfloat16 has 8 bits
     plain, fewer = (rig.state() for rig in rigs)
@@ -240,7 +240,7 @@ def test_cudnn_searches_for_shapes_that_come_again(monkeypatch: pytest.MonkeyPat
 def test_the_loss_of_mixed_precision_is_computed_in_float32() -> None:
     rig = Rig(tiny(), "cpu", "eager", half=torch.bfloat16)
     seen = []
-    rig.lab.losses = lambda logits, labels: seen.append(logits.dtype) or (logits.sum(), logits.sum())  # type: ignore
+    rig.lab.losses = lambda logits, labels, **_: seen.append(logits.dtype) or (logits.sum(), logits.sum())  # type: ignore
     with rig.autocast():
         rig.step.forward(8)
     assert seen == [torch.float32]
