@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 from resnetlab.console import Countdown, print_stderr
 from resnetlab.data.arrays import images_of_parts
 from resnetlab.data.sources import Images, Source, digest_of
-from resnetlab.dotted import call, import_callable, code_digest
+from resnetlab.dotted import call, code_digest, import_callable
 from resnetlab.errors import DataError, first_line
 from resnetlab.runs.files import digest, write_atomically
 
