@@ -133,7 +133,7 @@ def test_a_failed_recording_goes_on_eagerly(
     plain = EpochMetrics.add
 
     def reads_back(metrics: EpochMetrics, loss: torch.Tensor, *more: Any) -> None:
-        assert torch.isfinite(loss).item() or not torch.cuda.is_current_stream_capturing()
+        loss.item()
         plain(metrics, loss, *more)
 
     more = ("model=resnet56v1_concat", "model.depth=8", *CYCLING, "trainer.progress=lines")
