@@ -196,12 +196,13 @@ class ImageClassifier(L.LightningModule):
         """One step; engine=auto goes on eagerly, from the same state, with one that cannot be captured."""
         try:
             self.runner(images, lr, momentum)
+            return
         except CaptureFailed as error:
             if self.config.engine == "graph":
                 raise LabError(f"engine=graph: {error}; take engine=eager") from error
             self.runner, self.engine_name = EagerRunner(self.step, self.raw_optimizer), "eager"
             self.on_fallback(f"engine=eager, because {error}")
-            self.runner(images, lr, momentum)
+        self.runner(images, lr, momentum)  # when the error is gone, which holds the recording's tensors
 
     def lr_momentum(self, step: int) -> tuple[float, float]:
         """lr and momentum of `step` (from 0, over the whole run)."""

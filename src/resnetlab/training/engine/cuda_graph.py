@@ -63,8 +63,8 @@ class CudaGraphRunner:
         """The graph of a step on a batch of `images`; the run's state is afterwards as it was."""
         restore = snapshot(self.state())
         scale = None if self.scaler is None else self.scaler.state_dict()
-        device = self.step.global_step.device
-        random, generator = torch.cuda.get_rng_state(device), torch.cuda.default_generators[device.index]
+        generator = torch.cuda.default_generators[self.step.global_step.device.index]
+        random, state = generator.get_state(), generator.clone_state()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -72,8 +72,7 @@ class CudaGraphRunner:
                 self.step_at_global_step(images)
                 restore()
         torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.set_rng_state(random, device)
-        state = generator.clone_state()
+        generator.set_state(random)
         if self.scaler is not None:
             self.scaler.load_state_dict(scale)
         self.optimizer.zero_grad(set_to_none=True)  # the recording makes gradients of its own, in the graph's memory
