@@ -47,6 +47,8 @@ def identity_of(config: Any, groups: Mapping[str, Mapping[str, Any]]) -> dict[st
             values[key.name] = value
     if config.trainer.resolved_precision != "32-true":
         values["precision"] = config.trainer.resolved_precision  # auto means another one on another device
+    if config.trainer.resolved_accelerator != "cuda":
+        values.pop("trainer.tf32", None)  # of a GPU's arithmetic
     if config.init is not None:
         values["init"] = sha256(Path(config.init).read_bytes())  # wherever the file is
     return {key: value for key, value in values.items() if key not in NOT_IDENTITY}

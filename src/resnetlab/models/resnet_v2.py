@@ -118,6 +118,11 @@ class ResNetV2(nn.Module):
                 he_normal_(module.weight, generator)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
+    def normalized_convolutions(self) -> list[tuple[object, object]]:
+        """(convolution, batch norm) where the norm reads the convolution's output, and nothing else does."""
+        units = [pair for unit in self.units for pair in ((unit.conv1, unit.norm2), (unit.conv2, unit.norm3))]
+        return [pair for pair in [(self.stem, self.stem_norm), *units] if isinstance(pair[1], nn.BatchNorm2d)]
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(self.stem_norm(self.stem(x)))
         x = self.activation(self.norm(self.units(x)))

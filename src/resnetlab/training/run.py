@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
 from resnetlab.config.schema import Config
@@ -49,6 +50,9 @@ def train(
     """
     process = preserve_process_state(config.threads)
     with out_of_memory_in_one_line(config), process, silence_lightning(), ExitStack() as lock:
+        if (tf32 := config.trainer.tf32) is not None:
+            torch.set_float32_matmul_precision("high" if tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = tf32
         with process_group(config.trainer.devices):
             session = build_session(config, epoch_hook=epoch_hook, sweep=sweep)
             done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, command or sys.argv))
