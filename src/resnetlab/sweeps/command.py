@@ -25,6 +25,7 @@ from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.seeds import SeedRounds
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, seed_metrics, table_lines
+from resnetlab.sweeps.trunks import write_trunks
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 
@@ -104,6 +105,7 @@ def run_sweep(
     folder = SweepFolder.open(config.study, config.outputs)
     if jobs:
         folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
+        write_trunks([job for _, job in jobs], folder)
     end_parent = None
     if "mlflow" in config.logger.chosen:
         from resnetlab.training.callbacks.loggers import begin_sweep  # brings Lightning
