@@ -20,9 +20,9 @@ from resnetlab.runs.files import make_folder
 from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, network_state, read_checkpoint
-from resnetlab.training.figures import write_mistakes
 from resnetlab.training.metrics import EpochMetrics
 from resnetlab.training.module import ImageClassifier
+from resnetlab.training.plots import write_mistakes
 
 WEIGHTS = ("raw", "averaged", "reestimated")  # the last: raw ones with re-estimated batch-norm statistics
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from matplotlib.figure import Figure
 
 from resnetlab.config.schema import Config
 from resnetlab.console import print_stderr
@@ -19,9 +20,12 @@ from resnetlab.runs.files import read_json, write_json
 from resnetlab.runs.layout import LOGGER_RUNS, run_key
 from resnetlab.runs.summary import Summary
 from resnetlab.training.callbacks.recorder import Recorder
-from resnetlab.training.callbacks.tensorboard import final_metrics, hyperparameters, scalars
+from resnetlab.training.callbacks.tensorboard import TensorBoardPages, final_metrics, hyperparameters, scalars
 
-METHODS = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
+METHODS = (
+    *("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint"),
+    *("begin", "log_step", "log_summary"),  # TensorBoardPages'
+)
 # MLflow (3.17) would try 7 times for 120 s each
 VARIABLES = {"WANDB_SILENT": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
@@ -93,17 +97,21 @@ class Loggers(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         for row in self.recorder.rows if "csv" in self.made else ():  # resumed
             self.made["csv"].log_metrics(row, step=int(row["epoch"]))
+        if "tensorboard" in self.made:
+            self.made["tensorboard"].begin(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         row = self.recorder.rows[-1]
         for logger in trainer.loggers:
             logger.log_metrics(scalars(row) if isinstance(logger, TensorBoardLogger) else row, step=int(row["epoch"]))
 
-    def finish(self, trainer: L.Trainer, summary: Summary) -> None:
-        """Sends the summary's numbers; to TensorBoard its pages do."""
+    def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
+        """Sends the summary's numbers, and to TensorBoard the figures."""
         self.setup(trainer)  # of a run whose last epoch was trained before
         for name in {*self.made} - {"tensorboard", "csv"}:
             self.made[name].log_metrics(final_metrics(summary), step=summary["epochs_trained"])
+        if "tensorboard" in self.made:
+            self.made["tensorboard"].log_summary(summary, make_figures)
 
     def close(self) -> None:
         """Ends the trackers' runs in this process, which would go on with them in its next run."""
@@ -117,7 +125,7 @@ def make_logger(name: str, config: Config, known: str | None, sweep: Path | None
     options, folder, key = config.logger, config.folder.path, run_key(config.folder.path)
     os.environ.update(VARIABLES | os.environ)
     if name == "tensorboard":
-        return TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+        return TensorBoardPages(config)
     if name == "csv":
         shutil.rmtree(folder / "csv", ignore_errors=True)  # Lightning (2.6.6) empties the file too, with a warning
         return CSVLogger(folder, name="", version="csv", flush_logs_every_n_steps=1)

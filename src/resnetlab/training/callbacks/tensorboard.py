@@ -40,31 +40,27 @@ def card(column: str) -> str:
     return column
 
 
-class TensorBoardPages(L.Callback):
-    """Writes what TensorBoard shows beside the scalars. attempt: calls a function and prints what it throws."""
+class TensorBoardPages(TensorBoardLogger):
+    """Lightning's logger, which also writes what TensorBoard shows beside the scalars."""
 
-    def __init__(self, config: Config, attempt: Callable[..., Any]) -> None:
-        self.config, self.attempt = config, attempt
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.folder.path, name="", version="", default_hp_metric=False)
+        self.config = config
         self.seen = (0, 0.0, 0.0)  # epoch, and the sums of loss and images, when the steps were last logged
         self.steps = 0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.steps = trainer.current_epoch * pl_module.span.steps_per_epoch
-        for logger in _loggers(trainer):
-            self.attempt("tensorboard", self.begin, logger, trainer, pl_module)
-            if self.config.logger.every:
-                log = partial(self.attempt, "tensorboard", self.log_step, logger, pl_module)
-                pl_module.step_hooks.append(log)
-
-    def begin(self, logger: TensorBoardLogger, trainer: L.Trainer, module: ImageClassifier) -> None:
+    def begin(self, trainer: L.Trainer, module: Any) -> None:
         """Writes the layout of the charts and, of a new run, its first batch and network."""
-        logger.experiment.add_custom_scalars({"training and validation": LAYOUT})
+        self.steps = trainer.current_epoch * module.span.steps_per_epoch
+        if self.config.logger.every:
+            module.step_hooks.append(partial(self.log_step, module))
+        self.experiment.add_custom_scalars({"training and validation": LAYOUT})
         if trainer.current_epoch == 0:
             grid = input_grid(trainer.datamodule, module.device)  # type: ignore[attr-defined]
-            logger.experiment.add_image("pictures/first batch, augmented", grid, 0)
-            logger.experiment.add_text("model", f"```\n{module.model}\n```", 0)
+            self.experiment.add_image("pictures/first batch, augmented", grid, 0)
+            self.experiment.add_text("model", f"```\n{module.model}\n```", 0)
 
-    def log_step(self, logger: TensorBoardLogger, module: ImageClassifier) -> None:
+    def log_step(self, module: ImageClassifier) -> None:
         """Every `logger.every` steps: their mean loss, within the epoch, and lr. It waits for the device."""
         self.steps += 1
         if self.steps % (self.config.logger.every or 1):
@@ -74,23 +70,23 @@ class TensorBoardPages(L.Callback):
         _, past_loss, past_images = before if before[0] == epoch else (epoch, 0.0, 0.0)
         lr, _ = module.lr_momentum(self.steps - 1)
         mean = (loss - past_loss) / (images - past_images)
-        logger.log_metrics({"steps/loss": mean, "steps/lr": lr}, step=self.steps)
+        self.log_metrics({"steps/loss": mean, "steps/lr": lr}, step=self.steps)
         self.seen = epoch, loss, images
 
-    def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
+    def log_summary(self, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
         """Writes the summary's numbers to the hparams tab, and the pictures of the validation.
 
         Without the list of columns that SummaryWriter.add_hparams writes too: TensorBoard (2.21) would take the first
         run's for all, and hide the keys that only others have.
         """
-        for writer in (logger.experiment for logger in _loggers(trainer)):
-            for part in hparams(hyperparameters(self.config), {})[1:]:
-                writer._get_file_writer().add_summary(part)
-            for key, value in final_metrics(summary).items():
-                writer.add_scalar(f"result/{key}", value, summary["epochs_trained"])
-            for name, figure in make_figures().items():
-                writer.add_figure(f"pictures/{name}, validation", figure, summary["epochs_trained"])
-            writer.flush()
+        writer = self.experiment
+        for part in hparams(hyperparameters(self.config), {})[1:]:
+            writer._get_file_writer().add_summary(part)
+        for key, value in final_metrics(summary).items():
+            writer.add_scalar(f"result/{key}", value, summary["epochs_trained"])
+        for name, figure in make_figures().items():
+            writer.add_figure(f"pictures/{name}, validation", figure, summary["epochs_trained"])
+        writer.flush()
 
 
 def final_metrics(summary: Summary) -> dict[str, float]:
@@ -112,7 +108,3 @@ def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:
     pixels = x[:GRID_IMAGES] * data.normalizer.std.to(device) + data.normalizer.mean.to(device)
     grid = make_grid(pixels.clamp(0, 1).cpu(), nrow=8)
     return grid.repeat_interleave(MAGNIFY, 1).repeat_interleave(MAGNIFY, 2)
-
-
-def _loggers(trainer: L.Trainer) -> list[TensorBoardLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
