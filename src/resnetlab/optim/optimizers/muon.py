@@ -3,7 +3,8 @@
 Muon (Keller Jordan, https://kellerjordan.github.io/posts/muon/) replaces the momentum of a matrix by the nearest
 orthogonal matrix, by five Newton-Schulz steps in bfloat16. A kernel (out, in, h, w) is taken as the matrix (out,
 in*h*w). The step is scaled by 0.2*sqrt(max(out, in*h*w)) (Moonshot, arXiv:2502.16982, "match_rms_adamw"), so that lr
-and wd found for AdamW can be used again. torch.optim.Muon takes 2-D parameters only; here are its updates of 2-D views.
+and wd found for AdamW can be used again. torch.optim.Muon takes 2-D parameters only; here its function for one update,
+private in torch 2.15, is given 2-D views.
 """
 
 from collections.abc import Callable
