@@ -6,11 +6,10 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 from resnetlab.config.option_files import conf_dir, take_config_dir
-from resnetlab.console import guarded, print_stderr, say
+from resnetlab.console import guarded, installed_version, print_stderr, say
 from resnetlab.errors import ConfigError, LabError
 from resnetlab.runs.layout import default_outputs
 
@@ -56,7 +55,7 @@ def run_subcommand(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
     )
-    parser.add_argument("--version", action="version", version=f"resnetlab {version('resnetlab')}")
+    parser.add_argument("--version", action="version", version=f"resnetlab {installed_version('resnetlab')}")
     parser.add_argument("--config-dir", metavar="DIR", help="presets and options of your own (default: ./conf)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (add_arguments, run, summary) in COMMANDS.items():

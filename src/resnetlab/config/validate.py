@@ -90,6 +90,7 @@ def check_values(config: Config) -> None:
     require(config.momentum is None or 0 <= config.momentum < 1, "momentum", config.momentum, "be in [0, 1)")
     require(0 <= config.shift <= 0.5, "shift", config.shift, "be a fraction of the image's side in [0, 0.5]")
     require_one_of("engine", config.engine, ENGINES)
+    require_one_of("trunk", config.trunk, ("off", "auto"))
     threads_ok = config.threads is None or 1 <= config.threads <= 1024
     require(threads_ok, "threads", config.threads, "be in 1..1024, or null for torch's default")
     differ = len(set(map(str, config.thresholds))) == len(config.thresholds)

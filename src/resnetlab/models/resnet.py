@@ -125,6 +125,11 @@ class ResNetV2(nn.Module):
                 he_normal_(module.weight, generator)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
+    def normalized_convolutions(self) -> list[tuple[object, object]]:
+        """(convolution, batch norm) where the norm reads the convolution's output, and nothing else does."""
+        units = [pair for unit in self.units for pair in ((unit.conv1, unit.norm2), (unit.conv2, unit.norm3))]
+        return [pair for pair in [(self.stem, self.stem_norm), *units] if isinstance(pair[1], nn.BatchNorm2d)]
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(self.stem_norm(self.stem(x)))
         x = self.activation(self.norm(self.units(x)))
@@ -140,8 +145,17 @@ def check_v2(depth: int, shortcut_kernel: int, activation: str) -> None:
     require_one_of("model.activation", activation, sorted(ACTIVATIONS))
 
 
-# n = 2, 6 (the network of the published series) and 12; classes and options as in ResNetV2
-resnet20v2, resnet56v2, resnet110v2 = (partial(ResNetV2, depth) for depth in (20, 56, 110))
+# n = 2, 6 (the network of the published series) and 12; options as in ResNetV2
+def resnet20v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(20, classes, **options)
+
+
+def resnet56v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(56, classes, **options)
+
+
+def resnet110v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(110, classes, **options)
 
 
 class BasicBlock(nn.Module):
@@ -154,9 +168,10 @@ class BasicBlock(nn.Module):
         self.norm1 = norm(out)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
         self.norm2 = norm(out)
-        self.shortcut = None
-        if stride != 1 or channels != out:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), norm(out))
+        projects = stride != 1 or channels != out
+        self.shortcut = (
+            nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), norm(out)) if projects else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(self.activation(self.norm1(self.conv1(x)))))
@@ -193,7 +208,7 @@ class AverageHead(nn.Module):
 class ResNetV1(nn.Module):
     """(N, 3, H, W) float -> (N, classes) logits, for any H and W from 4 up.
 
-    Weights are drawn from torch's global generator. norm: arguments of `norm_factory`. Raises ConfigError.
+    Weights are drawn from torch's global generator. Raises ConfigError for impossible arguments.
     """
 
     def __init__(
@@ -201,14 +216,18 @@ class ResNetV1(nn.Module):
         depth: int = 56,
         classes: int = 10,
         *,
+        bn_momentum: float = 0.1,
+        bn_eps: float = 1e-5,
         activation: Activation = F.relu,
+        norm: str = "batch",
+        channels_per_group: int = CHANNELS_PER_GROUP,
         head: str = "average",
         dropout: float = 0.5,
-        **norm: Any,
     ) -> None:
         super().__init__()
         check_v1(depth, head, dropout)
-        make_norm, flat_norm = norm_factory(**norm), norm_factory(**norm, flat=True)
+        norms = norm, bn_momentum, bn_eps, channels_per_group
+        make_norm, flat_norm = norm_factory(*norms), norm_factory(*norms, flat=True)
         self.activation = activation
         self.stem = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.stem_norm = make_norm(WIDTHS[0])
