@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from resnetlab.runs.load_runs import load_runs
     from resnetlab.runs.summary import Summary
     from resnetlab.training.build import build
-    from resnetlab.training.inference.load_model import load_model
+    from resnetlab.training.inference.predict import load_model
     from resnetlab.training.run import run
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
 MODULES = {
     "build": "training.build",
     "run": "training.run",
-    "load_model": "training.inference.load_model",
+    "load_model": "training.inference.predict",
     "load_runs": "runs.load_runs",
     "Summary": "runs.summary",
     "Config": "config.schema",

@@ -118,8 +118,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def run_predict(options: argparse.Namespace) -> None:
-    from resnetlab.training.inference.load_model import load_model
-    from resnetlab.training.inference.predict import print_predictions, probabilities_of, read_images
+    from resnetlab.training.inference.predict import load_model, print_predictions, probabilities_of, read_images
 
     model = load_model(options.checkpoint, options.weights, options.root, options.model)
     names, pixels = read_images(options.images, model.size, options.other_sizes == "resize")
@@ -138,7 +137,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 def run_export(options: argparse.Namespace) -> None:
     from resnetlab.report.card import model_card
     from resnetlab.training.inference.export import export
-    from resnetlab.training.inference.load_model import load_model
+    from resnetlab.training.inference.predict import load_model
 
     model = load_model(options.checkpoint, options.weights, options.root, options.model)
     out = options.out or Path(f"{model.path.stem}-{options.to}")
