@@ -21,7 +21,7 @@ from resnetlab.runs.files import read_rows
 from resnetlab.runs.summary import summarize
 from resnetlab.training.callbacks import energy
 from resnetlab.training.callbacks.energy import Energy, EnergyMeter, NoGpuSensor, energy_source, open_gpu
-from resnetlab.training.callbacks.recorder import ProgressDisplay
+from resnetlab.training.callbacks.progress import ProgressDisplay
 
 POWER_COLUMNS = {"power/joules", "power/watts", "power/gpu_load"}
 

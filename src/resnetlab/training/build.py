@@ -20,7 +20,8 @@ from resnetlab.training.callbacks.checkpoints import AtomicCheckpointIO, Checkpo
 from resnetlab.training.callbacks.energy import Energy
 from resnetlab.training.callbacks.loggers import Loggers
 from resnetlab.training.callbacks.profiler import Profile
-from resnetlab.training.callbacks.recorder import ProgressDisplay, Pruning, Recorder
+from resnetlab.training.callbacks.progress import ProgressDisplay
+from resnetlab.training.callbacks.recorder import Pruning, Recorder
 from resnetlab.training.distributed import check_launch, is_secondary
 from resnetlab.training.engine.select import steps_per_chunk
 from resnetlab.training.lightning_internals import silence_lightning
