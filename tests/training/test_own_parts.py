@@ -581,7 +581,7 @@ def test_a_checkpoint_of_own_images_or_an_own_network_predicts_without_them(mine
     answers = model(torch.from_numpy(pixels[:8]).permute(0, 3, 1, 2)).argmax(1).numpy()
     assert (answers == labels[:8]).mean() == pytest.approx(summary["final_val_acc"])
     by_lightning = ImageClassifier.load_from_checkpoint(
-        config.folder.last, map_location="cpu", weights_only=True
+        config.folder.last, map_location="cpu", weights_only=True, config=config
     ).eval()
     assert torch.equal(by_lightning(torch.zeros(1, 3, 8, 8)), model(torch.zeros(1, 3, 8, 8)))
 

@@ -132,9 +132,9 @@ def read_config(
         if root is not None or "data" in custom:  # what the file names is not called
             plain["data"]["function" if "data" in custom else "root"] = root or ""
         config = from_plain(plain, checked=False)
-        if "model" not in unnamed:
+        if not unnamed:
             config.model.check()
-        if model is not None:
+        if model is not None and not unnamed:
             config.model.min_batch_size(*checkpoint["preprocessing"]["size"])
     except Exception as error:  # torch raises many kinds for a damaged or foreign file
         if model is not None and (isinstance(error, ConfigError) or "function" in str(error)):
