@@ -65,14 +65,13 @@ def run_subcommand(argv: list[str]) -> int:
         prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"resnetlab {version('resnetlab')}")
-    own = "presets and options of your own (default: ./conf)"  # has been taken out of argv
-    parser.add_argument("--config-dir", metavar="DIR", default=argparse.SUPPRESS, help=own)
+    own = "presets and options of your own (default: ./conf)"
+    parser.add_argument("--config-dir", metavar="DIR", default=argparse.SUPPRESS, help=own)  # argv is without it
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, about in COMMANDS.items():
         add_arguments(commands.add_parser(name, help=about["help"], allow_abbrev=False), about["arguments"])
-    if any(
-        re.fullmatch(r"(--[\w-]+=)?", argument) for argument in argv
-    ):  # of an unset variable: Path("") is this folder
+    empty = (re.fullmatch(r"(--[\w-]+=)?", argument) for argument in argv)
+    if any(empty):  # of an unset variable: Path("") is this folder
         parser.error("an argument is empty; give it a value, or leave it out")
     while "--alpha" in argv[:-1]:  # argparse would take it and the "-0.5:1.5:41" behind it for two options
         place = argv.index("--alpha")
@@ -132,20 +131,6 @@ def export(to: str, out: Path | None, images: list[Path], card: bool, **of_model
     export(model, to, out or Path(f"{model.path.stem}-{to}"), images, model_card if card else None)
 
 
-def lr_range(
-    overrides: list[str], start: float, end: float, steps: int, ramp: str, stop: float, out: Path | None
-) -> None:
-    from resnetlab.training.lr_range import Ramp, lr_range_command
-
-    lr_range_command(overrides, Ramp(start, end, steps, ramp, stop), out)
-
-
-def interpolate(alpha: str, **options: Any) -> None:
-    from resnetlab.training.interpolate import alphas, interpolate_command
-
-    interpolate_command(along=alphas(alpha), **options)
-
-
 def status(folders: list[Path], once: bool, everything: bool) -> None:
     with suppress(KeyboardInterrupt):  # the way to end it, and no failure
         from resnetlab.report.status import status_command
@@ -159,7 +144,8 @@ def report(folders: list[Path], out: Path | None, wide: bool) -> None:
     from resnetlab.runs.files import make_folder
     from resnetlab.runs.load import require_folders
 
-    require_folders(folders := folders or [default_outputs()])
+    folders = folders or [default_outputs()]
+    require_folders(folders)
     if out is not None:
         make_folder(out / "figures")
     collection = collect(folders)
