@@ -14,6 +14,7 @@ from resnetlab import Config
 from resnetlab.data import ImageData
 from resnetlab.training.build import build_module
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner
+from resnetlab.training.engine.fewer_launches import FewerLaunches
 from resnetlab.training.engine.step import DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep
 from resnetlab.training.metrics import EpochMetrics
 
@@ -26,12 +27,13 @@ CYCLING = ("schedule=one_cycle", "regularization=l2_weight_decay", "averaging=em
 class Rig:
     """One run on `device`.
 
-    engine: eager | compile | graph | timed, the last what a graph records, run plainly. scale: the gradient scaler's
-    initial factor; None for no scaler. half: in float16, as 16-mixed.
+    engine: eager | compile | graph | timed | fewer. The last two are what a graph records, run plainly: on a GPU both
+    with FewerLaunches as in a run, on a CPU the latter alone. scale: the gradient scaler's initial factor; None for no
+    scaler. half: in float16, as 16-mixed, or in another type.
     """
 
     def __init__(
-        self, config: Config, device: str, engine: str, scale: float | None = None, half: bool = False
+        self, config: Config, device: str, engine: str, scale: float | None = None, half: bool | torch.dtype = False
     ) -> None:
         self.config, self.device, self.half = config, torch.device(device), half
         self.data = ImageData(config.data, config.batch_size, config.shift, config.seed)
@@ -48,8 +50,10 @@ class Rig:
 
     def choose(self, engine: str) -> None:
         self.engine: EagerRunner | CudaGraphRunner
-        if engine in ("graph", "timed"):
+        if engine in ("graph", "timed", "fewer"):
             self.engine = graph = CudaGraphRunner(self.step, self.lab.model, self.scaled, self.lab.lr_momentum_table)
+            if self.device.type == "cuda" or engine == "fewer":
+                graph.fewer_launches = FewerLaunches(self.lab.model)
             self.run: Callable[[int, float, float], None] = (
                 graph if engine == "graph" else lambda images, lr, momentum: graph.step_at_global_step(images)
             )
@@ -81,7 +85,8 @@ class Rig:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """As Lightning's: without a cache, which would keep the weights of the chunk's first step."""
-        return torch.autocast(self.device.type, torch.float16, enabled=self.half, cache_enabled=False)
+        kind = self.half if isinstance(self.half, torch.dtype) else torch.float16
+        return torch.autocast(self.device.type, kind, enabled=bool(self.half), cache_enabled=False)
 
     def state(self) -> dict[str, Tensor]:
         """Copies of every tensor of the run, but for lr and momentum, which each step sets: {name: value}."""

@@ -1,12 +1,19 @@
 """scripts/gpu_campaign.sh, with a Python that only writes down what it is asked: nothing is trained."""
 
+import json
 import os
 import shlex
+import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from resnetlab import Config
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.optim.schedules import PiecewiseLinear
+from resnetlab.training.result import completed
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_campaign.sh"
 STANDIN = """#!/bin/sh
@@ -34,6 +41,35 @@ def test_the_second_campaign_skips_what_is_done() -> None:
     assert first[-1][:3] == ["-m", "resnetlab.cli", "report"]
     assert second == first[2:]
     assert Path("out/gpu-tests.txt").read_text() == "passed\n"
+
+
+def test_a_new_machine_takes_up_what_the_results_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is finished there is put where a run is looked for, and what is there already stays."""
+    monkeypatch.setenv("RESNETLAB_OUTPUTS", str(Path("runs").absolute()))
+    files = ("config.yaml", "metrics.csv", "manifest.json", "summary.json")
+    for folder, text in (
+        ("out/published/a/seed=0", "old"),
+        ("out/campaign/b/seed=1", "old"),
+        ("runs/campaign/b/seed=1", "new"),
+    ):
+        Path(folder).mkdir(parents=True)
+        for name in files:
+            Path(folder, name).write_text(text)
+    Path("out/report").mkdir()
+    calls()
+    assert [Path("runs/published/a/seed=0", name).read_text() for name in files] == ["old"] * 4
+    assert [Path("runs/campaign/b/seed=1", name).read_text() for name in files] == ["new"] * 4
+    assert Path("out/campaign/b/seed=1/summary.json").read_text() == "new"
+
+
+def test_a_finished_run_of_the_results_is_not_trained_again(finished: Config, empty_folder: Path) -> None:
+    """The four files that results/ has of it are enough."""
+    there = empty_folder / "other"
+    config = replace(finished, outputs=str(there))
+    config.folder.path.mkdir(parents=True)
+    for name in ("config.yaml", "metrics.csv", "manifest.json", "summary.json"):
+        shutil.copy(finished.folder.path / name, config.folder.path)
+    assert completed(config) == json.loads(finished.folder.summary.read_text())
 
 
 def test_without_time_there_is_the_report_alone() -> None:

@@ -45,7 +45,7 @@ def test_a_wheel_contains_the_configuration(tmp_path: Path) -> None:
     expected = {f"resnetlab/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert expected <= set(names)
     assert {"resnetlab/data/epoch_plan.py", "resnetlab/published/published.csv"} <= set(names)
-    plugins = {f"hydra_plugins/resnetlab_{name}.py" for name in ("launchers", "optuna")}
+    plugins = {f"hydra_plugins/resnetlab_{name}.py" for name in ("launchers", "sweepers")}
     assert plugins <= set(names)  # where Hydra looks
     assert {name.split("/")[0] for name in names} <= {"resnetlab", "hydra_plugins", "resnetlab-0.1.0.dist-info"}
     assert not [name for name in names if "bench" in name or "scripts" in name]

@@ -8,13 +8,12 @@ import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 from resnetlab.config.option_files import take_config_dir
-from resnetlab.console import guarded, print_stderr, say
+from resnetlab.console import guarded, installed_version, print_stderr, say
 from resnetlab.errors import ConfigError, LabError
 from resnetlab.runs.layout import default_outputs
 
@@ -64,7 +63,7 @@ def run_subcommand(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
     )
-    parser.add_argument("--version", action="version", version=f"resnetlab {version('resnetlab')}")
+    parser.add_argument("--version", action="version", version=f"resnetlab {installed_version('resnetlab')}")
     own = "presets and options of your own (default: ./conf)"
     parser.add_argument("--config-dir", metavar="DIR", default=argparse.SUPPRESS, help=own)  # argv is without it
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

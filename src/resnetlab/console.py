@@ -10,6 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ CONTROL_CODES = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x
 PLAIN = str.maketrans(dict.fromkeys(map(chr, CONTROL_CODES), "\N{REPLACEMENT CHARACTER}"))
 ASCII = str.maketrans({"±": "+-", "–": "-", "×": "x", "→": "->", "…": "..."})  # noqa: RUF001
 MOST_LETTERS = 1200  # of an error's line
+
+
+def installed_version(package: str) -> str:
+    """The version of an installed package; "unknown" for one that is not, as this one run from its source tree."""
+    return next((found.version for found in distributions(name=package)), "unknown")
 
 
 def tolerant_output() -> None:

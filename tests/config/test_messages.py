@@ -22,7 +22,7 @@ from resnetlab.config.schema import GROUPS
 TOP = (
     "model, data, optimizer, schedule, regularization, averaging, trainer, logger, study, outputs, seed, "
     "epochs, batch_size, lr, wd, l2, momentum, ema_momentum, shift, thresholds, objective, threads, engine, "
-    "recalibrate_bn, init, freeze, callbacks, snapshots, force"
+    "recalibrate_bn, init, freeze, callbacks, snapshots, trunk, force"
 )
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.runs.load import UnusableRun, planned_epochs, read_manifest, read_run, read_summary
 from resnetlab.runs.state import StateReader
 from resnetlab.runs.sweep_records import SweepFolder, read_end, read_plan
 from resnetlab.training.result import finished
-from synthetic import begin_run, change_summary, ten_epochs
+from synthetic import begin_run, change_summary, ten_epochs, write_run
 
 
 def kind_of(path: Path) -> str:
@@ -97,3 +98,10 @@ def test_a_run_whose_objective_is_no_number_is_not_finished(value: object, objec
     del summary[objective]
     folder.summary.write_text(json.dumps(summary))
     assert finished(folder, config) is None
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_manifest_of_any_schedule_is_read(schedule: str, tmp_path: Path) -> None:
+    """multistep's was taken for damaged at its default milestones, and its finished run trained again."""
+    folder = write_run(tmp_path, schedule=schedule)
+    assert read_manifest(folder)["differs_from_defaults"]["schedule"] == schedule

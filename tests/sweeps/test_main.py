@@ -28,6 +28,7 @@ QUICK = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "
         (["a=1"], ["a=1"]),
         (["seeds=3", "wd=0.1"], ["-m", "seed=range(0,3)", "wd=0.1"]),
         (["hydra/sweeper=optuna"], ["-m", "hydra/sweeper=optuna"]),
+        (["wd=1,2", "seeds=auto"], ["-m", "wd=1,2", "hydra/sweeper=seeds"]),
     ],
 )
 def test_the_flag_may_stand_anywhere_and_seeds_is_short_for_a_sweep(arguments: list[str], expected: list[str]) -> None:

@@ -15,7 +15,7 @@ from test_sweeps import assert_equal, table_of
 from test_sweeps_killed import gone, started, wait_for, workers
 
 from conftest import TINY, tiny
-from hydra_plugins.resnetlab_optuna import OptunaConf
+from hydra_plugins.resnetlab_sweepers import OptunaConf
 from resnetlab import ConfigError, compose, run
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.sweep_records import SweepFolder

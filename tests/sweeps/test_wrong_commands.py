@@ -55,6 +55,18 @@ JOBLIB = "-m lr=1,2 hydra/launcher=joblib hydra.launcher."
           ("range(0,1e12)", "shuffle(range(0,1e12))", "range(0,1,1e-9)", "range(0,1,0)", "range(0,20000)")),
         ("-m lr=range(1,200) wd=range(1,200)", "more than 10,000 jobs"),
         ("hydra/sweeper=optuna wd=range(0,1e12)", "must be a range of at most 10,000 values"),
+        # seeds=auto
+        *((f"{words} seeds=auto", "seeds=auto needs different configurations, and no other seeds: -m wd=0.1,0.2") for
+          words in ("lr=1e-3", "wd=0.1", "-m lr=1,2 seed=1", "-m lr=1,2 seeds=3", "-m engine=eager,compile")),
+        *((f"-m lr=1,2 seeds=auto hydra.sweeper.{key}={value}", f"hydra.sweeper.{key} (={value}) must be in {valid}")
+          for key, value, valid in (
+            ("alpha", "0.0", "(0, 0.5)"), ("alpha", "0.5", "(0, 0.5)"), ("alpha", "nan", "(0, 0.5)"),
+            ("least_difference", "0.0", "(0, 1)"), ("least_difference", "-0.1", "(0, 1)"),
+            ("max_seeds", "3", "4..50"), ("max_seeds", "51", "4..50"),
+        )),
+        ("-m lr=1,2 seeds=auto objective=acc", "objective (=acc) must be one of final_val_acc"),
+        ('-m lr=1,2 seeds=auto hydra.sweeper.baseline="lr=3"', "baseline (=lr=3) must be one of best, lr=1, lr=2"),
+        ("-m lr=1,2 seeds=auto hydra/sweeper=optuna", "seeds=auto cannot go with hydra/sweeper=optuna"),
         # values that no run can have
         ("seed=12345678901234567890123", "seed (=12345678901234567890123) must be below 10**18"),
         ("seed=1000000000000000000", "must be below 10**18"),

@@ -11,7 +11,7 @@ from resnetlab.runs.summary import CHOICES
 # keys that do not change a run's metrics: where things are, what is shown, what is computed from the rows afterwards
 NOT_IDENTITY = {
     *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
-    *("data.device", "data.skip_broken", "data.function", "data.parameters"),  # the images have a digest
+    *("trunk", "data.device", "data.skip_broken", "data.function", "data.parameters"),  # the images have a digest
     *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
     *("outputs", "logger", "logger.use", "logger.project", "logger.offline", "logger.uri", "logger.every"),
 }
@@ -47,6 +47,8 @@ def identity_of(config: Any, groups: Mapping[str, Mapping[str, Any]]) -> dict[st
             values[key.name] = value
     if config.trainer.resolved_precision != "32-true":
         values["precision"] = config.trainer.resolved_precision  # auto means another one on another device
+    if config.trainer.resolved_accelerator != "cuda":
+        values.pop("trainer.tf32", None)  # of a GPU's arithmetic
     if config.init is not None:
         values["init"] = sha256(Path(config.init).read_bytes())  # wherever the file is
     return {key: value for key, value in values.items() if key not in NOT_IDENTITY}

@@ -18,6 +18,7 @@ from resnetlab.console import Countdown
 from resnetlab.errors import ConfigError
 
 SEARCH = "hydra/sweeper=optuna"
+UNTIL_DECIDED = "hydra/sweeper=seeds"  # what seeds=auto stands for
 HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweeper.")  # Hydra's own that may be set
 NOT_SET = ("_target_", "hydra.sweeper.params")  # but for these: what is called, and a preset's sweep
 CHOICES = (*GROUPS, "experiment", "hydra/launcher", "hydra/sweeper")  # keys whose value is a file's name
@@ -37,19 +38,24 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
     """
     overrides, flags = [], []
     for argument in map(spell_out, arguments):
+        argument = UNTIL_DECIDED if argument == "seeds=auto" else argument
         check_argument(argument)
-        if argument in ("-m", "--multirun", SEARCH) or argument.startswith("seeds="):
+        if argument in ("-m", "--multirun", SEARCH, UNTIL_DECIDED) or argument.startswith("seeds="):
             flags = ["-m"]
         if argument.startswith("seeds="):
             count = argument.removeprefix("seeds=")
             if not re.fullmatch(r"[1-9]\d{0,5}", count) or int(count) > MOST_JOBS:
-                raise ConfigError(f"seeds (={count}) must be in 1..{MOST_JOBS:,}, such as 5 for seed=0..4")
+                raise ConfigError(f"seeds (={count}) must be in 1..{MOST_JOBS:,}, such as 5 for seed=0..4, or auto")
             overrides.append(f"seed=range(0,{count})")
         elif argument not in ("-m", "--multirun", "experiment=null"):  # null: conf/config.yaml's, which Hydra refuses
             overrides.append(argument)
     twice = [override for override in overrides if override.lstrip("+").startswith("seed=")]
     if len(twice) > 1:
         raise ConfigError(f"{' '.join(twice)}: seeds=N stands for seed=0..N-1; give one of seeds and seed, once")
+    if {SEARCH, UNTIL_DECIDED} <= {*overrides}:
+        raise ConfigError(
+            f"seeds=auto cannot go with {SEARCH}, whose trial is one run; give the best trials seeds=auto"
+        )
     return [*flags, *overrides]
 
 

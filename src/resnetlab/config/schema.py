@@ -52,7 +52,7 @@ class Config:
     shift: float = 0.07  # largest random shift of the images, a fraction of their side in [0, 0.5]
     # validation accuracies in (0, 1); the first epoch that reaches each is reported: epoch_to_0.92
     thresholds: list[float] = field(default_factory=lambda: [0.92, 0.93])
-    # what a search maximizes: final_val_acc | best_val_acc | final_val_acc_avg | final_test_acc
+    # what a search maximizes and seeds=auto compares: final_val_acc | best_val_acc | final_val_acc_avg | final_test_acc
     objective: str = "final_val_acc"
     threads: int | None = None  # CPU threads of torch, 1 to 1024; null: torch's default
     engine: str = "auto"  # how a step runs: eager | compile | graph | auto: graph on a CUDA device where it can be
@@ -62,6 +62,8 @@ class Config:
     freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
     callbacks: list[Any] = field(default_factory=list)  # Lightning's: [my.Class, {function: my.Other, parameters: ...}]
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
+    # auto: go on from a copy of another run's checkpoint, up to where the two are the same run | off
+    trunk: str = "off"
     force: bool = False  # train again although the run is finished
 
     @property

@@ -16,6 +16,7 @@ class TrainerOptions:
     devices: int = 1  # devices of one machine, a process each; batch_size is the batch of all together
     # 32-true | 16-mixed | bf16-mixed | auto: 16-mixed on cuda (Keras' mixed_float16), 32-true on the cpu
     precision: str = "auto"
+    tf32: bool | None = None  # TF32 on a GPU for float32 products; null: torch's own, in convolutions, not in matrices
     channels_last: bool = True  # weights and images in memory as N H W C, which is faster
     # steps per batch of Lightning's, whose cost is paid once a batch; null: 1, or 50 with engine=graph
     chunk: int | None = None

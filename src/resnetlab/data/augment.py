@@ -12,7 +12,11 @@ def shift_bilinear(x: Tensor, shift: Tensor) -> Tensor:
     x: float (N, C, H, W); shift: float (N, 2) in pixels, rows and columns.
     This is what Keras' ImageDataGenerator does for width_shift_range and height_shift_range with fill_mode="nearest".
     """
-    return _lerp(_lerp(x, shift[:, 0], 2), shift[:, 1], 3)
+    whole = shift.floor()
+    for axis, offset, share in zip((2, 3), whole.long().unbind(1), (shift - whole).to(x.dtype).unbind(1), strict=True):
+        wanted = _wanted(x, offset, axis)
+        x = torch.lerp(_taken(x, wanted, axis), _taken(x, wanted + 1, axis), share[:, None, None, None])
+    return x
 
 
 def pad_crop(x: Tensor, shift: Tensor) -> Tensor:
@@ -21,7 +25,9 @@ def pad_crop(x: Tensor, shift: Tensor) -> Tensor:
     On normalised images zero is the mean, as in He et al. 2015 ("4 pixels are padded on each side"); on raw ones it is
     black, as in torchvision's usual RandomCrop before Normalize.
     """
-    return _shift_axis(_shift_axis(x, shift[:, 0].long(), 2, zeros=True), shift[:, 1].long(), 3, zeros=True)
+    for axis, offset in zip((2, 3), shift.long().unbind(1), strict=True):
+        x = _taken(x, _wanted(x, offset, axis), axis, zeros=True)
+    return x
 
 
 def flip(x: Tensor, mask: Tensor) -> Tensor:
@@ -63,17 +69,14 @@ def randaugment(x: Tensor, rows: Tensor) -> Tensor:
     return found.to(torch.uint8)
 
 
-def _lerp(x: Tensor, offset: Tensor, dim: int) -> Tensor:
-    whole = offset.floor()
-    lower = _shift_axis(x, whole.long(), dim)
-    upper = _shift_axis(x, whole.long() + 1, dim)
-    return torch.lerp(lower, upper, (offset - whole).to(x.dtype)[:, None, None, None])
+def _wanted(x: Tensor, offset: Tensor, dim: int) -> Tensor:
+    """(N, size): the places along dim, moved by offset[n] whole pixels."""
+    return torch.arange(x.shape[dim], device=x.device) + offset[:, None]
 
 
-def _shift_axis(x: Tensor, offset: Tensor, dim: int, zeros: bool = False) -> Tensor:
-    """x moved along dim by offset[n] whole pixels."""
+def _taken(x: Tensor, wanted: Tensor, dim: int, zeros: bool = False) -> Tensor:
+    """The pixels of x at the places along dim; beyond the edge those of the edge, or zeros."""
     size = x.shape[dim]
-    wanted = torch.arange(size, device=x.device) + offset[:, None]  # (N, size)
     shape = [len(x), 1, 1, 1]
     shape[dim] = size
     index = wanted.clamp(0, size - 1).view(shape).expand(x.shape)

@@ -151,18 +151,25 @@ class CustomModel(Model):
 
 
 def torchvision_resnet(
-    blocks: list[int], classes: int, *, stem: str = "cifar", zero_init_residual: bool = True, **norm: Any
+    blocks: list[int],
+    classes: int,
+    *,
+    stem: str = "cifar",
+    zero_init_residual: bool = True,
+    bn_momentum: float = 0.1,
+    bn_eps: float = 1e-5,
+    norm: str = "batch",
+    channels_per_group: int = CHANNELS_PER_GROUP,
 ) -> nn.Module:
     """(N, 3, H, W) -> (N, classes), its weights drawn from torch's global generator. Raises ConfigError.
 
     stem: "imagenet", torchvision's 7x7 convolution of stride 2 and max-pooling, which leave 8x8 of a CIFAR image, or
     "cifar", one 3x3 convolution of stride 1. zero_init_residual: blocks begin as the identity (Goyal et al. 2017).
-    norm: arguments of `norm_factory`.
     """
     from torchvision.models.resnet import BasicBlock, ResNet  # takes seconds to import
 
     require_one_of("model.stem", stem, STEMS)
-    make_norm = norm_factory(**norm, narrowest=64)
+    make_norm = norm_factory(norm, bn_momentum, bn_eps, channels_per_group, narrowest=64)
     model = ResNet(BasicBlock, blocks, classes, zero_init_residual, norm_layer=make_norm)
     if stem == "cifar":
         model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)

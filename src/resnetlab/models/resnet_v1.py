@@ -5,18 +5,18 @@ changes (their option B), as the fastai notebook on Leslie Smith's papers has it
 begin as PyTorch draws them. ResNet56v1 for 10 classes: 855,770 parameters.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from resnetlab.errors import require, require_one_of
-from resnetlab.models.norm import Norm, norm_factory
-from resnetlab.models.resnet_v2 import Activation
+from resnetlab.models.norm import CHANNELS_PER_GROUP, Norm, norm_factory
 
 HEADS = ("average", "concat")
 WIDTHS = (16, 32, 64)
+Activation = Callable[[Tensor], Tensor]
 
 
 class BasicBlock(nn.Module):
@@ -29,9 +29,10 @@ class BasicBlock(nn.Module):
         self.norm1 = norm(out)
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
         self.norm2 = norm(out)
-        self.shortcut = None
-        if stride != 1 or channels != out:
-            self.shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), norm(out))
+        projects = stride != 1 or channels != out
+        self.shortcut = (
+            nn.Sequential(nn.Conv2d(channels, out, 1, stride=stride, bias=False), norm(out)) if projects else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.conv2(self.activation(self.norm1(self.conv1(x)))))
@@ -68,7 +69,7 @@ class AverageHead(nn.Module):
 class ResNetV1(nn.Module):
     """(N, 3, H, W) float -> (N, classes) logits, for any H and W from 4 up.
 
-    Weights are drawn from torch's global generator. norm: arguments of `norm_factory`. Raises ConfigError.
+    Weights are drawn from torch's global generator. Raises ConfigError for impossible arguments.
     """
 
     def __init__(
@@ -76,14 +77,18 @@ class ResNetV1(nn.Module):
         depth: int = 56,
         classes: int = 10,
         *,
+        bn_momentum: float = 0.1,
+        bn_eps: float = 1e-5,
         activation: Activation = F.relu,
+        norm: str = "batch",
+        channels_per_group: int = CHANNELS_PER_GROUP,
         head: str = "average",
         dropout: float = 0.5,
-        **norm: Any,
     ) -> None:
         super().__init__()
         check_v1(depth, head, dropout)
-        make_norm, flat_norm = norm_factory(**norm), norm_factory(**norm, flat=True)
+        norms = norm, bn_momentum, bn_eps, channels_per_group
+        make_norm, flat_norm = norm_factory(*norms), norm_factory(*norms, flat=True)
         self.activation = activation
         self.stem = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.stem_norm = make_norm(WIDTHS[0])

@@ -9,6 +9,7 @@ statistics, 58 convolutions, 0.386 GFLOP an image forward.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +118,11 @@ class ResNetV2(nn.Module):
                 he_normal_(module.weight, generator)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
+    def normalized_convolutions(self) -> list[tuple[object, object]]:
+        """(convolution, batch norm) where the norm reads the convolution's output, and nothing else does."""
+        units = [pair for unit in self.units for pair in ((unit.conv1, unit.norm2), (unit.conv2, unit.norm3))]
+        return [pair for pair in [(self.stem, self.stem_norm), *units] if isinstance(pair[1], nn.BatchNorm2d)]
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.activation(self.stem_norm(self.stem(x)))
         x = self.activation(self.norm(self.units(x)))
@@ -132,5 +138,14 @@ def check_v2(depth: int, shortcut_kernel: int, activation: str) -> None:
     require_one_of("model.activation", activation, sorted(ACTIVATIONS))
 
 
-# n = 2, 6 (the network of the published series) and 12; classes and options as in ResNetV2
-resnet20v2, resnet56v2, resnet110v2 = (partial(ResNetV2, depth) for depth in (20, 56, 110))
+# n = 2, 6 (the network of the published series) and 12; options as in ResNetV2
+def resnet20v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(20, classes, **options)
+
+
+def resnet56v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(56, classes, **options)
+
+
+def resnet110v2(classes: int = 10, **options: Any) -> ResNetV2:
+    return ResNetV2(110, classes, **options)

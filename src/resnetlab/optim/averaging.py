@@ -173,10 +173,11 @@ def reestimated_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> Iterat
         model.eval()
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # torch: a cumulative mean over the batches
             norm.train()
         with torch.no_grad():
-            for x in inputs if norms else ():
+            for number, x in enumerate(inputs if norms else (), 1):
+                for norm in norms:
+                    norm.momentum = 1 / number  # as momentum=None, which reads a counter back in each layer and batch
                 model(x)
         model.eval()
         yield

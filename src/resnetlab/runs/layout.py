@@ -12,6 +12,7 @@ SEED = "seed="  # begins the name of a run's folder
 CONFIG, MANIFEST, METRICS, SUMMARY = RUN_FILES = ("config.yaml", "manifest.json", "metrics.csv", "summary.json")
 SWEEPS = "sweeps"
 SWEEP_PLAN = "sweep.json"  # all jobs of a sweep
+TRUNKS = "trunks.json"  # of a sweep with trunk=auto: the jobs that go on from others, and at which epochs
 SWEEP_START = "began"  # its time of writing is when the sweep began, by the clock that dates the runs' files
 # of a job, by its number: what became of it, its log, the trial that a search has made it
 OUTCOME, JOB_LOG, ASSIGNMENT = "job-{}.json", "job-{}.log", "trial-{}.json"
@@ -51,6 +52,10 @@ class RunFolder:
     def snapshot(self, epoch: int) -> Path:
         """Path of the checkpoint that `snapshots` keeps of that epoch."""
         return self.checkpoints / f"epoch={epoch}.ckpt"
+
+    def snapshot_best(self, epoch: int) -> Path:
+        """Path of the best checkpoint as of that epoch, which trunk=auto keeps beside the snapshot."""
+        return self.checkpoints / f"epoch={epoch}.best.ckpt"
 
 
 def run_key(folder: str | Path) -> str:

@@ -196,7 +196,7 @@ def is_valid_identity(identity: Any) -> bool:
         return False
     if not all(is_count(identity.get(key, 1), 1) for key in ("epochs", "model.depth")):
         return False
-    points = identity.get("schedule.milestones", [[0, 1]])
+    points = identity.get("schedule.milestones", [0] if identity["schedule"] == "multistep" else [[0, 1]])
     if identity["schedule"] == "multistep":  # whose milestones are epochs alone
         points = [[point, 1] for point in points] if isinstance(points, list) else None
     pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)

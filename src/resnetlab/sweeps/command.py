@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra.types import TaskFunction
+from omegaconf import DictConfig
 
 from resnetlab.config.compose import compose, hydra_context
 from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
@@ -22,7 +23,9 @@ from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.launchers import checked_settings, choice, find_launcher, refuse_several_devices
 from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
+from resnetlab.sweeps.seeds import SeedRounds
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, seed_metrics, table_lines
+from resnetlab.sweeps.trunks import write_trunks
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 
@@ -45,9 +48,9 @@ def run_command(arguments: Sequence[str]) -> int:
         with preserve_process_state():  # schedule=lambda is called here
             with hydra_context():
                 settings = checked_settings(options.overrides)
-            search = make_search(options.overrides) if choice(settings, "sweeper") == "optuna" else None
+            search = make_search(options.overrides, settings)
             jobs = [] if search else compose_jobs(options.overrides, options.multirun)
-            configs = [search.plan.config] if search else [config for _, config in jobs]
+            configs = search.configs if search else [config for _, config in jobs]
             if search or options.multirun:
                 refuse_several_devices(configs)
     except (LabError, OSError, *USAGE_ERRORS) as error:
@@ -69,8 +72,12 @@ def run_command(arguments: Sequence[str]) -> int:
     return 0
 
 
-def make_search(overrides: Sequence[str]) -> "Search":
-    """The search, checked."""
+def make_search(overrides: Sequence[str], settings: DictConfig) -> "Search | SeedRounds | None":
+    """The Search or the SeedRounds, checked; None where the sweeper is Hydra's own."""
+    if choice(settings, "sweeper") == "seeds":
+        return SeedRounds(overrides, settings.sweeper)
+    if choice(settings, "sweeper") != "optuna":
+        return None
     if find_spec("optuna") is None:
         raise ConfigError("hydra/sweeper=optuna needs Optuna: pip install 'resnetlab[optuna]'")
     from resnetlab.sweeps.search.loop import Search
@@ -79,25 +86,26 @@ def make_search(overrides: Sequence[str]) -> "Search":
     return Search(make_plan(overrides))
 
 
-def run_search(search: "Search", overrides: Sequence[str], launcher: str) -> int:
+def run_search(search: "Search | SeedRounds", overrides: Sequence[str], launcher: str) -> int:
     """Runs what is missing of the search, and prints its result; returns the exit status."""
     with search.opened():
-        status = run_sweep([], search.plan.config, overrides, launcher, search) if search.unfinished else 0
+        status = run_sweep(search.jobs, search.configs[0], overrides, launcher, search) if search.unfinished else 0
         if status <= 128:
             search.conclude()
     return status
 
 
 def run_sweep(
-    jobs: Jobs, config: Config, overrides: Sequence[str], launcher: str, search: "Search | None" = None
+    jobs: Jobs, config: Config, overrides: Sequence[str], launcher: str, search: "Search | SeedRounds | None" = None
 ) -> int:
     """Runs all jobs, whatever becomes of some, and prints what became of each; returns the exit status.
 
-    jobs: none for a search. config: of any of them. launcher: its name.
+    jobs: none at first for a search, which may add to them. config: of any of them. launcher: its name.
     """
     folder = SweepFolder.open(config.study, config.outputs)
     if jobs:
         folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
+        write_trunks([job for _, job in jobs], folder)
     end_parent = None
     if "mlflow" in config.logger.chosen:
         from resnetlab.training.callbacks.loggers import begin_sweep  # brings Lightning

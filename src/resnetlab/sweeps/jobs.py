@@ -19,12 +19,13 @@ SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork serve
 
 @dataclass
 class Job:
-    """One run. handle: of its backend, a process or a task of Ray, while one trains it."""
+    """One run. trunk: of sweeps/trunks.py. handle: of its backend, a process or a task of Ray, while one trains it."""
 
     number: int
     label: str
     overrides: Sequence[str]
     config: Config
+    trunk: tuple[int, int] = (-1, 0)
     outcome: Outcome | None = None
     starts: int = 0
     slot: int = 0
@@ -91,9 +92,10 @@ def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, on_poll
 
 
 def next_job(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
-    """The first whose run is not being trained by another job of the sweep, as equal jobs would be."""
-    busy = {job.run.path for job in running}
-    return next((job for job in waiting if job.run.path not in busy), None)
+    """The first whose run is not being trained by another job of the sweep, as equal jobs would be, or its trunk."""
+    busy, left = {job.run.path for job in running}, {job.number: job.run for job in (*waiting, *running)}
+    waits = {j.number for j in waiting if (run := left.get(j.trunk[0])) and not run.snapshot(j.trunk[1]).exists()}
+    return next((job for job in waiting if job.run.path not in busy and job.number not in waits), None)
 
 
 def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job]) -> None:

@@ -15,6 +15,7 @@ from resnetlab.sweeps.jobs import Backend, Job, run_jobs
 from resnetlab.sweeps.processes import Processes
 from resnetlab.sweeps.ray_tasks import RayTasks
 from resnetlab.sweeps.run_job import SweepTask, failure, record
+from resnetlab.sweeps.trunks import read_trunks
 
 # of the configurations and the launcher's values
 BACKENDS: dict[str, Callable[..., Backend]] = {"processes": Processes, "ray": RayTasks}
@@ -30,7 +31,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
     if not isinstance(task, SweepTask):
         raise ConfigError("this hydra/launcher is for resnetlab's train.py only")
     setup_globals()
-    jobs, returns = [], []
+    jobs, returns, trunks = [], [], read_trunks(task.folder)
     for number, overrides in enumerate(job_overrides, first):
         label = task.labels.get(number, "")
         done = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=NO_OBJECTIVE)
@@ -40,7 +41,7 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
             with open_dict(done.cfg):
                 done.cfg.hydra.job.id = done.cfg.hydra.job.num = number
             done.hydra_cfg = done.cfg
-            jobs.append(Job(number, label, overrides, parse(done.cfg)))
+            jobs.append(Job(number, label, overrides, parse(done.cfg), trunks.get(number, (-1, 0))))
         except USAGE_ERRORS as error:
             record(task.folder, number, failure(error, task.folder.log(number)), label)
     if jobs:

@@ -19,6 +19,7 @@ from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
 from resnetlab.runs.layout import SWEEP_START
 from resnetlab.runs.summary import Summary
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
+from resnetlab.sweeps.trunks import with_branch_points
 from resnetlab.training.result import EpochHook, completed, objective
 
 MAX_REASON = 500  # letters: it has to fit into a pipe and into a table
@@ -69,7 +70,7 @@ def run_job(config: Config, folder: SweepFolder, number: int, overrides: Sequenc
     try:
         if (done := skip_if_completed(config)) is not None:
             return done
-        command = ["train.py", *overrides]
+        config, command = with_branch_points(config, folder, number), ["train.py", *overrides]
         summary = train(config, epoch_hook=trial_hook(folder, number), sweep=folder.path, command=command)
         return outcome_of(config, summary, summary["status"])
     except RunLocked:

@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import nn
 
 from resnetlab.config.compose import to_plain, to_yaml
 from resnetlab.config.schema import Config
+from resnetlab.console import installed_version
 from resnetlab.optim.optimizers.base import group_counts
 from resnetlab.optim.schedules import length_warning
 from resnetlab.runs.files import write_json, write_text
@@ -23,17 +24,19 @@ from resnetlab.training.build import Session
 from resnetlab.training.callbacks.energy import energy_source
 from resnetlab.training.callbacks.profiler import steps_warning
 from resnetlab.training.engine.select import select_engine
+from resnetlab.training.isolation import BACKENDS
 from resnetlab.training.result import finished, print_line
 
 CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # they decide about rounding
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
-def describe(config: Config, session: Session, resumed: bool, command: Sequence[str]) -> None:
-    """Writes config.yaml and manifest.json, and prints what is going to be trained. command: that of this run alone."""
+def describe(config: Config, session: Session, resumed: bool, command: Sequence[str], trunk: Any = None) -> None:
+    """Writes config.yaml and manifest.json, prints what is trained. command: of this run alone; trunk: Branch.trunk."""
     folder = config.folder
-    manifest = make_manifest(config, session, command)
+    manifest = make_manifest(config, session, command) | ({"trunk": trunk} if trunk else {})
     if resumed and (earlier := read_manifest(folder.path)):
+        manifest |= {"trunk": earlier["trunk"]} if "trunk" in earlier else {}
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
         pairs = {key: (earlier[key], manifest[key]) for key in CONDITIONS if key in earlier}  # older: without engine
         if "images" in earlier.get("digests", {}):  # of the lab's own sets: another library may round other pixels
@@ -42,8 +45,15 @@ def describe(config: Config, session: Session, resumed: bool, command: Sequence[
             print_line(config, f"note: resumed under other conditions ({changed}); equality to the bit is not promised")
     write_text(folder.config, to_yaml(config))
     write_json(folder.manifest, manifest)
+    session.module.on_fallback = partial(record_fallback, config, manifest)
     for line in description(config, session, manifest):
         print_line(config, line)
+
+
+def record_fallback(config: Config, manifest: dict[str, Any], reason: str) -> None:
+    """Says that the run goes on eagerly, and notes it in its manifest."""
+    print_line(config, f"note: {reason}")
+    write_json(config.folder.manifest, manifest | {"engine": "eager"})
 
 
 def description(config: Config, session: Session, manifest: dict[str, Any]) -> Iterator[str]:
@@ -55,6 +65,8 @@ def description(config: Config, session: Session, manifest: dict[str, Any]) -> I
         f"{f'{devices} x ' if devices > 1 else ''}{manifest['device']}, "
         f"{manifest['precision']}, engine: {manifest['engine']}, threads: {manifest['threads']}"
     )
+    if manifest["tf32"] is not None:
+        yield f"products of float32 that are in TF32: {', '.join(manifest['tf32']) or 'none'}"
     for group in manifest["optimizer_groups"]:
         counted = f"{group['tensors']} tensors, {group['parameters']:,} parameters"
         yield f"optimizer group {group['name']}: {counted}, wd {group['wd']:g}"
@@ -85,18 +97,20 @@ def shorter_run(config: Config) -> str | None:
 def make_manifest(config: Config, session: Session, command: Sequence[str]) -> dict[str, Any]:
     """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
     device, module = config.trainer.device, session.module
+    products: dict[str, Any] = {"convolutions": BACKENDS.cudnn.conv, "matrices": BACKENDS.cuda.matmul}
+    tf32 = [name for name, backend in products.items() if backend.fp32_precision == "tf32"]
     return {
         **{"configuration": config.folder.path.parent.name, "differs_from_defaults": config.identity},
         **{"config": to_plain(config), "digests": session.digests, "classes": len(session.data.class_names)},
         "command": [Path(command[0]).name, *command[1:]],
         "git": git_state(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: installed_version(name) for name in PACKAGES}},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         **{"accelerator": device.type, "devices": config.trainer.devices, "cores": os.cpu_count()},
         **{"threads": torch.get_num_threads(), "precision": config.trainer.resolved_precision},
         **energy_source(device),
         **{"model": model_counts(module.model), "optimizer_groups": group_counts(module.build_optimizer())},
-        "engine": module.engine_name,
+        **{"engine": module.engine_name, "tf32": tf32 if device.type == "cuda" else None},
     }
 
 

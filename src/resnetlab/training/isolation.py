@@ -46,6 +46,7 @@ def settings() -> Iterator[tuple[Any, ...]]:
     yield torch.set_num_threads, torch.get_num_threads()
     with suppress(RuntimeError):  # torch refuses where a flag below was set; then the flags are enough
         yield torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()
+        yield setattr, BACKENDS.cudnn, "allow_tf32", BACKENDS.cudnn.allow_tf32
     for module, name in FLAGS:
         yield setattr, module, name, getattr(module, name)
     yield torch.set_default_dtype, torch.get_default_dtype()

@@ -60,6 +60,7 @@ def silence_lightning() -> Iterator[None]:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"GPU available but not used")  # by trainer.accelerator=cpu
             warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
             yield
     finally:

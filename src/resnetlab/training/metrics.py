@@ -19,8 +19,9 @@ class EpochMetrics:
 
     def add(self, loss: Tensor, ce: Tensor, images: int, *correct: Tensor) -> None:
         """Adds a batch: scalar means over its `images`, and the numbers of correct answers (top-1, top-5)."""
-        weighted = torch.stack([loss, ce, torch.ones_like(loss)]).to(self.sums.dtype) * images
-        self.sums.add_(torch.cat([weighted, torch.stack(correct).to(self.sums.dtype)]))
+        self.sums[:2].add_(torch.stack([loss, ce]), alpha=images)  # in float64, where the product is exact
+        self.sums[2].add_(images)
+        self.sums[3:].add_(torch.stack(correct))
 
     def update(self, loss: Tensor, ce: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch: scalar means over it, logits (N, classes), labels (N,)."""

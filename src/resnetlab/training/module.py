@@ -1,6 +1,7 @@
 """The LightningModule of one run: network, loss, optimizer, schedule and metrics."""
 
 import math
+import warnings
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any
@@ -17,13 +18,14 @@ from resnetlab.config.compose import from_plain
 from resnetlab.config.schema import Config
 from resnetlab.data import Chunk, ImageData, derive_seed
 from resnetlab.data.normalize import normalize
-from resnetlab.errors import DataError, Diverged
+from resnetlab.errors import DataError, Diverged, LabError
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.optim.regularization import conv_kernels, penalty
 from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, schedule_table
 from resnetlab.runs.summary import Row
 from resnetlab.training.distributed import all_reduce, rank, world_size
-from resnetlab.training.engine.cuda_graph import CudaGraphRunner
+from resnetlab.training.engine.cuda_graph import CaptureFailed, CudaGraphRunner
+from resnetlab.training.engine.fewer_launches import FewerLaunches
 from resnetlab.training.engine.select import select_engine
 from resnetlab.training.engine.step import DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep, clip_gradients
 from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
@@ -81,6 +83,7 @@ class ImageClassifier(L.LightningModule):
         self.began = False  # whether the training has, after all that is restored
         # {"averaged", "reestimated"}: the batch-norm statistics that its *_avg and *_recal were measured with
         self.statistics: dict[str, dict[str, Tensor]] = {}
+        self.on_fallback: Callable[[str], None] = warnings.warn  # called with the reason
         self.step_hooks: list[Callable[[], None]] = []  # called after every training step
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
         self.relative_update: Tensor
@@ -132,7 +135,7 @@ class ImageClassifier(L.LightningModule):
 
     def batch_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A training batch's (loss, ce, number of correct answers)."""
-        logits = self.model(x)
+        logits = self.model(x).float()  # the loss of mixed precision is computed in float32
         likeliest = y if y.ndim == 1 else y.argmax(1)  # of a mixture of two images
         return *self.losses(logits, y, weights=self.class_weights), (logits.argmax(1) == likeliest).sum()
 
@@ -140,6 +143,7 @@ class ImageClassifier(L.LightningModule):
         self.began = True
         if world_size() > 1:
             exit_at_sigterm()
+        self.cudnn_search = torch.backends.cudnn.benchmark
         self.data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
         self.val_metrics = EpochMetrics(self.device, self.top5)
         optimizer: Any = self.optimizers()
@@ -153,27 +157,32 @@ class ImageClassifier(L.LightningModule):
             scaled = ScaledOptimizer(self.raw_optimizer, scaler)
             self.step = TrainStep(batches, self.batch_loss, scaled.backward, scaled, *how)
             self.runner = CudaGraphRunner(self.step, self.model, scaled, self.lr_momentum_table)
+            if self.config.model.name != "custom":  # whose code may do other things with its weights
+                self.runner.fewer_launches = FewerLaunches(self.model)
         else:
             self.step = TrainStep(batches, self.batch_loss, self.manual_backward, optimizer, *how)
             self.runner = EagerRunner(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(derive_seed(self.config.seed, self.current_epoch + 1, rank()))
+        torch.backends.cudnn.benchmark = self.cudnn_search
         self.step.start_epoch(self.current_epoch + 1, self.current_epoch * self.span.steps_per_epoch)
 
     def training_step(self, chunk: Chunk, _: int) -> None:
         """Some steps one after the other: Lightning's batch, so that its own cost is paid once for them all."""
         for index in range(chunk.first, chunk.first + chunk.steps):
             self.one_step(index)
-        if self.engine_name == "graph":
+        if isinstance(self.step.optimizer, ScaledOptimizer):  # of a graph, which may not have been captured
             advance_global_step(self.trainer, chunk.steps)
 
     def one_step(self, index: int) -> None:
         """Step `index` of the epoch, from 0."""
         step, last = self.current_epoch * self.span.steps_per_epoch + index, index == self.span.steps_per_epoch - 1
+        if last and index > 0:  # its shapes, and the validation's, are too rare to repay the search for algorithms
+            torch.backends.cudnn.benchmark = False
         before = [p.detach().clone() for p in self.model.parameters()] if last else []
         with self.step.mark("resnetlab.step"):
-            self.runner(self.data.batch_images(index), *self.lr_momentum(step))
+            self.run_step(self.data.batch_images(index), *self.lr_momentum(step))
         for hook in self.step_hooks:
             hook()
         if last:
@@ -182,6 +191,18 @@ class ImageClassifier(L.LightningModule):
             self.config.averaging.update(self.average, self.model, step, self.span, self.config.ema_momentum)
         if last or (self.device.type == "cpu" and world_size() == 1):
             self.check_finite()
+
+    def run_step(self, images: int, lr: float, momentum: float) -> None:
+        """One step; engine=auto goes on eagerly, from the same state, with one that cannot be captured."""
+        try:
+            self.runner(images, lr, momentum)
+            return
+        except CaptureFailed as error:
+            if self.config.engine == "graph":
+                raise LabError(f"engine=graph: {error}; take engine=eager") from error
+            self.runner, self.engine_name = EagerRunner(self.step, self.raw_optimizer), "eager"
+            self.on_fallback(f"engine=eager, because {error}")
+        self.runner(images, lr, momentum)  # when the error is gone, which holds the recording's tensors
 
     def lr_momentum(self, step: int) -> tuple[float, float]:
         """lr and momentum of `step` (from 0, over the whole run)."""

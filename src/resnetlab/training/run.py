@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
 from resnetlab.config.schema import Config
@@ -23,6 +24,7 @@ from resnetlab.training.distributed import decide_once, process_group
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.lightning_internals import python_interrupts, silence_lightning
 from resnetlab.training.result import CURE, EpochHook, completed, finished, print_line, refuse_other_run
+from resnetlab.training.trunk import find_branch
 
 LOCK_TIMEOUT = 2.0  # s: a process that was just killed lets go of its lock in a moment, and `status` holds one for ms
 
@@ -48,6 +50,9 @@ def train(
     """
     process = preserve_process_state(config.threads)
     with out_of_memory_in_one_line(config), process, silence_lightning(), ExitStack() as lock:
+        if (tf32 := config.trainer.tf32) is not None:
+            torch.set_float32_matmul_precision("high" if tf32 else "highest")
+            torch.backends.cudnn.allow_tf32 = tf32
         with process_group(config.trainer.devices):
             session = build_session(config, epoch_hook=epoch_hook, sweep=sweep)
             done, checkpoint = decide_once(lambda: prepare_run(config, session, lock, command or sys.argv))
@@ -78,7 +83,11 @@ def prepare_run(
         if path.is_dir():
             raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)
-    describe(config, session, checkpoint is not None, command)
+    branch = None if checkpoint or config.force or config.trunk == "off" else find_branch(config, session)
+    describe(config, session, checkpoint is not None, command, trunk=branch and branch.trunk)
+    for checkpoint, content in branch.files.items() if branch else ():  # the last of them is the one to resume from
+        session.trainer.strategy.checkpoint_io.save_checkpoint(content, checkpoint)
+    session.loggers.behind = branch is not None
     for remark in remarks:
         print_line(config, remark)
     return None, checkpoint

@@ -178,7 +178,7 @@ def adam_update(optimizer: torch.optim.Optimizer, group: dict[str, Any], weights
     grads, step_taken = gradients(optimizer, weights)
     means, squares, steps = ([optimizer.state[p][key] for p in weights] for key in ("exp_avg", "exp_avg_sq", "step"))
     lr, (beta1, beta2), wd = group["lr"], group["betas"], group["weight_decay"]
-    torch._foreach_add_(steps, step_taken)
+    torch._foreach_add_(steps, [step_taken] * len(steps))  # one tensor would be read back, as a number
     t = steps[0].clamp(min=1)  # 0 while the scaler has skipped all steps: the corrections would divide by 0
     if wd and group["decoupled_weight_decay"]:
         torch._foreach_mul_(weights, 1 - lr * wd * step_taken)

@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hydra_plugins.resnetlab_optuna import OptunaConf
+from hydra_plugins.resnetlab_sweepers import OptunaConf
 from resnetlab.config.compose import parse
 from resnetlab.config.messages import USAGE_ERRORS
 from resnetlab.console import say
@@ -34,7 +34,7 @@ class Search:
     task: SweepTask
 
     def __init__(self, plan: SearchPlan) -> None:
-        self.plan = plan
+        self.plan, self.configs, self.jobs = plan, [plan.config], ()
         self.number = 0
 
     @contextmanager

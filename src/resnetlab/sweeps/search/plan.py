@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import hydra
 
-from hydra_plugins.resnetlab_optuna import OptunaConf
+from hydra_plugins.resnetlab_sweepers import OptunaConf
 from resnetlab.config.compose import hydra_context, parse
 from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config

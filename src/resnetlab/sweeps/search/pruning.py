@@ -9,7 +9,7 @@ from typing import Any
 from optuna import load_study
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 
-from hydra_plugins.resnetlab_optuna import OptunaConf
+from hydra_plugins.resnetlab_sweepers import OptunaConf
 from resnetlab.runs.summary import Row
 from resnetlab.sweeps.search.study import NAME, open_storage, report_epochs
 

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import nn
 
 from resnetlab.config.compose import from_plain, to_plain
@@ -40,6 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if path == self.keep_previous and path.exists():
             write_link(path, path.with_suffix(".prev" + path.suffix))
         try:
+            checkpoint = on_host(checkpoint)
             write_atomically(path, lambda file: torch.save(checkpoint, file))
         except RuntimeError as error:  # torch's zip writer hides the system's reason
             raise OSError(f"{path} could not be written; is the disk full?") from error
@@ -47,6 +49,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         verify_checkpoint(Path(path))
         return super().load_checkpoint(path, *arguments, **options)
+
+
+def on_host(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The same with all tensors in host memory: one wait for a GPU, where torch.save would wait for each tensor."""
+    if not torch.cuda.is_initialized():
+        return checkpoint
+    found: dict[str, Any] = apply_to_collection(checkpoint, torch.Tensor, torch.Tensor.to, "cpu", non_blocking=True)
+    torch.cuda.synchronize()
+    vars(found["state_dict"]).update(vars(checkpoint["state_dict"]))  # its versions, which torch reads
+    return found
 
 
 def write_link(path: Path, link: Path) -> None:
@@ -91,11 +103,13 @@ class Checkpoints(Checkpoint):
         sizes = {"steps_per_epoch": pl_module.span.steps_per_epoch, "classes": len(preprocessing["classes"])}
         checkpoint["hyper_parameters"] = {"config": self.recorded["config"]} | sizes  # for load_from_checkpoint
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         rows = self.recorder.rows
         if self.recorder.best() is rows[-1]:
             trainer.save_checkpoint(self.folder.best, weights_only=False)
         if (epoch := int(rows[-1]["epoch"])) in self.snapshots:
+            if pl_module.config.trunk == "auto" and trainer.is_global_zero:
+                write_link(self.folder.best, self.folder.snapshot_best(epoch))
             trainer.save_checkpoint(self.folder.snapshot(epoch), weights_only=False)
         trainer.save_checkpoint(self.folder.last, weights_only=False)
 

@@ -3,9 +3,10 @@
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from resnetlab.console import print_stderr
 from resnetlab.errors import first_line
 from resnetlab.runs.files import read_json, write_json
 from resnetlab.runs.layout import LOGGER_RUNS, run_key
-from resnetlab.runs.summary import Summary
+from resnetlab.runs.summary import Row, Summary
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.callbacks.tensorboard import final_metrics, hyperparameters, scalars
 
@@ -69,6 +70,7 @@ class Loggers(L.Callback):
         self.config, self.recorder, self.sweep = config, recorder, sweep
         self.made: dict[str, Any] = {}
         self.attempt = Attempts()
+        self.behind = False  # whether it begins with rows of a trunk, which have been sent to none
 
     def setup(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """Makes them, once, in the first process; Lightning calls them too, so each of their methods is guarded."""
@@ -91,12 +93,14 @@ class Loggers(L.Callback):
         return logger
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        for row in self.recorder.rows if "csv" in self.made else ():  # resumed
-            self.made["csv"].log_metrics(row, step=int(row["epoch"]))
+        again = trainer.loggers if self.behind else [self.made[name] for name in {"csv"} & {*self.made}]  # resumed
+        self.send(self.recorder.rows, again)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        row = self.recorder.rows[-1]
-        for logger in trainer.loggers:
+        self.send(self.recorder.rows[-1:], trainer.loggers)
+
+    def send(self, rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
+        for row, logger in product(rows, loggers):
             logger.log_metrics(scalars(row) if isinstance(logger, TensorBoardLogger) else row, step=int(row["epoch"]))
 
     def finish(self, trainer: L.Trainer, summary: Summary) -> None:

@@ -7,6 +7,7 @@ after a checkpoint was restored, never before, because restoring puts other tens
 
 import gc
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -15,22 +16,27 @@ from torch import Tensor, nn
 
 from resnetlab.errors import LabError, first_line
 from resnetlab.optim.optimizers.base import make_capturable, set_lr_momentum
+from resnetlab.training.engine.fewer_launches import FewerLaunches
 from resnetlab.training.engine.step import ScaledOptimizer, TrainStep
 
 WARM_UP = 3  # steps before the recording: kernels are chosen and workspaces allocated there
 
 
+class CaptureFailed(LabError):
+    """A step cannot be captured; the run's state is as it was before it was tried."""
+
+
 class CudaGraphRunner:
     """Runs the step as a graph, one for each size of a batch (the last of an epoch is smaller).
 
-    step: its backward and its optimizer are `scaled`. lr_momentum_table: (steps, 2), of the whole run. Raises LabError
-    for a step that cannot be captured.
+    step: backward and optimizer are `scaled`. lr_momentum_table: (steps, 2), of the whole run. Raises CaptureFailed.
     """
 
     def __init__(
         self, step: TrainStep, module: nn.Module, scaled: ScaledOptimizer, lr_momentum_table: npt.NDArray[np.float64]
     ) -> None:
         self.step, self.module = step, module
+        self.fewer_launches: FewerLaunches | None = None  # what is recorded instead, of equal mathematics
         self.optimizer, self.scaler = scaled.optimizer, scaled.scaler
         device = step.global_step.device
         self.lr_momentum_table = torch.from_numpy(lr_momentum_table).to(device, torch.float32)
@@ -50,13 +56,15 @@ class CudaGraphRunner:
         """The step with its own lr and momentum, read from the table on the device."""
         lr, momentum = self.lr_momentum_table.index_select(0, self.step.global_step.view(1))[0]
         set_lr_momentum(self.optimizer, lr, momentum)
-        self.step(images)
+        with nullcontext() if self.fewer_launches is None else self.fewer_launches.applied(self.step):
+            self.step(images)
 
     def record(self, images: int) -> torch.cuda.CUDAGraph:
         """The graph of a step on a batch of `images`; the run's state is afterwards as it was."""
         restore = snapshot(self.state())
         scale = None if self.scaler is None else self.scaler.state_dict()
-        random = torch.cuda.get_rng_state(self.step.global_step.device)
+        generator = torch.cuda.default_generators[self.step.global_step.device.index]
+        random, state = generator.get_state(), generator.clone_state()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -64,7 +72,7 @@ class CudaGraphRunner:
                 self.step_at_global_step(images)
                 restore()
         torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.set_rng_state(random, self.step.global_step.device)
+        generator.set_state(random)
         if self.scaler is not None:
             self.scaler.load_state_dict(scale)
         self.optimizer.zero_grad(set_to_none=True)  # the recording makes gradients of its own, in the graph's memory
@@ -77,8 +85,10 @@ class CudaGraphRunner:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:  # of the end of the recording; what has spoilt it is its context
-            reason = f"this step cannot be captured ({first_line(error.__context__ or error)}); take engine=eager"
-            raise LabError(f"engine=graph: {reason}") from error
+            generator.graphsafe_set_state(state)  # torch 2.11: or it would be recording for good
+            if self.scaler is not None:
+                self.scaler._per_optimizer_states.clear()
+            raise CaptureFailed(f"this step cannot be captured ({first_line(error.__context__ or error)})") from error
         return graph
 
     def state(self) -> Iterable[Tensor]:

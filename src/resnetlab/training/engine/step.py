@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from resnetlab.data import ImageData
 from resnetlab.optim.optimizers.base import make_eager, set_lr_momentum
+from resnetlab.optim.regularization import flattened
 from resnetlab.training.metrics import EpochMetrics
 
 
@@ -107,8 +108,8 @@ class TrainStep:
             # the mean over the devices, or the sum over the parts, is the whole batch's
             self.backward(loss * (mine * devices / images) if devices > 1 or part < images else loss)
         self.metrics.add(loss.detach(), ce.detach(), mine, correct)
-        earliest = torch.minimum(self.first_nonfinite_step, self.global_step)
-        self.first_nonfinite_step.copy_(torch.where(torch.isfinite(loss.detach()), self.first_nonfinite_step, earliest))
+        first, finite = self.first_nonfinite_step, loss.detach() * 0 == 0  # isfinite in two kernels, not four
+        torch.where(finite, first, torch.minimum(first, self.global_step), out=first)
         self.batches.position.add_(part)
 
 
@@ -118,7 +119,8 @@ def clip_gradients(weights: list[Tensor], most: float, scaler: Any = None) -> No
     scaler: the gradient scaler, where the gradients still have its factor. An infinite gradient becomes nan, and the
     scaler skips the step as ever.
     """
-    norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    grads = [weight.grad for weight in weights if weight.grad is not None]
+    norm = flattened(grads).norm() if grads[0].is_cuda else get_total_norm(grads)
     clip_grads_with_norm_(weights, most, norm if scaler is None else norm / scaler._get_scale_async())
 
 

@@ -1,4 +1,4 @@
-"""hydra/sweeper=optuna, where Hydra looks for sweepers. It imports this at every start: nothing heavy up here."""
+"""hydra/sweeper=optuna and seeds, where Hydra looks for sweepers. It imports this at every start: nothing heavy."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 class OptunaConf:
     """A search for the largest objective, one trial a run."""
 
-    _target_: str = "hydra_plugins.resnetlab_optuna.OptunaSweeper"
+    _target_: str = "hydra_plugins.resnetlab_sweepers.CheckedSweeper"
     n_trials: int = 20  # of the whole search: the same command again does what is missing
     at_once: int | None = None  # trials asked for together; null: as many as the launcher runs at once
     sampler: str = "tpe"  # tpe | random
@@ -24,11 +24,24 @@ class OptunaConf:
     storage: str | None = None  # a file; null: search.journal in outputs/<study>/search/<keys>-<hash>
 
 
-ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaConf, provider="resnetlab")
+@dataclass
+class SeedsConf:
+    """Further seeds of every configuration until the sweep's question is decided; the objective is compared."""
+
+    _target_: str = "hydra_plugins.resnetlab_sweepers.CheckedSweeper"
+    params: dict[str, Any] | None = None  # a preset's sweep
+    alpha: float = 0.05  # chance that any verdict of the sweep is wrong
+    least_difference: float = 0.005  # of two means, that matters; below it they count as equal
+    max_seeds: int = 20  # of a configuration
+    baseline: str = "best"  # or the configuration that all others are compared with, as the table names it: wd=0.1
 
 
-class OptunaSweeper(Sweeper):
-    """Runs the search that train.py has checked, its trials by the launcher."""
+for name, node in (("optuna", OptunaConf), ("seeds", SeedsConf)):
+    ConfigStore.instance().store(group="hydra/sweeper", name=name, node=node, provider="resnetlab")
+
+
+class CheckedSweeper(Sweeper):
+    """Runs the search that train.py has checked, or its rounds of seeds, the jobs by the launcher."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -42,4 +55,5 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
+        self.arguments = arguments
         self.task_function.search.run(self, self.task_function)  # type: ignore[attr-defined]

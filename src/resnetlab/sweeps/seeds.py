@@ -1,0 +1,77 @@
+"""seeds=auto: rounds of further seeds, for the configurations of a sweep that are not told apart yet."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from omegaconf import DictConfig
+
+from resnetlab.config.overrides import compose_jobs, parse_overrides, split_sweep
+from resnetlab.config.schema import Config
+from resnetlab.console import say
+from resnetlab.errors import ConfigError, require, require_one_of
+from resnetlab.report.sequential import FEWEST, MOST, assess, half_widths
+from resnetlab.runs.layout import run_key
+from resnetlab.runs.sweep_records import Outcome
+from resnetlab.sweeps.run_job import SweepTask
+from resnetlab.sweeps.table import aligned
+
+
+class SeedRounds:
+    """A sweep until it is decided, checked. values: objectives by seed. jobs: begun. out: why one has no further part.
+
+    What is next depends on results alone, so the same command again comes to the same verdicts.
+    """
+
+    opened, unfinished = nullcontext, True
+
+    def __init__(self, overrides: Sequence[str], options: DictConfig) -> None:
+        """options: a SeedsConf. Raises ConfigError or one of Hydra's errors."""
+        self.labels, self.configs = zip(*compose_jobs(overrides, multirun=True), strict=True)
+        if len({c.folder.path for c in self.configs if c.seed == 0}) < max(2, len(self.configs)):
+            raise ConfigError("seeds=auto needs different configurations, and no other seeds: -m wd=0.1,0.2 seeds=auto")
+        alpha, least, most = options.alpha, options.least_difference, options.max_seeds
+        require(0 < alpha < 0.5, "hydra.sweeper.alpha", alpha, "be in (0, 0.5)")
+        require(0 < least < 1, "hydra.sweeper.least_difference", least, "be in (0, 1), a difference of accuracies")
+        require(FEWEST <= most <= MOST, "hydra.sweeper.max_seeds", most, f"be in {FEWEST}..{MOST}")
+        require_one_of("hydra.sweeper.baseline", options.baseline, ("best", *self.labels))
+        self.options, self.jobs, self.out = options, list[tuple[str, Config]](), dict[int, str]()
+        self.values = {place: list[float]() for place in range(len(self.labels))}
+        self.baseline = self.labels.index(options.baseline) if options.baseline in self.labels else None
+        pairs = (len(self.labels) - 1) * (len(self.labels) / 2 if self.baseline is None else 1)
+        self.assess = partial(assess, self.values, half_widths(alpha / pairs, most), least, self.baseline)
+
+    def run(self, sweeper: Any, task: SweepTask) -> None:
+        """Trains the seeds that are wanted until none is, those of a round by one call of the launcher."""
+        swept = (f"{key}={values}" for key, values in (self.options.params or {}).items())
+        batches = split_sweep(parse_overrides([*swept, *sweeper.arguments]))
+        while wanted := self.assess()[-1]:
+            todo = [(place, seed) for place, n in wanted.items() for seed in range(len(self.values[place]), n)]
+            first = len(self.jobs)
+            self.jobs += [(f"{self.labels[p]}, seed={seed}", replace(self.configs[p], seed=seed)) for p, seed in todo]
+            task.labels = {number: label for number, (label, _) in enumerate(self.jobs)}
+            task.folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in self.jobs)
+            sweeper.launcher.launch([[*batches[p], f"seed={seed}"] for p, seed in todo], initial_job_idx=first)
+            outcomes = task.folder.outcomes()
+            for number, (place, seed) in enumerate(todo, first):
+                end = outcomes.get(number, Outcome("failed", reason="no outcome"))
+                if end.diverged or end.objective is None:
+                    self.out.setdefault(place, f"out: seed {seed}: {'diverged' if end.diverged else end.reason}")
+                    self.values.pop(place, None)
+                elif place in self.values:
+                    self.values[place].append(end.objective)
+
+    def conclude(self) -> None:
+        """Prints what is decided: a line for each configuration, with the interval that decided."""
+        best, verdicts, _ = self.assess()
+        rows = [(f"alpha {self.options.alpha:g}", "verdict", self.configs[0].objective, "")]
+        for place, label in enumerate(self.labels):
+            role = "not compared" if place != best else "best" if self.baseline is None else "baseline"
+            rows.append((label, self.out.get(place, role), "", ""))
+            if found := verdicts.get(place):
+                verdict = f"{found.relation or 'not told apart from'} {self.labels[found.other]}"
+                rows[-1] = label, verdict, f"{found.difference:+.4f} ± {found.half:.4f}", f"n = {found.n}"
+        for line in aligned(rows):
+            say(line)

@@ -1,0 +1,134 @@
+"""Shared beginnings: a run (a branch) goes on from a copy of another run's checkpoint (its trunk).
+
+The state after an epoch depends on the epochs before it alone: two runs of the same learning rates and momenta up to
+there, whose settings differ in schedule, length and an average that begins later at most, are one run so far.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resnetlab.config.compose import from_plain
+from resnetlab.config.schema import Config
+from resnetlab.errors import LabError
+from resnetlab.optim.averaging import SWA
+from resnetlab.runs.layout import SEED, RunFolder, run_key
+from resnetlab.runs.load import read_manifest
+from resnetlab.runs.summary import best_row
+from resnetlab.training.build import Session
+from resnetlab.training.callbacks.checkpoints import Checkpoints, read_run_checkpoint
+from resnetlab.training.callbacks.recorder import Recorder
+from resnetlab.training.describe import CONDITIONS, make_manifest
+from resnetlab.training.module import lr_momentum_table
+from resnetlab.training.result import print_line
+
+MAY_DIFFER = ("schedule", "averaging", "epochs", "ema_momentum")  # epoch_keys tells what counts of them
+Manifest = Mapping[str, Any]
+
+
+class Branch(NamedTuple):
+    """trunk: {"run", "epoch"}, for the manifest. files: checkpoints of this run, to be written in this order."""
+
+    trunk: dict[str, Any]
+    files: dict[Path, dict[str, Any]]
+
+
+def settings(manifest: Manifest) -> dict[str, Any]:
+    """All settings that agree in two runs with an epoch in common."""
+    config, identity = manifest.get("config", {}), manifest.get("differs_from_defaults", {})
+    found = {key: value for key, value in identity.items() if key.split(".")[0] not in MAY_DIFFER}
+    found |= {f"data.{key}": config.get("data", {}).get(key) for key in ("device", "eval_batch_size")}
+    return found | {"seed": config.get("seed"), "trainer.chunk": config.get("trainer", {}).get("chunk")}
+
+
+def facts(manifest: Manifest) -> dict[str, Any]:
+    """The same with machine, versions, code and images, of which nothing is known of a run that is only planned."""
+    digests = {f"digest of {key}": value for key, value in manifest.get("digests", {}).items() if key != "schedule"}
+    return settings(manifest) | {key: manifest[key] for key in CONDITIONS if key in manifest} | digests
+
+
+def average_in(config: Config, epoch: int) -> str:
+    """What decides about the average of weights that `epoch` (from 1) ends with; "" while nothing is averaged."""
+    averaging = config.averaging
+    start = averaging.epochs_before(config.span) if isinstance(averaging, SWA) else 0
+    if averaging.name == "none" or epoch <= start:
+        return ""
+    return f"swa after {start}" if start else f"{averaging} {config.ema_momentum}"
+
+
+def epoch_keys(config: Config) -> list[bytes]:
+    """A digest of each epoch with all before it, of every lr and momentum and the average: none for a state."""
+    table, total, keys = lr_momentum_table(config, config.span), hashlib.sha256(), []
+    for epoch, steps in enumerate(table.reshape(config.epochs, -1), 1):
+        total.update(steps.tobytes() + average_in(config, epoch).encode())
+        keys.append(total.digest())
+    return [] if config.schedule.stateful or config.callbacks else keys
+
+
+def shared_epochs(now: Manifest, recorded: Manifest) -> tuple[int, str]:
+    """(number of epochs, from the first, in which two runs are one; why it is 0). Of manifests, or of plans."""
+    here = facts(now)
+    for there in map(facts, (recorded, *recorded.get("earlier", []))):  # of a run that was resumed
+        for key in sorted({*here, *there}):
+            if here.get(key) != there.get(key):
+                return 0, f"{key} is {there.get(key, 'at its default')!s:.200} there, {here.get(key)!s:.200} here"
+    mine, theirs = (from_plain(dict(manifest["config"]), checked=False) for manifest in (now, recorded))
+    try:
+        if "digests" in recorded and recorded["digests"].get("schedule") != theirs.code_digests.get("schedule"):
+            return 0, "its schedule.function made other learning rates than now"
+    except LabError as error:
+        return 0, str(error)
+    if stateful := [config.schedule.name for config in (mine, theirs) if config.schedule.stateful]:
+        return 0, f"schedule={stateful[0]} depends on the run's figures, not on the time alone"
+    if mine.callbacks:
+        return 0, "callbacks of your own may depend on more than the epochs before"
+    if average_in(mine, 1) != average_in(theirs, 1):
+        return 0, f"averaging={theirs.averaging.name} there, {mine.averaging.name} here, from the first step on"
+    count = sum(a == b for a, b in zip(epoch_keys(mine), epoch_keys(theirs), strict=False))
+    return count, "" if count else "lr or momentum differ in epoch 1"
+
+
+def find_branch(config: Config, session: Session) -> Branch | None:
+    """From the run of the study that has the most epochs for this one; it is printed, or why there is none."""
+    now, branch, line = make_manifest(config, session, [""]), None, ""
+    for path in sorted(config.study_folder.glob(f"*/{SEED}{config.seed}")):
+        recorded, least = read_manifest(path), branch.trunk["epoch"] if branch else 0
+        if path != config.folder.path and settings(recorded) == settings(now):
+            most, reason = shared_epochs(now, recorded)
+            line = f"note: trunk=auto takes nothing from {path}: {reason}" if reason else line
+            branch = read_branch(session, recorded, RunFolder(path), range(most, least, -1)) or branch
+    if branch is not None:
+        line = f"trunk: {branch.trunk['epoch']} epochs are those of {branch.trunk['run']}"
+    if line:
+        print_line(config, line)
+    return branch
+
+
+def read_branch(session: Session, recorded: Manifest, folder: RunFolder, epochs: range) -> Branch | None:
+    """From the run's first checkpoint that is of one of these epochs, and whose best is there too."""
+    places = [(folder.last, folder.best), (folder.previous, folder.best)] if epochs else []
+    places += [(folder.snapshot(k), folder.snapshot_best(k)) for k in epochs if folder.snapshot(k).exists()]
+    for last_place, best_place in places:
+        try:
+            theirs, own = from_plain(dict(recorded["config"]), checked=False), session.module.config.folder
+            last = best = read_run_checkpoint(last_place, theirs)
+            rows = last["callbacks"][Recorder.__name__]["rows"]
+            if (row := best_row(rows, session.recorder.best_column) or {}) is not rows[-1]:
+                best = read_run_checkpoint(best_place, theirs)
+            if len(rows) in epochs and best["callbacks"][Recorder.__name__]["rows"][-1]["val/ce"] == row["val/ce"]:
+                files = {own.best: as_own(best, session), own.last: as_own(last, session)}
+                return Branch({"run": run_key(folder.path), "epoch": len(rows)}, files)
+        except Exception:  # of many kinds: it is damaged, or was replaced just now
+            continue
+    return None
+
+
+def as_own(checkpoint: dict[str, Any], session: Session) -> dict[str, Any]:
+    """The same of this run: with its configuration and, where no average is common, with its own, still empty."""
+    common, trained = average_in(session.module.config, checkpoint["epoch"] + 1), checkpoint["state_dict"]
+    state = session.module.state_dict()
+    state |= {key: trained[key] for key in state if common or not key.startswith("average.")}
+    recorded = Checkpoints(session.recorder, session.module.config, session.digests).recorded
+    sizes = checkpoint["hyper_parameters"] | {"config": recorded["config"]}
+    return checkpoint | recorded | {"state_dict": dict(state), "hyper_parameters": sizes}
