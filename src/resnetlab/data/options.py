@@ -46,6 +46,9 @@ class Data:
 
     def check(self) -> None:
         """Raises ConfigError, naming the key, the value and what it may be."""
+        for key, names in {"resolution": tuple(SIDES), "resize": OWN, "skip_broken": OWN[:1]}.items():
+            used = self.name in names or not getattr(self, key)
+            require(used, f"data.{key}", getattr(self, key), f"go with data={' or '.join(names)}; leave it out")
         check_limits("data", self)
         if self.fill != "mean" and self.translate != "pad_crop":
             raise ConfigError(f"data.fill (={self.fill}) is used by data.translate=pad_crop only; leave it out")
@@ -62,9 +65,6 @@ class Data:
             sides = [side for side in (8, 16) if side < SIDES[self.name]]
             must = f"be {' or '.join(map(str, sides))} pixels a side, or null for the {SIDES[self.name]} of {self.name}"
             require(self.resolution in sides, "data.resolution", self.resolution, must)
-        for key, names in {"resolution": tuple(SIDES), "resize": OWN, "skip_broken": OWN[:1]}.items():
-            used = self.name in names or not getattr(self, key)
-            require(used, f"data.{key}", getattr(self, key), f"go with data={' or '.join(names)}; leave it out")
         mixed = next((key for key in ("mixup", "cutmix") if getattr(self, key)), None)
         require(not mixed or self.balance != "weights", "data.balance", "weights", f"be sampling with data.{mixed}")
         require(not mixed or self.device != "cpu", "data.device", "cpu", f"be auto with data.{mixed}")
