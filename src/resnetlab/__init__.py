@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from resnetlab.runs.load_runs import load_runs as load_runs
     from resnetlab.runs.summary import Summary as Summary
     from resnetlab.training.build import build as build
-    from resnetlab.training.inference.load_model import load_model as load_model
+    from resnetlab.training.inference.predict import load_model as load_model
     from resnetlab.training.run import run as run
 
 MODULES = {
     "build": "training.build",
     "run": "training.run",
-    "load_model": "training.inference.load_model",
+    "load_model": "training.inference.predict",
     "load_runs": "runs.load_runs",
     "Summary": "runs.summary",
     "Config": "config.schema",

@@ -113,8 +113,7 @@ def evaluate(checkpoint: Path, on: str, weights: str, root: str | None, model: s
 def predict(
     images: list[Path], other_sizes: str, tta: str | None, json: bool, csv: Path | None, **of_model: Any
 ) -> None:
-    from resnetlab.training.inference.load_model import load_model
-    from resnetlab.training.inference.predict import print_predictions, probabilities_of, read_images
+    from resnetlab.training.inference.predict import load_model, print_predictions, probabilities_of, read_images
 
     model = load_model(**of_model)
     names, pixels = read_images(images, model.size, other_sizes == "resize")
@@ -124,7 +123,7 @@ def predict(
 def export(to: str, out: Path | None, images: list[Path], card: bool, **of_model: Any) -> None:
     from resnetlab.report.card import model_card
     from resnetlab.training.inference.export import export
-    from resnetlab.training.inference.load_model import load_model
+    from resnetlab.training.inference.predict import load_model
 
     model = load_model(**of_model)
     export(model, to, out or Path(f"{model.path.stem}-{to}"), images, model_card if card else None)

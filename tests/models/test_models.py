@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from resnetlab.models import ResNetV2, resnet20v2, resnet56v2, resnet110v2
 from resnetlab.models.options import MODELS as ALL
 from resnetlab.models.options import ResNetV2Model
-from resnetlab.models.resnet_v2 import ACTIVATIONS, TRUNCATED_STD, he_normal_
+from resnetlab.models.resnet import ACTIVATIONS, TRUNCATED_STD, he_normal_
 
 MODELS = {name: model for name, model in ALL.items() if name != "custom"}  # that one: training/test_own_parts.py
 

@@ -20,7 +20,7 @@ from resnetlab.models import torchvision_resnet
 from resnetlab.models.norm import StandardizedConv2d
 from resnetlab.models.options import MODELS as ALL
 from resnetlab.models.options import ResNetV1Model
-from resnetlab.models.resnet_v2 import ACTIVATIONS
+from resnetlab.models.resnet import ACTIVATIONS
 
 MODELS = {name: model for name, model in ALL.items() if name != "custom"}  # that one: training/test_own_parts.py
 

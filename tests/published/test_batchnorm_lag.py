@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resnetlab.published.batchnorm_lag import configurations_with_fluctuation, findings
+from resnetlab.published.batchnorm_lag import TEXTS, configurations_with_fluctuation, findings
 from resnetlab.published.series_report import write_series_report
 from resnetlab.report.groups import Configuration, collect
 from resnetlab.runs.files import read_rows, write_json, write_rows
@@ -117,3 +117,14 @@ def test_no_conclusion_is_bold_at_an_n_at_which_the_claims_cannot_tell(n: int) -
     page = Path("out/report.html").read_text()
     assert "In 1 of these" in page
     assert "<b>In 1 of these" not in page
+
+
+def test_the_columns_of_the_section_are_metrics_that_runs_have() -> None:
+    for seed in range(2):
+        planted(2.0, 0.2, seed)
+    known = found()[0].runs[0].metrics.keys() | {"weight_norm", "relative_update"}  # of a run that was trained
+    for metric, *texts, digits in TEXTS["columns"]:
+        assert metric in known
+        assert len(texts) == 2
+        assert all(texts)
+        assert digits in (1, 3, 5)

@@ -20,15 +20,14 @@ from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
 from resnetlab.published.claims import metrics
-from resnetlab.published.claims.data import Claim, Part, claims, claims_file, contexts
-from resnetlab.published.claims.hypothesis_tests import difference_test, level_test
+from resnetlab.published.claims.data import Claim, Part, claims, claims_file
 from resnetlab.published.claims.part_results import NO_FLUCTUATION
 from resnetlab.published.claims.print_claims import counts
 from resnetlab.published.claims.run_groups import DEFAULTS, context_settings, group_runs, settings
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, Verdict, judge
 from resnetlab.report.columns import COSTS
 from resnetlab.report.groups import Collection, Configuration, collect
-from resnetlab.report.statistics import holm
+from resnetlab.report.statistics import difference_test, holm, level_test
 from resnetlab.runs.files import write_json
 from resnetlab.runs.load import Run, read_run
 from resnetlab.runs.summary import summarize
@@ -100,7 +99,7 @@ def test_a_claim_is_decidable_or_says_why_not(claim: Claim) -> None:
         named |= {name for names in re.findall(r"experiment=(\S+)", text) for name in names.split(",")}
     assert named <= {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
     for part in claim.parts:
-        assert part.context in contexts()
+        assert part.context in claims_file()["context"]
         assert part.metric in (*metrics.SUMMARY, *metrics.OF_ROWS) or metrics.NUMBERED.fullmatch(part.metric)
         assert part.expect in {"contrast": ("higher", "lower", "equal"), "level": ("",)}[part.rule]
         assert (part.margin > 0) or part.expect != "equal"
@@ -114,9 +113,9 @@ def test_what_tests_settle_is_a_test() -> None:
     assert set() < named <= names
 
 
-@pytest.mark.parametrize("context", contexts())
+@pytest.mark.parametrize("context", claims_file()["context"])
 def test_a_context_is_its_preset(context: str) -> None:
-    preset = compose(f"experiment={contexts()[context]['preset']}", "trainer.precision=32-true")
+    preset = compose(f"experiment={claims_file()['context'][context]['preset']}", "trainer.precision=32-true")
     top = ("epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
     used = {key: getattr(preset, key) for key in top}
     groups = {key: getattr(preset, key).name for key in ("model", "data", "optimizer", "schedule", "regularization")}

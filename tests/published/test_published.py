@@ -342,6 +342,8 @@ def test_published_prints_json_and_csv_with_everything(capsys: pytest.CaptureFix
     assert (first["preset"], len(others)) == ("cifar10p2-multistep-50", 14)
     assert json.loads(first["milestones"]) == [[25, 0.05], [40, 0.005], [50, 0.0005]]
     assert (first["augmentation"], first["shift"]) == ("true", "")
+    assert main(["published", "--format", "csv", "--post", "fastai", "--schedule", "cosine"]) == 0  # no such row
+    assert capsys.readouterr().out == ",".join(["preset", *(field.name for field in fields(Published))]) + "\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--post", "VI"), ("--id", "nb-*"), ("--claims", "runs", "--post", "V")])

@@ -13,11 +13,12 @@ from resnetlab import compose
 from resnetlab.cli import main
 from resnetlab.published.series_plots import SERIES_PLOTS
 from resnetlab.published.series_report import values_of
-from resnetlab.report.columns import ReferenceValues
+from resnetlab.report.columns import SETTINGS, ReferenceValues, columns
 from resnetlab.report.compare import compare
 from resnetlab.report.groups import Collection, Key, collect
 from resnetlab.report.write import write_report
 from resnetlab.runs.files import read_rows, write_rows
+from resnetlab.runs.summary import CHOICES
 from synthetic import change_summary, write_run
 
 RUNS = Path("runs")
@@ -318,3 +319,14 @@ def test_a_file_in_place_of_the_reports_folder_is_an_error_at_once(capsys: pytes
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "--out (=out/figures) cannot be made: Not a directory" in printed.err
+
+
+def test_the_columns_file_holds_headings_titles_and_digits_once_each() -> None:
+    found = columns(["0.93", "0.92"])
+    assert len({c.metric for c in found}) == len({c.heading for c in found}) == len(found) == 20 + 2 * 3
+    for c in found:
+        assert all(isinstance(text, str) and text.strip() == text != "" for text in (c.metric, c.heading, c.title))
+        assert c.digits in (None, 1, 4)
+        assert "{" not in "".join((c.metric, c.heading, c.title))
+    assert SETTINGS.keys() == {*CHOICES, "epochs", "batch_size", "lr", "l2", "wd", "momentum", "ema_momentum", "shift"}
+    assert all(isinstance(heading, str) and heading for heading in SETTINGS.values())

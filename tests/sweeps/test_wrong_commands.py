@@ -2,6 +2,7 @@
 
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from conftest import TINY
 from resnetlab import cli
 from resnetlab.config.overrides import normalize_arguments
+from resnetlab.sweeps import launchers
 from resnetlab.sweeps.command import parse_arguments
-from resnetlab.sweeps.launchers import LAUNCHERS, check_launcher
+from resnetlab.sweeps.launchers import FUNCTIONS, LAUNCHERS, check_launcher
 from resnetlab.sweeps.main import main
 
 JOBLIB = "-m lr=1,2 hydra/launcher=joblib hydra.launcher."
@@ -107,6 +109,29 @@ def test_the_joblib_launchers_own_defaults_pass(monkeypatch: pytest.MonkeyPatch)
     for values in ({}, {"n_jobs": 2}, {"n_jobs": -1}, {"timeout": 5.0}, {"pre_dispatch": "all"}):
         check_launcher("joblib", {**vars(config.JobLibLauncherConf()), **values})
     assert LAUNCHERS["joblib"].jobs_at_once({"n_jobs": 3}, []) == 3
+
+
+def test_every_launchers_row_has_bounds_that_are_two_numbers_and_choices_that_are_lists() -> None:
+    assert {*FUNCTIONS} == {*LAUNCHERS} - {"basic"}
+    for row in LAUNCHERS.values():
+        assert bool(row.package) == (row.module != "hydra")
+        for least, most in row.bounds.values():
+            assert type(least) is type(most) is int
+            assert least <= most
+        assert all(isinstance(values, list) and values for values in row.choices.values())
+    assert LAUNCHERS["joblib"].choices["batch_size"] == ["auto", "1"]  # texts, as joblib's are
+    assert LAUNCHERS["joblib"].choices["backend"] == [None, "loky"]
+
+
+def test_rays_variables_are_texts_and_none_is_set_for_both_kinds_of_cluster() -> None:
+    any_cluster, local = tomllib.loads(Path(launchers.__file__).with_name("ray_environment.toml").read_text()).values()
+    assert not any_cluster.keys() & local.keys()
+    assert any_cluster["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert local["RAY_AUTH_MODE"] == "token"
+    for name, value in (any_cluster | local).items():
+        assert name.startswith("RAY_")
+        assert isinstance(value, str)
+        assert value
 
 
 def test_the_time_is_the_same_in_every_job_and_a_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,11 +34,11 @@ from resnetlab.runs.files import write_json
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.evaluate import evaluate, evaluate_checkpoint, load_weights, open_checkpoint
-from resnetlab.training.figures import mistakes_figure
 from resnetlab.training.inference import export as exporting
 from resnetlab.training.inference import predict
-from resnetlab.training.inference.load_model import Classifier
+from resnetlab.training.inference.predict import Classifier
 from resnetlab.training.module import ImageClassifier
+from resnetlab.training.plots import mistakes_figure
 
 PRIVATE = "/home/somebody/pictures"
 OVERRIDES = (

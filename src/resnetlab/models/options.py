@@ -12,8 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from resnetlab.dotted import call, error_in_one_line, import_callable
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.models.norm import CHANNELS_PER_GROUP, norm_factory, standardize_weights
-from resnetlab.models.resnet_v1 import ResNetV1, check_v1
-from resnetlab.models.resnet_v2 import ACTIVATIONS, ResNetV2, check_v2
+from resnetlab.models.resnet import ACTIVATIONS, ResNetV1, ResNetV2, check_v1, check_v2
 
 STEMS = ("cifar", "imagenet")
 BLOCKS = {"resnet18": [2, 2, 2, 2], "resnet9": [1, 1, 1, 1]}  # basic blocks of 64, 128, 256, 512 channels

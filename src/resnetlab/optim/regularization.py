@@ -97,22 +97,16 @@ def resolve(regularization: Regularization, wd: float | None, l2: float | None) 
     Resolving twice changes nothing. Raises ConfigError for a value (also 0) that is not used, and for a negative or
     non-finite one.
     """
-    cures = ("l2_weight_decay",) * 2 if None not in (wd, l2) else ("weight_decay", "l2")
-    return (
-        _resolve("wd", wd, regularization.default_wd, regularization.name, cures[0]),
-        _resolve("l2", l2, regularization.default_l2, regularization.name, cures[1]),
-    )
-
-
-def _resolve(key: str, value: float | None, default: float | None, name: str, cure: str) -> float | None:
-    if value is None:
-        return default
-    if default is None:
-        cure = f"take regularization={cure} or leave {key} out"
-        raise ConfigError(f"{key} (={value}) is not used by regularization={name}; {cure}")
-    must = f"be finite and not negative; leave it out for the default {default}"
-    require(math.isfinite(value) and value >= 0, key, value, must)
-    return float(value)
+    cures, found = ("l2_weight_decay",) * 2 if None not in (wd, l2) else ("weight_decay", "l2"), []
+    defaults = regularization.default_wd, regularization.default_l2
+    for key, value, default, cure in zip(("wd", "l2"), (wd, l2), defaults, cures, strict=True):
+        if value is not None and default is None:
+            cure = f"take regularization={cure} or leave {key} out"
+            raise ConfigError(f"{key} (={value}) is not used by regularization={regularization.name}; {cure}")
+        must = f"be finite and not negative; leave it out for the default {default}"
+        require(value is None or (math.isfinite(value) and value >= 0), key, value, must)
+        found.append(default if value is None else float(value))
+    return found[0], found[1]
 
 
 def conv_kernels(model: nn.Module) -> list[Parameter]:

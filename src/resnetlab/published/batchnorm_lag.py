@@ -13,25 +13,10 @@ from resnetlab.report.groups import Collection, Configuration, differing_keys
 from resnetlab.report.page import Section, StudyTable
 from resnetlab.report.plots import Configurations, Plot
 from resnetlab.report.statistics import mean_interval
+from resnetlab.runs.files import data_beside
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS
 
-COLUMNS = (
-    Column("fluctuation_running", "validation, running", "fluctuation of the validation ce, running statistics", 3),
-    Column("fluctuation_recal", "re-estimated", "the same, statistics re-estimated on training images", 3),
-    Column("fluctuation_train", "training", "fluctuation of the training ce", 3),
-    Column("least_val_acc", "least val acc, running", "least validation accuracy, running statistics", 3),
-    Column("least_val_acc_recal", "re-estimated", "least validation accuracy, re-estimated statistics", 3),
-    Column("weight_norm", "weight norm", "Euclidean norm of all weights, mean over these epochs", 1),
-    Column("relative_update", "relative update", "|change| / |weights| of one step, each epoch's last; mean", 5),
-)
-INTRO = (
-    "Under strong decay a validation loss may fluctuate while the training loss is smooth. There are two suspects: the "
-    "loss surface, and batch norm's running averages, which lag behind weights that each step moves far.\nThe test: "
-    "the same weights with statistics re-estimated on training images (<code>recalibrate_bn=true</code>), and group "
-    "norm, which keeps none. All over epochs 10 to 36, as far as a run goes; a fluctuation is max \u2212 min of what "
-    "is left when the straight line through these epochs is taken out, so that an even fall is none."
-)
-TITLE = "Batch-norm lag and the fluctuation of the validation loss"
+TEXTS = data_beside(__file__, "batchnorm_lag.toml")
 LEAST_RATIO = 2.0  # the validation loss fluctuates by more than so many times what the training loss does
 SILENT = {"recalibrate_bn", "threads"}  # keys that change nothing in the training
 EXPLAINED = 0.5  # by the statistics, if less than this share of the fluctuation is left with re-estimated ones
@@ -43,7 +28,8 @@ def lag_section(collection: Collection) -> Section | None:
     for study, configurations in collection.studies.items():
         if found := configurations_with_fluctuation(configurations):
             tables.append(StudyTable(study, found, *findings(configurations)))
-    return Section("batchnorm-lag", "Batch-norm lag", TITLE, "Fluctuations", INTRO, COLUMNS, tables) if tables else None
+    columns = [Column(*parts) for parts in TEXTS["columns"]]
+    return {**TEXTS, "columns": columns, "tables": tables} if tables else None
 
 
 def configurations_with_fluctuation(configurations: Configurations) -> list[Configuration]:
@@ -58,7 +44,7 @@ def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Plot 
     drawn = configurations_with_fluctuation(configurations)[: plots.MOST_LINES]
     if not drawn:
         needed = f"runs of {FLUCTUATION_EPOCHS[0] + 4} epochs or more, and a schedule that is not stretched."
-        return f"{TITLE}: needs recalibrate_bn=true or model.norm=group, {needed}"
+        return f"{TEXTS['title']}: needs recalibrate_bn=true or model.norm=group, {needed}"
     heights = {"validation ce": 2.8, "weight norm": 1.1, "relative update": 1.1}
     figure, (loss, weights, update) = plots.make_panels("epoch", heights)
     for c in drawn:
@@ -70,11 +56,8 @@ def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Plot 
         plots.draw_band(update, c.runs, "relative_update", color, None)
     plots.log_scale(loss)
     plots.legend_above(figure, loss)
-    caption = (
-        "Validation cross-entropy with running (solid) and re-estimated (dashed) batch-norm statistics of the same "
-        f"weights; their norm; how far each epoch's last step moves them. {plots.seeds_note([drawn])}"
-    )
-    return Plot("batchnorm-lag", TITLE, caption, figure)
+    caption = f"{TEXTS['caption']} {plots.seeds_note([drawn])}"
+    return Plot(TEXTS["anchor"], TEXTS["title"], caption, figure)
 
 
 def findings(configurations: Configurations) -> tuple[list[str], bool]:

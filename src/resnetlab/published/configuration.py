@@ -1,22 +1,20 @@
 """Translates published rows to the lab's keys, and finds rows with the same configuration."""
 
 import json
-import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from resnetlab.published.results import Published, one, rows
+from resnetlab.runs.files import data_beside
 
-FILE = Path(__file__).with_name("filled.toml")
 OPEN = ("batch_size", "lr_initial", "schedule", "milestones", "wd", "shift", "augmentation", "normalization", "split")
 
 
 def fill(row: Published) -> tuple[Published, dict[str, str]]:
     """Fills in all that a run needs; returns the row, and {field: why this value} of what was filled."""
-    known = _filled()
+    known = data_beside(__file__, "filled.toml")
     values = {field: (value, reason) for field, (value, reason) in known["hinted"].get(row.id, {}).items()}
     if row.wd is None:
         values["wd"] = row.wd_candidates[0], "not printed; see the candidates"
@@ -32,11 +30,6 @@ def fill(row: Published) -> tuple[Published, dict[str, str]]:
         values["epochs"] = int(max(ends)), "the last epoch of the schedule or of what is reported"
         row = replace(row, epochs=int(max(ends)))
     return row, {field: reason for field, (_, reason) in values.items()}
-
-
-@cache
-def _filled() -> dict[str, Any]:
-    return tomllib.loads(FILE.read_text(encoding="utf-8"))
 
 
 def configuration(row: Published) -> dict[str, Any]:

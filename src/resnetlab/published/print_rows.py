@@ -1,10 +1,8 @@
 """Prints the published rows with their presets, as a table, CSV or JSON."""
 
-import csv
 import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +12,7 @@ from resnetlab.errors import require_one_of
 from resnetlab.published.configuration import preset_of
 from resnetlab.published.results import Published
 from resnetlab.report.table import fitting
-from resnetlab.runs.files import safe_cell
+from resnetlab.runs.files import csv_text
 
 FORMATS = ("table", "csv", "json")
 COLUMNS = (
@@ -36,7 +34,8 @@ def print_rows(rows: Sequence[Published], form: str = "table", wide: bool = Fals
     elif form == "json":
         print(json.dumps(found, indent=2))
     else:
-        write_csv(found[0], [{key: _cell(value) for key, value in row.items()} for row in found])
+        names = ["preset", *(field.name for field in fields(Published))]
+        print(csv_text([names, *([_cell(row[name]) for name in names] for row in found)]), end="")
 
 
 def _print_table(rows: Sequence[Published], wide: bool = False) -> None:
@@ -72,13 +71,6 @@ def _threshold(row: Published) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
-
-
-def write_csv(columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Writes the rows to standard output."""
-    writer = csv.DictWriter(sys.stdout, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: safe_cell(value) for key, value in row.items()} for row in rows)
 
 
 def _cell(value: Any) -> str:

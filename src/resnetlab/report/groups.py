@@ -15,7 +15,9 @@ from resnetlab.runs.summary import CHOICES, SETTINGS
 from resnetlab.runs.sweep_records import planned_seeds
 
 Key = tuple[str, str, str]
-# keys of the summary; those that depend on a choice's default (wd 0.2) stand there as they were used
+NOTHING = "\N{EN DASH}"  # what is not known, or not used
+# keys of the summary; those that depend on a choice's default (wd 0.2) stand there as they were used;
+# subset: the number of training images if the runs saw only the first of them, else None
 TOP_LEVEL = (*(key for key in SETTINGS if key not in ("study", "seed")), "subset")
 SHOWN_APART = ("data.limit", "data.resolution", "recalibrate_bn")  # by reduced_data; changes no metric of a run
 SHORT = {"batch_size": "batch", "ema_momentum": "EMA momentum", "recalibrate_bn": "recalibrated"}
@@ -48,15 +50,10 @@ class Configuration:
         return len(self.runs)
 
     @property
-    def subset(self) -> Any:
-        """The number of training images if the runs saw only the first of them, else None."""
-        return self.runs[0].summary.get("subset")
-
-    @property
     def reduced_data(self) -> str:
         """For example "subset of 5000 images, 16x16 pixels"; "" if the runs saw all of the set as it is."""
-        side = self.setting("data.resolution")
-        parts = [f"subset of {self.subset} images"] if self.subset is not None else []
+        images, side = self.setting("subset"), self.setting("data.resolution")
+        parts = [f"subset of {images} images"] if images is not None else []
         return ", ".join([*parts, *([f"{side}x{side} pixels"] if side else [])])
 
     def values(self, metric: str) -> list[float]:
@@ -77,6 +74,10 @@ class Configuration:
         if key in CHOICES or key in TOP_LEVEL:
             return self.runs[0].summary.get(key)
         return (self.identity or {}).get(key)
+
+    def setting_text(self, key: str) -> str:
+        value = self.setting(key)
+        return NOTHING if value is None else format_value(value)
 
 
 def interval_of(metric: str, values: Sequence[float]) -> MeanInterval | None:

@@ -8,33 +8,18 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from resnetlab.report.columns import (
-    NOTHING,
-    SETTINGS,
-    Column,
-    ReferenceValues,
-    cell,
-    columns,
-    measured_columns,
-    number,
-    setting_text,
-)
+from resnetlab.report.columns import SETTINGS, Column, ReferenceValues, cell, columns, measured_columns, number
 from resnetlab.report.compare import Comparison, is_shown
-from resnetlab.report.groups import Collection, Configuration, Key
+from resnetlab.report.groups import NOTHING, Collection, Configuration, Key
 from resnetlab.report.headlines import best_lines, lag_line
-from resnetlab.report.plots import WrittenPlot
+from resnetlab.report.plots import Plot
 from resnetlab.report.statistics import mean_interval
 from resnetlab.report.table import count_text
 
 AT_THRESHOLD = ("val_acc_at_", "train_acc_at_")  # in which the series tabulates its runs
 MOST_PAIRS = 150  # rows on the page; pairs.csv has them all
 SELECTION = [Column(name, "", "", 4) for name in ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc")]
-KINDS = {
-    "diverged": "diverged",
-    "unfinished": "in progress or interrupted",
-    "unreadable": "cannot be read",
-    "repeated": "there twice",
-}
+KINDS = ("diverged", "unfinished", "unreadable", "repeated")  # of skipped runs
 
 
 @dataclass
@@ -42,9 +27,13 @@ class StudyPlots:
     """One study's plots. added: the caller's. absent: a sentence for each that cannot be drawn or was left out."""
 
     study: str
-    added: list[WrittenPlot] = field(default_factory=list)
-    curves: list[WrittenPlot] = field(default_factory=list)
+    added: list[Plot] = field(default_factory=list)
+    curves: list[Plot] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
+
+
+# behind the report's own tables: texts as in published/batchnorm_lag.toml, columns, and tables, each a StudyTable
+Section = Mapping[str, Any]
 
 
 class Origin(NamedTuple):
@@ -63,21 +52,6 @@ class StudyTable(NamedTuple):
     decided: bool = True
 
 
-class Section(NamedTuple):
-    """A section that the caller adds behind the report's own tables.
-
-    anchor: its address within the page. label: of its tables, for screen readers. intro: HTML, which is not escaped.
-    """
-
-    anchor: str
-    link: str
-    title: str
-    label: str
-    intro: str
-    columns: Sequence[Column]
-    tables: Sequence[StudyTable]
-
-
 def page(
     collection: Collection,
     comparisons: Mapping[str, Sequence[Comparison]],
@@ -92,12 +66,12 @@ def page(
     environment.tests["shown"] = is_shown
     related = bool(references or origins)  # to published configurations
     measured, runs = measured_columns(collection), collection.runs
-    varied = [key for key in SETTINGS if len({setting_text(c, key) for c in collection.configurations}) > 1]
+    varied = [key for key in SETTINGS if len({c.setting_text(key) for c in collection.configurations}) > 1]
     first = collection.configurations[:1]
-    constant = [(key, setting_text(c, key)) for c in first for key in SETTINGS if key not in varied]
+    constant = [(key, c.setting_text(key)) for c in first for key in SETTINGS if key not in varied]
     return environment.get_template("page.html").render(
-        **{"cell_of": cell, "count_text": count_text, "setting_text": setting_text, "difference": difference},
-        **{"pair_row": pair_row, "most_pairs": MOST_PAIRS, "nothing": NOTHING, "selection": SELECTION},
+        **{"cell_of": cell, "count_text": count_text, "difference": difference},
+        **{"number": number, "most_pairs": MOST_PAIRS, "nothing": NOTHING, "selection": SELECTION},
         **{"collection": collection, "references": references or {}, "origins": origins, "comparisons": comparisons},
         **{"sections": sections, "studies": plots, "best": list(best_lines(collection)), "lag": lag_line(collection)},
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -109,7 +83,7 @@ def page(
         settings={key: SETTINGS[key] for key in varied},
         constants=[f"{SETTINGS[key]} {text}" for key, text in constant if text != NOTHING],
         series_studies={study for study, *_ in (*(references or {}), *origins)},
-        skipped={kind: [run for run in collection.skipped if run.kind == key] for key, kind in KINDS.items()},
+        skipped={kind: [run for run in collection.skipped if run.kind == kind] for kind in KINDS},
         remarks=[(run.path, remark) for run in runs for remark in run.remarks],
     )
 
@@ -129,21 +103,6 @@ def machine(manifest: Mapping[str, Any]) -> str:
     if isinstance(versions, dict) and versions.get("torch"):
         parts.append(f"torch {versions['torch']}")
     return ", ".join(parts)
-
-
-def pair_row(c: Comparison) -> dict[str, Any]:
-    digits = None if c.metric.startswith("epoch_to_") else 4
-    first, second = c.sides
-    return {
-        "study": c.first.study,
-        "names": f"{c.first.name} against {c.second.name}",
-        "both": ", ".join(part for part in c.first.label.split(", ") if part in c.second.label.split(", ")) or NOTHING,
-        "change": f"{c.key}: {first} against {second}",
-        "n": f"{c.counts[0]} and {c.counts[1]}",
-        "difference": ("+" if c.difference > 0 else "") + number(c.difference, digits),
-        "ps": [f"{p:.3g}" if p is not None else NOTHING for p in (c.welch_p, c.permutation_p, c.adjusted)],
-        "verdict": c.verdict,
-    }
 
 
 def difference(c: Configuration, first: str, second: str) -> str | None:

@@ -33,21 +33,16 @@ MOST_BARS = 20
 
 
 class Plot(NamedTuple):
-    """A figure with its title and caption. stem: of its files' names."""
+    """A figure with its title and caption. stem: of its files' names.
+
+    address: a data URL of the SVG, once the files are written; the figure, which takes megabytes, is then None.
+    """
 
     stem: str
     title: str
     caption: str
-    figure: Figure
-
-
-class WrittenPlot(NamedTuple):
-    """A plot whose files are written. stem: of their names; address: a data URL of the SVG."""
-
-    stem: str
-    title: str
-    caption: str
-    address: str
+    figure: Any
+    address: str = ""
 
 
 def make_panels(x: str, heights: Mapping[str, float]) -> tuple[Figure, list[Any]]:
@@ -86,7 +81,7 @@ def legend_above(figure: Figure, axes: Any) -> None:
     figure.legend(handles, labels, loc="upper center", ncols=columns, fontsize=7, frameon=False)
 
 
-def write_plot(plot: Plot, folder: Path, prefix: str) -> WrittenPlot:
+def write_plot(plot: Plot, folder: Path, prefix: str) -> Plot:
     """Write PREFIX-STEM.png and PREFIX-STEM.svg, the latter without a date and with the same identifiers every time."""
     stem, buffer = f"{prefix}-{plot.stem}", io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "resnetlab", "svg.fonttype": "none"}):
@@ -94,7 +89,7 @@ def write_plot(plot: Plot, folder: Path, prefix: str) -> WrittenPlot:
     write_text(folder / f"{stem}.svg", buffer.getvalue().decode())
     write_atomically(folder / f"{stem}.png", lambda file: plot.figure.savefig(file, format="png", dpi=120))
     address = "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-    return WrittenPlot(stem, plot.title, plot.caption, address)
+    return plot._replace(stem=stem, figure=None, address=address)
 
 
 def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[str]) -> Plot:

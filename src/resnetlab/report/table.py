@@ -1,7 +1,5 @@
 """The table as text: on the console, as CSV and as Markdown."""
 
-import csv
-import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
@@ -12,21 +10,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from resnetlab.console import Console
-from resnetlab.report.columns import (
-    COSTS,
-    SETTINGS,
-    ReferenceValues,
-    cell,
-    columns,
-    mean_sd,
-    measured_columns,
-    setting_text,
-)
+from resnetlab.report.columns import COSTS, SETTINGS, ReferenceValues, cell, columns, mean_sd, measured_columns
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
 from resnetlab.report.headlines import best_lines, common_reduction, described, lag_line
 from resnetlab.report.statistics import MeanInterval
-from resnetlab.runs.files import safe_cell
+from resnetlab.runs.files import csv_text
 
 References = Mapping[Key, ReferenceValues]
 WIDTH, LABEL = 120, 18  # of the table where there is no terminal, and of a configuration at least
@@ -112,12 +101,12 @@ def table_csv(collection: Collection, references: References | None) -> str:
         parts += ["published", "sd_from_published"]
     metrics = [column.metric for column in columns(collection.thresholds)]
     rows = [csv_row(c, metrics, references) for c in collection.configurations]
-    return as_csv([[*head, *(f"{metric}_{part}" for metric in metrics for part in parts)], *rows])
+    return csv_text([[*head, *(f"{metric}_{part}" for metric in metrics for part in parts)], *rows])
 
 
 def csv_row(c: Configuration, metrics: Sequence[str], references: References | None) -> list[Any]:
-    settings = [c.setting(key) for key in SETTINGS]
-    cells: list[Any] = [c.study, c.name, c.label, c.n, " ".join(str(run.seed) for run in c.runs), c.subset, *settings]
+    settings = [c.setting(key) for key in ("subset", *SETTINGS)]
+    cells: list[Any] = [c.study, c.name, c.label, c.n, " ".join(str(run.seed) for run in c.runs), *settings]
     for metric in metrics:
         found = c.interval(metric) or MeanInterval(0, float("nan"))
         cells += [found.mean if found.n else None, found.sd, found.n, found.low, found.high]
@@ -138,13 +127,7 @@ def pairs_csv(comparisons: Sequence[Comparison]) -> str:
         ]
         for c in comparisons
     ]
-    return as_csv([PAIR_COLUMNS, *rows])
-
-
-def as_csv(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([safe_cell(cell) for cell in row] for row in rows)
-    return text.getvalue()
+    return csv_text([PAIR_COLUMNS, *rows])
 
 
 def table_md(collection: Collection, references: References | None) -> str:
@@ -155,7 +138,7 @@ def table_md(collection: Collection, references: References | None) -> str:
     for c in collection.configurations:
         cells = [cell(c, column, (references or {}).get(c.key)) for column in shown]
         texts = [f"{found.text} ({'; '.join(found.notes)})" if found.notes else found.text for found in cells]
-        settings = [setting_text(c, key) for key in SETTINGS]
+        settings = [c.setting_text(key) for key in SETTINGS]
         lines.append(md_row([c.study, marked(c), count_text(c.n, c.planned), *texts, *settings]))
     lines += ["", MEANING]
     if remarks := [f"- {text}" for text in remark_lines(collection)]:

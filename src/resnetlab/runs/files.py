@@ -1,4 +1,4 @@
-"""Atomic writes of small files, CSV that reads back exactly, and digests."""
+"""Atomic writes of small files, CSV that reads back exactly, data files of the package, and digests."""
 
 import csv
 import errno
@@ -8,7 +8,9 @@ import json
 import os
 import secrets
 import stat
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,10 +65,26 @@ def read_json(path: Path) -> Any:
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write a CSV with the columns of all rows in order of appearance; numbers read back exactly, texts are safe."""
-    text, columns = io.StringIO(), list(dict.fromkeys(key for row in rows for key in row))
-    table: list[list[Any]] = [columns, *([row.get(key) for key in columns] for row in rows)]
-    csv.writer(text, lineterminator="\n").writerows([safe_cell(cell) for cell in cells] for cells in table)
-    write_text(path, text.getvalue())
+    write_text(path, records_csv(rows))
+
+
+def records_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A CSV with the columns of all rows in order of appearance."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return csv_text([columns, *([row.get(key) for key in columns] for row in rows)])
+
+
+def csv_text(rows: Sequence[Sequence[Any]]) -> str:
+    """The rows as CSV, numbers at full precision, texts by safe_cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([safe_cell(cell) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+@cache
+def data_beside(module: str, name: str) -> dict[str, Any]:
+    """The TOML file in the folder of a module's file, read once."""
+    return tomllib.loads(Path(module).with_name(name).read_text(encoding="utf-8"))
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:

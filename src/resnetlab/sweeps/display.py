@@ -7,7 +7,7 @@ from typing import Any
 from rich.live import Live
 
 from resnetlab.console import Console, duration, on_terminal, say
-from resnetlab.runs.files import read_rows
+from resnetlab.runs.load_runs import rows_there
 from resnetlab.sweeps.jobs import Job
 
 LINE_SECONDS = 10.0  # between two lines of a log file, at least
@@ -82,8 +82,5 @@ class Display:
 
 def rows_of(job: Job) -> Sequence[Mapping[str, Any]]:
     """The rows of the run's metrics.csv; none where it cannot be read."""
-    try:
-        rows = read_rows(job.run.metrics)
-    except (OSError, ValueError):
-        return []
+    rows = rows_there(job.run.path)
     return rows if all("val/acc" in row and "time/epoch" in row for row in rows) else []

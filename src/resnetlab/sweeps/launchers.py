@@ -1,6 +1,6 @@
-"""Table of Hydra's launchers: the package that each needs, the bounds of its values, its number of jobs at once.
+"""Hydra's launchers: the package that each needs, the bounds of its values, its number of jobs at once.
 
-A new launcher of another package needs a row here at most; one of resnetlab's own also a class in
+A new launcher of another package needs a row in launchers.yaml at most; one of resnetlab's own also a class in
 hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
 """
 
@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from shutil import which
 from typing import Any
 
 import torch
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config
@@ -27,8 +28,7 @@ from resnetlab.sweeps.parallelism import cores, jobs_at_once_on_ray, resources_p
 from resnetlab.sweeps.process_setup import end_with_parent
 
 Values = Mapping[str, Any]
-Bounds = Mapping[str, tuple[int, int]]  # least and most
-MOST = 1024
+Bounds = Mapping[str, Sequence[int]]  # least and most
 LOST = "its job {} ended without a result (killed, cancelled or out of time; the same command goes on)"
 
 
@@ -36,9 +36,8 @@ LOST = "its job {} ended without a result (killed, cancelled or out of time; the
 class Launcher:
     """One launcher.
 
-    module, package: to import, and to install. bounds: least and most of its values. choices: the only values of some.
     jobs_at_once: of its values and the jobs' configurations; None where it is not known here. around: a context in
-    which it runs. advice: ends the message about an error of its own.
+    which it runs. The others: see launchers.yaml.
     """
 
     module: str = "hydra"
@@ -90,44 +89,21 @@ def end_workers_with_parent(folder: SweepFolder) -> Iterator[None]:
         module.Parallel = original
 
 
-SUBMITIT = Launcher(
-    module="hydra_plugins.hydra_submitit_launcher",
-    package="hydra-submitit-launcher",
-    bounds={
-        **{"timeout_min": (1, 525_600), "mem_gb": (1, 100_000), "array_parallelism": (1, 100_000)},
-        **{"cpus_per_task": (1, MOST), "gpus_per_node": (0, MOST), "max_num_timeout": (0, MOST)},
-        **{"tasks_per_node": (1, 1), "nodes": (1, 1)},  # several would train one run at once
-    },
-    jobs_at_once=lambda values, _: int(values.get("array_parallelism", cores())),  # submitit_local starts all
-    around=tolerate_lost_jobs,
-)
-LAUNCHERS = {
-    "basic": Launcher(),
-    "processes": Launcher(
-        bounds={"jobs": (1, MOST), "runs_per_device": (1, MOST), "retries": (0, MOST)},
-        jobs_at_once=lambda values, configs: resources_per_job(configs, values["jobs"], values["runs_per_device"]).jobs,
-    ),
-    "joblib": Launcher(
-        module="hydra_plugins.hydra_joblib_launcher",
-        package="hydra-joblib-launcher",
-        bounds={"n_jobs": (-1, MOST), "verbose": (0, 100), "timeout": (1, 10**9)},
-        choices={  # its other values are for arrays and threads, of which a job has none
-            **{"backend": (None, "loky"), "prefer": ("processes",), "require": (None,), "batch_size": ("auto", "1")},
-            **{"pre_dispatch": ("2*n_jobs", "all"), "max_nbytes": (None,), "mmap_mode": ("r",), "temp_folder": (None,)},
-        },
-        jobs_at_once=lambda values, _: values["n_jobs"] if values["n_jobs"] > 0 else cores(),
-        around=end_workers_with_parent,
-        advice="; hydra/launcher=processes loses only the one that is killed",
-    ),
-    "ray": Launcher(
-        module="ray",
-        package="ray",
-        bounds={"num_cpus": (1, MOST), "num_gpus": (0, MOST), "retries": (0, MOST)},
-        jobs_at_once=jobs_at_once_on_ray,
-    ),
-    "submitit_local": SUBMITIT,
-    "submitit_slurm": SUBMITIT,
+SUBMITIT = {
+    "jobs_at_once": lambda values, _: int(values.get("array_parallelism", cores())),  # submitit_local starts all
+    "around": tolerate_lost_jobs,
 }
+FUNCTIONS: dict[str, dict[str, Any]] = {
+    "processes": {"jobs_at_once": lambda v, configs: resources_per_job(configs, v["jobs"], v["runs_per_device"]).jobs},
+    "joblib": {
+        "jobs_at_once": lambda values, _: values["n_jobs"] if values["n_jobs"] > 0 else cores(),
+        "around": end_workers_with_parent,
+    },
+    "ray": {"jobs_at_once": jobs_at_once_on_ray},
+    **{"submitit_local": SUBMITIT, "submitit_slurm": SUBMITIT},
+}
+TABLE: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("launchers.yaml")))
+LAUNCHERS = {name: Launcher(**row, **FUNCTIONS.get(name, {})) for name, row in TABLE.items()}
 
 
 def find_launcher(name: str) -> Launcher:

@@ -10,20 +10,16 @@ from resnetlab.errors import ConfigError
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit status: 0, 1 if something failed, 2 if it is refused, 130 after Ctrl-C."""
-    return guarded(lambda: with_config_dir(sys.argv[1:] if argv is None else argv))
-
-
-def with_config_dir(argv: Sequence[str]) -> int:
-    """The command, its --config-dir taken out; returns the exit status."""
-    try:
-        return command(take_config_dir(argv))
-    except ConfigError as error:
-        print_stderr(f"error: {error}")
-        return 2
+    return guarded(lambda: command(sys.argv[1:] if argv is None else argv))
 
 
 def command(arguments: Sequence[str]) -> int:
-    """The help, or what run_command makes of the arguments, which are without --config-dir."""
+    """The help, or what run_command makes of the arguments; returns the exit status."""
+    try:
+        arguments = take_config_dir(arguments)
+    except ConfigError as error:
+        print_stderr(f"error: {error}")
+        return 2
     if {"-h", "--help"} & set(arguments):
         from resnetlab.config.help import help_text
 

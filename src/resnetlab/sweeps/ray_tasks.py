@@ -19,6 +19,7 @@ from typing import Any
 from resnetlab.config.option_files import CONFIG_DIR_VARIABLE
 from resnetlab.config.schema import Config
 from resnetlab.errors import first_line
+from resnetlab.runs.files import data_beside
 from resnetlab.runs.layout import OUTPUTS_VARIABLE
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import Job, killed_outcome
@@ -27,16 +28,6 @@ from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.run_job import failure
 from resnetlab.sweeps.worker import train_task
 
-ANY_CLUSTER = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to Ray's makers
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a job without a GPU sees none
-}
-LOCAL_CLUSTER = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on Linux too: all listens on 127.0.0.1, where _node_ip_address does not
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # messages about killed workers in the middle of our display
-    "RAY_AUTH_MODE": "token",  # one of the sweep's own: Ray would keep one in the home, which all can read (2.60)
-    "RAY_worker_niceness": "0",  # Ray's 15 starves the training on a machine that does other things too
-}
 OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third of the memory
 
 
@@ -59,7 +50,8 @@ class RayTasks:
         os.umask(mask := os.umask(0o077))  # it can be read only by setting it
         self.umask = mask
         self.sigterm_handler = signal.getsignal(signal.SIGTERM)  # Ray puts its own there
-        for key, value in {**ANY_CLUSTER, **({} if self.elsewhere else LOCAL_CLUSTER)}.items():
+        variables = data_beside(__file__, "ray_environment.toml")
+        for key, value in (variables["any_cluster"] | ({} if self.elsewhere else variables["local_cluster"])).items():
             os.environ.setdefault(key, value)  # before the import, which reads them
         if not self.elsewhere:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -22,7 +22,6 @@ from resnetlab.training.callbacks.loggers import Loggers
 from resnetlab.training.callbacks.profiler import Profile
 from resnetlab.training.callbacks.progress import ProgressDisplay
 from resnetlab.training.callbacks.recorder import Pruning, Recorder
-from resnetlab.training.callbacks.tensorboard import TensorBoardPages
 from resnetlab.training.distributed import check_launch, is_secondary
 from resnetlab.training.engine.select import steps_per_chunk
 from resnetlab.training.lightning_internals import silence_lightning
@@ -38,7 +37,6 @@ class Session(NamedTuple):
     trainer: L.Trainer
     recorder: Recorder
     loggers: Loggers
-    tensorboard: TensorBoardPages
     digests: dict[str, str]  # of the images and the user's code, which decide a result and are no configuration's
 
 
@@ -67,19 +65,17 @@ def build_session(
     energy = Energy()
     recorder = Recorder(folder, energy, config.trainer.patience, best_column(config))
     loggers = Loggers(config, recorder, sweep)
-    tensorboard = TensorBoardPages(config, loggers.attempt)
     callbacks = [
         energy,
         recorder,
         ProgressDisplay("off" if is_secondary() else config.trainer.progress, recorder, folder),
         loggers,
-        tensorboard,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
         *own_callbacks(config),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
         Checkpoints(recorder, config, digests),
     ]
-    return Session(module, data, build_trainer(config, callbacks), recorder, loggers, tensorboard, digests)
+    return Session(module, data, build_trainer(config, callbacks), recorder, loggers, digests)
 
 
 def with_digest(config: Config, data: ImageData) -> Config:

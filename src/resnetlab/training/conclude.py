@@ -16,7 +16,7 @@ from resnetlab.training.callbacks.checkpoints import describe_damage, read_run_c
 from resnetlab.training.describe import model_counts
 from resnetlab.training.distributed import is_secondary
 from resnetlab.training.evaluate import evaluate, load_weights
-from resnetlab.training.figures import validation_figures
+from resnetlab.training.plots import validation_figures
 from resnetlab.training.result import print_line, result_lines
 
 
@@ -43,9 +43,7 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         signs = summary["fit_sign"], summary["overfitting_since"]
         draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
     if status == "finished":
-        session.loggers.finish(session.trainer, summary)
-        finish, figures = session.tensorboard.finish, partial(figures_of, session)
-        session.loggers.attempt("tensorboard", finish, session.trainer, summary, figures)
+        session.loggers.finish(session.trainer, summary, partial(figures_of, session))
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
         print_line(config, line)

@@ -20,11 +20,9 @@ from resnetlab.runs.files import make_folder
 from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, network_state, read_checkpoint
-from resnetlab.training.figures import write_mistakes
 from resnetlab.training.metrics import EpochMetrics
 from resnetlab.training.module import ImageClassifier
-
-WEIGHTS = ("raw", "averaged", "reestimated")  # the last: raw ones with re-estimated batch-norm statistics
+from resnetlab.training.plots import write_mistakes
 
 
 def evaluate(
@@ -70,8 +68,9 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint on the train, val or test part of its own data.
 
-    weights: of WEIGHTS. out: folder of the tables and pictures. opened: root and model, as for read_config. ece: the
-    expected calibration error in 15 bins. Raises ConfigError for a part or an average that is not there, and DataError.
+    weights: raw, averaged, or reestimated: raw ones with re-estimated batch-norm statistics. out: folder of the tables
+    and pictures. opened: root and model, as for read_config. ece: the expected calibration error in 15 bins. Raises
+    ConfigError for a part or an average that is not there, and DataError.
     """
     module, data, checkpoint = open_checkpoint(path, **opened)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]

@@ -192,15 +192,15 @@ def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], con
     found = {label: rows for label, rows in curves.items() if rows}
     diverged = {label: diverged_at(rows, ramp) for label, rows in found.items()}
     ended = {label: len(rows) == ramp.steps or diverged[label] is not None for label, rows in found.items()}
-    drawn = {label: (rows, suggestions(rows if ended[label] else [])) for label, rows in found.items()}
-    chosen = {label: preferred(suggested)[0] for label, (_, suggested) in drawn.items()}
-    draw_range_test(drawn, chosen, ramp.shape == "linear", folder / "lr-range.png")
+    suggested = {label: suggestions(rows if ended[label] else []) for label, rows in found.items()}
+    drawn = {label: (rows, suggested[label], preferred(suggested[label])[0]) for label, rows in found.items()}
+    draw_range_test(drawn, ramp.shape == "linear", folder / "lr-range.png")
     write_rows(folder / "lr-range.csv", [{"run": label, **row} for label, rows in found.items() for row in rows])
     runs = [
         {"label": label, "configuration": configs[label].name, "differs_from_defaults": configs[label].identity}
         | {"seed": configs[label].seed, "steps": len(rows), "diverged_at": diverged[label]}
-        | {"suggestions": suggested, "preferred": chosen[label]}
-        for label, (rows, suggested) in drawn.items()
+        | {"suggestions": suggestions, "preferred": rule}
+        for label, (rows, suggestions, rule) in drawn.items()
     ]
     write_json(folder / "lr-range.json", {"ramp": vars(ramp), "runs": runs})
     say(f"picture, metrics: {folder / 'lr-range.png'}, {folder / 'lr-range.csv'}, {folder / 'lr-range.json'}")

@@ -1,6 +1,7 @@
-"""Plots of schedules, learning-rate range tests and interpolations, from rows; the command `resnetlab schedule`."""
+"""Plots of a network's answers, schedules, range tests and interpolations; the command `resnetlab schedule`."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -10,12 +11,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_calibration_error, multiclass_confusion_matrix
 
 from resnetlab.config.overrides import jobs_of
 from resnetlab.console import say
+from resnetlab.data import Images
 from resnetlab.errors import ConfigError
 from resnetlab.optim.schedules import length_warning
-from resnetlab.runs.files import make_folder, write_atomically
+from resnetlab.runs.files import make_folder, write_atomically, write_rows
 from resnetlab.runs.summary import Row
 from resnetlab.training.module import lr_momentum_table
 
@@ -38,28 +42,25 @@ def draw_schedules(plans: Mapping[str, NDArray[np.float64]], path: Path) -> None
 
 
 def draw_range_test(
-    curves: Mapping[str, tuple[Sequence[Row], Mapping[str, float | None]]],
-    chosen: Mapping[str, str | None],
-    linear: bool,
-    path: Path,
+    curves: Mapping[str, tuple[Sequence[Row], Mapping[str, float | None], str | None]], linear: bool, path: Path
 ) -> None:
-    """{label: (rows of range_test, its suggestions)}: losses over the learning rate, one colour a run.
+    """{label: (rows of range_test, its suggestions, the preferred rule)}: losses over the learning rate.
 
-    chosen: the preferred suggestion's rule, which is larger and has its number beside it.
+    One colour a run; the preferred suggestion is larger and has its number beside it.
     """
     figure, (axes,) = figure_of_panels(5.5, 1)
     single = len(curves) == 1
-    for number, (label, (rows, suggested)) in enumerate(curves.items()):
+    for number, (label, (rows, suggested, chosen)) in enumerate(curves.items()):
         color, rates = f"C{number % 10}", column(rows, "lr")
         if single:
             axes.plot(rates, column(rows, "loss"), color=color, alpha=0.25, linewidth=0.8, label="each batch")
-        start = suggested.get(chosen[label] or "")
+        start = suggested.get(chosen or "")
         line = label if start is None else f"{label}: lr {start:.2g}"
         axes.plot(rates, column(rows, "smoothed"), color=color, label="smoothed" if single else line)
         for rule, lr in suggested.items():
             if lr is not None:
                 height = min(rows, key=lambda row: abs(math.log(row["lr"] / lr)))["smoothed"]
-                best = rule == chosen[label]
+                best = rule == chosen
                 named = f"{rule}: {lr:.2g}" if single else (rule if number == 0 else None)
                 style = {"color": color, "markersize": 12 if best else 7, "markeredgecolor": "black"}
                 axes.plot(lr, height, MARKERS[rule], label=f"{named}, preferred" if single and best else named, **style)
@@ -67,7 +68,7 @@ def draw_range_test(
                     text, place = f"lr {lr:.2g}", {"xytext": (9, 7), "textcoords": "offset points"}
                     axes.annotate(text, (lr, height), **place, color=color, fontsize=9, fontweight="bold")
     axes.set(xlabel="learning rate", ylabel="training loss, smoothed", xscale="linear" if linear else "log")
-    seen = [column(rows, "loss" if single else "smoothed") for rows, _ in curves.values()]
+    seen = [column(rows, "loss" if single else "smoothed") for rows, *_ in curves.values()]
     finite = [[loss for loss in losses if math.isfinite(loss)] for losses in seen]
     lowest, highest = min(map(min, finite)), max(max(losses[: len(losses) // 2 + 1]) for losses in finite)
     margin = 0.1 * (highest - lowest)
@@ -107,6 +108,67 @@ def draw_interpolated(axes: Any, rows: Sequence[Row], name: str) -> None:
     for alpha in negative:
         label = "negative variances on the line" if alpha == negative[0] else "_"  # once in the legend
         axes.axvspan(alpha - half, alpha + half, color="tab:orange", alpha=0.15, linewidth=0, label=label)
+
+
+def validation_figures(logits: Tensor, images: Images, names: tuple[str, ...]) -> dict[str, Figure]:
+    """The pictures that TensorBoard shows of a run's end."""
+    labels, probabilities = images.labels.cpu(), logits.softmax(1)
+    return {
+        "confusion matrix": confusion_figure(multiclass_confusion_matrix(logits, labels, len(names)), names),
+        "mistakes": mistakes_figure(probabilities, images, names),
+        "reliability": reliability_figure(probabilities, labels),
+    }
+
+
+def reliability_figure(probabilities: Tensor, labels: Tensor) -> Figure:
+    """Accuracy over confidence in 15 equal bins, and the expected calibration error."""
+    from sklearn.calibration import CalibrationDisplay  # a second, which no start waits for
+
+    error = float(multiclass_calibration_error(probabilities, labels, probabilities.shape[1]))
+    figure, (confidence, answers) = Figure(layout="constrained"), probabilities.max(1)
+    axes = figure.add_subplot(title=f"expected calibration error {error:.4f}")
+    CalibrationDisplay.from_predictions((answers == labels).numpy(), confidence.numpy(), n_bins=15, ax=axes)
+    axes.set(xlabel="confidence", ylabel="accuracy")
+    return figure
+
+
+def write_mistakes(folder: Path, logits: Tensor, images: Images, names: tuple[str, ...]) -> None:
+    """Prints each class's accuracy; writes classes.csv with the counts of answers, confusion.png and mistakes.png."""
+    rows, counts = [], multiclass_confusion_matrix(logits, images.labels.cpu(), len(names))  # the true class as row
+    for n, (name, row) in enumerate(zip(names, counts.tolist(), strict=True)):
+        acc = row[n] / max(1, sum(row))
+        say(f"{name}: {acc:.4f} of {sum(row)} images")
+        answers = {f"answered {other}": count for other, count in zip(names, row, strict=True)}
+        rows.append({"class": name, "images": sum(row), "acc": acc, **answers})
+    write_rows(folder / "classes.csv", rows)
+    with warnings.catch_warnings(action="ignore"):  # of a glyph that is missing: classes whose names are Chinese, say
+        write_atomically(folder / "confusion.png", confusion_figure(counts, names).savefig)
+        write_atomically(folder / "mistakes.png", mistakes_figure(logits.softmax(1), images, names).savefig)
+
+
+def mistakes_figure(probabilities: Tensor, images: Images, names: tuple[str, ...]) -> Figure:
+    """The 25 wrong answers with the greatest probabilities, the greatest first."""
+    found, labels = probabilities.max(1), images.labels.cpu()
+    wrong = (found.indices != labels).nonzero()[:, 0]
+    figure = Figure(figsize=(10, 10), layout="constrained")
+    shown = "the most certain of them, each with its true class: answer, its probability"
+    figure.suptitle(f"{len(wrong)} of {len(labels)} answers are wrong; {shown}")
+    for place, n in enumerate(wrong[found.values[wrong].argsort(descending=True)][:25].tolist()):
+        axes = figure.add_subplot(5, 5, place + 1, xticks=[], yticks=[])
+        axes.imshow(images.pixels[n].permute(1, 2, 0).cpu().numpy())
+        title = f"{names[int(labels[n])]}: {names[int(found.indices[n])]}, {found.values[n]:.2f}"
+        axes.set_title(title, parse_math=False, fontsize=8)
+    return figure
+
+
+def confusion_figure(counts: Tensor, names: tuple[str, ...]) -> Figure:
+    """Rows are true classes, columns predictions; with the counts where they fit."""
+    from sklearn.metrics import ConfusionMatrixDisplay  # a second, which no start waits for
+
+    figure = Figure(figsize=(10, 10), layout="constrained")
+    display = ConfusionMatrixDisplay(counts.cpu().numpy(), display_labels=names)
+    display.plot(ax=figure.add_subplot(), cmap="Blues", include_values=len(names) <= 20, xticks_rotation=45)
+    return figure
 
 
 def column(rows: Sequence[Row], key: str) -> list[float]:

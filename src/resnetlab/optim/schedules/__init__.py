@@ -6,16 +6,19 @@ warns of a run that is too short. `ReduceOnPlateau` alone has state and builds t
 
 from resnetlab.optim.schedules.base import RunLength, Schedule, length_warning, schedule_table
 from resnetlab.optim.schedules.cyclic import Cyclic, OneCycle
-from resnetlab.optim.schedules.decay import (
+from resnetlab.optim.schedules.formulas import (
+    Constant,
     Cosine,
     CosineRestarts,
     Exponential,
     InverseSqrt,
+    MultiStep,
+    PiecewiseConstant,
+    PiecewiseLinear,
     Polynomial,
     Step,
     WarmupStableDecay,
 )
-from resnetlab.optim.schedules.piecewise import Constant, MultiStep, PiecewiseConstant, PiecewiseLinear
 from resnetlab.optim.schedules.special import Lambda, ReduceOnPlateau
 
 __all__ = ["SCHEDULES", "ReduceOnPlateau", "RunLength", "Schedule", "length_warning", "schedule_table"]

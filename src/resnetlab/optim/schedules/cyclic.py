@@ -3,8 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint
-from resnetlab.optim.schedules.rules import require
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require
 
 
 @dataclass

@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from resnetlab.dotted import error_in_one_line, import_callable
-from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint
-from resnetlab.optim.schedules.rules import require
+from resnetlab.optim.schedules.base import RunLength, Schedule, SchedulePoint, require
 
 
 @dataclass

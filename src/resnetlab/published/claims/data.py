@@ -1,33 +1,18 @@
 """claims.toml as typed claims: a sentence with its numbers, how runs decide it, and the commands of such runs."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from resnetlab.errors import require_one_of
+from resnetlab.runs.files import data_beside
 
-FILE = Path(__file__).with_name("claims.toml")
-
-# key -> the value, a list of values that will do, or {min, max}; "preset" is the published configuration's name
-Where = Mapping[str, Any]
+Where = Mapping[str, Any]  # of a, b and where in claims.toml
 
 
 @dataclass(frozen=True)
 class Part:
-    """One decidable statement. rule, with the fields that it reads:
-
-    contrast  metric of the runs at `a` against that at `b`, which differ in no key but those that a and b name and
-              `also` allows; expect higher | lower | equal (means apart by less than margin)
-    level     metric of one configuration; at_least, at_most, or both. Of `presets` (never of reduced runs), or of any
-              configuration at `where` if the metric compares a run with itself; full: never of reduced runs
-
-    context: name of the published configuration from which differences are counted. where: of both sides.
-    needs_fluctuation: of a level's runs or a contrast's b, without which there is nothing to show.
-    margin: of metrics that are compared as logarithms in powers of ten, and -0.3 of a "higher" reads: higher than half.
-    """
+    """One decidable statement; the head of claims.toml says what its fields mean."""
 
     rule: str
     metric: str
@@ -57,11 +42,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Claim:
-    """One published claim. decided_by: arguments of train.py that would decide it in full.
-
-    settled: the test that decides it once for all. look: why runs alone do not decide it, or where to look at it.
-    left_out: why it is not judged.
-    """
+    """One published claim; the head of claims.toml says what its fields mean."""
 
     id: str
     post: str
@@ -83,11 +64,5 @@ def claims(post: str | None = None) -> list[Claim]:
     return [claim for claim in found if post in (None, claim.post)]
 
 
-def contexts() -> dict[str, dict[str, Any]]:
-    """By the context's name its published configuration, under "preset", and settings that its row does not show."""
-    return claims_file()["context"]
-
-
-@cache
 def claims_file() -> dict[str, Any]:
-    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+    return data_beside(__file__, "claims.toml")

@@ -3,18 +3,17 @@
 Runs are chosen by their settings and their number, never by what came out of them.
 """
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from statistics import fmean
 
 from resnetlab.published.claims.data import Part, Where
-from resnetlab.published.claims.hypothesis_tests import OneSidedTest, difference_test, level_test
 from resnetlab.published.claims.metrics import description, may_be_unreached, scaled
 from resnetlab.published.claims.run_groups import Differences, RunGroup, differences, distance, matches
+from resnetlab.report import statistics
 from resnetlab.report.columns import COSTS, mean_sd
 from resnetlab.report.groups import format_value
-from resnetlab.report.statistics import least_permutation_p, mean_interval, permutation
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS
 
 FLUCTUATING = 0.5  # least max - min of val ce that is a fluctuation; the published ones are 0.7 and more
@@ -32,7 +31,7 @@ class PartResult:
     part: Part
     text: str = ""
     why: str = "no such runs"
-    test: OneSidedTest | None = None
+    test: statistics.OneSidedTest | None = None
     scope: Differences = field(default_factory=Differences)
     permutation_p: float | None = None
     counts: tuple[int, ...] = ()
@@ -58,9 +57,9 @@ def contrast(part: Part, groups: Sequence[RunGroup]) -> PartResult:
     if why := unreached(part, pair) or no_fluctuation(part, pair, pair[1:], scope):
         return PartResult(part, text, why, scope=scope, counts=counts)
     why = "one run on a side" if min(counts) < 2 else "the seeds do not differ"
-    exact = part.expect != "equal" and not part.margin and least_permutation_p(*counts) < 0.05
-    test = difference_test(a, b, part.expect, part.margin)
-    return PartResult(part, text, why, test, scope, permutation(a, b) if exact else None, counts)
+    exact = part.expect != "equal" and not part.margin and statistics.least_permutation_p(*counts) < 0.05
+    test = statistics.difference_test(a, b, part.expect, part.margin)
+    return PartResult(part, text, why, test, scope, statistics.permutation(a, b) if exact else None, counts)
 
 
 Pair = tuple[Differences, RunGroup, RunGroup]
@@ -97,7 +96,7 @@ def same_conditions(part: Part, a: RunGroup, b: RunGroup) -> list[tuple[RunGroup
 def other_pairs(part: Part, found: Sequence[Pair]) -> str:
     """How many of the pairs that are not tested have the difference's sign, for the reader alone."""
     values = [(a.values(part.metric), b.values(part.metric)) for _, a, b in found]
-    signs = [statistics.fmean(a) > statistics.fmean(b) for a, b in values if a and b]
+    signs = [fmean(a) > fmean(b) for a, b in values if a and b]
     if not all(values[0]) or len(signs) < 2 or part.expect == "equal":
         return ""
     same = sum(sign == signs[0] for sign in signs[1:])
@@ -124,7 +123,8 @@ def level(part: Part, groups: Sequence[RunGroup]) -> PartResult:
         return PartResult(part, text, why, scope=scope, counts=counts)
     low, high = (bound and scaled([bound], part.metric)[0] for bound in bounds)
     why = "one run" if len(values) < 2 else "the seeds do not differ"
-    return PartResult(part, text, why, level_test(scaled(values, part.metric), low, high), scope, counts=counts)
+    test = statistics.level_test(scaled(values, part.metric), low, high)
+    return PartResult(part, text, why, test, scope, counts=counts)
 
 
 def no_fluctuation(part: Part, groups: Sequence[RunGroup], needing: Sequence[RunGroup], scope: Differences) -> str:
@@ -132,7 +132,7 @@ def no_fluctuation(part: Part, groups: Sequence[RunGroup], needing: Sequence[Run
 
     def fluctuates(group: RunGroup) -> bool:
         found = group.values("amplitude")
-        return bool(found) and statistics.fmean(found) >= FLUCTUATING
+        return bool(found) and fmean(found) >= FLUCTUATING
 
     lacking = part.needs_fluctuation and not all(map(fluctuates, needing))
     reduced = part.metric == "amplitude" and not scope.none
@@ -163,7 +163,7 @@ def bound_text(part: Part) -> str:
 
 def side_text(group: RunGroup, part: Part, keys: Where) -> str:
     """Mean and sd of one side: "wd 0.2 0.9231 ± 0.0012 (n = 3)"; "(n = 3 of 10)" where others lack the metric."""
-    found, head = mean_interval(group.values(part.metric)), describe_group(group, keys)
+    found, head = statistics.mean_interval(group.values(part.metric)), describe_group(group, keys)
     if found is None:
         return f"{head} none (n = 0 of {len(group.runs)})"
     of = f" of {len(group.runs)}" if found.n < len(group.runs) else ""

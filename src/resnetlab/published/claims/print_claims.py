@@ -15,8 +15,9 @@ from resnetlab.published.claims.data import claims
 from resnetlab.published.claims.part_results import PartResult
 from resnetlab.published.claims.run_groups import RunGroup, group_runs
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, Verdict, judge
-from resnetlab.published.print_rows import FORMATS, write_csv
+from resnetlab.published.print_rows import FORMATS
 from resnetlab.report.groups import Collection, collect
+from resnetlab.runs.files import records_csv
 from resnetlab.runs.load import require_folders
 
 NARROWEST, WIDEST = 120, 220
@@ -156,5 +157,5 @@ def print_csv(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
         for part in claim["parts"] or [{}]:
             own = {f"part_{key}": value for key, value in part.items()}
             rows.append(head | own | ({"part_n": " ".join(map(str, part["n"]))} if part else {}))
-    write_csv(dict.fromkeys(key for row in rows for key in row), rows)
+    print(records_csv(rows), end="")
     print(*notes, sep="\n", file=sys.stderr)

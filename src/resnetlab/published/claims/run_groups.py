@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from resnetlab.published.claims.data import Part, Where, claims_file, contexts
+from resnetlab.published.claims.data import Part, Where, claims_file
 from resnetlab.published.claims.metrics import may_be_unreached, value_of
 from resnetlab.published.configuration import configuration
 from resnetlab.published.preset_matching import REDUCING, SILENT, matching_presets
@@ -133,7 +133,7 @@ def differences(groups: Iterable[RunGroup], part: Part, free_keys: Iterable[str]
     one, which begins with it; so does a penalty in place of a decoupled decay.
     """
     context, free = context_settings(part.context), set(free_keys)
-    source = one(contexts()[part.context]["preset"]).post
+    source = one(claims_file()["context"][part.context]["preset"]).post
     reduced: dict[str, None] = {}
     other: dict[str, None] = {}
     other_recipe = False
@@ -160,7 +160,7 @@ def differences(groups: Iterable[RunGroup], part: Part, free_keys: Iterable[str]
 @cache
 def context_settings(context: str) -> dict[str, Any]:
     """The settings of the context's preset, with the lab's momentum and shift where the published row has none."""
-    further = dict(contexts()[context])
+    further = dict(claims_file()["context"][context])
     keys = configuration(one(further.pop("preset"))) | further
     keys = {"momentum": None if keys["schedule"] == "one_cycle" else 0.9, "shift": 0.07} | keys
     return {key: value for key, value in settings(keys, keys).items() if value != SCHEDULE_DEFAULTS.get(key)}

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from resnetlab.published.claims.data import Claim
-from resnetlab.published.claims.hypothesis_tests import OneSidedTest
 from resnetlab.published.claims.part_results import PartResult, evaluate
 from resnetlab.published.claims.run_groups import Differences, RunGroup
 from resnetlab.report.compare import ALPHA
-from resnetlab.report.statistics import holm, seeds_needed
+from resnetlab.report.statistics import OneSidedTest, holm, seeds_needed
 
 HOLDS, FAILS, PARTLY, CANNOT = "holds", "does not hold", "holds in part", "cannot tell"
 

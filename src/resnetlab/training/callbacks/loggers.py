@@ -11,20 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from matplotlib.figure import Figure
+from torch.utils.tensorboard.summary import hparams
+from torchvision.utils import make_grid
 
 from resnetlab.config.schema import Config
 from resnetlab.console import print_stderr
+from resnetlab.data import ImageData
 from resnetlab.errors import first_line
 from resnetlab.runs.files import read_json, write_json
 from resnetlab.runs.layout import LOGGER_RUNS, run_key
-from resnetlab.runs.summary import Row, Summary
+from resnetlab.runs.summary import CHOICES, SETTINGS, Row, Summary
 from resnetlab.training.callbacks.recorder import Recorder
-from resnetlab.training.callbacks.tensorboard import final_metrics, hyperparameters, scalars
+from resnetlab.training.module import ImageClassifier
 
-METHODS = ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint")
+METHODS = (
+    *("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint"),
+    *("begin", "log_step", "log_summary"),  # TensorBoardPages'
+)
 # MLflow (3.17) would try 7 times for 120 s each
 VARIABLES = {"WANDB_SILENT": "true", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+GRID_IMAGES, MAGNIFY = 64, 2
+LAYOUT = {name: ["Multiline", [f"{name}/train", f"{name}/val"]] for name in ("accuracy", "loss")}
+CARDS = {  # TensorBoard orders its cards by the alphabet: accuracy, loss and lr come first, single points (result) last
+    **{"acc": "accuracy", "loss": "loss", "ce": "loss", "acc5": "more"},
+    **{"time": "process", "power": "process", "weight_norm": "parameters", "relative_update": "parameters"},
+}
 
 
 class TrackioLogger(Logger):
@@ -43,6 +57,55 @@ class TrackioLogger(Logger):
 
     def log_hyperparams(self, params: Any) -> None:
         """Nothing: trackio takes them at the start."""
+
+
+class TensorBoardPages(TensorBoardLogger):
+    """Lightning's logger, which also writes what TensorBoard shows beside the scalars."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config.folder.path, name="", version="", default_hp_metric=False)
+        self.config = config
+        self.seen = (0, 0.0, 0.0)  # epoch, and the sums of loss and images, when the steps were last logged
+        self.steps = 0
+
+    def begin(self, trainer: L.Trainer, module: Any) -> None:
+        """Writes the layout of the charts and, of a new run, its first batch and network."""
+        self.steps = trainer.current_epoch * module.span.steps_per_epoch
+        if self.config.logger.every:
+            module.step_hooks.append(partial(self.log_step, module))
+        self.experiment.add_custom_scalars({"training and validation": LAYOUT})
+        if trainer.current_epoch == 0:
+            grid = input_grid(trainer.datamodule, module.device)  # type: ignore[attr-defined]
+            self.experiment.add_image("pictures/first batch, augmented", grid, 0)
+            self.experiment.add_text("model", f"```\n{module.model}\n```", 0)
+
+    def log_step(self, module: ImageClassifier) -> None:
+        """Every `logger.every` steps: their mean loss, within the epoch, and lr. It waits for the device."""
+        self.steps += 1
+        if self.steps % (self.config.logger.every or 1):
+            return
+        epoch, before = module.current_epoch + 1, self.seen
+        loss, _, images, *_ = module.step.metrics.sums.tolist()
+        _, past_loss, past_images = before if before[0] == epoch else (epoch, 0.0, 0.0)
+        lr, _ = module.lr_momentum(self.steps - 1)
+        mean = (loss - past_loss) / (images - past_images)
+        self.log_metrics({"steps/loss": mean, "steps/lr": lr}, step=self.steps)
+        self.seen = epoch, loss, images
+
+    def log_summary(self, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
+        """Writes the summary's numbers to the hparams tab, and the pictures of the validation.
+
+        Without the list of columns that SummaryWriter.add_hparams writes too: TensorBoard (2.21) would take the first
+        run's for all, and hide the keys that only others have.
+        """
+        writer = self.experiment
+        for part in hparams(hyperparameters(self.config), {})[1:]:
+            writer._get_file_writer().add_summary(part)
+        for key, value in final_metrics(summary).items():
+            writer.add_scalar(f"result/{key}", value, summary["epochs_trained"])
+        for name, figure in make_figures().items():
+            writer.add_figure(f"pictures/{name}, validation", figure, summary["epochs_trained"])
+        writer.flush()
 
 
 class Attempts:
@@ -95,19 +158,23 @@ class Loggers(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         again = trainer.loggers if self.behind else [self.made[name] for name in {"csv"} & {*self.made}]  # resumed
         self.send(self.recorder.rows, again)
+        if "tensorboard" in self.made:
+            self.made["tensorboard"].begin(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.send(self.recorder.rows[-1:], trainer.loggers)
 
     def send(self, rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
         for row, logger in product(rows, loggers):
-            logger.log_metrics(scalars(row) if isinstance(logger, TensorBoardLogger) else row, step=int(row["epoch"]))
+            logger.log_metrics(scalars(row) if isinstance(logger, TensorBoardPages) else row, step=int(row["epoch"]))
 
-    def finish(self, trainer: L.Trainer, summary: Summary) -> None:
-        """Sends the summary's numbers; to TensorBoard its pages do."""
+    def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
+        """Sends the summary's numbers, and to TensorBoard the figures."""
         self.setup(trainer)  # of a run whose last epoch was trained before
         for name in {*self.made} - {"tensorboard", "csv"}:
             self.made[name].log_metrics(final_metrics(summary), step=summary["epochs_trained"])
+        if "tensorboard" in self.made:
+            self.made["tensorboard"].log_summary(summary, make_figures)
 
     def close(self) -> None:
         """Ends the trackers' runs in this process, which would go on with them in its next run."""
@@ -121,7 +188,7 @@ def make_logger(name: str, config: Config, known: str | None, sweep: Path | None
     options, folder, key = config.logger, config.folder.path, run_key(config.folder.path)
     os.environ.update(VARIABLES | os.environ)
     if name == "tensorboard":
-        return TensorBoardLogger(folder, name="", version="", default_hp_metric=False)
+        return TensorBoardPages(config)
     if name == "csv":
         shutil.rmtree(folder / "csv", ignore_errors=True)  # Lightning (2.6.6) empties the file too, with a warning
         return CSVLogger(folder, name="", version="csv", flush_logs_every_n_steps=1)
@@ -153,3 +220,40 @@ def begin_sweep(config: Config, sweep: Path) -> Callable[[Mapping[str, float], b
         attempt("mlflow", lambda: logger.finalize("failed" if failed else "success"))
 
     return end
+
+
+def scalars(row: Mapping[str, float]) -> dict[str, float]:
+    """A row of metrics.csv under TensorBoard's names: val/acc_recal becomes accuracy/val_recal; no epoch, its axis."""
+    return {card(column): value for column, value in row.items() if column != "epoch"}
+
+
+def card(column: str) -> str:
+    part, _, rest = column.partition("/")
+    metric, _, kind = rest.partition("_")
+    if part in CARDS:
+        return f"{CARDS[part]}/{rest or part}"
+    if metric in CARDS:
+        suffix = "_".join(filter(None, (metric if metric in ("acc5", "ce") else "", kind)))
+        return f"{CARDS[metric]}/{part}_{suffix}".rstrip("_")
+    return column
+
+
+def final_metrics(summary: Summary) -> dict[str, float]:
+    """The summary's numbers that trackers show; without those that are unknown."""
+    keys = ("final_val_acc", "best_val_acc", "best_epoch", "final_val_ce", "final_train_ce")
+    return {key: float(summary[key]) for key in keys if summary.get(key) is not None}
+
+
+def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
+    """The options, the top-level values, and what else differs from the defaults; no None."""
+    values = config.identity | {choice: getattr(config, choice).name for choice in CHOICES}
+    values |= {key: getattr(config, key) for key in SETTINGS}
+    return {key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()}
+
+
+def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:
+    """The first images of epoch 1 as the network sees them, the mean added again: (3, H, W) in [0, 1]."""
+    x, _ = next(data.batches(1, device))
+    pixels = x[:GRID_IMAGES] * data.normalizer.std.to(device) + data.normalizer.mean.to(device)
+    grid = make_grid(pixels.clamp(0, 1).cpu(), nrow=8)
+    return grid.repeat_interleave(MAGNIFY, 1).repeat_interleave(MAGNIFY, 2)

@@ -17,8 +17,7 @@ from resnetlab.errors import DataError, LabError, first_line
 from resnetlab.models.norm import StandardizedConv2d
 from resnetlab.runs.files import write_json, write_text
 from resnetlab.runs.summary import best_column
-from resnetlab.training.inference.load_model import Classifier
-from resnetlab.training.inference.predict import read_images
+from resnetlab.training.inference.predict import Classifier, read_images
 
 FILES = {
     "safetensors": "model.safetensors",
