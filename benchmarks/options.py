@@ -13,8 +13,7 @@ from typing import Any, NoReturn
 
 from resnetlab.config.compose import compose
 from resnetlab.config.schema import Config
-from resnetlab.config.trainer import PRECISIONS
-from resnetlab.errors import ConfigError
+from resnetlab.errors import LIMITS, ConfigError
 
 NAMES = ("keras", "torch_loop", "lightning_plain", "bare", "lab_eager", "lab_compile", "lab_graph")
 SIZES = (64, 32, 128, 512)
@@ -74,7 +73,7 @@ def several(parse: Callable[[str], Any], least: int = 1) -> Callable[[str], tupl
 def parser() -> Parser:
     found = Parser("python -m benchmarks", description="The lab's step against others' and the machine, in turn.")
     add = found.add_argument
-    precisions = [precision for precision in PRECISIONS if precision != "auto"]
+    precisions = [precision for precision in LIMITS["trainer"]["precision"]["one_of"] if precision != "auto"]
     add("--names", type=several(one_of(NAMES)), metavar="A,B", help=f"of {', '.join(NAMES)}")
     sizes = "the first has twice the time (default: 64,32,128, on a GPU 512 too)"
     add("--batch-sizes", type=several(number(int, 2, 65_536)), metavar="N,M", help=sizes)

@@ -1,7 +1,9 @@
 """The resnetlab command: its tables and its errors."""
 
 import argparse
+import inspect
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from conftest import tiny
 from resnetlab import run
-from resnetlab.cli import main
+from resnetlab.cli import COMMANDS, TABLE, add_arguments, main
 from resnetlab.config.compose import to_plain
 from resnetlab.report.columns import mean_sd
 from resnetlab.report.groups import collect
@@ -158,6 +160,21 @@ def test_evaluate_prints_the_figures(capsys: pytest.CaptureFixture[str]) -> None
         printed = capsys.readouterr().err
         assert wanted in printed
         assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_commands_function_takes_the_arguments_that_the_table_gives_it(name: str) -> None:
+    about = COMMANDS[name]
+    assert about.keys() == {"help", "run", "arguments"}
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser, about["arguments"])
+    given = {action.dest: None for action in parser._actions}
+    inspect.signature(resolve_name(f"resnetlab.{about['run']}")).bind(**given)
+
+
+def test_every_shared_argument_is_one_of_several_commands() -> None:
+    for name in TABLE["shared"]:
+        assert sum(name in about["arguments"] for about in COMMANDS.values()) > 1
 
 
 @pytest.mark.parametrize("arguments", [["report", "--ou", "x"], ["status", "--onc"], ["published", "--form", "csv"]])

@@ -56,7 +56,7 @@ def test_letters_that_the_encoding_lacks_are_replaced(
 def test_an_error_that_nobody_foresaw_is_one_line_and_a_log(
     error: Exception, entrance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

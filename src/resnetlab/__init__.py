@@ -7,27 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnetlab.config.compose import compose
-    from resnetlab.config.schema import Config
-    from resnetlab.errors import ConfigError, DataError, LabError
-    from resnetlab.runs.load_runs import load_runs
-    from resnetlab.runs.summary import Summary
-    from resnetlab.training.build import build
-    from resnetlab.training.inference.predict import load_model
-    from resnetlab.training.run import run
-
-__all__ = [
-    "Config",
-    "ConfigError",
-    "DataError",
-    "LabError",
-    "Summary",
-    "build",
-    "compose",
-    "load_model",
-    "load_runs",
-    "run",
-]
+    from resnetlab.config.compose import compose as compose
+    from resnetlab.config.schema import Config as Config
+    from resnetlab.errors import ConfigError as ConfigError
+    from resnetlab.errors import DataError as DataError
+    from resnetlab.errors import LabError as LabError
+    from resnetlab.runs.load_runs import load_runs as load_runs
+    from resnetlab.runs.summary import Summary as Summary
+    from resnetlab.training.build import build as build
+    from resnetlab.training.inference.predict import load_model as load_model
+    from resnetlab.training.run import run as run
 
 MODULES = {
     "build": "training.build",
@@ -39,6 +28,7 @@ MODULES = {
     "compose": "config.compose",
     **dict.fromkeys(("ConfigError", "DataError", "LabError"), "errors"),
 }
+__all__ = sorted(MODULES)
 
 
 def __getattr__(name: str) -> Any:

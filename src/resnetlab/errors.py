@@ -1,6 +1,13 @@
 """The errors that a user may meet. Each message is one line that names the value and the cure."""
 
+import math
+import re
+import tomllib
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+LIMITS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("limits.toml").read_text())
 
 
 class LabError(Exception):
@@ -44,6 +51,20 @@ def require_one_of(key: str, value: object, choices: Iterable[str]) -> None:
     """Raises ConfigError, with all choices, unless value is one of them."""
     names = list(choices)
     require(value in names, key, value, f"be one of {', '.join(names)}")
+
+
+def check_limits(group: str, part: object) -> None:
+    """Raises ConfigError for the first value of the group's options, `part`, that limits.toml does not allow."""
+    for name, limit in LIMITS[group].items():
+        key, value = name if group == "config" else f"{group}.{name}", getattr(part, name)
+        if "one_of" in limit:
+            require_one_of(key, value, limit["one_of"])
+        elif "pattern" in limit:
+            require(re.fullmatch(limit["pattern"], value) is not None, key, repr(value), limit["must"])
+        elif value is not None:
+            included = limit.get("least", -math.inf) <= value <= limit.get("most", math.inf)
+            inside = limit.get("above", -math.inf) < value < limit.get("below", math.inf)
+            require(included and inside, key, value, limit["must"])
 
 
 def first_line(error: BaseException) -> str:

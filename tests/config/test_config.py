@@ -21,6 +21,7 @@ from resnetlab.config.compose import compose_node, from_plain, hydra_context, to
 from resnetlab.config.messages import error_message
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.schema import GROUPS
+from resnetlab.errors import LIMITS, check_limits
 
 CALLS = itertools.count(1)
 
@@ -217,6 +218,18 @@ def test_every_option_of_a_group_is_an_instance_with_its_defaults() -> None:
         for name, option in GROUPS.get(group, {}).items():
             assert isinstance(option, base)
             assert option.name == name
+
+
+@pytest.mark.parametrize(("group", "key"), [(group, key) for group in LIMITS for key in LIMITS[group]])
+def test_a_limit_is_of_a_key_that_there_is_and_allows_its_defaults(group: str, key: str) -> None:
+    limit = LIMITS[group][key]
+    for option in GROUPS[group].values() if group != "config" else [compose()]:
+        assert hasattr(option, key)
+        check_limits(group, option)
+    numbers = {"must", "least", "most", "above", "below"}
+    assert limit.keys() in ({"one_of"}, {"pattern", "must"}) or {"must"} < limit.keys() <= numbers
+    assert not {"least", "above"} <= limit.keys()
+    assert not {"most", "below"} <= limit.keys()
 
 
 @pytest.mark.parametrize(

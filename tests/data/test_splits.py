@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resnetlab.data.splits import SPLITS, Split, split, split_sizes
-from resnetlab.errors import ConfigError
+from resnetlab.errors import LIMITS, ConfigError
 
 TEST = 10_000
 
@@ -54,6 +54,7 @@ def test_default_sizes_and_complete_disjoint_parts(kind: str, pool: str, train: 
     assert (len(parts.train), len(parts.val)) == (train, val)
     check_division(parts, train + val)
     assert sorted(SPLITS) == ["holdout", "official", "stratified", "tail"]
+    assert LIMITS["data"]["split"]["one_of"] == [*SPLITS]
     if kind in ("official", "tail"):  # in order, whatever the seed
         assert torch.equal(parts.train, torch.arange(train))
         assert torch.equal(cut(kind, seed=3).val, torch.arange(train, train + val))

@@ -4,13 +4,18 @@ import re
 from collections.abc import Sequence
 
 from resnetlab.config.help import key_owners
-from resnetlab.config.option_files import default_options, options
+from resnetlab.config.option_files import conf_dir, default_options, options
 
 OTHERS = {  # keys that are in no option file
     "hydra/launcher": ["joblib", "processes", "ray", "submitit_local", "submitit_slurm"],
     "hydra/sweeper": ["optuna"],
     "seeds": ["5"],
 }
+
+
+def script(shell: str) -> str:
+    """What a shell reads to complete words."""
+    return (conf_dir() / "completion" / shell).read_text()
 
 
 def candidates(words: Sequence[str], commands: Sequence[str]) -> list[str]:

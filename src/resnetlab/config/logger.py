@@ -1,10 +1,9 @@
 """The logger group: to which trackers the rows of metrics.csv are sent as well. None of it belongs to the recipe."""
 
-import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from resnetlab.errors import ConfigError, require
+from resnetlab.errors import ConfigError, check_limits, require
 
 NAMES = ("tensorboard", "csv", "wandb", "mlflow", "trackio")  # the last three: packages, and extras of those names
 
@@ -26,9 +25,7 @@ class LoggerOptions:
             require(name in NAMES, "logger.use", name, f"be of {', '.join(NAMES)}")
             if name in NAMES[2:] and find_spec(name) is None:
                 raise ConfigError(f"logger={name} needs a package that is not here: pip install 'resnetlab[{name}]'")
-        usable = re.fullmatch(r"[A-Za-z0-9][\w. -]{0,99}", self.project) is not None
-        require(usable, "logger.project", repr(self.project), "be at most 100 letters, digits, '.', '_', '-', spaces")
-        require(self.every is None or 1 <= self.every <= 10**6, "logger.every", self.every, "be in 1..1,000,000 steps")
+        check_limits("logger", self)
 
     @property
     def chosen(self) -> list[str]:

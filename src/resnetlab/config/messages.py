@@ -21,24 +21,13 @@ from resnetlab.console import print_stderr, unexpected
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as some of Hydra's
 TOP_LEVEL = {key.name for key in fields(Config)} - {*GROUPS}
-OURS: dict[str, str] = tomllib.loads(Path(__file__).with_name("foreign_names.toml").read_text())
+DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+OURS: dict[str, str] = DATA["names"]
 FOREIGN = {name: ours for ours, names in OURS.items() for name in names.split()}
 PRESETS = "`resnetlab options experiment` lists them"
 
-# beginnings of the lines that are left out: types, search paths and advice of Hydra and OmegaConf
-LEFT_OUT = (
-    *("full_key", "reference_type", "object_type", "provider"),
-    *("Config search", "set HYDRA_FULL_ERROR", "To append", "See https://hydra.cc"),
-)
 AMBIGUOUS = "Ambiguous value for argument '"  # and about several values
 MERGING = "Error merging override "  # begins Hydra's message about a value of another type
-TYPES = {  # what OmegaConf says of a value, and what it must be
-    "converted to Float": "be a number",
-    "converted to Integer": "be a whole number",
-    "a valid bool": "be true or false",
-    "is not Optional": "not be null",
-    "is not a ListConfig": "be a list, such as [1,2]",
-}
 
 
 def print_error(error: Exception) -> int:
@@ -75,7 +64,7 @@ def error_message(error: BaseException) -> str:
         key, _, values = str(error).splitlines()[0].removeprefix(AMBIGUOUS).removesuffix("'").partition("=")
         return f"{key} (={values}) has several values; add -m for a sweep of them, or brackets for a list: [{values}]"
     lines = [line.strip() for line in str(error).splitlines()]
-    text = " ".join(line for line in lines if line and not line.startswith(LEFT_OUT))
+    text = " ".join(line for line in lines if line and not line.startswith(tuple(DATA["left_out"])))
     first = next((str(link).splitlines()[0] for link in reversed(chain) if str(link)), "")
     place = getattr(error, "full_key", None)
     return f"{f'{place}: ' if place else ''}{text if first in text else f'{text}: {first}'}"
@@ -118,7 +107,7 @@ def type_message(line: str, error: OmegaConfBaseException) -> str:
     key, _, value = line.partition("=")
     place = str(error.full_key) if error.full_key else key
     said = str(error).splitlines()[0]
-    must = next((must for words, must in TYPES.items() if words in said), None)
+    must = next((must for words, must in DATA["types"].items() if words in said), None)
     return f"{place} (={value}) must {must}" if must else f"{key} (={value}): {said}"
 
 

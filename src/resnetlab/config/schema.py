@@ -22,8 +22,6 @@ from resnetlab.optim.schedules import SCHEDULES, RunLength, Schedule, schedule_t
 from resnetlab.runs.files import sha256
 from resnetlab.runs.layout import OUTPUTS_VARIABLE, SEED, RunFolder
 
-OBJECTIVES = ("final_val_acc", "best_val_acc", "final_val_acc_avg", "final_test_acc")
-
 
 @dataclass
 class Config:

@@ -4,11 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from resnetlab.errors import ConfigError, require, require_one_of
-
-ACCELERATORS = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
-PROGRESS = ("auto", "bar", "lines", "off")
+from resnetlab.errors import ConfigError, check_limits, require
 
 
 @dataclass
@@ -34,15 +30,12 @@ class TrainerOptions:
 
     def check(self) -> None:
         """Raises ConfigError, naming the key, the value and what it may be."""
-        for key, choices in (("accelerator", ACCELERATORS), ("precision", PRECISIONS), ("progress", PROGRESS)):
-            require_one_of(f"trainer.{key}", getattr(self, key), choices)
+        check_limits("trainer", self)
         for kind, backend in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
             there = self.accelerator != kind or backend.is_available()
             require(there, "trainer.accelerator", kind, f"be auto or cpu: torch sees no {kind.upper()} device here")
         if self.precision == "16-mixed" and self.resolved_accelerator != "cuda":
             raise ConfigError("trainer.precision (=16-mixed) needs a CUDA device; elsewhere take 32-true or bf16-mixed")
-        clip = self.gradient_clip
-        require(clip is None or clip > 0, "trainer.gradient_clip", clip, "be above 0, or null for no limit")
         parts_ok = self.accumulate == 1 or (1 < self.accumulate <= 1000 and self.devices == 1)
         must = "be in 1..1,000, and 1 on several devices, which have parts of their own"
         require(parts_ok, "trainer.accumulate", self.accumulate, must)
@@ -50,13 +43,7 @@ class TrainerOptions:
         require(1 <= self.devices <= most, "trainer.devices", self.devices, f"be in 1..{most}")
         if self.resolved_accelerator == "cuda" and self.devices > max(1, torch.cuda.device_count()):
             raise ConfigError(f"trainer.devices (={self.devices}): torch sees {torch.cuda.device_count()} CUDA devices")
-        limits = (("chunk", 10_000, "steps"), ("profile", 1000, "steps"), ("patience", 100_000, "epochs"))
-        for key, most, unit in limits:
-            value = getattr(self, key)
-            require(value is None or 1 <= value <= most, f"trainer.{key}", value, f"be in 1..{most:,} {unit}, or null")
         require(self.chunk in (None, 1) or self.devices == 1, "trainer.chunk", self.chunk, "be 1 on several devices")
-        images = self.recalibration_images
-        require(images >= 2, "trainer.recalibration_images", images, "be at least 2")
 
     @property
     def resolved_accelerator(self) -> str:
@@ -76,5 +63,3 @@ class TrainerOptions:
 
 
 TRAINERS = {"auto": TrainerOptions("auto"), "cpu": TrainerOptions("cpu", accelerator="cpu")}
-
-ENGINES = ("auto", "eager", "compile", "graph")

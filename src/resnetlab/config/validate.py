@@ -1,21 +1,16 @@
 """Checks of a whole configuration: top-level values, and combinations of groups. A group's own are in its check()."""
 
-import math
 import os
-import re
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 
-from resnetlab.config.schema import GROUPS, OBJECTIVES, Config, callback_of
-from resnetlab.config.trainer import ENGINES
+from resnetlab.config.schema import GROUPS, Config, callback_of
 from resnetlab.dotted import call
-from resnetlab.errors import ConfigError, require, require_one_of
-from resnetlab.optim.averaging import resolve_momentum
+from resnetlab.errors import ConfigError, check_limits, require, require_one_of
 from resnetlab.optim.optimizers import check_pair
-from resnetlab.optim.regularization import resolve
 from resnetlab.optim.schedules import RunLength, schedule_table
 
 # (keys, what they are used with, whether it is so): elsewhere they must be at a default
@@ -53,8 +48,6 @@ def check(config: Config) -> None:
         if type(part) is not type(options.get(part.name)):  # `schedule={name: cosine}` on another schedule's keys
             raise ConfigError(f"{group}.name (={part.name}) cannot be set by itself; choose with {group}=...")
         getattr(config, group).check()
-    resolve(config.regularization, config.wd, config.l2)
-    resolve_momentum(config.averaging, config.ema_momentum)
     check_pair(config.optimizer.name, config.regularization.name)
     check_own_parts(config)
     check_batches(config)
@@ -79,26 +72,12 @@ def check_numbers(part: object, path: str = "") -> None:
 
 def check_values(config: Config) -> None:
     """Top-level values by themselves."""
-    folder_name = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study)
-    must = "be a folder's name: at most 100 letters, digits, '.', '_' and '-'"
-    require(folder_name is not None, "study", repr(config.study), must)
-    require(config.outputs.strip() != "", "outputs", repr(config.outputs), "name a folder")
-    require(config.seed >= 0, "seed", config.seed, "be >= 0")
-    require(1 <= config.epochs <= 100_000, "epochs", config.epochs, "be in 1..100,000")
-    require(1 <= config.batch_size <= 1_000_000, "batch_size", config.batch_size, "be in 1..1,000,000")
-    require(math.isfinite(config.lr) and config.lr > 0, "lr", config.lr, "be a finite number above 0")
-    require(config.momentum is None or 0 <= config.momentum < 1, "momentum", config.momentum, "be in [0, 1)")
-    require(0 <= config.shift <= 0.5, "shift", config.shift, "be a fraction of the image's side in [0, 0.5]")
-    require_one_of("engine", config.engine, ENGINES)
-    require_one_of("trunk", config.trunk, ("off", "auto"))
-    threads_ok = config.threads is None or 1 <= config.threads <= 1024
-    require(threads_ok, "threads", config.threads, "be in 1..1024, or null for torch's default")
+    check_limits("config", config)
     differ = len(set(map(str, config.thresholds))) == len(config.thresholds)
     require(differ, "thresholds", config.thresholds, "differ from each other")
     for threshold in config.thresholds:
         ok = isinstance(threshold, float) and 0 < threshold < 1
         require(ok, "thresholds", threshold, "be accuracies in (0, 1), such as 0.92")
-    require_one_of("objective", config.objective, OBJECTIVES)
     reached = all(isinstance(epoch, int) and 1 <= epoch <= config.epochs for epoch in config.snapshots)
     require(reached, "snapshots", config.snapshots, f"be epochs of the run, in 1..{config.epochs}")
 

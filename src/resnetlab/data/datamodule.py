@@ -20,7 +20,6 @@ from resnetlab.data.splits import split
 from resnetlab.errors import ConfigError, DataError
 
 Shard = tuple[int, int]  # (rank, devices)
-WHOLE: Shard = (0, 1)
 
 
 class Chunk(NamedTuple):
@@ -174,15 +173,13 @@ class ImageData(L.LightningDataModule):
 
     def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
         """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""
-        if self.config.augment and self.config.fill == "black":
-            x = self.normalizer(augment.pad_crop(images.pixels, shift))
-            return augment.flip(x, mirror) if self.config.flip else x
-        x = self.normalizer(images.pixels)
+        black = self.config.augment and self.config.fill == "black"
+        x = self.normalizer(augment.pad_crop(images.pixels, shift) if black else images.pixels)
         if not self.config.augment:
             return x
         if self.config.translate == "shift" and self.shift > 0:
             x = augment.shift_bilinear(x, shift)
-        elif self.config.translate == "pad_crop":
+        elif self.config.translate == "pad_crop" and not black:
             x = augment.pad_crop(x, shift)
         return augment.flip(x, mirror) if self.config.flip else x
 
@@ -190,7 +187,7 @@ class ImageData(L.LightningDataModule):
         """Images in batch `index` (from 0) of an epoch, over all devices."""
         return min(self.batch_size, len(self.train) - index * self.batch_size)
 
-    def batches(self, epoch: int, device: torch.device, share: Shard = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, epoch: int, device: torch.device, share: Shard = (0, 1)) -> Iterator[tuple[Tensor, Tensor]]:
         """The training batches of `epoch` (from 1) on `device`: float32 (N, C, H, W) and int64 (N,).
 
         share: (rank, devices), for every devices-th image of each batch.
@@ -205,7 +202,7 @@ class ImageData(L.LightningDataModule):
         return (x for x, _ in islice(self.batches(epoch, device), batches))
 
     def eval_batches(
-        self, images: Images, device: torch.device, share: Shard = WHOLE
+        self, images: Images, device: torch.device, share: Shard = (0, 1)
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """All of `images`, normalised, not augmented, in batches of eval_batch_size; or a share of them, as above."""
         mine = (part[share[0] :: share[1]] for part in (images.pixels, images.labels))

@@ -6,8 +6,6 @@ from torch import Tensor
 from resnetlab.data.sources import Images
 from resnetlab.errors import DataError
 
-NORMALIZATIONS = ("mean_image", "channel", "none")
-
 
 class Normalizer:
     """uint8 (N, C, H, W) -> float32: pixels / 255, less `mean`, over `std`, on the images' device."""

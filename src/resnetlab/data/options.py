@@ -1,22 +1,14 @@
 """Config of the group `data`, and the sizes that follow from it without reading an image."""
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from resnetlab.data.normalize import NORMALIZATIONS
 from resnetlab.data.own_images import OWN, Index, open_images
 from resnetlab.data.sources import COARSE_CLASSES, SIDES, SIZES, SOURCES
-from resnetlab.data.splits import SPLITS, split_sizes
-from resnetlab.errors import ConfigError, require, require_one_of
-
-CHOICES: dict[str, Iterable[str]] = {
-    **{"split": SPLITS, "pool": ("all", "train"), "labels": ("fine", "coarse"), "device": ("auto", "cpu")},
-    **{"translate": ("shift", "pad_crop", "none"), "fill": ("mean", "black")},
-    **{"normalize": NORMALIZATIONS, "balance": ("none", "weights", "sampling")},
-}
+from resnetlab.data.splits import split_sizes
+from resnetlab.errors import ConfigError, check_limits, require
 
 
 @dataclass
@@ -54,15 +46,12 @@ class Data:
 
     def check(self) -> None:
         """Raises ConfigError, naming the key, the value and what it may be."""
-        for key, choices in CHOICES.items():
-            require_one_of(f"data.{key}", getattr(self, key), choices)
+        for key, names in {"resolution": tuple(SIDES), "resize": OWN, "skip_broken": OWN[:1]}.items():
+            used = self.name in names or not getattr(self, key)
+            require(used, f"data.{key}", getattr(self, key), f"go with data={' or '.join(names)}; leave it out")
+        check_limits("data", self)
         if self.fill != "mean" and self.translate != "pad_crop":
             raise ConfigError(f"data.fill (={self.fill}) is used by data.translate=pad_crop only; leave it out")
-        for key in ("mixup", "cutmix"):
-            alpha = getattr(self, key)
-            require(0 <= alpha <= 100, f"data.{key}", alpha, "be an alpha in 0..100; 0 is off")
-        require(0 <= self.randaugment <= 10, "data.randaugment", self.randaugment, "be in 0..10 operations; 0 is off")
-        require(0 <= self.magnitude <= 30, "data.magnitude", self.magnitude, "be in 0..30")
         if self.labels == "coarse" and self.name != "cifar100":
             raise ConfigError(f"data.labels (=coarse) is for data=cifar100; {self.name} has one kind of label")
         if self.val_size is not None and self.split == "official":
@@ -72,26 +61,15 @@ class Data:
             require(size_ok, "data.val_size", f"{self.val_size:g}", "be a fraction below 1 or a number of images")
         if self.pool != "all" and self.split != "stratified":
             raise ConfigError(f"data.pool (={self.pool}) is used by data.split=stratified only; leave it out")
-        limit_ok = self.limit is None or self.limit >= 10
-        require(limit_ok, "data.limit", self.limit, "be at least 10 images, or null for all of them")
         if self.resolution is not None and self.name in SIDES:
             sides = [side for side in (8, 16) if side < SIDES[self.name]]
             must = f"be {' or '.join(map(str, sides))} pixels a side, or null for the {SIDES[self.name]} of {self.name}"
             require(self.resolution in sides, "data.resolution", self.resolution, must)
-        for key, names in {"resolution": tuple(SIDES), "resize": OWN, "skip_broken": OWN[:1]}.items():
-            used = self.name in names or not getattr(self, key)
-            require(used, f"data.{key}", getattr(self, key), f"go with data={' or '.join(names)}; leave it out")
-        require(self.resize is None or 4 <= self.resize <= 1024, "data.resize", self.resize, "be in 4..1024, or null")
         mixed = next((key for key in ("mixup", "cutmix") if getattr(self, key)), None)
         require(not mixed or self.balance != "weights", "data.balance", "weights", f"be sampling with data.{mixed}")
         require(not mixed or self.device != "cpu", "data.device", "cpu", f"be auto with data.{mixed}")
-        require(0 <= self.split_seed < 2**32, "data.split_seed", self.split_seed, f"be in 0..{2**32 - 1}")
-        must = "be in 1..8 pixels; data.translate=none turns it off"
-        require(1 <= self.padding <= 8, "data.padding", self.padding, must)
         digest_ok = self.digest is None or re.fullmatch(r"[0-9a-f]{16}", self.digest) is not None
         require(digest_ok, "data.digest", self.digest, "be 16 hexadecimal digits, or null; build() sets it")
-        batch_ok = self.eval_batch_size is None or 1 <= self.eval_batch_size <= 1_000_000
-        require(batch_ok, "data.eval_batch_size", self.eval_batch_size, "be in 1..1,000,000, or null")
         if self.name in OWN:
             self.check_parts(self.index)
         if self.name in (*OWN, *SIZES):

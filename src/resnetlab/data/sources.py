@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -80,7 +81,7 @@ def load(name: str, root: str, labels: str = "fine") -> Source:
     return coarse(folder) if labels == "coarse" else SOURCES[name](folder)
 
 
-def by_torchvision(name: str, root: Path, key: str = "train", **options: Any) -> Source:
+def by_torchvision(root: Path, name: str, key: str = "train", **options: Any) -> Source:
     """A set by the name of torchvision's class. key: its argument that tells training from test images."""
     from torchvision import datasets
 
@@ -120,24 +121,14 @@ def digits(root: Path) -> Source:
     return Source(both[torch.from_numpy(train)], both[torch.from_numpy(test)], tuple(map(str, range(10))))
 
 
+SETS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("sources.toml").read_text())
 SOURCES: dict[str, Callable[[Path], Source]] = {
-    "cifar10": partial(by_torchvision, "CIFAR10"),
-    "cifar100": partial(by_torchvision, "CIFAR100"),
-    "digits": digits,
-    "mnist": partial(by_torchvision, "MNIST"),
-    "fashion_mnist": partial(by_torchvision, "FashionMNIST"),
-    "kmnist": partial(by_torchvision, "KMNIST"),
-    "emnist": partial(by_torchvision, "EMNIST", split="balanced"),
-    "svhn": partial(by_torchvision, "SVHN", key="split"),
-    "stl10": partial(by_torchvision, "STL10", key="split"),
+    name: partial(by_torchvision, **about["torchvision"]) if "torchvision" in about else digits
+    for name, about in SETS.items()
 }
-
-# training images, test images, classes: known before anything is read, so that every job of a sweep can be checked
+SIZES = {name: (about["train"], about["test"], about["classes"]) for name, about in SETS.items()}
+SIDES = {name: about["side"] for name, about in SETS.items()}
 COARSE_CLASSES = 20  # of CIFAR-100
-SIZES = {"cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "digits": (1_437, 360, 10)}
-SIZES |= dict.fromkeys(("mnist", "fashion_mnist", "kmnist"), (60_000, 10_000, 10))
-SIZES |= {"emnist": (112_800, 18_800, 47), "svhn": (73_257, 26_032, 10), "stl10": (5_000, 8_000, 10)}
-SIDES = {name: {"digits": 16, "cifar10": 32, "cifar100": 32, "svhn": 32, "stl10": 96}.get(name, 28) for name in SIZES}
 
 
 def _images(dataset: Any) -> Images:

@@ -94,9 +94,10 @@ def evaluate_parts(module: ImageClassifier, data: ImageData, parts: dict[str, Im
 
 
 def interpolate_command(
-    first: Path, second: Path, along: Sequence[float], limit: int | None, out: Path | None, **opened: str | None
+    first: Path, second: Path, alpha: str, limit: int | None, out: Path | None, **opened: str | None
 ) -> Path:
     """Writes interpolation.png and .csv, into A's run unless `out` says where; returns their folder."""
+    along = alphas(alpha)
     if first.resolve() == second.resolve():
         raise ConfigError(f"{first} and {second} are one file; interpolate between two")
     if out is not None:

@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from itertools import chain, count, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,9 +150,13 @@ def longest_decrease(values: Sequence[float]) -> tuple[int, int]:
     return (int(lengths.argmax()), int(lengths.max())) if len(values) else (0, 0)
 
 
-def lr_range_command(arguments: Sequence[str], ramp: Ramp, out: Path | None) -> Path:
-    """The range test of every job of the command line; writes lr-range.png, .csv, .json and returns their folder."""
-    configs = {label or config.name: config for label, config in jobs_of(arguments)}
+def lr_range_command(overrides: Sequence[str], out: Path | None, **options: Any) -> Path:
+    """The range test of every job of the command line; writes lr-range.png, .csv, .json and returns their folder.
+
+    options: of the Ramp.
+    """
+    ramp = Ramp(**options)
+    configs = {label or config.name: config for label, config in jobs_of(overrides)}
     first = next(iter(configs.values()))
     content = [vars(ramp), *(config.identity | {"seed": config.seed} for config in configs.values())]
     folder = out or first.study_folder / "lr-range" / f"{first.name}-{digest(content)}"

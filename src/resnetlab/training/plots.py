@@ -190,13 +190,13 @@ def write_figure(figure: Figure, path: Path, legend: bool = True) -> None:
     write_atomically(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=110))
 
 
-def schedule_command(arguments: Sequence[str], out: Path) -> None:
+def schedule_command(overrides: Sequence[str], out: Path) -> None:
     """Draws lr and momentum of every job of the command line, without training, and prints the main values."""
     if out.suffix.lower() not in PICTURES:
         raise ConfigError(f"--out (={out}) must end in {', '.join(PICTURES[:-1])} or {PICTURES[-1]}")
     make_folder(out.parent)
     plans = {}
-    for label, config in jobs_of(arguments):
+    for label, config in jobs_of(overrides):
         label = label or config.schedule.name
         table = lr_momentum_table(config, span := config.span)
         points = np.column_stack([np.arange(span.steps) / span.steps_per_epoch, table])
