@@ -21,7 +21,7 @@ demo: $(READY)  ## trains a ResNet56v2 on handwritten digits, about two minutes 
 	$(BIN)/python train.py experiment=demo
 	$(BIN)/resnetlab report outputs/demo
 
-test: $(READY)  ## the tests, about eight minutes on two cores
+test: $(READY)  ## the tests, about five minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow and not gpu'
 
 test-slow: $(READY)  ## the tests that take longer, and those that need a GPU if there is one

@@ -3,26 +3,24 @@
 Muon (Keller Jordan, https://kellerjordan.github.io/posts/muon/) replaces the momentum of a matrix by the nearest
 orthogonal matrix, by five Newton-Schulz steps in bfloat16. A kernel (out, in, h, w) is taken as the matrix (out,
 in*h*w). The step is scaled by 0.2*sqrt(max(out, in*h*w)) (Moonshot, arXiv:2502.16982, "match_rms_adamw"), so that lr
-and wd found for AdamW can be used again. torch.optim.Muon takes 2-D parameters only; here its function for one update,
-private in torch 2.15, is given 2-D views.
+and wd found for AdamW can be used again. torch.optim.Muon takes 2-D parameters only; here are its formulas, in its
+order of operations (equal to torch 2.15 to the bit), on 2-D views.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim._muon import muon
 from torch.optim.adamw import adamw
 
 from resnetlab.optim.optimizers.base import Groups, Optimizer, check_range, fused_or_default
 from resnetlab.optim.regularization import conv_kernels
 
-# a, b, c of the quintic a*x + b*x^3 + c*x^5 and the least norm that a matrix is divided by, from Keller Jordan's post:
-# the singular values of what comes out lie between 0.5 and 1.5, which is near enough
-NEWTON_SCHULZ: dict[str, Any] = {"ns_coefficients": (3.4445, -4.7750, 2.0315), "eps": 1e-7}
-SETTINGS = NEWTON_SCHULZ | {"adjust_lr_fn": "match_rms_adamw", "has_complex": False}
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of the quintic a*x + b*x^3 + c*x^5, from Keller Jordan's post
+NORM_EPS = 1e-7  # the least norm that the matrix is divided by, ibidem
 
 
 def as_matrix(t: Tensor, like: Tensor) -> Tensor:
@@ -34,6 +32,22 @@ def as_matrix(t: Tensor, like: Tensor) -> Tensor:
     if not like.is_contiguous():
         t = t.permute(0, *sorted(range(1, t.ndim), key=like.stride, reverse=True))
     return t.reshape(t.shape[0], -1)
+
+
+def orthogonalize(matrix: Tensor, steps: int) -> Tensor:
+    """The nearest orthogonal matrix to `matrix` (rows, columns), roughly: in bfloat16, by Newton-Schulz steps.
+
+    Its singular values lie between 0.5 and 1.5, which is near enough (Keller Jordan's post).
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.to(torch.bfloat16, copy=True)
+    x = x.T if tall else x
+    x.div_(x.norm().clamp(min=NORM_EPS))  # the largest singular value is at most 1
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -52,13 +66,16 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def _muon(self, group: dict[str, Any], weights: list[Tensor]) -> None:
-        keys = {key: group[key] for key in ("lr", "weight_decay", "momentum", "nesterov", "ns_steps")}
         for p in weights:
             if not self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros_like(p)
             assert p.grad is not None
+            lr, momentum = group["lr"], group["momentum"]
             weight, grad, buffer = (as_matrix(t, p) for t in (p, p.grad, self.state[p]["momentum_buffer"]))
-            muon([weight], [grad], [buffer], **keys, **SETTINGS)
+            buffer.lerp_(grad, 1 - momentum)
+            update = orthogonalize(grad.lerp(buffer, momentum) if group["nesterov"] else buffer, group["ns_steps"])
+            weight.mul_(1 - lr * group["weight_decay"])
+            weight.add_(update, alpha=-lr * (0.2 * math.sqrt(max(weight.shape))))
 
     def _adamw(self, group: dict[str, Any], weights: list[Tensor]) -> None:
         for p in weights:
