@@ -19,7 +19,7 @@ from resnetlab.report.card import model_card
 from resnetlab.report.columns import columns
 from resnetlab.report.groups import Collection, bounds, collect
 from resnetlab.report.headlines import command, lag_line
-from resnetlab.report.plots import Plot, plot_side_by_side
+from resnetlab.report.plots import Plot, groups_along, plot_lengths, plot_side_by_side
 from resnetlab.report.table import print_table
 from resnetlab.runs.curves import draw_accuracy, draw_loss, epochs_rates
 from resnetlab.runs.files import safe_cell
@@ -181,6 +181,28 @@ def colors(plot: Plot | str, labels: list[str]) -> dict[str, str]:
     lines = [line for axes in plot.figure.axes for line in axes.get_lines()]
     names = {line: re.sub(r", (n = \d+|and \d+ with the same)$", "", str(line.get_label())) for line in lines}
     return {name: to_hex(line.get_color()) for line, name in names.items() if name in labels}
+
+
+def test_accuracy_against_length_joins_the_means_of_runs_that_differ_in_their_length_alone() -> None:
+    ends = {4: (0.5, 0.6), 8: (0.7, 0.74), 16: (0.75, 0.79)}
+    for epochs, values in ends.items():
+        for seed, value in enumerate(values):
+            folder = write_run(RUNS / str(epochs), seed=seed, epochs=epochs)
+            change_summary(folder, final_val_acc=value, final_val_acc_recal=value + 0.1)
+    write_run(RUNS / "other", epochs=8, lr=1.0)  # alone in its group
+    groups = groups_along(collect([RUNS]).configurations, "epochs")
+    assert [[c.setting("epochs") for c in group] for group in groups] == [[4, 8, 16]]
+    plot = plot_lengths("lengths", groups, ["0.6"])
+    axes = plot.figure.axes[0]
+    drawn = [line for line in axes.get_lines() if len(line.get_xdata()) == 3]
+    means = [[sum(values) / 2 + more for values in ends.values()] for more in (0.0, 0.1)]
+    assert [list(line.get_xdata()) for line in drawn] == [[4, 8, 16]] * 2
+    assert [list(line.get_ydata()) for line in drawn] == [pytest.approx(mean) for mean in means]
+    points = {(x, y) for line in axes.get_lines() if line.get_marker() == "o" for x, y in line.get_xydata()}
+    assert {(epochs, value) for epochs, values in ends.items() for value in values} <= points
+    assert plot.caption.endswith("n = 2 a point.")
+    main(["report", str(RUNS), "--out", "page"])
+    assert Path("page/figures/01-one-lengths.png").is_file()
 
 
 def test_a_configuration_has_one_colour_and_one_name_in_all_figures() -> None:

@@ -21,7 +21,8 @@ def plot_decay(configurations: Configurations, thresholds: Sequence[str]) -> Plo
     plots.draw_points(accuracy, lines, "wd", "best_val_acc")
     for place, name in enumerate(names):
         plots.draw_points(epochs[0], lines, "wd", f"epoch_to_{name}", filled=place == 0)
-    plots.draw_legend(figure, accuracy, lines, "wd")
+    plots.name_groups(accuracy, lines, "wd")
+    plots.legend_above(figure, accuracy)
     reached = "and epochs to the threshold over wd" if names else "over wd; no run reached a threshold"
     caption = f"Best validation accuracy {reached}. {ONE_BY_ONE} {seeds_note(lines)}"
     return Plot("wd", "Weight decay", caption, figure)
@@ -34,7 +35,8 @@ def plot_fluctuation(configurations: Configurations, thresholds: Sequence[str]) 
     figure, (axes,) = plots.make_panels("wd", {"max - min of val ce, epochs 10 to 36": 2.4})
     plots.draw_points(axes, lines, "wd", "val_loss_fluctuation")
     plots.log_scale(axes)
-    plots.draw_legend(figure, axes, lines, "wd")
+    plots.name_groups(axes, lines, "wd")
+    plots.legend_above(figure, axes)
     caption = f"How far the validation loss fluctuates in epochs 10 to 36 over wd. {ONE_BY_ONE} {seeds_note(lines)}"
     return Plot("fluctuation", "Fluctuation of the validation loss", caption, figure)
 

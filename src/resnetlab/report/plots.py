@@ -124,6 +124,24 @@ def plot_side_by_side(stem: str, configurations: Configurations, thresholds: Seq
     return Plot(stem, "Validation side by side", f"Validation accuracy and loss; {bands}.", figure)
 
 
+def plot_lengths(stem: str, groups: Sequence[Configurations], thresholds: Sequence[str]) -> Plot:
+    """Final validation accuracy against the number of epochs, of groups that differ in that alone."""
+    figure, (axes,) = make_panels("epochs of the run", {"final validation accuracy": 2.6})
+    caption = "Each point is a run that was trained to its end for that many epochs; lines join the means."
+    ways = {"final_val_acc": "as usually computed"}
+    if any(c.values("final_val_acc_recal") for group in groups for c in group):
+        ways["final_val_acc_recal"] = "batch-norm statistics re-estimated"
+    for metric, label in ways.items():
+        filled = metric == "final_val_acc"
+        draw_points(axes, groups, "epochs", metric, filled)
+        if len(ways) > 1:
+            axes.plot([], [], "o", ms=4, color="#777777", markerfacecolor=None if filled else "white", label=label)
+    draw_thresholds(axes, thresholds)
+    name_groups(axes, groups, "epochs")
+    legend_above(figure, axes)
+    return Plot(stem, "Accuracy against number of epochs", f"{caption} {seeds_note(groups)}", figure)
+
+
 def values_by_epoch(runs: Sequence[Run], column: str) -> dict[float, list[float]]:
     """The column's values of all runs that have the epoch, in the order of the epochs."""
     epochs: dict[float, list[float]] = {}
@@ -183,7 +201,7 @@ def draw_points(axes: Any, groups: Sequence[Configurations], key: str, metric: s
         axes.plot(*joined, style, color="#777777", lw=1, zorder=1)
 
 
-def draw_legend(figure: Figure, axes: Any, groups: Sequence[Configurations], key: str) -> None:
+def name_groups(axes: Any, groups: Sequence[Configurations], key: str) -> None:
     """Name the groups by the settings in which they differ; none for a single group or more than there are styles."""
     if not 1 < len(groups) <= len(STYLES):
         return
@@ -194,7 +212,6 @@ def draw_legend(figure: Figure, axes: Any, groups: Sequence[Configurations], key
     for style, group in zip(STYLES, groups, strict=False):
         parts = [describe_setting(group[0], name) or f"default {name.split('.')[-1]}" for name in varied]
         axes.plot([], [], style, color="#777777", label=", ".join(parts))
-    legend_above(figure, axes)
 
 
 def make_bars(x: str, bars: Configurations) -> tuple[Figure, Any]:

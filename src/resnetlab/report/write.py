@@ -9,7 +9,15 @@ from resnetlab.report.columns import ReferenceValues
 from resnetlab.report.compare import compare
 from resnetlab.report.groups import Collection, Configuration, Key, best_first
 from resnetlab.report.page import Origin, Section, StudyPlots, page
-from resnetlab.report.plots import MOST_LINES, Plot, plot_curves, plot_side_by_side, write_plot
+from resnetlab.report.plots import (
+    MOST_LINES,
+    Plot,
+    groups_along,
+    plot_curves,
+    plot_lengths,
+    plot_side_by_side,
+    write_plot,
+)
 from resnetlab.report.table import pairs_csv, table_csv, table_md
 from resnetlab.runs.files import write_text
 
@@ -96,7 +104,9 @@ def write_plots(collection: Collection, folder: Path, plots: Sequence[PlotStudy]
 
 
 def curves(configurations: Sequence[Configuration], thresholds: Sequence[str]) -> Iterator[Plot]:
-    """The configurations overlaid, then each by itself."""
+    """Accuracy over lengths where there are several; the configurations overlaid; then each by itself."""
+    if groups := groups_along(configurations, "epochs"):
+        yield plot_lengths("lengths", groups, thresholds)
     if len(configurations) > 1:
         yield plot_side_by_side("side-by-side", configurations[:MOST_LINES], thresholds)
     for number, configuration in enumerate(configurations, 1):
