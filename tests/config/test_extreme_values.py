@@ -4,6 +4,7 @@ from dataclasses import fields
 from functools import cache
 from typing import Any, get_type_hints
 
+import numpy as np
 import pytest
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -32,15 +33,22 @@ MEANT = {  # what one may mean by these keys all the same: a name, the path of a
     "data.root": FOLDER,
     "logger.project": {"inf", "nan", "abc", "1e-320", "0", "true"},
     "logger.uri": FOLDER,
-    "optimizer.parameters": {"''", "[]"},  # nothing, as null
+    **{key: {"''", "[]"} for key in ("optimizer.parameters", "data.parameters")},  # nothing, as null
 }
 NEEDS = {
     "schedule=lambda": ["schedule.function=math.exp"],
     "model=custom": ["model.function=torch.nn.Flatten"],
+    "data=custom": ["data.function=test_extreme_values.pictures"],
     "optimizer=custom": ["optimizer.function=torch.optim.RMSprop"],
     "l2": ["regularization=l2"],
     "ema_momentum": ["averaging=ema"],
 }
+
+
+def pictures() -> dict[str, Any]:
+    """Images of data=custom."""
+    arrays = np.arange(40 * 64, dtype=np.uint8).reshape(40, 8, 8), np.arange(40) % 2
+    return dict(zip(("x_train", "y_train", "x_test", "y_test"), arrays * 2, strict=True))
 
 
 @cache

@@ -135,7 +135,8 @@ def plot_lengths(stem: str, groups: Sequence[Configurations], thresholds: Sequen
         filled = metric == "final_val_acc"
         draw_points(axes, groups, "epochs", metric, filled)
         if len(ways) > 1:
-            axes.plot([], [], "o", ms=4, color="#777777", markerfacecolor=None if filled else "white", label=label)
+            color, face = ("#777777", None) if filled else ("#bbbbbb", "white")
+            axes.plot([], [], "o-", ms=4, lw=1, color=color, markerfacecolor=face, label=label)
     draw_thresholds(axes, thresholds)
     name_groups(axes, groups, "epochs")
     legend_above(figure, axes)
@@ -198,7 +199,7 @@ def draw_points(axes: Any, groups: Sequence[Configurations], key: str, metric: s
             axes.plot([c.setting(key)] * len(c.values(metric)), c.values(metric), "o", ms=4, **points)
         known = [c for c in group if c.values(metric)]
         joined = [c.setting(key) for c in known], [c.mean(metric) for c in known]
-        axes.plot(*joined, style, color="#777777", lw=1, zorder=1)
+        axes.plot(*joined, style, color="#777777" if filled else "#bbbbbb", lw=1, zorder=1)
 
 
 def name_groups(axes: Any, groups: Sequence[Configurations], key: str) -> None:
