@@ -183,6 +183,14 @@ def colors(plot: Plot | str, labels: list[str]) -> dict[str, str]:
     return {name: to_hex(line.get_color()) for line, name in names.items() if name in labels}
 
 
+def test_the_command_that_repeats_a_run_of_own_images_names_their_folder_and_not_their_digest() -> None:
+    folder = write_run(RUNS, **{"data": "folder", "data.digest": "0" * 16})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"config": {"data": {"root": "my pictures"}}}))
+    words = shlex.split(command(collect([RUNS]).configurations[0]))
+    assert [word for word in words if word.startswith("data")] == ["data.root=my pictures", "data=folder"]
+
+
 def test_accuracy_against_length_joins_the_means_of_runs_that_differ_in_their_length_alone() -> None:
     ends = {4: (0.5, 0.6), 8: (0.7, 0.74), 16: (0.75, 0.79)}
     for epochs, values in ends.items():

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torchvision.io import ImageReadMode, decode_image
 
 from conftest import tiny
-from resnetlab import DataError, build, load_model, run
+from resnetlab import Config, DataError, build, load_model, run
 from resnetlab.cli import main
 from resnetlab.data import ImageData
 from resnetlab.data.sources import Images, digits
@@ -495,3 +495,15 @@ def test_the_card_has_the_interval_over_the_seeds(trained: RunFolder, capsys: Pr
 
 def test_a_checkpoint_has_the_identity_of_its_run(trained: RunFolder) -> None:
     assert read_checkpoint(trained.best)["identity"] == tiny(*OVERRIDES).identity
+
+
+def test_a_second_run_where_a_glob_meets_two_is_no_picture(
+    finished: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(finished.folder.path)
+    assert main(["predict", folder, folder]) == 1
+    assert "is a run's folder and no picture; name one run" in capsys.readouterr().err
+    assert main(["evaluate", folder]) == 0  # of its best checkpoint
+    of_folder = capsys.readouterr().out
+    assert main(["evaluate", str(finished.folder.best)]) == 0
+    assert capsys.readouterr().out == of_folder

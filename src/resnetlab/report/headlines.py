@@ -30,6 +30,9 @@ def command(configuration: Configuration) -> str:
     if configuration.identity is None:
         return ""
     settings = [f"{ELSEWHERE.get(key, key)}={override(value)}" for key, value in configuration.identity.items()]
+    root = configuration.runs[0].manifest.get("config", {}).get("data", {}).get("root")
+    if root is not None and "data.digest" in configuration.identity:  # images of the user's own
+        settings = [f"data.root={root}", *(s for s in settings if not s.startswith("data.digest="))]
     seeds = sorted({run.seed for run in configuration.runs})
     if seeds == list(range(len(seeds))):
         settings += [f"seeds={len(seeds)}"] if len(seeds) > 1 else []

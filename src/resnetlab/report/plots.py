@@ -111,9 +111,9 @@ def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[st
 
 
 def plot_side_by_side(stem: str, configurations: Configurations, thresholds: Sequence[str]) -> Plot:
-    """Validation accuracy and loss of several configurations, one colour each."""
+    """Validation accuracy and loss of the first MOST_LINES configurations, one colour each."""
     figure, (accuracy, loss) = make_panels("epoch", {"validation accuracy": 2.6, "validation loss": 2.2})
-    for configuration in configurations:
+    for configuration in configurations[:MOST_LINES]:
         color, text = color_of(configuration), f"{configuration.label}, n = {configuration.n}"
         draw_band(accuracy, configuration.runs, "val/acc", color, text if len(text) < 60 else f"{text[:57]} ...")
         draw_band(loss, configuration.runs, "val/loss", color, None)

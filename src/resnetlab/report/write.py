@@ -9,15 +9,7 @@ from resnetlab.report.columns import ReferenceValues
 from resnetlab.report.compare import compare
 from resnetlab.report.groups import Collection, Configuration, Key, best_first
 from resnetlab.report.page import Origin, Section, StudyPlots, page
-from resnetlab.report.plots import (
-    MOST_LINES,
-    Plot,
-    groups_along,
-    plot_curves,
-    plot_lengths,
-    plot_side_by_side,
-    write_plot,
-)
+from resnetlab.report.plots import Plot, groups_along, plot_curves, plot_lengths, plot_side_by_side, write_plot
 from resnetlab.report.table import pairs_csv, table_csv, table_md
 from resnetlab.runs.files import write_text
 
@@ -108,6 +100,6 @@ def curves(configurations: Sequence[Configuration], thresholds: Sequence[str]) -
     if groups := groups_along(configurations, "epochs"):
         yield plot_lengths("lengths", groups, thresholds)
     if len(configurations) > 1:
-        yield plot_side_by_side("side-by-side", configurations[:MOST_LINES], thresholds)
+        yield plot_side_by_side("side-by-side", configurations, thresholds)
     for number, configuration in enumerate(configurations, 1):
         yield plot_curves(f"curves-{number:02d}", configuration, thresholds)

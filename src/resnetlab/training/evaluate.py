@@ -66,12 +66,13 @@ def load_weights(
 def evaluate_checkpoint(
     path: Path, part: str = "val", weights: str = "raw", out: Path | None = None, **opened: str | None
 ) -> dict[str, Any]:
-    """Evaluates a checkpoint on the train, val or test part of its own data.
+    """Evaluates a checkpoint, of a run's folder its best, on the train, val or test part of its own data.
 
     weights: raw, averaged, or reestimated: raw ones with re-estimated batch-norm statistics. out: folder of the tables
     and pictures. opened: root and model, as for read_config. ece: the expected calibration error in 15 bins. Raises
     ConfigError for a part or an average that is not there, and DataError.
     """
+    path = checkpoint_in(path, "best.ckpt")
     module, data, checkpoint = open_checkpoint(path, **opened)
     images = {"train": data.train, "val": data.val, "test": data.test_images}[part]
     if images is None:
@@ -97,6 +98,11 @@ def require_weights(path: Path, checkpoint: dict[str, Any], weights: str) -> Non
         raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
     if weights == "reestimated" and not any(name.endswith("running_mean") for name in state):
         raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
+
+
+def checkpoint_in(path: Path, name: str) -> Path:
+    """The checkpoint of that name in a run's folder, or the path itself where there is none."""
+    return next((file for file in (path / name, path / "checkpoints" / name) if file.is_file()), path)
 
 
 def read_config(

@@ -56,7 +56,8 @@ def export(
             run = write_model(model, form, folder)
             found = torch.cat([run(part) for part in (pixels[:1], pixels[1:]) if len(part)])
         except Exception as error:  # the exporters of torch raise many kinds
-            raise LabError(f"{model.path} cannot be exported --to {form}: {first_line(error)}") from error
+            cure = "; pip install 'resnetlab[export]'" if isinstance(error, ImportError) else ""
+            raise LabError(f"{model.path} cannot be exported --to {form}: {first_line(error)}{cure}") from error
         difference = float((found - wanted).abs().max() / max(1.0, float(wanted.abs().max())))
         if not difference <= BOUND:
             raise LabError(f"--to {form}: logits differ by {difference:.2g} on {len(pixels)} images, above {BOUND:g}")

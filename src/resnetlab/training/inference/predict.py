@@ -20,9 +20,17 @@ from resnetlab.data.normalize import normalize
 from resnetlab.data.own_images import Pixels, fit, read_image
 from resnetlab.errors import DataError, LabError, first_line, require_one_of
 from resnetlab.runs.files import write_rows
+from resnetlab.runs.layout import MANIFEST
 from resnetlab.runs.summary import AVERAGED, best_column
 from resnetlab.training.callbacks.checkpoints import network_state
-from resnetlab.training.evaluate import build_recorded, load_state, load_weights, read_config, require_weights
+from resnetlab.training.evaluate import (
+    build_recorded,
+    checkpoint_in,
+    load_state,
+    load_weights,
+    read_config,
+    require_weights,
+)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -62,8 +70,7 @@ def load_model(
     best.ckpt. root: of the data set, for older checkpoints. model: dotted path of a custom one. Raises LabError.
     """
     require_one_of("weights", weights, ("best", "last", "averaged", "reestimated"))
-    path, name = Path(checkpoint), "last.ckpt" if weights == "last" else "best.ckpt"
-    path = next((file for file in (path / name, path / "checkpoints" / name) if file.is_file()), path)
+    path = checkpoint_in(Path(checkpoint), "last.ckpt" if weights == "last" else "best.ckpt")
     config, content = read_config(path, root, model, with_data=False)
     averaged = best_column(config) == AVERAGED and int(content["state_dict"].get("average.n_averaged", 0)) > 0
     kind = {"best": "averaged" if averaged else "raw", "last": "raw"}.get(weights, weights)
@@ -93,14 +100,15 @@ def read_images(paths: Sequence[Path], size: tuple[int, int], resize: bool = Tru
             other = f"{pixels.shape[1]}x{pixels.shape[0]} pixels, the network takes {size[1]}x{size[0]}"
             raise DataError(f"{name} has {other}; --other-sizes resize makes it so")
         found.append((name, fit(pixels, size)))  # before the next is read: a folder may not fit into memory
-    return [name for name, _ in found], torch.from_numpy(np.stack([x for _, x in found])).permute(
-        0, 3, 1, 2
-    ).contiguous()
+    tensor = torch.from_numpy(np.stack([x for _, x in found])).permute(0, 3, 1, 2).contiguous()
+    return [name for name, _ in found], tensor
 
 
 def read_path(path: Path) -> Iterator[tuple[str, Pixels]]:
     """(name, pixels (H, W, 3)) of each image in the file or below the folder. Raises DataError."""
     if path.is_dir():
+        if (path / MANIFEST).exists():
+            raise DataError(f"{path} is a run's folder and no picture; name one run, and the pictures behind it")
         if not (files := sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)):
             raise DataError(f"{path} has no picture in it ({', '.join(SUFFIXES)})")
         for file in files:
