@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-LIMITS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("limits.toml").read_text())
+FILE = Path(__file__).with_name("config") / "limits.toml"
+LIMITS: dict[str, dict[str, Any]] = tomllib.loads(FILE.read_text())
 
 
 class LabError(Exception):
