@@ -181,13 +181,18 @@ def test_a_range_test_of_absurd_length_is_refused(steps: str, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("place", ["best.ckpt", "checkpoints/best.ckpt", "a/seed=0/checkpoints/last.ckpt", None])
+@pytest.mark.parametrize("command", ["evaluate", "interpolate"])
 def test_a_folder_in_place_of_a_checkpoint_names_one_that_is_there(
-    place: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: str | None, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if place:
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
-    assert cli.main(["evaluate", str(tmp_path)]) == 1
+    if command == "evaluate" and place in ("best.ckpt", "checkpoints/best.ckpt"):  # is taken
+        assert cli.main([command, str(tmp_path)]) == 1
+        assert capsys.readouterr().err.startswith(f"error: {tmp_path / place} is damaged or no checkpoint of the lab")
+        return
+    assert cli.main([command, str(tmp_path), *(["other.ckpt"] if command == "interpolate" else [])]) == 1
     wanted = f"name a checkpoint, such as {tmp_path / place}" if place else "there is no checkpoint (*.ckpt) below it"
     assert capsys.readouterr().err == f"error: {tmp_path} is a folder; {wanted}\n"
 
