@@ -33,7 +33,7 @@ Rules:
 - The network is ResNet56v2 with 1,663,338 trainable parameters, the batch 64, the training set all 50,000 images.
 - All seeds stop at the same epoch, chosen beforehand. What counts is the mean of their *last* epochs, never the first
   epoch at which a single run touches the target. A mean below the target is no record.
-- n is the number of seeds; p tests that the mean is at most the target (one-sided t-test; none for n = 1).
+- n is the number of seeds (?: not said); p tests that the mean is at most the target (one-sided t-test, from n = 2).
 - The split says what was measured: *test* is the untouched test set, *series* the official test images as the
   validation set, as in the published series.
 - No test-time augmentation. Wall-clock time and energy stand beside a record where they were measured.
@@ -87,19 +87,13 @@ def line(record: Record) -> str:
     """A record's row of the table."""
     c = record.configuration
     values, minutes = c.values(record.metric), c.mean("seconds_per_epoch") * c.runs[0].summary["epochs"] / 60
-    p = f"{ttest_1samp(values, record.target, alternative='greater').pvalue:.2g}" if len(values) > 1 else "-"
+    p = f", p = {ttest_1samp(values, record.target, alternative='greater').pvalue:.2g}" if len(values) > 1 else ""
     split = "test" if record.metric == "final_test_acc" else "series"
-    energy = f"{c.mean('energy_wh'):.3g}" if c.values("energy_wh") else "-"
-    title = f"{record.title}, `{record.folder.name}`"
-    cells = [
-        f"{record.target:g}",
-        c.runs[0].summary["epochs"],
-        title,
-        record.reduction,
-        mean_sd(values, len(values), 4),
-    ]
-    cells += [len(values), p, split, number(minutes, 1), energy]
-    return table_line(cells if record.reduction else [cell for cell in cells if cell != ""])
+    energy = f", {c.mean('energy_wh'):.3g} Wh" if c.values("energy_wh") else ""
+    recipe = "; ".join(filter(None, [record.title, record.reduction, f"`{record.folder.name}`"]))
+    accuracy = f"{mean_sd(values, len(values), 4)} (n = {len(values)}{p})"
+    cells = [f"{record.target:g}", c.runs[0].summary["epochs"], recipe, accuracy]
+    return table_line([*cells, split, f"{number(minutes, 1)} minutes{energy}"])
 
 
 def published_line(row: Published) -> str:
@@ -107,7 +101,7 @@ def published_line(row: Published) -> str:
     recipe = f"{row.optimizer}, {row.schedule or 'schedule not said'}, {row.id}"
     found = row.val_acc_at_threshold if row.val_acc_at_threshold is not None else row.threshold
     cells = [f"{row.threshold:g}", f"{row.bound or ''}{row.epoch(row.epoch_at_threshold)}", recipe, f"{found:g}"]
-    return table_line([*cells, row.n or "not said", "-", "series", "-", "-"])
+    return table_line([*cells[:3], f"{cells[3]} (n = {row.n or '?'})", "series", "-"])
 
 
 def fewest_published(target: float) -> list[Published]:
@@ -124,7 +118,7 @@ def page() -> Iterator[str]:
     """The page's parts."""
     records = [read_record(path.parent) for path in sorted((ROOT / "records").glob("*/record.toml"))]
     records.sort(key=lambda record: (record.target, record.configuration.runs[0].summary["epochs"]))
-    columns = ["target", "epochs", "recipe", "accuracy", "n", "p", "split", "minutes a run", "Wh"]
+    columns = ["target", "epochs", "recipe", "accuracy", "split", "cost of a run"]
     yield from (HEAD, "## The fixed network\n", table_line([*columns]), table_line(["---"] * len(columns)))
     for target in TARGETS:
         yield from (line(record) for record in records if not record.reduction and record.target == target)
@@ -134,7 +128,6 @@ def page() -> Iterator[str]:
         "" if len(reduced) < len(records) else " No run of ours has reached a target yet."
     )
     yield "\n## Reduced\n"
-    columns.insert(3, "reduced to")
     yield from (table_line([*columns]), table_line(["---"] * len(columns)), *map(line, reduced))
     yield "\n## Commands\n"
     yield from (f"{record.title}:\n\n```bash\n{record.command.strip()}\n```\n" for record in records)

@@ -30,9 +30,8 @@ def test_a_row_is_the_mean_of_the_last_epochs(script: dict[str, Any]) -> None:
     cells = [cell.strip() for cell in script["line"](script["read_record"](RECORD)).strip("|").split("|")]
     assert cells[:2] == ["0.5", str(summaries[0]["epochs"])]
     mean = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.2g}"
-    assert cells[4:8] == [mean, str(len(values)), f"{p:.2g}", "series"]
-    assert "297,418 parameters" in cells[3]
-    assert "subset of 5000 images" in cells[3]
+    assert cells[3:5] == [f"{mean} (n = {len(values)}, p = {p:.2g})", "series"]
+    assert "297,418 parameters, batch 64, subset of 5000 images, 16x16 pixels" in cells[2]
 
 
 @pytest.mark.parametrize("broken", ["target", "unfinished"])
