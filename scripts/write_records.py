@@ -34,8 +34,8 @@ Rules:
 - All seeds stop at the same epoch, chosen beforehand. What counts is the mean of their *last* epochs, never the first
   epoch at which a single run touches the target. A mean below the target is no record.
 - n is the number of seeds (?: not said); p tests that the mean is at most the target (one-sided t-test, from n = 2).
-- The split says what was measured: *test* is the untouched test set, *series* the official test images as the
-  validation set, as in the published series.
+- The split says what was measured: *series* the official test images as the validation set, as in the published
+  series; *test* an untouched test set. A split that has one trains on fewer images, so it stands with the reduced.
 - No test-time augmentation. Wall-clock time and energy stand beside a record where they were measured.
 - Only measured runs enter. Reduced ones (fewer layers, images or pixels) have a table and targets of their own.
 - The series' own rows are record 0. They are what it printed: the first epoch of a single run, which flatters.
@@ -65,9 +65,9 @@ class Record:
         c, summary = self.configuration, self.configuration.runs[0].summary
         network = f"{summary['model']} of {summary['parameters']:,} parameters"
         other = summary["parameters"] != PARAMETERS or summary["batch_size"] != 64
-        return ", ".join(
-            [*([f"{network}, batch {summary['batch_size']}"] if other else []), *filter(None, [c.reduced_data])]
-        )
+        parts = [f"{network}, batch {summary['batch_size']}"] if other else []
+        split = c.setting("data.split")  # None: official, which trains on all images
+        return ", ".join([*parts, *filter(None, [c.reduced_data, split and f"data.split={split}"])])
 
 
 def read_record(folder: Path) -> Record:
@@ -77,10 +77,21 @@ def read_record(folder: Path) -> Record:
     if len(collection.configurations) != 1 or collection.skipped:
         raise ValueError(f"{folder} must hold the finished runs of one configuration")
     record = Record(folder, configuration=collection.configurations[0], **fields)
-    values = record.configuration.values(record.metric)
+    values, summaries = record.configuration.values(record.metric), [run.summary for run in record.configuration.runs]
+    if any(summary["data"] != "cifar10" for summary in summaries):
+        raise ValueError(f"{folder} must be of cifar10")
+    if any(summary["epochs_trained"] != summary["epochs"] for summary in summaries):
+        raise ValueError(f"{folder} must be trained for all of their epochs")
     if sum(values) / len(values) < record.target or len(values) != record.configuration.n:
         raise ValueError(f"{folder}: the mean {record.metric} of all seeds must reach {record.target}")
+    check_target(record, record.reduction)
     return record
+
+
+def check_target(record: Record, reduction: str) -> None:
+    """Raises ValueError for a record of the fixed network with another target than the table's."""
+    if not reduction and record.target not in TARGETS:
+        raise ValueError(f"{record.folder}: target (={record.target:g}) must be one of {', '.join(map(str, TARGETS))}")
 
 
 def line(record: Record) -> str:

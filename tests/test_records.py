@@ -4,6 +4,7 @@ import json
 import runpy
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,45 @@ def test_a_row_is_the_mean_of_the_last_epochs(script: dict[str, Any]) -> None:
     assert "297,418 parameters, batch 64, subset of 5000 images, 16x16 pixels" in cells[2]
 
 
-@pytest.mark.parametrize("broken", ["target", "unfinished"])
-def test_a_folder_that_breaks_a_rule_is_no_record(script: dict[str, Any], broken: str, tmp_path: Path) -> None:
+def broken_record(folder: Path, broken: str) -> None:
+    """Breaks one rule in a copy of the record."""
+    record, summary = folder / "record.toml", folder / "seed=1" / "summary.json"
+    if broken == "target":
+        record.write_text(record.read_text().replace("target = 0.5", "target = 0.6"))
+    elif broken == "unfinished":
+        summary.unlink()
+    else:
+        changes = {"data": {"data": "svhn"}, "epochs": {"epochs_trained": 7}}[broken]
+        for path in folder.glob("*/summary.json"):
+            path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+        for path in folder.glob("*/manifest.json"):
+            text = path.read_text()
+            path.write_text(text.replace('"cifar10"', '"svhn"') if broken == "data" else text)
+        for path in folder.glob("*/metrics.csv") if broken == "epochs" else ():
+            path.write_text("".join(path.read_text().splitlines(keepends=True)[:8]))
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("target", "the mean final_val_acc of all seeds must reach 0.6"),
+        ("unfinished", "must hold the finished runs of one configuration"),
+        ("data", "must be of cifar10"),
+        ("epochs", "must hold the finished runs of one configuration|must be trained for all of their epochs"),
+    ],
+)
+def test_a_folder_that_breaks_a_rule_is_no_record(
+    script: dict[str, Any], broken: str, said: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "record"
     shutil.copytree(RECORD, folder)
-    if broken == "target":
-        text = (folder / "record.toml").read_text()
-        (folder / "record.toml").write_text(text.replace("target = 0.5", "target = 0.6"))
-    else:
-        (folder / "seed=1" / "summary.json").unlink()
-    with pytest.raises(ValueError, match=r"record (must hold|: the mean)|record: the mean"):
+    broken_record(folder, broken)
+    with pytest.raises(ValueError, match=said):
         script["read_record"](folder)
+
+
+def test_a_full_record_has_one_of_the_targets(script: dict[str, Any]) -> None:
+    record = replace(script["read_record"](RECORD), target=0.93)
+    with pytest.raises(ValueError, match=r"must be one of 0.92, 0.94"):
+        script["check_target"](record, reduction="")
+    script["check_target"](record, reduction="fewer images")

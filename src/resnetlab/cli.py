@@ -17,7 +17,7 @@ from resnetlab.console import guarded, installed_version, print_stderr, say
 from resnetlab.errors import ConfigError, LabError
 from resnetlab.runs.layout import default_outputs
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("config").joinpath("commands.toml").read_text())
+TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("config").joinpath("commands.toml").read_text("utf-8"))
 COMMANDS: dict[str, dict[str, Any]] = TABLE["commands"]
 TYPES = {"path": Path, "int": int, "float": float}
 

@@ -5,10 +5,8 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-FILE = Path(__file__).with_name("config") / "limits.toml"
-LIMITS: dict[str, dict[str, Any]] = tomllib.loads(FILE.read_text())
+LIMITS = tomllib.loads((Path(__file__).parent / "config" / "limits.toml").read_text(encoding="utf-8"))
 
 
 class LabError(Exception):

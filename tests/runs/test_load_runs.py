@@ -36,6 +36,8 @@ def test_a_row_a_run_holds_its_settings_and_its_summary(folders: Mapping[str, Pa
             config["schedule"]["interval"],
         )
         assert row["trainer.precision"] == config["trainer"]["precision"]
+    assert table.loc["diverged"]["epochs_trained"] == 4
+    assert table.loc["diverged"]["wd"] == table.loc["finished"]["wd"] == 0.2
     summary = json.loads((folders["finished"] / "summary.json").read_text())
     row = table.loc["finished"]
     assert {key: row[key] for key in ("best_val_acc", "final_val_acc", "best_epoch")} == {
@@ -52,6 +54,9 @@ def test_a_row_an_epoch_is_metrics_csv(folders: Mapping[str, Path]) -> None:
         with (folders[status] / "metrics.csv").open(newline="") as file:
             assert list(mine["val/acc"]) == [float(row["val/acc"]) for row in csv.DictReader(file)]
         assert set(mine["seed"]) == {SEEDS[status]}
+        with (folders[status] / "metrics.csv").open(newline="") as file:
+            assert list(mine["epoch/lr"]) == [float(row["lr"]) for row in csv.DictReader(file)]
+        assert set(mine["lr"]) == {8e-4}  # the setting
 
 
 def test_without_pandas_it_is_a_list_with_the_same_rows(
@@ -74,3 +79,13 @@ def test_damaged_rows_of_a_run_without_a_result_cost_no_other_run(folders: Mappi
 def test_what_is_no_folder_is_refused() -> None:
     with pytest.raises(ConfigError, match="nowhere is not a folder"):
         load_runs("nowhere")
+
+
+def test_a_number_too_large_for_any_computer_costs_no_other_run(folders: Mapping[str, Path]) -> None:
+    file = folders["finished"] / "metrics.csv"
+    lines = file.read_text().splitlines()
+    lines[1] = ",".join(["1", "9" * 400, *lines[1].split(",")[2:]])
+    file.write_text("\n".join(lines) + "\n")
+    table = load_runs("outputs").set_index("path")
+    assert table.loc[str(folders["finished"])]["reason"] == "a number in it is too large for any computer"
+    assert len(table) == 4

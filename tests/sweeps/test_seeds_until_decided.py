@@ -22,6 +22,7 @@ from processes import command, environment
 from resnetlab.cli import main as cli
 from resnetlab.config.compose import hydra_context
 from resnetlab.config.overrides import normalize_arguments
+from resnetlab.errors import LabError
 from resnetlab.report.groups import collect
 from resnetlab.runs.sweep_records import Outcome, SweepFolder, read_plan
 from resnetlab.sweeps.launchers import checked_settings
@@ -189,6 +190,13 @@ def test_real_runs_are_decided_and_neither_status_nor_report_calls_them_unfinish
     assert capsys.readouterr().out.startswith("8 runs: 4 finished, 4 diverged; sorted by")
     (configuration,) = collect([Path("outputs")]).configurations
     assert (configuration.n, configuration.planned) == (4, 4)
+
+
+def test_a_run_that_another_process_trains_leaves_it_undecided() -> None:
+    locked = Outcome("skipped", reason="is being trained by another process")
+    launcher = Launcher(lambda label: locked if label == "wd=0.2, seed=2" else value_of(label))
+    with pytest.raises(LabError, match=r"wd=0.2, seed=2 is being trained by another process: nothing is decided"):
+        play(launcher, "wd=0.1,0.2,0.3")
 
 
 @pytest.mark.slow

@@ -244,3 +244,11 @@ def test_no_logger_is_made_before_training_begins(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(loggers, "make_logger", lambda *_: pytest.fail("made"))
     _, _, trainer = build(tiny("logger=[csv,tensorboard]"))
     assert trainer.loggers == []
+
+
+def test_a_csv_file_is_whole_when_the_run_is_killed_behind_its_last_epoch() -> None:
+    run(config := tiny("logger=csv"))
+    whole = (config.folder.path / "csv" / "metrics.csv").read_text()
+    config.folder.summary.unlink()
+    run(config)
+    assert (config.folder.path / "csv" / "metrics.csv").read_text() == whole

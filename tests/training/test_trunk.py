@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,15 +11,17 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from test_run import deterministic
 
+import resnetlab
 from conftest import tiny
 from resnetlab import Config, ConfigError, run
 from resnetlab.config.compose import to_plain
 from resnetlab.optim.optimizers import OPTIMIZERS
 from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.runs.files import read_json, read_rows, write_json
-from resnetlab.training.callbacks.checkpoints import read_checkpoint
-from resnetlab.training.describe import CONDITIONS
-from resnetlab.training.trunk import shared_epochs
+from resnetlab.training.build import build_session
+from resnetlab.training.callbacks.checkpoints import on_host, read_checkpoint
+from resnetlab.training.describe import CONDITIONS, git_state
+from resnetlab.training.trunk import as_own, shared_epochs
 
 WSD = ("schedule=wsd", "schedule.decay=1", "schedule.interval=step")
 SWA = ("averaging=swa", "averaging.start=2")
@@ -303,3 +307,34 @@ def test_a_damaged_trunk_is_left_alone_and_the_checkpoint_before_is_taken(
 @pytest.mark.slow
 def test_force_begins_anew(finished: Config, capsys: pytest.CaptureFixture[str]) -> None:
     assert "trunk" not in plant(finished, capsys, "force=true")[0]
+
+
+def test_a_branchs_checkpoint_can_be_copied_from_a_gpu(finished: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = as_own(read_checkpoint(finished.folder.last), build_session(finished))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    copied = on_host(content)
+    assert equal_values(copied, content)
+    assert copied["state_dict"]._metadata == content["state_dict"]._metadata
+
+
+def test_it_is_said_that_no_checkpoint_of_the_common_epochs_is_left(
+    finished: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded, said = plant(finished, capsys, "schedule=multistep", "schedule.milestones=[1]")
+    assert "trunk" not in recorded
+    reason = "of the 1 epochs in common no checkpoint is left (snapshots=[1] keeps one)"
+    assert f"note: trunk=auto takes nothing from {finished.folder.path}: {reason}" in said
+
+
+def test_loggers_get_the_rows_of_a_branch_that_has_nothing_left_to_train(finished: Config) -> None:
+    run(branch := auto("epochs=2", "logger=csv"))
+    assert read_json(branch.folder.manifest)["trunk"]["epoch"] == 2
+    assert [row["step"] for row in read_rows(branch.folder.path / "csv" / "metrics.csv")] == [1, 2]
+
+
+def test_the_code_is_a_condition_whether_it_is_committed_or_not() -> None:
+    files = sorted(Path(resnetlab.__file__).parent.rglob("*.py"))
+    content = b"".join(file.read_bytes() for file in files)
+    assert git_state()["code"] == sha256(content).hexdigest()[:16]
+    assert "git" in CONDITIONS

@@ -9,7 +9,7 @@ from resnetlab.config.option_files import conf_dir, default_options, options
 OTHERS = {  # keys that are in no option file
     "hydra/launcher": ["joblib", "processes", "ray", "submitit_local", "submitit_slurm"],
     "hydra/sweeper": ["optuna"],
-    "seeds": ["5"],
+    "seeds": ["5", "auto"],
 }
 
 

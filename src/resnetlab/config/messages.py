@@ -21,7 +21,7 @@ from resnetlab.console import print_stderr, unexpected
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as some of Hydra's
 TOP_LEVEL = {key.name for key in fields(Config)} - {*GROUPS}
-DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 OURS: dict[str, str] = DATA["names"]
 FOREIGN = {name: ours for ours, names in OURS.items() for name in names.split()}
 PRESETS = "`resnetlab options experiment` lists them"

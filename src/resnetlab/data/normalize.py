@@ -17,7 +17,11 @@ class Normalizer:
             total = sum(part.sum(0, dtype=torch.float64) for part in train.pixels.split(1000))
             self.mean = (total / (255 * len(train))).float()
         elif kind == "channel":
-            self.mean, self.std = _channel_moments(train.pixels)
+            values = torch.arange(256, dtype=torch.float64) / 255
+            counts = [torch.bincount(channel.flatten(), minlength=256).double() for channel in train.pixels.unbind(1)]
+            means = [(n @ values) / n.sum() for n in counts]
+            stds = [((n @ (values - mean) ** 2) / n.sum()).sqrt() for n, mean in zip(counts, means, strict=True)]
+            self.mean, self.std = (torch.stack(moments).float()[:, None, None] for moments in (means, stds))
 
     def __call__(self, pixels: Tensor) -> Tensor:
         self.to(pixels.device)
@@ -39,11 +43,3 @@ def normalize(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     found = f"{pixels.dtype} {tuple(pixels.shape)} in {pixels.min():g}..{pixels.max():g}"
     size = f", C H W {tuple(mean.shape)}" if mean.ndim and mean.shape[-1] > 1 else ""
     raise DataError(f"images ({found}) must be N C H W{size}, uint8 or floats in 0..1: the network normalizes them")
-
-
-def _channel_moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    values = torch.arange(256, dtype=torch.float64) / 255
-    counts = [torch.bincount(pixels[:, c].flatten(), minlength=256).double() for c in range(pixels.shape[1])]
-    means = [(n @ values) / n.sum() for n in counts]
-    stds = [((n @ (values - mean) ** 2) / n.sum()).sqrt() for n, mean in zip(counts, means, strict=True)]
-    return torch.stack(means).float()[:, None, None], torch.stack(stds).float()[:, None, None]

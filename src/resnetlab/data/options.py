@@ -80,7 +80,7 @@ class Data:
         _, test, untouched = self.parts
         fits = bool(test) if self.split == "official" else not untouched
         holds = "train, val and test" if untouched else "train alone; take holdout or stratified"
-        require(fits, "data.split", self.split, f"fit the folders or arrays, {holds}")
+        require(fits, "data.split", self.split, f"fit the images of {self.root}, {holds}")
         pooled = index.counts[: 2 if self.split == "stratified" and self.pool == "all" else 1]
         for name, *counts in zip(index.class_names, *pooled, strict=True):
             if self.split in ("stratified", "holdout") and sum(counts) < 2:

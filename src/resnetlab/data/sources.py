@@ -121,7 +121,7 @@ def digits(root: Path) -> Source:
     return Source(both[torch.from_numpy(train)], both[torch.from_numpy(test)], tuple(map(str, range(10))))
 
 
-SETS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("sources.toml").read_text())
+SETS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))
 SOURCES: dict[str, Callable[[Path], Source]] = {
     name: partial(by_torchvision, **about["torchvision"]) if "torchvision" in about else digits
     for name, about in SETS.items()

@@ -141,6 +141,7 @@ class CustomModel(Model):
         for key in fields(Model)[1:]:
             must = "be left out with model=custom, whose own keys are in model.parameters"
             require(getattr(self, key.name) == key.default, f"model.{key.name}", getattr(self, key.name), must)
+        import_callable("model.function", self.function, "class or function")  # before images are decoded
 
     def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:
         names = import_callable("model.function", self.function, "class or function")[1]

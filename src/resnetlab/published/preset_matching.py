@@ -46,8 +46,11 @@ def reduction(identity: Mapping[str, Any]) -> tuple[str, str] | None:
     related = [preset for preset in _presets() if preset.core == core]
     if any(preset.whole == whole for preset in related):
         return None
+    family, depth = _size(str(identity["model"]))
     for preset in related:
-        if _no_larger(identity, preset):
+        same_family, most = _size(preset.model)
+        smaller = family == same_family and int(identity.get("model.depth", depth)) <= most
+        if smaller and int(identity.get("epochs", EPOCHS)) <= preset.epochs:
             values = {**identity, "epochs": identity.get("epochs", EPOCHS)}
             same = {"model": preset.model, "epochs": preset.epochs}
             found = [(key, values[key]) for key in REDUCING if key in values and values[key] != same.get(key)]
@@ -59,12 +62,6 @@ def digests(identity: Mapping[str, Any]) -> tuple[str, str]:
     """Of the configuration as a whole, and of what a reduction leaves alone."""
     whole = {key: value for key, value in identity.items() if key not in SILENT}
     return digest(whole), digest({key: value for key, value in whole.items() if key not in REDUCING})
-
-
-def _no_larger(identity: Mapping[str, Any], preset: Preset) -> bool:
-    (family, depth), (same_family, most) = _size(str(identity["model"])), _size(preset.model)
-    shorter = int(identity.get("epochs", EPOCHS)) <= preset.epochs
-    return family == same_family and int(identity.get("model.depth", depth)) <= most and shorter
 
 
 def _size(model: str) -> tuple[str, int]:

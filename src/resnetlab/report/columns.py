@@ -46,7 +46,7 @@ def columns(thresholds: Sequence[str]) -> list[Column]:
     """All columns of metrics; accuracies come first, then the thresholds' in ascending order."""
     names = sorted(thresholds, key=float)
     at = [(*(text.format(name) for text in texts), digits) for name in names for *texts, digits in COLUMNS["threshold"]]
-    return [Column(*parts) for parts in (*COLUMNS["accuracy"], *at, *COLUMNS["cost"])]
+    return [Column(*parts) for parts in (*COLUMNS["before_thresholds"], *at, *COLUMNS["after_thresholds"])]
 
 
 def measured_columns(collection: Collection) -> list[Column]:

@@ -142,8 +142,6 @@ def collect(folders: Sequence[Path]) -> Collection:
             runs.append(read_run(path))
         except UnusableRun as error:
             collection.skipped.append(SkippedRun(path, error.kind, error.reason))
-        except OverflowError:
-            collection.skipped.append(SkippedRun(path, "unreadable", "a number in it is too large for any computer"))
     runs = list(drop_duplicates(runs, collection.skipped))
     collection.thresholds = thresholds(runs)
     for run in runs:

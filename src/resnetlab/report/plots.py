@@ -127,7 +127,6 @@ def plot_side_by_side(stem: str, configurations: Configurations, thresholds: Seq
 def plot_lengths(stem: str, groups: Sequence[Configurations], thresholds: Sequence[str]) -> Plot:
     """Final validation accuracy against the number of epochs, of groups that differ in that alone."""
     figure, (axes,) = make_panels("epochs of the run", {"final validation accuracy": 2.6})
-    caption = "Each point is a run that was trained to its end for that many epochs; lines join the means."
     ways = {"final_val_acc": "as usually computed"}
     if any(c.values("final_val_acc_recal") for group in groups for c in group):
         ways["final_val_acc_recal"] = "batch-norm statistics re-estimated"
@@ -140,7 +139,8 @@ def plot_lengths(stem: str, groups: Sequence[Configurations], thresholds: Sequen
     draw_thresholds(axes, thresholds)
     name_groups(axes, groups, "epochs")
     legend_above(figure, axes)
-    return Plot(stem, "Accuracy against number of epochs", f"{caption} {seeds_note(groups)}", figure)
+    about = "Each point is a run that was given that many epochs; lines join the means."
+    return Plot(stem, "Accuracy against number of epochs", f"{about} {seeds_note(groups)}", figure)
 
 
 def values_by_epoch(runs: Sequence[Run], column: str) -> dict[float, list[float]]:

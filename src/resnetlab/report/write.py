@@ -85,6 +85,8 @@ def write_plots(collection: Collection, folder: Path, plots: Sequence[PlotStudy]
                 found.absent.append(plot)
             else:
                 found.added.append(write_plot(plot, folder, prefix))
+        if groups := groups_along(configurations, "epochs"):
+            found.curves.append(write_plot(plot_lengths("lengths", groups, collection.thresholds), folder, prefix))
         drawn = [c for c in best if c.study == study]
         found.curves += [write_plot(plot, folder, prefix) for plot in curves(drawn, collection.thresholds)]
         if others := len(configurations) - len(drawn):
@@ -96,9 +98,7 @@ def write_plots(collection: Collection, folder: Path, plots: Sequence[PlotStudy]
 
 
 def curves(configurations: Sequence[Configuration], thresholds: Sequence[str]) -> Iterator[Plot]:
-    """Accuracy over lengths where there are several; the configurations overlaid; then each by itself."""
-    if groups := groups_along(configurations, "epochs"):
-        yield plot_lengths("lengths", groups, thresholds)
+    """The configurations overlaid, then each by itself."""
     if len(configurations) > 1:
         yield plot_side_by_side("side-by-side", configurations, thresholds)
     for number, configuration in enumerate(configurations, 1):

@@ -55,7 +55,10 @@ def read_run(path: Path) -> Run:
         where = summary.get("diverged_quantity")
         reason = f"diverged in epoch {summary.get('diverged_epoch')}" + (f": {where} is not finite" if where else "")
         raise UnusableRun("diverged", reason)
-    rows, remarks = read_metrics(path, summary)
+    try:
+        rows, remarks = read_metrics(path, summary)
+    except OverflowError:
+        raise UnusableRun("unreadable", "a number in it is too large for any computer") from None
     broken = sorted(key for key, value in summary.items() if isinstance(value, float) and not math.isfinite(value))
     if broken:
         remarks.append(f"{SUMMARY} has NaN or infinity in {', '.join(broken)}: taken as unknown")

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from resnetlab.runs import load
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import METRICS
-from resnetlab.runs.load import UnusableRun, configuration_of, read_manifest, read_run, require_folders, run_paths
 from resnetlab.runs.summary import Row
 
 
@@ -16,12 +16,13 @@ def load_runs(*folders: str | Path, epochs: bool = False) -> Any:
     """A row for each run below the folders: where it is, how it ended, its settings, and its summary.
 
     status: finished, diverged, unfinished or unreadable (`reason` says why). Settings have the command line's keys, as
-    "schedule.final". epochs: a row for each epoch instead, with the columns of metrics.csv. A pandas.DataFrame where
-    pandas is installed, else a list of dictionaries. Reads only. Raises ConfigError for what is no folder.
+    "schedule.final". epochs: a row for each epoch instead, with the columns of metrics.csv; lr and momentum, which are
+    settings too, are "epoch/lr" and "epoch/momentum". A pandas.DataFrame where pandas is installed, else a list of
+    dictionaries. Reads only. Raises ConfigError for what is no folder.
     """
     paths = [Path(folder) for folder in folders]
-    require_folders(paths)
-    rows = [row for path in run_paths(paths) for row in rows_of(path, epochs)]
+    load.require_folders(paths)
+    rows = [row for path in load.run_paths(paths) for row in rows_of(path, epochs)]
     if find_spec("pandas") is None:
         return rows
     from pandas import DataFrame
@@ -29,22 +30,21 @@ def load_runs(*folders: str | Path, epochs: bool = False) -> Any:
     return DataFrame(rows)
 
 
-def rows_of(path: Path, epochs: bool) -> Iterator[Row | dict[str, Any]]:
+def rows_of(path: Path, epochs: bool) -> list[dict[str, Any]]:
     """The rows of one run."""
-    manifest = read_manifest(path)
-    row: dict[str, Any] = {"configuration": configuration_of(path, manifest), "path": str(path)}
+    manifest = load.read_manifest(path)
+    row: dict[str, Any] = {"configuration": load.configuration_of(path, manifest), "path": str(path)}
     row |= dict(flat(manifest.get("config", {})))
     try:
-        run = read_run(path)
+        run = load.read_run(path)
         row |= run.summary
         found = run.rows
-    except UnusableRun as error:
+    except load.UnusableRun as error:
+        row |= load.read_summary(path, manifest) if error.kind == "diverged" else {}
         row |= {"status": error.kind, "reason": error.reason}
         found = rows_there(path)
-    if epochs:
-        yield from ({**row, **of_epoch} for of_epoch in found)
-    else:
-        yield row
+    renamed = ({f"epoch/{k}" if k in ("lr", "momentum") else k: v for k, v in of_epoch.items()} for of_epoch in found)
+    return [row | columns for columns in renamed] if epochs else [row]
 
 
 def rows_there(path: Path) -> list[Row]:

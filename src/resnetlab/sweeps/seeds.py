@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from resnetlab.config.overrides import compose_jobs, parse_overrides, split_sweep
 from resnetlab.config.schema import Config
 from resnetlab.console import say
-from resnetlab.errors import ConfigError, require, require_one_of
+from resnetlab.errors import ConfigError, LabError, require, require_one_of
 from resnetlab.report.sequential import FEWEST, MOST, assess, half_widths
 from resnetlab.runs.layout import run_key
 from resnetlab.runs.sweep_records import Outcome
@@ -57,6 +57,10 @@ class SeedRounds:
             outcomes = task.folder.outcomes()
             for number, (place, seed) in enumerate(todo, first):
                 end = outcomes.get(number, Outcome("failed", reason="no outcome"))
+                if end.status == "skipped" and end.objective is None:
+                    raise LabError(
+                        f"{task.labels[number]} {end.reason}: nothing is decided; give the command again later"
+                    )
                 if end.diverged or end.objective is None:
                     self.out.setdefault(place, f"out: seed {seed}: {'diverged' if end.diverged else end.reason}")
                     self.values.pop(place, None)

@@ -17,7 +17,7 @@ from resnetlab.config.schema import Config
 from resnetlab.console import installed_version
 from resnetlab.optim.optimizers.base import group_counts
 from resnetlab.optim.schedules import length_warning
-from resnetlab.runs.files import write_json, write_text
+from resnetlab.runs.files import sha256, write_json, write_text
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import Session
@@ -124,14 +124,15 @@ def model_counts(model: nn.Module) -> dict[str, int]:
 
 
 def git_state() -> dict[str, Any]:
-    """The commit of the source tree and whether it has uncommitted changes; nulls outside a git checkout."""
-    git = ["git", "-C", str(Path(__file__).parents[1])]
+    """The commit of the source tree and whether it has uncommitted changes, null outside git; a digest of the code."""
+    git = ["git", "-C", str(Path(__file__).parent)]
     commands = ([*git, "rev-parse", "HEAD"], [*git, "status", "--porcelain"])
+    code = sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parents[1].rglob("*.py"))))
     try:
         sha, status = (subprocess.run(c, check=True, capture_output=True, text=True).stdout.strip() for c in commands)
     except (OSError, subprocess.CalledProcessError):
-        return {"sha": None, "dirty": None}
-    return {"sha": sha, "dirty": bool(status)}
+        return {"sha": None, "dirty": None, "code": code}
+    return {"sha": sha, "dirty": bool(status), "code": code}
 
 
 def processor() -> str:

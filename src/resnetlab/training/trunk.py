@@ -96,11 +96,13 @@ def find_branch(config: Config, session: Session) -> Branch | None:
         recorded, least = read_manifest(path), branch.trunk["epoch"] if branch else 0
         if path != config.folder.path and settings(recorded) == settings(now):
             most, reason = shared_epochs(now, recorded)
-            line = f"note: trunk=auto takes nothing from {path}: {reason}" if reason else line
-            branch = read_branch(session, recorded, RunFolder(path), range(most, least, -1)) or branch
-    if branch is not None:
-        line = f"trunk: {branch.trunk['epoch']} epochs are those of {branch.trunk['run']}"
-    if line:
+            found = read_branch(session, recorded, RunFolder(path), range(most, least, -1))
+            if (branch := found or branch) is None:
+                reason = (
+                    reason or f"of the {most} epochs in common no checkpoint is left (snapshots=[{most}] keeps one)"
+                )
+                line = f"note: trunk=auto takes nothing from {path}: {reason}"
+    if line := f"trunk: {branch.trunk['epoch']} epochs are those of {branch.trunk['run']}" if branch else line:
         print_line(config, line)
     return branch
 
@@ -109,18 +111,19 @@ def read_branch(session: Session, recorded: Manifest, folder: RunFolder, epochs:
     """From the run's first checkpoint that is of one of these epochs, and whose best is there too."""
     places = [(folder.last, folder.best), (folder.previous, folder.best)] if epochs else []
     places += [(folder.snapshot(k), folder.snapshot_best(k)) for k in epochs if folder.snapshot(k).exists()]
+    theirs, own = from_plain(dict(recorded["config"]), checked=False), session.module.config.folder
     for last_place, best_place in places:
         try:
-            theirs, own = from_plain(dict(recorded["config"]), checked=False), session.module.config.folder
             last = best = read_run_checkpoint(last_place, theirs)
             rows = last["callbacks"][Recorder.__name__]["rows"]
             if (row := best_row(rows, session.recorder.best_column) or {}) is not rows[-1]:
                 best = read_run_checkpoint(best_place, theirs)
-            if len(rows) in epochs and best["callbacks"][Recorder.__name__]["rows"][-1]["val/ce"] == row["val/ce"]:
-                files = {own.best: as_own(best, session), own.last: as_own(last, session)}
-                return Branch({"run": run_key(folder.path), "epoch": len(rows)}, files)
+            fits = len(rows) in epochs and best["callbacks"][Recorder.__name__]["rows"][-1]["val/ce"] == row["val/ce"]
         except Exception:  # of many kinds: it is damaged, or was replaced just now
             continue
+        if fits:
+            files = {own.best: as_own(best, session), own.last: as_own(last, session)}
+            return Branch({"run": run_key(folder.path), "epoch": len(rows)}, files)
     return None
 
 
@@ -128,7 +131,7 @@ def as_own(checkpoint: dict[str, Any], session: Session) -> dict[str, Any]:
     """The same of this run: with its configuration and, where no average is common, with its own, still empty."""
     common, trained = average_in(session.module.config, checkpoint["epoch"] + 1), checkpoint["state_dict"]
     state = session.module.state_dict()
-    state |= {key: trained[key] for key in state if common or not key.startswith("average.")}
+    state.update({key: trained[key] for key in state if common or not key.startswith("average.")})
     recorded = Checkpoints(session.recorder, session.module.config, session.digests).recorded
     sizes = checkpoint["hyper_parameters"] | {"config": recorded["config"]}
-    return checkpoint | recorded | {"state_dict": dict(state), "hyper_parameters": sizes}
+    return checkpoint | recorded | {"state_dict": state, "hyper_parameters": sizes}
