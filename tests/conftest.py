@@ -40,13 +40,14 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def merged_once() -> Iterator[Callable[..., Any]]:
+def merged_once() -> Iterator[tuple[Callable[..., Any], Callable[..., Any]]]:
     """Let Hydra list and merge the files of the same options once: most of the 0.1 s that compose takes.
 
     The other words go into a copy each time, and files of another folder than the lab's are read each time.
     """
     make_list = hydra_loader.create_defaults_list
     merge = hydra_loader.ConfigLoaderImpl._compose_config_from_defaults_list
+    make_cache = hydra_loader.CachingConfigRepository.__init__
     lists: dict[str, DefaultsList] = {}
     configs: dict[int, Any] = {}
 
@@ -74,7 +75,7 @@ def merged_once() -> Iterator[Callable[..., Any]]:
         patch.setattr(hydra_loader, "create_defaults_list", listed)
         patch.setattr(hydra_loader.ConfigLoaderImpl, "_compose_config_from_defaults_list", merged)
         patch.setattr(hydra_loader.CachingConfigRepository, "__init__", begin)
-        yield merge
+        yield merge, make_cache
 
 
 def tiny(*overrides: str) -> Config:

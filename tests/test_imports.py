@@ -65,7 +65,7 @@ def test_only_config_and_sweeps_know_hydra() -> None:
     assert {module for module in known if room_of(module) != "sweeps"} == HYDRA
 
 
-def test_only_training_and_the_datamodule_know_lightning() -> None:
+def test_lightning_is_imported_where_the_documentation_says() -> None:
     known = {module for module, name in imports() if name.split(".")[0] == "lightning"}
     assert {module for module in known if room_of(module) != "training"} == LIGHTNING
 

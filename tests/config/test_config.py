@@ -283,7 +283,7 @@ def test_what_can_be_trained_is_not_refused(overrides: str) -> None:
 
 
 def test_the_shortcut_of_these_tests_composes_what_hydra_does(
-    merged_once: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    merged_once: tuple[Callable[..., Any], Callable[..., Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["lr=0.5", "data=digits model.depth=11 wd=0.3", "experiment=demo", "experiment=demo lr=0.5"]
     words += ["schedule=lambda schedule.function=math.exp", "logger=[csv,tensorboard]", "hydra/launcher=processes"]
@@ -294,5 +294,7 @@ def test_the_shortcut_of_these_tests_composes_what_hydra_does(
 
     short = nodes(), nodes()
     monkeypatch.setattr(hydra_loader, "create_defaults_list", create_defaults_list)
-    monkeypatch.setattr(hydra_loader.ConfigLoaderImpl, "_compose_config_from_defaults_list", merged_once)
+    merge, make_cache = merged_once
+    monkeypatch.setattr(hydra_loader.ConfigLoaderImpl, "_compose_config_from_defaults_list", merge)
+    monkeypatch.setattr(hydra_loader.CachingConfigRepository, "__init__", make_cache)
     assert short[0] == short[1] == nodes()

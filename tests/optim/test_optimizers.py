@@ -423,7 +423,7 @@ def test_step_takes_a_closure_and_runs_hooks_once(name: str) -> None:
 
 def test_decoupled_sgd_runs_hooks_once_also_if_torchs_was_used_before_its_import() -> None:
     torch.optim.SGD(net().parameters())
-    spec = importlib.util.find_spec("resnetlab.optim.optimizers.torch_classes")
+    spec = importlib.util.find_spec("resnetlab.optim.optimizers.adam_and_sgd")
     assert spec is not None and spec.loader is not None  # noqa: PT018
     late = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(late)

@@ -21,7 +21,7 @@ from fixtures.keras_parity_inputs import make_batch, make_shift_images, make_wei
 from resnetlab.data.augment import flip, shift_bilinear
 from resnetlab.models import ResNetV2
 from resnetlab.optim.optimizers import OPTIMIZERS, Optimizer
-from resnetlab.optim.optimizers.torch_classes import SGD, Adam
+from resnetlab.optim.optimizers.adam_and_sgd import SGD, Adam
 from resnetlab.optim.regularization import REGULARIZATIONS, WeightDecay, conv_kernels, penalty
 
 Array = NDArray[Any]

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.optim.schedules import RunLength
-from resnetlab.optim.schedules.formulas import floor_with_tolerance
+from resnetlab.optim.schedules.decay_and_piecewise import floor_with_tolerance
 
 
 @dataclass

@@ -6,7 +6,7 @@ warns of a run that is too short. `ReduceOnPlateau` alone has state and builds t
 
 from resnetlab.optim.schedules.base import RunLength, Schedule, length_warning, schedule_table
 from resnetlab.optim.schedules.cyclic import Cyclic, OneCycle
-from resnetlab.optim.schedules.formulas import (
+from resnetlab.optim.schedules.decay_and_piecewise import (
     Constant,
     Cosine,
     CosineRestarts,
