@@ -13,11 +13,11 @@ from optuna.trial import TrialState, create_trial
 
 from conftest import TINY
 from resnetlab import ConfigError
+from resnetlab.cli import train_main as main
 from resnetlab.errors import RunLocked
 from resnetlab.sweeps import command, launchers
 from resnetlab.sweeps import parallelism as machine
 from resnetlab.sweeps.launchers import LAUNCHERS
-from resnetlab.sweeps.main import main
 from resnetlab.sweeps.search import study as storage
 from resnetlab.sweeps.search.loop import Search
 from resnetlab.sweeps.search.plan import SearchPlan, make_plan

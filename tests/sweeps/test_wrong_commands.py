@@ -9,11 +9,11 @@ import pytest
 
 from conftest import TINY
 from resnetlab import cli
+from resnetlab.cli import train_main as main
 from resnetlab.config.overrides import normalize_arguments
 from resnetlab.sweeps import launchers
 from resnetlab.sweeps.command import parse_arguments
 from resnetlab.sweeps.launchers import FUNCTIONS, LAUNCHERS, check_launcher
-from resnetlab.sweeps.main import main
 
 JOBLIB = "-m lr=1,2 hydra/launcher=joblib hydra.launcher."
 

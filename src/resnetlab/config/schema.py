@@ -121,17 +121,11 @@ def callback_of(entry: Any) -> tuple[str, Any]:
     return str(found["function"]), found.get("parameters")
 
 
-def _instances(options: Mapping[str, type]) -> dict[str, Any]:
-    return {name: option() for name, option in options.items()}
-
-
+CLASSES: dict[str, Mapping[str, type]] = {
+    **{"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "regularization": REGULARIZATIONS, "averaging": AVERAGINGS},
+}
 GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
-    "model": dict(MODELS),
-    "data": dict(DATA),
-    "optimizer": _instances(OPTIMIZERS),
-    "schedule": _instances(SCHEDULES),
-    "regularization": _instances(REGULARIZATIONS),
-    "averaging": _instances(AVERAGINGS),
-    "trainer": dict(TRAINERS),
-    "logger": dict(LOGGERS),
+    **{"model": dict(MODELS), "data": dict(DATA)},
+    **{group: {name: option() for name, option in options.items()} for group, options in CLASSES.items()},
+    **{"trainer": dict(TRAINERS), "logger": dict(LOGGERS)},
 }

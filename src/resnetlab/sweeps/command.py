@@ -5,18 +5,18 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 from resnetlab.config.compose import compose, hydra_context
-from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
+from resnetlab.config.messages import USAGE_ERRORS, print_error
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
-from resnetlab.console import say, unexpected
+from resnetlab.console import interrupted, say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.layout import run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
@@ -150,25 +150,21 @@ def call_hydra(task: TaskFunction, arguments: Sequence[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ConfigErrors, and so one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """overrides; multirun: whether there is a -m; shows: the arguments that ask to look at a job and train nothing.
 
     Raises ConfigError for what is not supported.
     """
-    parser = Parser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
     parser.add_argument("--package", "-p")
     parser.add_argument("--resolve", action="store_true")
-    options, unknown = parser.parse_known_intermixed_args(arguments)
+    try:
+        options, unknown = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
     overrides = normalize_arguments([*options.overrides, *unknown, *(["-m"] if options.multirun else [])])
     if unknown:
         cure = "a setting is KEY=VALUE without dashes; python train.py --help lists them"

@@ -8,7 +8,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,8 @@ def open_storage(path: Path, write: bool = True) -> JournalStorage:
     logging.set_verbosity(logging.ERROR)
     lock: Any = FileLock(f"{path}.held") if write else None  # .lock is the name of Optuna's own
     try:
-        if write:
-            with lock:
-                truncate_partial_line(path)
-        else:
-            check_beginning(path.read_bytes()[: len(BEGINNING)])
+        with lock or nullcontext():
+            check_lines(path, mend=write)
         return JournalStorage(JournalFileBackend(str(path), lock))
     except Exception as error:  # Optuna replays whatever stands there
         again = "the same command makes the same search again and skips the runs that are finished"
@@ -49,19 +46,18 @@ def open_storage(path: Path, write: bool = True) -> JournalStorage:
         raise ConfigError(text) from None
 
 
-def check_beginning(content: bytes) -> None:
-    if content and not content.startswith(BEGINNING):
-        raise ValueError("it is not a journal of Optuna's")
+def check_lines(path: Path, mend: bool) -> None:
+    """Raises ValueError for what is no journal of Optuna's.
 
-
-def truncate_partial_line(path: Path) -> None:
-    """Cuts off half a line at the end, which a machine that went down leaves: Optuna would write on behind it."""
+    mend: cuts off half a line at the end, which a machine that went down leaves: Optuna would write on behind it.
+    """
     if not path.exists():
         return
-    with path.open("rb+") as file:
-        content = file.read()
-        check_beginning(content)
-        if content and not content.endswith(b"\n"):
+    with path.open("rb+" if mend else "rb") as file:
+        content = file.read(-1 if mend else len(BEGINNING))
+        if content and not content.startswith(BEGINNING):
+            raise ValueError("it is not a journal of Optuna's")
+        if mend and content and not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)
             os.fsync(file.fileno())
 

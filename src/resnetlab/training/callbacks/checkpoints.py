@@ -138,7 +138,7 @@ def shapes_of(state: dict[str, torch.Tensor], prefix: str) -> set[tuple[str, tor
 def read_run_checkpoint(path: Path, config: Config) -> dict[str, Any]:
     """A checkpoint's plain data, as read_checkpoint; raises LabError unless it is of the run of `config`."""
     checkpoint = read_checkpoint(path)
-    saved, stored = from_plain(checkpoint["config"], checked=False), checkpoint.get("identity", {})
+    saved, stored = from_plain(checkpoint["config"]), checkpoint.get("identity", {})
     identity = saved.identity | {"init": stored["init"]} if "init" in stored else saved.identity
     if (identity, saved.seed) != (config.identity, config.seed):
         raise LabError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
