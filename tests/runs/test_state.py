@@ -89,7 +89,7 @@ def test_a_run_from_before_manifests_held_the_config_has_its_folders_name_and_it
     text = folder.manifest.read_text()
     folder.manifest.write_text(text[: text.index(',\n  "config"')] + "}")
     (run,) = states().runs
-    assert (run.run.manifest.keys(), run.run.summary) == ({"differs_from_defaults"}, {})
+    assert (run.manifest.keys(), run.summary) == ({"differs_from_defaults"}, {})
     assert (run.label, run.study, run.seed) == (folder.path.parent.name, "some", 0)
     assert (run.done, run.epochs) == (4, 10)
 

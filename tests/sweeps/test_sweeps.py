@@ -24,7 +24,6 @@ from test_run import deterministic
 from conftest import TINY, tiny
 from processes import train
 from resnetlab import ConfigError, compose, run
-from resnetlab.config.compose import parse
 from resnetlab.config.overrides import job_labels
 from resnetlab.runs.files import read_rows, write_rows
 from resnetlab.runs.layout import RunFolder
@@ -191,13 +190,13 @@ def test_the_launcher_returns_the_objectives_and_starts_nothing_for_what_is_fini
         returned.extend(done.return_value for done in returns)
         return returns
 
-    def refuse_one(node):
-        if node.wd == 0.2:
+    def refuse_one(*overrides):
+        if "wd=0.2" in overrides:
             raise ConfigError("wd (=0.2) made up")
-        return parse(node)
+        return compose(*overrides)
 
     monkeypatch.setattr(launch, "launch", launch_and_look)
-    monkeypatch.setattr(launch, "parse", refuse_one)
+    monkeypatch.setattr(launch, "compose", refuse_one)
     status, out, err = sweep("epochs=1", "wd=0.1,1e30,0.2", *PROCESSES)
     assert (status, err, returned[:2]) == (1, "error: wd=0.2: wd (=0.2) made up\n", expected)
     assert math.isnan(returned[2])

@@ -70,8 +70,7 @@ def parse(node: DictConfig) -> Config:
     OmegaConf.set_struct(node, False)
     node.pop("hydra", None)
     check_keys(node)
-    config = OmegaConf.to_object(node)
-    assert isinstance(config, Config)
+    config: Any = OmegaConf.to_object(node)
     check(config)
     check_uses(config)
     wd, l2 = resolve(config.regularization, config.wd, config.l2)
@@ -112,6 +111,5 @@ def from_plain(plain: dict[str, Any]) -> Config:
     for group, options in GROUPS.items():
         option = options[plain.setdefault(group, {"name": "none"})["name"]]  # older runs know no averaging
         node[group] = OmegaConf.structured(option)
-    config = OmegaConf.to_object(OmegaConf.merge(node, plain))
-    assert isinstance(config, Config)
+    config: Any = OmegaConf.to_object(OmegaConf.merge(node, plain))
     return config

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from resnetlab.console import interrupted, say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.layout import run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps.launchers import checked_settings, choice, find_launcher, refuse_several_devices
+from resnetlab.sweeps.launchers import AROUND, LAUNCHERS, checked_settings, choice, refuse_several_devices
 from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.seeds import SeedRounds
@@ -125,10 +126,10 @@ def run_sweep(
 
 def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[int, Outcome]:
     """Runs the jobs by Hydra's sweeper and launcher; (0 or the exit status, outcome of those that have left none)."""
-    row, failed = find_launcher(launcher), Outcome("failed", reason="left no outcome")
+    around, failed = AROUND.get(launcher, lambda folder: nullcontext()), Outcome("failed", reason="left no outcome")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # an error of a launcher's is raised here, and not printed by Hydra
     try:
-        with sigterm_as_exit(), row.around(task.folder):
+        with sigterm_as_exit(), around(task.folder):
             call_hydra(task, ["-m", *overrides])
         return 0, failed
     except KeyboardInterrupt:
@@ -138,7 +139,8 @@ def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[
         return status, INTERRUPTED if status > 128 else failed
     except Exception as error:  # the launcher's
         status = print_error(error) if isinstance(error, (LabError, OSError, *USAGE_ERRORS)) else unexpected(error)
-        reason = f"left no outcome: {type(error).__name__}: {first_line(error)}{row.advice}"
+        advice = LAUNCHERS.get(launcher, {}).get("advice", "")
+        reason = f"left no outcome: {type(error).__name__}: {first_line(error)}{advice}"
         return status, Outcome("failed", reason=reason)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)

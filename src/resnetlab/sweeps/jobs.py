@@ -19,11 +19,11 @@ SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork serve
 
 @dataclass
 class Job:
-    """One run. trunk: of sweeps/trunks.py. handle: of its backend, a process or a task of Ray, while one trains it."""
+    """One run. overrides: its worker's. trunk: of sweeps/trunks.py. handle: of its backend, while one trains it."""
 
     number: int
     label: str
-    overrides: Sequence[str]
+    overrides: list[str]
     config: Config
     trunk: tuple[int, int] = (-1, 0)
     outcome: Outcome | None = None
@@ -38,11 +38,6 @@ class Job:
     @property
     def name(self) -> str:
         return self.label or str(self.run.path)
-
-    @property
-    def worker_overrides(self) -> list[str]:
-        """Also lines instead of a bar, which is of no use in a log."""
-        return [*self.overrides, f"trainer.progress={'off' if self.config.trainer.progress == 'off' else 'lines'}"]
 
 
 class Backend(Protocol):

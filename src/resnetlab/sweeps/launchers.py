@@ -1,28 +1,27 @@
 """Hydra's launchers: the package that each needs, the bounds of its values, its number of jobs at once.
 
-A new launcher of another package needs a row in launchers.yaml at most; one of resnetlab's own also a class in
+A new launcher of another package needs a row in launchers.toml at most; one of resnetlab's own also a class in
 hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from shutil import which
 from typing import Any
 
 import torch
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError, require
+from resnetlab.runs.files import data_beside
 from resnetlab.runs.sweep_records import NO_OBJECTIVE, Outcome, SweepFolder
 from resnetlab.sweeps.parallelism import cores, jobs_at_once_on_ray, resources_per_job
 from resnetlab.sweeps.process_setup import end_with_parent
@@ -30,23 +29,6 @@ from resnetlab.sweeps.process_setup import end_with_parent
 Values = Mapping[str, Any]
 Bounds = Mapping[str, Sequence[int]]  # least and most
 LOST = "its job {} ended without a result (killed, cancelled or out of time; the same command goes on)"
-
-
-@dataclass(frozen=True)
-class Launcher:
-    """One launcher.
-
-    jobs_at_once: of its values and the jobs' configurations; None where it is not known here. around: a context in
-    which it runs. The others: see launchers.yaml.
-    """
-
-    module: str = "hydra"
-    package: str = ""
-    bounds: Bounds = field(default_factory=dict)
-    choices: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    jobs_at_once: Callable[[Values, Sequence[Config]], int | None] = lambda values, configs: 1
-    around: Callable[[SweepFolder], AbstractContextManager[None]] = lambda folder: nullcontext()
-    advice: str = ""
 
 
 @contextmanager
@@ -89,26 +71,22 @@ def end_workers_with_parent(folder: SweepFolder) -> Iterator[None]:
         module.Parallel = original
 
 
-SUBMITIT = {
-    "jobs_at_once": lambda values, _: int(values.get("array_parallelism", cores())),  # submitit_local starts all
-    "around": tolerate_lost_jobs,
+LAUNCHERS = data_beside(__file__, "launchers.toml")  # its rows; {} for a launcher of another package
+LAUNCHERS |= {"submitit_slurm": LAUNCHERS["submitit_local"]}
+AROUND: dict[str, Callable[[SweepFolder], AbstractContextManager[None]]] = {  # a context in which it runs
+    **{"joblib": end_workers_with_parent, "submitit_local": tolerate_lost_jobs, "submitit_slurm": tolerate_lost_jobs},
 }
-FUNCTIONS: dict[str, dict[str, Any]] = {
-    "processes": {"jobs_at_once": lambda v, configs: resources_per_job(configs, v["jobs"], v["runs_per_device"]).jobs},
-    "joblib": {
-        "jobs_at_once": lambda values, _: values["n_jobs"] if values["n_jobs"] > 0 else cores(),
-        "around": end_workers_with_parent,
-    },
-    "ray": {"jobs_at_once": jobs_at_once_on_ray},
-    **{"submitit_local": SUBMITIT, "submitit_slurm": SUBMITIT},
-}
-TABLE: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("launchers.yaml")))
-LAUNCHERS = {name: Launcher(**row, **FUNCTIONS.get(name, {})) for name, row in TABLE.items()}
 
 
-def find_launcher(name: str) -> Launcher:
-    """The table's row, or an empty one for a launcher of another package."""
-    return LAUNCHERS.get(name, Launcher())
+def jobs_at_once(name: str, values: Values, configs: Sequence[Config]) -> int | None:
+    """The launcher's number of jobs at once, with its values; None where it is not known here."""
+    if name == "processes":
+        return resources_per_job(configs, values["jobs"], values["runs_per_device"]).jobs
+    if name == "joblib":
+        return int(values["n_jobs"]) if values["n_jobs"] > 0 else cores()
+    if name.startswith("submitit"):
+        return int(values.get("array_parallelism", cores()))  # submitit_local starts all
+    return jobs_at_once_on_ray(values, configs) if name == "ray" else 1
 
 
 def choice(settings: DictConfig, group: str) -> str:
@@ -133,9 +111,9 @@ def checked_settings(overrides: Sequence[str]) -> DictConfig:
 
 def check_installed(name: str) -> None:
     """Raises ConfigError for a launcher whose package is missing."""
-    launcher = find_launcher(name)
-    if find_spec(launcher.module) is None:
-        raise ConfigError(f"hydra/launcher={name} needs a package that is not here: pip install {launcher.package}")
+    row = LAUNCHERS.get(name, {})
+    if "module" in row and find_spec(row["module"]) is None:
+        raise ConfigError(f"hydra/launcher={name} needs a package that is not here: pip install {row['package']}")
     if name == "submitit_slurm" and which("srun") is None:
         raise ConfigError(f"hydra/launcher={name} needs SLURM's srun, which is not here; take submitit_local")
 
@@ -143,10 +121,11 @@ def check_installed(name: str) -> None:
 def check_launcher(name: str, values: Values) -> None:
     """Raises ConfigError if its package is missing, or for a value out of its bounds or beyond this machine."""
     check_installed(name)
-    check_bounds("hydra.launcher", values, find_launcher(name).bounds)
-    for key, choices in find_launcher(name).choices.items():
-        valid = " or ".join("null" if value is None else str(value) for value in choices)
-        require(values.get(key) in choices, f"hydra.launcher.{key}", values.get(key), f"be {valid}")
+    row = LAUNCHERS.get(name, {})
+    check_bounds("hydra.launcher", values, row.get("bounds", {}))
+    for key, choices in row.get("choices", {}).items():
+        value = "null" if values.get(key) is None else values[key]
+        require(value in choices, f"hydra.launcher.{key}", value, f"be {' or '.join(choices)}")
     require(values.get("n_jobs") != 0, "hydra.launcher.n_jobs", 0, "be a number of jobs, or -1 for all cores")
     require(values.get("address") != "", "hydra.launcher.address", "''", "be a cluster's, auto or null: this machine")
     if name == "ray" and values.get("address") is None:

@@ -55,7 +55,7 @@ class Processes:
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         job.slot = min(set(range(self.resources.jobs)) - {other.slot for other in running})
         environment = {**os.environ, **self.resources.environment(job.slot, job.config.threads)}
-        job.handle = fork(log, job.worker_overrides, environment)
+        job.handle = fork(log, job.overrides, environment)
 
     def has_ended(self, job: Job) -> bool:
         return job.handle.process.exitcode is not None

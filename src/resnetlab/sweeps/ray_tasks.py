@@ -78,7 +78,7 @@ class RayTasks:
         if not self.elsewhere:
             environment["PYTHONPATH"] = import_path()
         task = self.remote.options(name=f"resnetlab.worker {log}", runtime_env={"env_vars": environment})
-        job.handle = task.remote(os.getcwd(), str(log), job.worker_overrides, self.umask)
+        job.handle = task.remote(os.getcwd(), str(log), job.overrides, self.umask)
 
     def has_ended(self, job: Job) -> bool:
         return bool(self.ray.wait([job.handle], timeout=0)[0])

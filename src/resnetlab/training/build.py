@@ -72,8 +72,8 @@ def build_session(
         loggers,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
         *own_callbacks(config),
-        *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
         Checkpoints(recorder, config, digests),
+        *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
     ]
     return Session(module, data, build_trainer(config, callbacks), recorder, loggers, digests)
 

@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hydra_plugins.resnetlab_sweepers import OptunaConf
-from resnetlab.config.compose import parse
+from resnetlab.config.compose import compose
 from resnetlab.config.messages import USAGE_ERRORS
 from resnetlab.console import say
 from resnetlab.runs.files import digest, read_rows
@@ -30,7 +30,7 @@ class Search:
 
     study: Study
     storage: JournalStorage
-    sweeper: Any  # Hydra's plugin, with its context, configuration and launcher
+    sweeper: Any  # Hydra's plugin, with its launcher
     task: SweepTask
 
     def __init__(self, plan: SearchPlan) -> None:
@@ -96,7 +96,7 @@ class Search:
         for trial in trials:
             overrides = self.plan.space.job(self.study.trials[trial].params)
             try:
-                parse(self.sweeper.context.config_loader.load_sweep_config(self.sweeper.config, overrides))
+                compose(*overrides)
                 ready.append((trial, overrides))
             except USAGE_ERRORS as error:
                 self.refuse(trial, error)
