@@ -13,7 +13,8 @@ from resnetlab.cli import train_main as main
 from resnetlab.config.overrides import normalize_arguments
 from resnetlab.sweeps import launchers
 from resnetlab.sweeps.command import parse_arguments
-from resnetlab.sweeps.launchers import LAUNCHERS, check_launcher, jobs_at_once
+from resnetlab.sweeps.launchers import LAUNCHERS, check_launcher
+from resnetlab.sweeps.parallelism import jobs_at_once
 
 JOBLIB = "-m lr=1,2 hydra/launcher=joblib hydra.launcher."
 

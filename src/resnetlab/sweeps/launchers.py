@@ -1,4 +1,4 @@
-"""Hydra's launchers: the package that each needs, the bounds of its values, its number of jobs at once.
+"""Hydra's launchers: the package that each needs, and the bounds of its values.
 
 A new launcher of another package needs a row in launchers.toml at most; one of resnetlab's own also a class in
 hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
@@ -23,7 +23,7 @@ from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError, require
 from resnetlab.runs.files import data_beside
 from resnetlab.runs.sweep_records import NO_OBJECTIVE, Outcome, SweepFolder
-from resnetlab.sweeps.parallelism import cores, jobs_at_once_on_ray, resources_per_job
+from resnetlab.sweeps.parallelism import cores
 from resnetlab.sweeps.process_setup import end_with_parent
 
 Values = Mapping[str, Any]
@@ -76,17 +76,6 @@ LAUNCHERS |= {"submitit_slurm": LAUNCHERS["submitit_local"]}
 AROUND: dict[str, Callable[[SweepFolder], AbstractContextManager[None]]] = {  # a context in which it runs
     **{"joblib": end_workers_with_parent, "submitit_local": tolerate_lost_jobs, "submitit_slurm": tolerate_lost_jobs},
 }
-
-
-def jobs_at_once(name: str, values: Values, configs: Sequence[Config]) -> int | None:
-    """The launcher's number of jobs at once, with its values; None where it is not known here."""
-    if name == "processes":
-        return resources_per_job(configs, values["jobs"], values["runs_per_device"]).jobs
-    if name == "joblib":
-        return int(values["n_jobs"]) if values["n_jobs"] > 0 else cores()
-    if name.startswith("submitit"):
-        return int(values.get("array_parallelism", cores()))  # submitit_local starts all
-    return jobs_at_once_on_ray(values, configs) if name == "ray" else 1
 
 
 def choice(settings: DictConfig, group: str) -> str:

@@ -37,10 +37,18 @@ def resources_per_job(configs: Sequence[Config], jobs: int | None, runs_per_devi
     return JobResources(at_once, max(1, cores() // at_once), gpus or ("",))
 
 
-def jobs_at_once_on_ray(values: Mapping[str, Any], configs: Sequence[Config]) -> int | None:
-    """None for a cluster elsewhere, which may grow. values: of the launcher."""
+def jobs_at_once(launcher: str, values: Mapping[str, Any], configs: Sequence[Config]) -> int | None:
+    """How many jobs the launcher runs at once, with its values; None where it is not known here."""
+    if launcher == "processes":
+        return resources_per_job(configs, values["jobs"], values["runs_per_device"]).jobs
+    if launcher == "joblib":
+        return int(values["n_jobs"]) if values["n_jobs"] > 0 else cores()
+    if launcher.startswith("submitit"):
+        return int(values.get("array_parallelism", cores()))  # submitit_local starts all
+    if launcher != "ray":
+        return 1
     if values["address"] is not None:
-        return None
+        return None  # a cluster elsewhere, which may grow
     fit = cores() / values["num_cpus"]
     if gpus := gpus_per_job(configs, values["num_gpus"]):
         fit = min(fit, torch.cuda.device_count() / gpus)

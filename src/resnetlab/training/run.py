@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from resnetlab.config.schema import Config
 from resnetlab.errors import DataError, Diverged, LabError, RunLocked, RunPruned
 from resnetlab.runs.layout import RUN_FILES, RunFolder
-from resnetlab.runs.summary import Summary
+from resnetlab.runs.summary import Summary, out_of_patience
 from resnetlab.training.build import Session, build_session
-from resnetlab.training.callbacks.checkpoints import refuse_link_to_other_run, resume_point
+from resnetlab.training.callbacks.checkpoints import read_checkpoint, refuse_link_to_other_run, resume_point
 from resnetlab.training.conclude import conclude
 from resnetlab.training.describe import describe, make_manifest
 from resnetlab.training.distributed import decide_once, process_group
@@ -97,6 +97,8 @@ def prepare_run(
 def fit(config: Config, session: Session, checkpoint: Path | None) -> tuple[str, dict[str, Any]]:
     """Trains from the checkpoint, if there is one, to the end; (status, further keys of the summary)."""
     try:
+        if checkpoint is not None and restore_if_trained(config, session, checkpoint):
+            return "finished", {}
         with python_interrupts():
             session.trainer.fit(session.module, datamodule=session.data, ckpt_path=checkpoint, weights_only=True)
     except Diverged as error:
@@ -112,6 +114,18 @@ def fit(config: Config, session: Session, checkpoint: Path | None) -> tuple[str,
         said = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{checkpoint} does not fit this network and optimizer ({said}); {CURE}") from None
     return "finished", {}
+
+
+def restore_if_trained(config: Config, session: Session, checkpoint: Path) -> bool:
+    """Loads weights and rows from the last epoch's checkpoint of a run that was killed before its summary."""
+    content = read_checkpoint(checkpoint)
+    rows = content["callbacks"][session.recorder.state_key]["rows"]
+    if len(rows) < config.epochs and not out_of_patience(rows, config.trainer.patience):
+        return False
+    session.module.load_state_dict(content["state_dict"])
+    session.module.statistics = content.get("statistics", {})
+    session.recorder.rows = rows
+    return True
 
 
 @contextmanager

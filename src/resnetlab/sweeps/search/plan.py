@@ -15,7 +15,8 @@ from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.runs.files import digest
 from resnetlab.runs.layout import SEARCH_JOURNAL
-from resnetlab.sweeps.launchers import check_bounds, checked_settings, choice, jobs_at_once
+from resnetlab.sweeps.launchers import check_bounds, checked_settings, choice
+from resnetlab.sweeps.parallelism import jobs_at_once
 from resnetlab.sweeps.search.space import Space
 
 FREE = ("_target_", "n_trials", "at_once", "storage")  # may differ between two launches of one search

@@ -155,12 +155,13 @@ class Loggers(L.Callback):
             write_json(place, known | {name: logger.version})
         return logger
 
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def catch_up(self, trainer: L.Trainer) -> None:
         """Sends the rows of a trunk to all loggers, those of a run that goes on to the csv file, which is made anew."""
         made_anew = [*filter(None, [self.made.get("csv")])]
         self.send(self.recorder.rows, trainer.loggers if self.behind else made_anew)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.catch_up(trainer)
         if "tensorboard" in self.made:
             self.made["tensorboard"].begin(trainer, pl_module)
 
@@ -173,6 +174,9 @@ class Loggers(L.Callback):
 
     def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
         """Sends the summary's numbers, and to TensorBoard the figures."""
+        if trainer.state.fn is None:  # a run whose last epoch was trained before
+            self.setup(trainer)
+            self.catch_up(trainer)
         for name in {*self.made} - {"tensorboard", "csv"}:
             self.made[name].log_metrics(final_metrics(summary), step=summary["epochs_trained"])
         if "tensorboard" in self.made:

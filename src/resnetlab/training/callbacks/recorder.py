@@ -41,7 +41,6 @@ class Recorder(L.Callback):
         if trainer.current_epoch != len(self.rows):  # Lightning (2.6.6) starts at 0 if a checkpoint holds no loops
             epoch, rows = trainer.current_epoch, len(self.rows)
             raise DataError(f"training would go on after epoch {epoch}, the rows end at {rows}")
-        trainer.should_stop = out_of_patience(self.rows, self.patience)  # killed between its last epoch and its summary
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.epoch_start = time.perf_counter()
