@@ -64,7 +64,7 @@ def run_subcommand(argv: list[str]) -> int:
         say(help_text())
         return 0
     if argv[:3] == ["completion", "words", "--"]:  # what the shells' scripts ask for
-        from resnetlab.config.completion import candidates
+        from resnetlab.config.help import candidates
 
         say("\n".join(candidates(argv[3:], [*COMMANDS])))
         return 0

@@ -5,13 +5,14 @@ hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from shutil import which
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from hydra.core.utils import JobReturn, JobStatus
@@ -31,8 +32,7 @@ Bounds = Mapping[str, Sequence[int]]  # least and most
 LOST = "its job {} ended without a result (killed, cancelled or out of time; the same command goes on)"
 
 
-@contextmanager
-def tolerate_lost_jobs(folder: SweepFolder) -> Iterator[None]:
+def tolerate_lost_jobs(folder: SweepFolder) -> AbstractContextManager[Any]:
     """Makes submitit's launchers wait for every job.
 
     hydra-submitit-launcher 1.2 asks one job after the other for its result and gives up at the first that has none,
@@ -40,8 +40,7 @@ def tolerate_lost_jobs(folder: SweepFolder) -> Iterator[None]:
     """
     from submitit.core import core, utils
 
-    kind: Any = core.Job
-    original = kind.results
+    original: Any = core.Job.results
 
     def results(job: Any) -> list[Any]:
         try:
@@ -52,28 +51,19 @@ def tolerate_lost_jobs(folder: SweepFolder) -> Iterator[None]:
                 folder.record(number, Outcome("failed", reason=LOST.format(job.job_id), log=str(job.paths.stderr)))
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=NO_OBJECTIVE)]
 
-    kind.results = results
-    try:
-        yield
-    finally:
-        kind.results = original
+    return patch.object(core.Job, "results", results)
 
 
-@contextmanager
-def end_workers_with_parent(folder: SweepFolder) -> Iterator[None]:
+def end_workers_with_parent(folder: SweepFolder) -> AbstractContextManager[Any]:
     """Makes joblib's workers end with this process, also by a kill: they would wait for jobs for five minutes."""
     module: Any = import_module("hydra_plugins.hydra_joblib_launcher._core")
-    original = module.Parallel
-    module.Parallel = partial(original, initializer=end_with_parent, initargs=((), os.getpid()))
-    try:
-        yield
-    finally:
-        module.Parallel = original
+    ending = partial(module.Parallel, initializer=end_with_parent, initargs=((), os.getpid()))
+    return patch.object(module, "Parallel", ending)
 
 
 LAUNCHERS = data_beside(__file__, "launchers.toml")  # its rows; {} for a launcher of another package
 LAUNCHERS |= {"submitit_slurm": LAUNCHERS["submitit_local"]}
-AROUND: dict[str, Callable[[SweepFolder], AbstractContextManager[None]]] = {  # a context in which it runs
+AROUND: dict[str, Callable[[SweepFolder], AbstractContextManager[Any]]] = {  # a context in which it runs
     **{"joblib": end_workers_with_parent, "submitit_local": tolerate_lost_jobs, "submitit_slurm": tolerate_lost_jobs},
 }
 

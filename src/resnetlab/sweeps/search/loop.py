@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from optuna import Study
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hydra_plugins.resnetlab_sweepers import OptunaConf
 from resnetlab.config.compose import compose
 from resnetlab.config.messages import USAGE_ERRORS
 from resnetlab.console import say
@@ -82,9 +81,11 @@ class Search:
                 self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
     def ask(self) -> int:
-        """The number of a new trial, whose sampler depends on how many were asked before it."""
-        asked = len(journal.asked_trials(self.study)) + len(self.trials_in(TrialState.WAITING))
-        self.study.sampler = make_sampler(self.plan.options, asked)
+        """The number of a new trial. Its sampler is seeded by (seed, trials asked before), so it can go on."""
+        asked, options = len(journal.asked_trials(self.study)), self.plan.options
+        seed = int(digest([options.seed, asked + len(self.trials_in(TrialState.WAITING))]), 16)
+        tpe = TPESampler(seed=seed, n_startup_trials=options.startup_trials)
+        self.study.sampler = RandomSampler(seed=seed) if options.sampler == "random" else tpe
         return self.study.ask(self.plan.space.distributions).number
 
     def trials_in(self, state: TrialState) -> list[FrozenTrial]:
@@ -152,14 +153,6 @@ class Search:
             best = self.study.best_trial
             say(f"best: trial {best.number}, {self.plan.config.objective} {best.value:.4f}; to repeat it:")
             say(f"  {shlex.join(['python', 'train.py', *self.plan.space.job(best.params)])}")
-
-
-def make_sampler(options: OptunaConf, number: int) -> BaseSampler:
-    """The sampler of one trial, seeded by (seed, number), so that a search goes on as it began."""
-    seed = int(digest([options.seed, number]), 16)
-    if options.sampler == "random":
-        return RandomSampler(seed=seed)
-    return TPESampler(seed=seed, n_startup_trials=options.startup_trials)
 
 
 def short(value: Any) -> str:
