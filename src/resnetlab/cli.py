@@ -68,15 +68,14 @@ def run_subcommand(argv: list[str]) -> int:
 
         say("\n".join(candidates(argv[3:], [*COMMANDS])))
         return 0
-    parser = argparse.ArgumentParser(
-        prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
-    )
+    about = "Training recipes for small ResNets, measured."
+    parser = argparse.ArgumentParser(prog="resnetlab", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"resnetlab {installed_version('resnetlab')}")
     own = "presets and options of your own (default: ./conf)"
     parser.add_argument("--config-dir", metavar="DIR", default=argparse.SUPPRESS, help=own)  # argv is without it
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, about in COMMANDS.items():
-        add_arguments(commands.add_parser(name, help=about["help"], allow_abbrev=False), about["arguments"])
+    for name, row in COMMANDS.items():
+        add_arguments(commands.add_parser(name, help=row["help"], allow_abbrev=False), row["arguments"])
     empty = (re.fullmatch(r"(--[\w-]+=)?", argument) for argument in argv)
     if any(empty):  # of an unset variable: Path("") is this folder
         parser.error("an argument is empty; give it a value, or leave it out")

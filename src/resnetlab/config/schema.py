@@ -1,6 +1,5 @@
 """The typed configuration of a run: one dataclass, its fields the keys of the command line."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -121,11 +120,9 @@ def callback_of(entry: Any) -> tuple[str, Any]:
     return str(found["function"]), found.get("parameters")
 
 
-CLASSES: dict[str, Mapping[str, type]] = {
-    **{"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "regularization": REGULARIZATIONS, "averaging": AVERAGINGS},
-}
+MADE: Any = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "regularization": REGULARIZATIONS, "averaging": AVERAGINGS}
 GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
     **{"model": dict(MODELS), "data": dict(DATA)},
-    **{group: {name: option() for name, option in options.items()} for group, options in CLASSES.items()},
+    **{group: {name: option() for name, option in options.items()} for group, options in MADE.items()},
     **{"trainer": dict(TRAINERS), "logger": dict(LOGGERS)},
 }

@@ -23,7 +23,7 @@ from resnetlab.runs.files import data_beside
 from resnetlab.runs.layout import OUTPUTS_VARIABLE
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import Job, killed_outcome
-from resnetlab.sweeps.parallelism import cores, gpus_per_job
+from resnetlab.sweeps.parallelism import JobResources, cores, gpus_per_job
 from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.run_job import failure
 from resnetlab.sweeps.worker import train_task
@@ -72,9 +72,8 @@ class RayTasks:
         if not self.places():
             wanted = " and ".join(f"{need:g} {kind}" for kind, need in self.needs.items() if need)
             raise OSError(f"no node of Ray's cluster has {wanted}: change hydra.launcher.num_cpus or num_gpus")
-        threads = job.config.threads or os.environ.get("OMP_NUM_THREADS") or self.needs["CPU"]
         environment = {key: os.environ[key] for key in (OUTPUTS_VARIABLE, CONFIG_DIR_VARIABLE) if key in os.environ}
-        environment["OMP_NUM_THREADS"] = str(threads)
+        environment |= JobResources(1, int(self.needs["CPU"])).environment(0, job.config.threads)
         if not self.elsewhere:
             environment["PYTHONPATH"] = import_path()
         task = self.remote.options(name=f"resnetlab.worker {log}", runtime_env={"env_vars": environment})

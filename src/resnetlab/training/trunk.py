@@ -95,13 +95,11 @@ def find_branch(config: Config, session: Session, now: Manifest) -> Branch | Non
     for path in sorted(config.study_folder.glob(f"*/{SEED}{config.seed}")):
         recorded, least = read_manifest(path), branch.trunk["epoch"] if branch else 0
         if path != config.folder.path and settings(recorded) == settings(now):
-            most, reason = shared_epochs(now, recorded)
+            most, why = shared_epochs(now, recorded)
             found = read_branch(session, recorded, RunFolder(path), range(most, least, -1))
             if (branch := found or branch) is None:
-                reason = (
-                    reason or f"of the {most} epochs in common no checkpoint is left (snapshots=[{most}] keeps one)"
-                )
-                line = f"note: trunk=auto takes nothing from {path}: {reason}"
+                why = why or f"of the {most} epochs in common no checkpoint is left (snapshots=[{most}] keeps one)"
+                line = f"note: trunk=auto takes nothing from {path}: {why}"
     if line := f"trunk: {branch.trunk['epoch']} epochs are those of {branch.trunk['run']}" if branch else line:
         print_line(config, line)
     return branch

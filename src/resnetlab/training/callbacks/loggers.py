@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +115,7 @@ class Attempts:
 
     def __call__(self, name: str, function: Callable[..., Any], *arguments: Any, **keys: Any) -> Any:
         """The function's result; None if it throws, or the logger has thrown before."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             try:
                 return None if name in self.broken else function(*arguments, **keys)
             except Exception as error:
@@ -169,8 +167,10 @@ class Loggers(L.Callback):
         self.send(self.recorder.rows[-1:], trainer.loggers)
 
     def send(self, rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
-        for row, logger in product(rows, loggers):
-            logger.log_metrics(scalars(row) if isinstance(logger, TensorBoardPages) else row, step=int(row["epoch"]))
+        for row in rows:
+            cards = {card(column): value for column, value in row.items() if column != "epoch"}  # which is their axis
+            for logger in loggers:
+                logger.log_metrics(cards if isinstance(logger, TensorBoardPages) else row, step=int(row["epoch"]))
 
     def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
         """Sends the summary's numbers, and to TensorBoard the figures."""
@@ -228,12 +228,8 @@ def begin_sweep(config: Config, sweep: Path) -> Callable[[Mapping[str, float], b
     return end
 
 
-def scalars(row: Mapping[str, float]) -> dict[str, float]:
-    """A row of metrics.csv under TensorBoard's names: val/acc_recal becomes accuracy/val_recal; no epoch, its axis."""
-    return {card(column): value for column, value in row.items() if column != "epoch"}
-
-
 def card(column: str) -> str:
+    """TensorBoard's name of a column of metrics.csv: val/acc_recal becomes accuracy/val_recal."""
     part, _, rest = column.partition("/")
     metric, _, kind = rest.partition("_")
     if part in CARDS:
