@@ -35,7 +35,7 @@ class SweepTask:
     folder: SweepFolder
     labels: dict[int, str]
     jobs: int
-    search: Any = None  # a search.loop.Search
+    search: Any = None  # a Search or SeedRounds, which says what is run next
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the search, which stays in the process that asks for trials."""

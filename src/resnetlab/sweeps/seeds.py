@@ -58,9 +58,8 @@ class SeedRounds:
             for number, (place, seed) in enumerate(todo, first):
                 end = outcomes.get(number, Outcome("failed", reason="no outcome"))
                 if end.status == "skipped" and end.objective is None:
-                    raise LabError(
-                        f"{task.labels[number]} {end.reason}: nothing is decided; give the command again later"
-                    )
+                    cure = "nothing is decided; give the command again later"
+                    raise LabError(f"{task.labels[number]} {end.reason}: {cure}")
                 if end.diverged or end.objective is None:
                     self.out.setdefault(place, f"out: seed {seed}: {'diverged' if end.diverged else end.reason}")
                     self.values.pop(place, None)
