@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.forkserver import ensure_running
@@ -102,22 +102,16 @@ def fork(log: Path, overrides: list[str], environment: dict[str, str]) -> Forked
             start_server(server_log)
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=train_forked, args=(theirs, str(log), overrides, environment))
-            with theirs, hidden_main():
-                process.start()
+            main = sys.modules["__main__"]  # the caller's script, which multiprocessing would run again in each process
+            sys.modules["__main__"] = ModuleType("__main__")
+            try:
+                with theirs:
+                    process.start()
+            finally:
+                sys.modules["__main__"] = main
             return ForkedJob(process, ours)
         time.sleep(POLL_SECONDS)
     raise OSError(f"the process from which jobs are forked has ended: see {server_log}")
-
-
-@contextmanager
-def hidden_main() -> Iterator[None]:
-    """Stops multiprocessing from running the caller's script again in each process, for names that no job needs."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def start_server(log: Path) -> None:

@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,12 @@ class RayTasks:
         return not running or len(running) < self.places()
 
     def places(self) -> int:
-        """How many jobs fit on the nodes of the cluster as it is now."""
-        return sum(jobs_on_node(node["Resources"], self.needs) for node in self.ray.nodes() if node["Alive"])
+        """How many jobs fit on the nodes of the cluster as it is now, each on one node as a whole."""
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        needs = [(kind, need) for kind, need in self.needs.items() if need]
+        return sum(
+            min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in needs) for node in nodes
+        )  # 0.3 / 0.1 < 3
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         if self.problem:
@@ -123,8 +127,3 @@ class RayTasks:
         # a worker for each job, as memory and threads are a process's; not tried again by Ray
         limits = {"num_cpus": self.needs["CPU"], "num_gpus": self.needs["GPU"], "max_calls": 1, "max_retries": 0}
         self.remote = self.ray.remote(**limits)(train_task)
-
-
-def jobs_on_node(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
-    """How many jobs fit on a node, each of which has to be on one node as a whole."""
-    return min(int(resources.get(kind, 0.0) / need + 1e-9) for kind, need in needs.items() if need)  # 0.3 / 0.1 < 3

@@ -1,6 +1,5 @@
 """The search: asks for trials, has Hydra's launcher run them, reports the outcomes to Optuna; resumes after any end."""
 
-import math
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +38,8 @@ class Search:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Opens the study under its lock. Raises RunLocked; ConfigError if the storage is damaged or another one's."""
-        journal.check_storage(self.plan)
+        if self.plan.storage.exists():
+            journal.open_study(self.plan, write=False)
         with journal.search_lock(self.plan):
             self.study, self.storage = journal.open_study(self.plan)
             self.study.pruner = make_pruner(self.plan.options, self.plan.epochs)  # Hyperband's changes the sampling
@@ -62,8 +62,11 @@ class Search:
         for trial in self.trials_in(TrialState.RUNNING):
             if trial.number not in left:  # half asked: its parameters are drawn again, by the same sampler
                 self.study.tell(trial.number, state=TrialState.FAIL)
-        to_ask = self.trials_left
-        self.requeue_failed()
+        to_ask, trials = self.trials_left, journal.asked_trials(self.study)
+        again = {trial.user_attrs.get("again") for trial in (*trials, *self.trials_in(TrialState.WAITING))}
+        for trial in trials:  # the parameters of those that failed go to the head of the queue, once each
+            if trial.state == TrialState.FAIL and "refused" not in trial.user_attrs and trial.number not in again:
+                self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
         while left or to_ask > 0:
             batch, left = left[: self.plan.at_once], left[self.plan.at_once :]
             if not batch:
@@ -71,14 +74,6 @@ class Search:
                 to_ask -= len(batch)
             self.run_batch(batch)
             self.say_progress()
-
-    def requeue_failed(self) -> None:
-        """Puts the parameters of trials that failed at the head of the queue, once each."""
-        trials = journal.asked_trials(self.study)
-        again = {trial.user_attrs.get("again") for trial in (*trials, *self.trials_in(TrialState.WAITING))}
-        for trial in trials:
-            if trial.state == TrialState.FAIL and "refused" not in trial.user_attrs and trial.number not in again:
-                self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
 
     def ask(self) -> int:
         """The number of a new trial. Its sampler is seeded by (seed, trials asked before), so it can go on."""
@@ -119,7 +114,8 @@ class Search:
 
     def assign(self, trial: int) -> str:
         """Makes the trial the next job, whose label it returns."""
-        values = ", ".join(f"{key}={short(value)}" for key, value in self.study.trials[trial].params.items())
+        params = self.study.trials[trial].params
+        values = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items())
         self.task.labels[self.number] = label = f"trial {trial}: {values}"
         assignment = {"label": label, "trial": trial, "storage": str(self.plan.storage), "epochs": self.plan.epochs}
         self.task.folder.assign(self.number, {**assignment, "options": vars(self.plan.options)})
@@ -153,8 +149,3 @@ class Search:
             best = self.study.best_trial
             say(f"best: trial {best.number}, {self.plan.config.objective} {best.value:.4f}; to repeat it:")
             say(f"  {shlex.join(['python', 'train.py', *self.plan.space.job(best.params)])}")
-
-
-def short(value: Any) -> str:
-    """A number with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)

@@ -62,20 +62,18 @@ def check_lines(path: Path, mend: bool) -> None:
             os.fsync(file.fileno())
 
 
-def open_study(plan: SearchPlan) -> tuple[Study, JournalStorage]:
-    """The search as far as it is. Raises ConfigError if the storage holds another one."""
-    storage = open_storage(plan.storage)
-    if not get_all_study_names(storage):
+def open_study(plan: SearchPlan, write: bool = True) -> tuple[Any, JournalStorage]:
+    """The search as far as it is, a Study. Raises ConfigError if the storage holds another one.
+
+    write=False: to look before anything is written beside a user's file; None for the study where there is none.
+    """
+    storage = open_storage(plan.storage, write)
+    names = get_all_study_names(storage)
+    if not names and not write:
+        return None, storage
+    if not names:
         create_study(storage=storage, study_name=NAME, direction="maximize")
-    study = own_study(plan, storage)
-    if "signature" not in study.user_attrs:
-        study.set_user_attr("signature", json.loads(json.dumps(plan.signature)))
-    return study, storage
-
-
-def own_study(plan: SearchPlan, storage: JournalStorage) -> Study:
-    """The study in the storage. Raises ConfigError if it is another search's."""
-    if NAME not in (names := get_all_study_names(storage)):
+    elif NAME not in names:
         cure = "take another hydra.sweeper.storage"
         raise ConfigError(f"{plan.storage} holds studies of somebody else's ({names[0]}); {cure}")
     study = load_study(study_name=NAME, storage=storage)
@@ -83,15 +81,9 @@ def own_study(plan: SearchPlan, storage: JournalStorage) -> Study:
     if known != signature and (known is not None or study.trials):
         cure = "take another hydra.sweeper.storage, or leave it out"
         raise ConfigError(f"{plan.storage} belongs to another search ({difference(known or {}, signature)}); {cure}")
-    return study
-
-
-def check_storage(plan: SearchPlan) -> None:
-    """Raises ConfigError as `open_study` does, before anything is written beside a user's file."""
-    if plan.storage.exists():
-        storage = open_storage(plan.storage, write=False)
-        if get_all_study_names(storage):
-            own_study(plan, storage)
+    if write and known is None:
+        study.set_user_attr("signature", signature)
+    return study, storage
 
 
 def difference(known: dict[str, Any], wanted: dict[str, Any]) -> str:

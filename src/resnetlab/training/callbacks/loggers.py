@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from torch.utils.tensorboard.summary import hparams
@@ -74,8 +73,11 @@ class TensorBoardPages(TensorBoardLogger):
             module.step_hooks.append(partial(self.log_step, module))
         self.experiment.add_custom_scalars({"training and validation": LAYOUT})
         if trainer.current_epoch == 0:
-            grid = input_grid(trainer.datamodule, module.device)  # type: ignore[attr-defined]
-            self.experiment.add_image("pictures/first batch, augmented", grid, 0)
+            data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
+            x, _ = next(data.batches(1, module.device))  # as the network sees them, the mean added again
+            pixels = x[:GRID_IMAGES] * data.normalizer.std.to(x.device) + data.normalizer.mean.to(x.device)
+            grid = make_grid(pixels.clamp(0, 1).cpu(), nrow=8).repeat_interleave(MAGNIFY, 1)
+            self.experiment.add_image("pictures/first batch, augmented", grid.repeat_interleave(MAGNIFY, 2), 0)
             self.experiment.add_text("model", f"```\n{module.model}\n```", 0)
 
     def log_step(self, module: ImageClassifier) -> None:
@@ -251,11 +253,3 @@ def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
     values = config.identity | {choice: getattr(config, choice).name for choice in CHOICES}
     values |= {key: getattr(config, key) for key in SETTINGS}
     return {key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()}
-
-
-def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:
-    """The first images of epoch 1 as the network sees them, the mean added again: (3, H, W) in [0, 1]."""
-    x, _ = next(data.batches(1, device))
-    pixels = x[:GRID_IMAGES] * data.normalizer.std.to(device) + data.normalizer.mean.to(device)
-    grid = make_grid(pixels.clamp(0, 1).cpu(), nrow=8)
-    return grid.repeat_interleave(MAGNIFY, 1).repeat_interleave(MAGNIFY, 2)
