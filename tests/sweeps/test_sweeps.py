@@ -299,7 +299,7 @@ def test_gpus_take_turns(sixteen_cores: None, monkeypatch: pytest.MonkeyPatch) -
 def jobs_with_files() -> list[Job]:
     """Two jobs of ten epochs each, of which the first has done three."""
     jobs = [Job(number, f"wd=0.{number}", [], tiny("epochs=10", f"wd=0.{number}")) for number in (1, 2)]
-    write_rows(jobs[0].run.metrics, metrics_rows(3))
+    write_rows(jobs[0].config.folder.metrics, metrics_rows(3))
     return jobs
 
 
@@ -316,7 +316,7 @@ def test_the_display_says_what_is_done_running_and_left(
     now = [1000.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     jobs = jobs_with_files()
-    jobs[0].run.metrics.unlink()
+    jobs[0].config.folder.metrics.unlink()
     show = Display(jobs, "auto")
     jobs[0].handle = object()
     for _ in range(300):  # half a minute in which nothing happens after the first look
@@ -324,17 +324,17 @@ def test_the_display_says_what_is_done_running_and_left(
         show()
     head = "sweep: 0 of 2 done, 1 running, 1 left, time left"
     assert capsys.readouterr().out == f"{head} ?; wd=0.1: epoch 0/10\n"
-    write_rows(jobs[0].run.metrics, metrics_rows(4))
+    write_rows(jobs[0].config.folder.metrics, metrics_rows(4))
     now[0] += 2.0
     show()
     assert capsys.readouterr().out == f"{head} 0:02:32; wd=0.1: epoch 4/10 val_acc 0.4000\n"  # 6 and 10 of 9.5 s
     jobs[1].handle = object()
-    write_rows(jobs[1].run.metrics, metrics_rows(4))
+    write_rows(jobs[1].config.folder.metrics, metrics_rows(4))
     now[0] += 11.0
     show()
     assert " 2 running, 0 left, time left 0:00:57; " in capsys.readouterr().out  # 6 of each, two at once
     jobs[1].handle = None
-    jobs[1].run.metrics.unlink()
+    jobs[1].config.folder.metrics.unlink()
     jobs[0].handle, jobs[0].outcome = None, Outcome("finished", 0.9)
     now[0] += 9.0
     show()

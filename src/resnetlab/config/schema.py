@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
-from resnetlab.config.logger import LOGGERS, LoggerOptions
-from resnetlab.config.trainer import TRAINERS, TrainerOptions
+from resnetlab.config.trainer import LOGGERS, TRAINERS, LoggerOptions, TrainerOptions
 from resnetlab.data.options import DATA, Data
 from resnetlab.dotted import code_digest
 from resnetlab.errors import require

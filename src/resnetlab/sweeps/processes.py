@@ -24,8 +24,7 @@ from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import POLL_SECONDS, Job, cause_of_death, killed_outcome
 from resnetlab.sweeps.parallelism import resources_per_job
-from resnetlab.sweeps.process_setup import import_path
-from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, train_forked
+from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, import_path, train_forked
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
 SERVER_LOG = "server.log"
@@ -67,7 +66,7 @@ class Processes:
         if (cause := cause_of_death(status)) is not None:
             return killed_outcome(job, f"killed by {cause}", log, self.retries)
         reason = f"ended with exit status {status} and no outcome (its server: {SERVER_LOG} beside the log)"
-        return Outcome("failed", reason=reason, log=str(log), folder=str(job.run.path))
+        return Outcome("failed", reason=reason, log=str(log), folder=str(job.config.folder.path))
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Asks first, and kills what has not ended after a while."""

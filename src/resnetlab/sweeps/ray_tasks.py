@@ -24,9 +24,8 @@ from resnetlab.runs.layout import OUTPUTS_VARIABLE
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import Job, killed_outcome
 from resnetlab.sweeps.parallelism import JobResources, cores, gpus_per_job
-from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.run_job import failure
-from resnetlab.sweeps.worker import train_task
+from resnetlab.sweeps.worker import import_path, train_task
 
 OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third of the memory
 
@@ -96,7 +95,7 @@ class RayTasks:
             reason = "memory ran out" if isinstance(error, OutOfMemoryError) else "its worker on Ray was killed"
             return killed_outcome(job, reason, log, self.retries)
         except RayError as error:  # the node has no resnetlab, or not this folder
-            return failure(error, log, str(job.run.path), cause=getattr(error, "cause", error))
+            return failure(error, log, str(job.config.folder.path), cause=getattr(error, "cause", error))
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Disconnects, at which Ray ends the tasks, and a cluster of this machine only."""

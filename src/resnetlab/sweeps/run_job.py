@@ -89,7 +89,7 @@ def trial_hook(folder: SweepFolder, number: int) -> EpochHook | None:
     assignment = folder.assignment(number)
     if assignment is None or assignment["options"]["pruner"] == "none":
         return None
-    from resnetlab.sweeps.search.pruning import TrialReporter  # needs Optuna
+    from resnetlab.sweeps.search.study import TrialReporter  # needs Optuna
 
     return TrialReporter(assignment)
 

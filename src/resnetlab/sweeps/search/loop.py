@@ -20,7 +20,6 @@ from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.run_job import SweepTask, failure, record
 from resnetlab.sweeps.search import study as journal
 from resnetlab.sweeps.search.plan import SearchPlan
-from resnetlab.sweeps.search.pruning import make_pruner
 
 
 class Search:
@@ -42,7 +41,9 @@ class Search:
             journal.open_study(self.plan, write=False)
         with journal.search_lock(self.plan):
             self.study, self.storage = journal.open_study(self.plan)
-            self.study.pruner = make_pruner(self.plan.options, self.plan.epochs)  # Hyperband's changes the sampling
+            self.study.pruner = journal.make_pruner(
+                self.plan.options, self.plan.epochs
+            )  # Hyperband's changes the sampling
             yield
 
     @property

@@ -1,10 +1,12 @@
-"""The search on disk: Optuna's journal, one line for every event, under a lock that a kill releases.
+"""The search in Optuna: its journal on disk, under a lock that a kill releases; its trials; and when it prunes.
 
 Not SQLite, which is another half second of imports in every worker and is not safe on a shared disk; and not the
 journal's own locks, which a process that is killed leaves behind for half a minute (Optuna 5.0).
 """
 
+import copy
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -14,10 +16,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from optuna import Study, create_study, get_all_study_names, load_study, logging
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from hydra_plugins.resnetlab_sweepers import OptunaConf
 from resnetlab.errors import ConfigError, RunLocked, first_line
 from resnetlab.runs.summary import Row
 from resnetlab.sweeps.search.plan import SearchPlan
@@ -153,3 +157,41 @@ def trial_status(trial: FrozenTrial) -> str:
     if trial.state == TrialState.FAIL:
         return "refused" if "refused" in trial.user_attrs else "failed"
     return trial.state.name.lower()
+
+
+def warmup(options: OptunaConf, epochs: int) -> int:
+    """The epochs that every run is trained. epochs: of the longest run."""
+    return min(epochs, options.warmup_epochs or math.ceil(epochs / 3))
+
+
+def make_pruner(options: OptunaConf, epochs: int) -> BasePruner:
+    """The pruner, whose steps are epochs from 1. epochs: of the longest run."""
+    least = warmup(options, epochs)
+    if options.pruner == "median":
+        return MedianPruner(n_startup_trials=options.startup_trials, n_warmup_steps=least)
+    if options.pruner == "asha":
+        return SuccessiveHalvingPruner(min_resource=least)
+    if options.pruner == "hyperband":
+        return HyperbandPruner(min_resource=least, max_resource=epochs)
+    return NopPruner()
+
+
+class TrialReporter:
+    """Called with a run's rows after every epoch, reports val_acc; returns whether the run shall stop.
+
+    assignment: of the job, from the sweep's folder.
+    """
+
+    def __init__(self, assignment: dict[str, Any]) -> None:
+        options, epochs = OptunaConf(**assignment["options"]), assignment["epochs"]
+        self.storage = open_storage(Path(assignment["storage"]))
+        self.study = load_study(study_name=NAME, storage=self.storage, pruner=make_pruner(options, epochs))
+        self.number, self.warmup = assignment["trial"], warmup(options, epochs)
+
+    def __call__(self, rows: Sequence[Row]) -> bool:
+        trial = copy.deepcopy(report_epochs(self.storage, self.number, rows))
+        if len(rows) < self.warmup:
+            return False
+        reported = trial.intermediate_values  # a run that was killed may have reported one more than it kept
+        trial.intermediate_values = {epoch: value for epoch, value in reported.items() if epoch <= len(rows)}
+        return self.study.pruner.prune(self.study, trial)
