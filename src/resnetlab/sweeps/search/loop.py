@@ -20,6 +20,7 @@ from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.run_job import SweepTask, failure, record
 from resnetlab.sweeps.search import study as journal
 from resnetlab.sweeps.search.plan import SearchPlan
+from resnetlab.training.result import print_line
 
 
 class Search:
@@ -135,11 +136,10 @@ class Search:
             self.study.tell(trial, outcome.value)
 
     def say_progress(self) -> None:
-        if self.plan.config.trainer.progress != "off":
-            counted = journal.count_trials(self.study)
-            ended = counted["complete"] + counted["pruned"] + counted["refused"]
-            so_far = f", best {self.plan.config.objective} {self.study.best_value:.4f}" if counted["complete"] else ""
-            say(f"search: {ended} of {self.plan.options.n_trials} trials done{so_far}")
+        counted, config = journal.count_trials(self.study), self.plan.config
+        ended = counted["complete"] + counted["pruned"] + counted["refused"]
+        so_far = f", best {config.objective} {self.study.best_value:.4f}" if counted["complete"] else ""
+        print_line(config, f"search: {ended} of {self.plan.options.n_trials} trials done{so_far}")
 
     def conclude(self) -> None:
         """Prints how far the search is, which trial is best, and how to repeat it."""
