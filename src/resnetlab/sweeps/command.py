@@ -19,7 +19,6 @@ from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
 from resnetlab.console import interrupted, say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
-from resnetlab.runs.layout import run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.launchers import AROUND, LAUNCHERS, checked_settings, choice, refuse_several_devices
 from resnetlab.sweeps.run_job import SweepTask
@@ -105,7 +104,7 @@ def run_sweep(
     """
     folder = SweepFolder.open(config.study, config.outputs)
     if jobs:
-        folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
+        folder.write_plan(jobs)
         write_trunks([job for _, job in jobs], folder)
     end_parent = None
     if "mlflow" in config.logger.chosen:

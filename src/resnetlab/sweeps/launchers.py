@@ -28,7 +28,6 @@ from resnetlab.sweeps.parallelism import cores
 from resnetlab.sweeps.worker import end_with_parent
 
 Values = Mapping[str, Any]
-Bounds = Mapping[str, Sequence[int]]  # least and most
 LOST = "its job {} ended without a result (killed, cancelled or out of time; the same command goes on)"
 
 
@@ -113,7 +112,7 @@ def check_launcher(name: str, values: Values) -> None:
             require((value or 0) <= here, f"hydra.launcher.{key}", value, f"be at most {here}, what this machine has")
 
 
-def check_bounds(group: str, values: Values, bounds: Bounds) -> None:
+def check_bounds(group: str, values: Values, bounds: Mapping[str, Sequence[int]]) -> None:
     """Raises ConfigError for a value that is out of its bounds; null and a value that is not there are fine."""
     for key, (least, most) in bounds.items():
         value, allowed = values.get(key), f"in {least:,}..{most:,}" if least < most else f"{least}"

@@ -84,7 +84,7 @@ def build_session(
 
 def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's Trainer, without what the callbacks do themselves."""
-    devices, folder = config.trainer.devices, config.folder
+    devices = config.trainer.devices
     # Lightning (2.6.6) would detect SLURM by itself, and refuse one device in an allocation of two tasks
     environment = TorchElasticEnvironment() if devices > 1 else LightningEnvironment()
     guard = error_in_one_line("callbacks", str(config.callbacks), "go with each other and the lab's:")
@@ -98,7 +98,7 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
             benchmark=True,
             logger=False,  # callbacks/loggers.py opens them when training begins
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO(keep_previous=folder.last), environment],
+            plugins=[AtomicCheckpointIO(), environment],
             num_sanity_val_steps=0,
             log_every_n_steps=1,  # nothing is logged in a step; a larger value warns about short epochs
             enable_progress_bar=False,
