@@ -1,6 +1,5 @@
 """The typed configuration of a run: one dataclass, its fields the keys of the command line."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
-from resnetlab.config.logger import LOGGERS, LoggerOptions
-from resnetlab.config.trainer import TRAINERS, TrainerOptions
+from resnetlab.config.trainer import LOGGERS, TRAINERS, LoggerOptions, TrainerOptions
 from resnetlab.data.options import DATA, Data
 from resnetlab.dotted import code_digest
 from resnetlab.errors import require
@@ -121,17 +119,9 @@ def callback_of(entry: Any) -> tuple[str, Any]:
     return str(found["function"]), found.get("parameters")
 
 
-def _instances(options: Mapping[str, type]) -> dict[str, Any]:
-    return {name: option() for name, option in options.items()}
-
-
+MADE: Any = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "regularization": REGULARIZATIONS, "averaging": AVERAGINGS}
 GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
-    "model": dict(MODELS),
-    "data": dict(DATA),
-    "optimizer": _instances(OPTIMIZERS),
-    "schedule": _instances(SCHEDULES),
-    "regularization": _instances(REGULARIZATIONS),
-    "averaging": _instances(AVERAGINGS),
-    "trainer": dict(TRAINERS),
-    "logger": dict(LOGGERS),
+    **{"model": dict(MODELS), "data": dict(DATA)},
+    **{group: {name: option() for name, option in options.items()} for group, options in MADE.items()},
+    **{"trainer": dict(TRAINERS), "logger": dict(LOGGERS)},
 }

@@ -124,7 +124,7 @@ def read_config(
         checkpoint = read_checkpoint(path)
         plain = checkpoint["config"]
         if "identity" not in checkpoint:  # of an older version
-            checkpoint["identity"] = from_plain(dict(plain), checked=False).identity
+            checkpoint["identity"] = from_plain(dict(plain)).identity
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
         plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "callbacks": [], "init": None}
@@ -137,7 +137,7 @@ def read_config(
             plain["data"] |= {key: recorded[key] for key in ("root", "parameters") if key in recorded}
         if root is not None or "data" in custom:  # what the file names is not called
             plain["data"]["function" if "data" in custom else "root"] = root or ""
-        config = from_plain(plain, checked=False)
+        config = from_plain(plain)
         if not unnamed:
             config.model.check()
         if model is not None and not unnamed:
