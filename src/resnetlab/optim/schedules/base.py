@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from resnetlab import errors
-from resnetlab.errors import ConfigError
 
 
 def one_of(*choices: str) -> tuple[Callable[[Any], bool], str]:
@@ -36,8 +35,11 @@ RULES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("first step_size up", lambda x: x > 0, "more than 0 epochs"),
     ("down", lambda x: x is None or x > 0, "more than 0 epochs, or null for as many as up"),
     ("warmup_from final lowest min_lr", lambda x: 0 <= x <= 1, "between 0 and 1, a fraction of lr"),
-    ("power timescale decay final_div_factor", lambda x: x > 0, "more than 0"),
-    ("step.gamma multistep.gamma exponential.gamma", lambda x: x > 0, "more than 0"),
+    (
+        "power timescale decay final_div_factor step.gamma multistep.gamma exponential.gamma",
+        lambda x: x > 0,
+        "more than 0",
+    ),
     ("cyclic.gamma", lambda x: 0 < x <= 1, "more than 0 and at most 1, a factor per step"),
     ("cycle_decay", lambda x: 0 < x <= 1, "more than 0 and at most 1"),
     ("mult", lambda x: x == 1 or x >= 1.001, "at least 1: 1 itself, or 1.001 and more"),
@@ -81,6 +83,7 @@ class Schedule:
 
     stateful: ClassVar[bool] = False  # True: lr() is only the plan, a torch scheduler must be stepped besides
     allows_warmup: ClassVar[bool] = True
+    relative = True  # lr_factor returns multiples of the configuration's lr; False: learning rates
 
     name: str = "?"
     interval: str = "epoch"  # epoch: an epoch's first value holds until its end, as in Keras | step: each step its own
@@ -92,16 +95,12 @@ class Schedule:
     warmup_prefix: bool = False
 
     def lr_factor(self, at: SchedulePoint) -> float:
-        """The lr at that moment without warmup, as a multiple of the configuration's lr (or itself, if `absolute`)."""
+        """The lr at that moment without warmup, a multiple of the configuration's lr (or itself, unless `relative`)."""
         raise NotImplementedError(f"{type(self).__name__} has no lr_factor")
-
-    def absolute(self) -> bool:
-        """Whether `lr_factor` returns learning rates, not multiples of the configuration's."""
-        return False
 
     def lr(self, k: int, base: float, span: RunLength) -> float:
         """The learning rate at step k (from 0) of a run of that span; base: the configuration's lr."""
-        unit = 1.0 if self.absolute() else base
+        unit = base if self.relative else 1.0
         return unit * self.lr_factor(self.moment(k, span)) * self.warmup_factor(k, span)
 
     def momentum(self, k: int, base: float, span: RunLength) -> float:
@@ -132,8 +131,7 @@ class Schedule:
         if self.interval == "epoch":
             k -= k % span.steps_per_epoch
         length, t = self.designed_length(), max(self.time(k, span) - self.prefix(), 0.0)
-        if length is None:
-            return SchedulePoint(t, span.epochs - self.prefix(), k, span.steps)
+        length = span.epochs if length is None else length
         steps = span.steps if self.stretch else round(length * span.steps_per_epoch)
         return SchedulePoint(t, length - self.prefix(), k, steps)
 
@@ -194,16 +192,14 @@ def schedule_table(
     bad = np.flatnonzero((rows[:, 0] < 0) | ~(rows <= np.finfo(np.float32).max).all(axis=1))
     if bad.size:
         k = int(bad[0])
-        raise ConfigError(
-            f"schedule.name (={schedule.name}) must keep the lr finite in float32 and not negative: "
-            f"from lr (={lr:g}), momentum (={momentum:g}) it makes {rows[k, 0]:g}, {rows[k, 1]:g} at step {k}"
-        )
+        made = f"from lr (={lr:g}), momentum (={momentum:g}) it makes {rows[k, 0]:g}, {rows[k, 1]:g} at step {k}"
+        errors.require(False, "schedule.name", schedule.name, f"keep the lr finite in float32 and not negative: {made}")
     if span.steps_per_epoch > 1 and not rows[: span.steps_per_epoch, 0].any():
         by_step = replace(schedule, interval="step")
         rises = any(by_step.lr(k, lr, span) for k in range(span.steps_per_epoch))
         cure = "; schedule.interval=step lets it rise within the epoch" if rises else ""
-        raise ConfigError(
-            f"schedule.name (={schedule.name}) must not be 0 throughout epoch 1, which learns nothing{cure}"
+        errors.require(
+            False, "schedule.name", schedule.name, f"not be 0 throughout epoch 1, which learns nothing{cure}"
         )
     return rows
 
@@ -214,11 +210,9 @@ def length_warning(schedule: Schedule, span: RunLength) -> str | None:
     if schedule.stretch or end is None or span.epochs >= end:
         return unchanged_warning(schedule, span)
     last = schedule.lr(span.steps - 1, 1.0, span)
-    ends = f"lr {last:.4g}" if schedule.absolute() else f"{last:.4g} x lr"
-    cure = "schedule.stretch=true scales it"
-    if schedule.designed_length() is None:
-        cure = "schedule.length and schedule.stretch=true scale it"
-    return f"the schedule was made for {end:g} epochs, the run has {span.epochs}: it ends at {ends}; {cure}"
+    ends = f"{last:.4g} x lr" if schedule.relative else f"lr {last:.4g}"
+    cure = "length and schedule.stretch=true scale" if schedule.designed_length() is None else "stretch=true scales"
+    return f"the schedule was made for {end:g} epochs, the run has {span.epochs}: it ends at {ends}; schedule.{cure} it"
 
 
 def unchanged_warning(schedule: Schedule, span: RunLength) -> str | None:
