@@ -35,12 +35,8 @@ RULES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("first step_size up", lambda x: x > 0, "more than 0 epochs"),
     ("down", lambda x: x is None or x > 0, "more than 0 epochs, or null for as many as up"),
     ("warmup_from final lowest min_lr", lambda x: 0 <= x <= 1, "between 0 and 1, a fraction of lr"),
-    (
-        "power timescale decay final_div_factor step.gamma multistep.gamma exponential.gamma",
-        lambda x: x > 0,
-        "more than 0",
-    ),
     ("cyclic.gamma", lambda x: 0 < x <= 1, "more than 0 and at most 1, a factor per step"),
+    ("power timescale decay final_div_factor gamma", lambda x: x > 0, "more than 0"),
     ("cycle_decay", lambda x: 0 < x <= 1, "more than 0 and at most 1"),
     ("mult", lambda x: x == 1 or x >= 1.001, "at least 1: 1 itself, or 1.001 and more"),
     ("pct_start", lambda x: 0 <= x <= 1, "between 0 and 1, a part of the run"),
@@ -147,7 +143,10 @@ class Schedule:
         for field in fields(self):
             value = getattr(self, field.name)
             require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
-        check_values(self)
+        for keys, holds, must in RULES:
+            for owner, _, key in (key.rpartition(".") for key in keys.split()):
+                if owner in ("", self.name) and hasattr(self, key):
+                    require(holds(getattr(self, key)), key, getattr(self, key), must)
         must = "false unless schedule.length says how many epochs the schedule was made for"
         require(not self.stretch or bool(self.designed_length()), "stretch", self.stretch, must)
         require(self.warmup == 0 or self.allows_warmup, "warmup", self.warmup, f"0 with {self.name}")
@@ -228,15 +227,6 @@ def unchanged_warning(schedule: Schedule, span: RunLength) -> str | None:
     cure = "; schedule.interval=step lets it" if changes("step") else ""
     line = f"schedule={schedule.name} never changes the lr in the {span.epochs} epochs of this run{cure}"
     return line if cure or schedule.end() is None else None  # a length was given
-
-
-def check_values(schedule: Any) -> None:
-    """Raises ConfigError for the first value that breaks its rule."""
-    for keys, holds, must in RULES:
-        for key in keys.split():
-            owner, _, name = key.rpartition(".")
-            if owner in ("", schedule.name) and hasattr(schedule, name):
-                require(holds(value := getattr(schedule, name)), name, value, must)
 
 
 def require(ok: bool, key: str, value: Any, must: str) -> None:

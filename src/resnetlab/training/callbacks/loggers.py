@@ -170,7 +170,8 @@ class Loggers(L.Callback):
 
     def send(self, rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
         for row, logger in product(rows, loggers):
-            logger.log_metrics(scalars(row) if isinstance(logger, TensorBoardPages) else row, step=int(row["epoch"]))
+            cards = {card(column): value for column, value in row.items() if column != "epoch"}  # their axis
+            logger.log_metrics(cards if isinstance(logger, TensorBoardPages) else row, step=int(row["epoch"]))
 
     def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
         """Sends the summary's numbers, and to TensorBoard the figures."""
@@ -228,12 +229,8 @@ def begin_sweep(config: Config, sweep: Path) -> Callable[[Mapping[str, float], b
     return end
 
 
-def scalars(row: Mapping[str, float]) -> dict[str, float]:
-    """A row of metrics.csv under TensorBoard's names: val/acc_recal becomes accuracy/val_recal; no epoch, its axis."""
-    return {card(column): value for column, value in row.items() if column != "epoch"}
-
-
 def card(column: str) -> str:
+    """TensorBoard's name of a column of metrics.csv: val/acc_recal becomes accuracy/val_recal."""
     part, _, rest = column.partition("/")
     metric, _, kind = rest.partition("_")
     if part in CARDS:
