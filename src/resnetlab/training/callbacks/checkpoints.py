@@ -221,9 +221,7 @@ def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[s
     Raises LabError for one that was trained with other code of the user's.
     """
     remarks = []
-    for path in (folder.last, folder.previous):
-        if not path.exists():
-            continue
+    for path in filter(Path.exists, (folder.last, folder.previous)):
         try:
             checkpoint = read_run_checkpoint(path, config)
             epochs = len(checkpoint["callbacks"][Recorder.__name__]["rows"])

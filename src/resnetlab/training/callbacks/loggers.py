@@ -17,7 +17,6 @@ from torchvision.utils import make_grid
 
 from resnetlab.config.schema import Config
 from resnetlab.console import print_stderr
-from resnetlab.data import ImageData
 from resnetlab.errors import first_line
 from resnetlab.runs.files import read_json, write_json
 from resnetlab.runs.layout import LOGGER_RUNS, run_key
@@ -73,9 +72,8 @@ class TensorBoardPages(TensorBoardLogger):
             module.step_hooks.append(partial(self.log_step, module))
         self.experiment.add_custom_scalars({"training and validation": LAYOUT})
         if trainer.current_epoch == 0:
-            data: ImageData = trainer.datamodule  # type: ignore[attr-defined]
-            x, _ = next(data.batches(1, module.device))  # as the network sees them, the mean added again
-            pixels = x[:GRID_IMAGES] * data.normalizer.std.to(x.device) + data.normalizer.mean.to(x.device)
+            x, _ = next(module.data.batches(1, module.device))
+            pixels = x[:GRID_IMAGES] * module.data.normalizer.std + module.data.normalizer.mean  # on the same device
             grid = make_grid(pixels.clamp(0, 1).cpu(), nrow=8).repeat_interleave(MAGNIFY, 1)
             self.experiment.add_image("pictures/first batch, augmented", grid.repeat_interleave(MAGNIFY, 2), 0)
             self.experiment.add_text("model", f"```\n{module.model}\n```", 0)
@@ -169,10 +167,9 @@ class Loggers(L.Callback):
         self.send(self.recorder.rows[-1:], trainer.loggers)
 
     def send(self, rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
-        for row in rows:
-            cards = {card(column): value for column, value in row.items() if column != "epoch"}  # which is their axis
-            for logger in loggers:
-                logger.log_metrics(cards if isinstance(logger, TensorBoardPages) else row, step=int(row["epoch"]))
+        for row, logger in product(rows, loggers):
+            cards = {card(column): value for column, value in row.items() if column != "epoch"}  # their axis
+            logger.log_metrics(cards if isinstance(logger, TensorBoardPages) else row, step=int(row["epoch"]))
 
     def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
         """Sends the summary's numbers, and to TensorBoard the figures."""
