@@ -49,11 +49,10 @@ def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Plot 
     figure, (loss, weights, update) = plots.make_panels("epoch", heights)
     for c in drawn:
         color = plots.color_of(c)
-        plots.draw_band(loss, c.runs, "val/ce", color, c.label)
-        again = plots.values_by_epoch(c.runs, "val/ce_recal")
-        loss.plot(list(again), plots.means(again), "--", color=color, lw=1.1)
-        plots.draw_band(weights, c.runs, "weight_norm", color, None)
-        plots.draw_band(update, c.runs, "relative_update", color, None)
+        plots.draw_band(loss, c, "val/ce", color, c.label)
+        plots.draw_band(loss, c, "val/ce_recal", color, None, "--")
+        plots.draw_band(weights, c, "weight_norm", color, None)
+        plots.draw_band(update, c, "relative_update", color, None)
     plots.log_scale(loss)
     plots.legend_above(figure, loss)
     caption = f"{TEXTS['caption']} {plots.seeds_note([drawn])}"

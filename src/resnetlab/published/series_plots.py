@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from resnetlab.published.batchnorm_lag import plot_lag
 from resnetlab.report import plots
 from resnetlab.report.derive import LEVELS, noise_scales
-from resnetlab.report.groups import Configuration
-from resnetlab.report.plots import Configurations, Plot, groups_along, seeds_note
+from resnetlab.report.groups import Configuration, groups_along
+from resnetlab.report.plots import Configurations, Plot, seeds_note
 
 ONE_BY_ONE = "Points are single runs; lines join the means of configurations that differ in nothing else."
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from resnetlab.report.derive import add_derived_metrics
@@ -68,6 +69,20 @@ class Configuration:
         """Mean of the runs that have the metric; NaN where none has."""
         found = self.interval(metric)
         return float("nan") if found is None else found.mean
+
+    def by_epoch(self, column: str) -> dict[float, list[float]]:
+        """The column's values of all runs that have the epoch, in the order of the epochs."""
+        epochs: dict[float, list[float]] = {}
+        for run in self.runs:
+            for row in run.rows:
+                if column in row:
+                    epochs.setdefault(row["epoch"], []).append(row[column])
+        return dict(sorted(epochs.items()))
+
+    def crossing(self, threshold: str) -> float | None:
+        """The first epoch at which the mean of all runs reaches the validation accuracy; None: it does not."""
+        means = {e: fmean(values) for e, values in self.by_epoch("val/acc").items() if len(values) == self.n}
+        return next((epoch for epoch, mean in means.items() if mean >= float(threshold)), None)
 
     def setting(self, key: str) -> Any:
         """The value that was used; None for what the manifest leaves out as a default and the summary does not name."""
@@ -157,9 +172,9 @@ def collect(folders: Sequence[Path]) -> Collection:
     return collection
 
 
-def best_first(configurations: Iterable[Configuration]) -> list[Configuration]:
-    """Sorted by the mean of best_val_acc, those without one last."""
-    return sorted(configurations, key=lambda c: -c.mean("best_val_acc") if c.values("best_val_acc") else 0.0)
+def best_first(configurations: Iterable[Configuration], metric: str = "best_val_acc") -> list[Configuration]:
+    """Sorted by the mean of an accuracy, those without one last."""
+    return sorted(configurations, key=lambda c: -c.mean(metric) if c.values(metric) else 0.0)
 
 
 def drop_duplicates(runs: Iterable[Run], skipped: list[SkippedRun]) -> Iterator[Run]:
@@ -210,6 +225,16 @@ def is_accuracy(name: str) -> bool:
         return 0 < float(name) < 1
     except ValueError:
         return False
+
+
+def groups_along(configurations: Sequence[Configuration], key: str) -> list[list[Configuration]]:
+    """Groups of two or more that differ in that setting alone, each in its order; runs without a manifest in none."""
+    groups: dict[str, list[Configuration]] = defaultdict(list)
+    for c in configurations:
+        if c.identity is not None and c.setting(key) is not None:
+            rest = sorted((k, repr(v)) for k, v in c.identity.items() if k != key)
+            groups[repr(rest)].append(c)
+    return [sorted(group, key=lambda c: c.setting(key)) for group in groups.values() if len(group) > 1]
 
 
 def differing_keys(a: Configuration, b: Configuration) -> set[str] | None:

@@ -1,28 +1,101 @@
-"""What a report says before its tables: each study's best configuration, how to repeat it, and stale statistics."""
+"""What a report says before its tables: what came out of each study, how to repeat it, and stale statistics."""
 
 import json
+import math
 import shlex
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from resnetlab.report.columns import mean_sd
-from resnetlab.report.groups import Collection, Configuration, format_value
+from resnetlab.report.compare import Comparison, compare_with_best, is_shown
+from resnetlab.report.groups import Collection, Configuration, best_first, format_value, groups_along
 from resnetlab.runs.load import Run, is_count
 from resnetlab.runs.summary import lag_note
 
+MOST_NAMED = 5  # configurations in a sentence
+METRICS = {
+    "best_val_acc": "best validation accuracy",
+    "final_val_acc_recal": "final validation accuracy with re-estimated statistics",
+}
 ELSEWHERE = {"precision": "trainer.precision"}  # keys of the identity that the command line calls otherwise
 
 
-def best_lines(collection: Collection) -> Iterator[tuple[str, str]]:
-    """(the configuration with the best mean of best_val_acc, its command) of each study; no command: not known."""
-    for study, (best, *others) in collection.studies.items():
-        if not best.values("best_val_acc"):
-            continue
-        equal = sum(other.mean("best_val_acc") == best.mean("best_val_acc") for other in others)
-        rank = f"as high as {equal} more" if equal else "the highest mean"
-        among = f", {rank} of {len(others) + 1} configurations" if others else ""
-        accuracy = mean_sd(best.values("best_val_acc"), best.n, 4)
-        yield f"{study}: {best.label}, best val acc {accuracy} (n = {best.n}){among}", command(best)
+class Answer(NamedTuple):
+    """What came out of a study. lead: one clause. sentences: the figures behind it. ranked: the best first.
+
+    command: repeats the best; "" where its settings are not known.
+    """
+
+    study: str
+    lead: str
+    sentences: list[str]
+    ranked: list[Configuration]
+    command: str
+
+
+def answers(collection: Collection) -> Iterator[Answer]:
+    """The answer of each study whose accuracies are known."""
+    for study, configurations in collection.studies.items():
+        lagging = sum(lags(run) for c in configurations for run in c.runs)
+        metric = "final_val_acc_recal" if lagging else "best_val_acc"
+        if not (ranked := best_first((c for c in configurations if c.values(metric)), metric)):
+            metric, ranked = "best_val_acc", [c for c in configurations if c.values("best_val_acc")]
+        if ranked:
+            best, *others = ranked
+            pairs = compare_with_best(best, others, metric)
+            sentences = [accuracy(best, metric), *open_pairs(best, pairs), *mean_epoch(best, collection.thresholds)]
+            yield Answer(study, lead(best, pairs, metric), sentences, ranked, command(best))
+
+
+def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
+    """Whether the best is shown to be it; of configurations that differ in epochs alone, from where to where they go."""
+    along = groups_along([best, *(pair.second for pair in pairs)], "epochs")
+    if len(along) == 1 and len(along[0]) == len(pairs) + 1:
+        ends = [(str(c.setting("epochs")), f"{c.mean('final_val_acc'):.4f}") for c in (along[0][0], along[0][-1])]
+        epochs, means = (" to ".join(words) for words in zip(*ends, strict=True))
+        return f"From {epochs} epochs the mean final validation accuracy goes from {means}"
+    lagging = "Batch-norm statistics lag; re-estimated, " if metric == "final_val_acc_recal" else ""
+    lower, among, mean = sum(map(is_shown, pairs)), f"{len(pairs) + 1} configurations", f"{best.mean(metric):.4f}"
+    if not pairs:
+        return f"{lagging}{best.label} is the only configuration: {mean}"
+    if lower == len(pairs):
+        return f"{lagging}{best.label} is the best of {among}: {mean}"
+    if lower:
+        return f"{lagging}{best.label} is the highest of {among}: {mean}; {lower} of them shown to be lower"
+    none = "none" if lagging else "None"
+    return f"{lagging}{none} of {among} is shown to be the best; {best.label} is the highest: {mean}"
+
+
+def accuracy(best: Configuration, metric: str) -> str:
+    """For example "wd 0.2: best validation accuracy 0.9231 ± 0.0012 (n = 3, 95 % interval 0.9201 to 0.9261)."."""
+    found, n = best.interval(metric), f"n = {best.n}"
+    if found is not None and found.low is not None:
+        n += f", 95 % interval {found.low:.4f} to {found.high:.4f}"
+    return f"{best.label}: {METRICS[metric]} {mean_sd(best.values(metric), best.n, 4)} ({n})."
+
+
+def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]:
+    """Which configurations are not told apart from the best, and how many further seeds would do for the nearest."""
+    found = [pair for pair in pairs if not is_shown(pair)]
+    names = [pair.second.label for pair in found]
+    if names:
+        more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+        yield f"Not told apart from it: {'; '.join([*names[:MOST_NAMED], *more])}."
+    if singles := sum(c.n == 1 for c in (best, *(pair.second for pair in pairs))):
+        of = f" in {singles} of {len(pairs) + 1} configurations" if pairs else ""
+        yield f"n = 1{of}: nothing can be told about the spread; repeat with seeds=5."
+    elif found and found[0].seeds is not None:
+        seeds = found[0].seeds - min(found[0].counts)
+        further = "More than 10,000" if seeds == math.inf else f"About {seeds:,}"
+        yield f"{further} further seeds of each would tell it from {names[0]}, if the difference is as large as here."
+
+
+def mean_epoch(best: Configuration, thresholds: Sequence[str]) -> Iterator[str]:
+    """At which epoch the mean over its seeds reaches the first threshold."""
+    for threshold in thresholds[:1]:
+        epoch = best.crossing(threshold)
+        reached = f"does not reach {threshold}" if epoch is None else f"reaches {threshold} at epoch {epoch:g}"
+        yield f"Its mean over seeds {reached}."
 
 
 def command(configuration: Configuration) -> str:

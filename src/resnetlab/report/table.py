@@ -13,7 +13,7 @@ from resnetlab.console import Console
 from resnetlab.report.columns import COSTS, SETTINGS, ReferenceValues, cell, columns, mean_sd, measured_columns
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
-from resnetlab.report.headlines import best_lines, common_reduction, described, lag_line
+from resnetlab.report.headlines import answers, common_reduction, described, lag_line
 from resnetlab.report.statistics import MeanInterval
 from resnetlab.runs.files import csv_text
 
@@ -74,10 +74,10 @@ def fitting(columns: Sequence[Sequence[str]], room: int) -> int:
 
 
 def closing_lines(collection: Collection) -> Iterator[str]:
-    """The best of each study with the command that repeats it, and stale batch-norm statistics."""
-    for best, repeat in best_lines(collection):
-        yield f"best of {best}"
-        yield f"  to repeat it: {repeat}" if repeat else ""
+    """What came out of each study with the command that repeats its best, and stale batch-norm statistics."""
+    for found in answers(collection):
+        yield f"{found.study}: {found.lead}. {' '.join(found.sentences)}"
+        yield f"  to repeat it: {found.command}" if found.command else ""
     yield lag_line(collection)
 
 
@@ -94,14 +94,18 @@ def remark_lines(collection: Collection) -> list[str]:
 
 
 def table_csv(collection: Collection, references: References | None) -> str:
-    """One line a configuration, full precision: mean, sd, n and interval of each metric; empty where unknown."""
+    """One line a configuration, full precision: mean, sd, n and interval of each metric, the epoch at which the
+    mean over seeds reaches each threshold; empty where unknown."""
     head = ["study", "configuration", "label", "n", "seeds", "subset", *SETTINGS]
     parts = ["mean", "sd", "n", "low_95", "high_95"]
     if references is not None:
         parts += ["published", "sd_from_published"]
     metrics = [column.metric for column in columns(collection.thresholds)]
     rows = [csv_row(c, metrics, references) for c in collection.configurations]
-    return csv_text([[*head, *(f"{metric}_{part}" for metric in metrics for part in parts)], *rows])
+    crossings = [[c.crossing(name) for name in collection.thresholds] for c in collection.configurations]
+    head += [f"{metric}_{part}" for metric in metrics for part in parts]
+    head += [f"mean_curve_to_{name}" for name in collection.thresholds]
+    return csv_text([head, *([*row, *found] for row, found in zip(rows, crossings, strict=True))])
 
 
 def csv_row(c: Configuration, metrics: Sequence[str], references: References | None) -> list[Any]:
