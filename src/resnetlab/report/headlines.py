@@ -48,7 +48,7 @@ def answers(collection: Collection) -> Iterator[Answer]:
 
 
 def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
-    """Whether the best is shown to be it; of configurations that differ in epochs alone, from where to where they go."""
+    """Whether the best is shown to be it; of configurations that differ in epochs alone, how their means go."""
     along = groups_along([best, *(pair.second for pair in pairs)], "epochs")
     if len(along) == 1 and len(along[0]) == len(pairs) + 1:
         ends = [(str(c.setting("epochs")), f"{c.mean('final_val_acc'):.4f}") for c in (along[0][0], along[0][-1])]
