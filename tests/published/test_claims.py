@@ -26,7 +26,7 @@ from resnetlab.published.claims.print_claims import counts
 from resnetlab.published.claims.run_groups import DEFAULTS, context_settings, group_runs, settings
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, Verdict, judge
 from resnetlab.report.columns import COSTS, columns
-from resnetlab.report.derive import LEVELS, add_derived_metrics
+from resnetlab.report.derive import LEVELS
 from resnetlab.report.groups import Collection, Configuration, collect
 from resnetlab.report.statistics import difference_test, holm, level_test
 from resnetlab.runs.files import write_json
@@ -151,9 +151,7 @@ def as_run(config: Config, seed: int, best: float = 0.935) -> Run:
     if "precision" in differing:
         differing["precision"] = "16-mixed"  # which needs a GPU, and stands here as bf16-mixed
     numbers = {key: value for key, value in summary.items() if isinstance(value, int | float)} | {"power_w": 70.0}
-    run = Run(Path("x"), "one", "x", seed, summary, rows, manifest("x", differing), metrics=numbers)
-    add_derived_metrics(run, [])
-    return run
+    return Run(Path("x"), "one", "x", seed, summary, rows, manifest("x", differing), metrics=numbers)
 
 
 def verdict_of(runs: Sequence[Run], claim: Claim) -> Verdict:
@@ -443,9 +441,7 @@ def test_of_pairs_the_one_with_most_seeds_is_tested_whether_it_fluctuates_or_not
 
 
 def of(path: Path, *names: str) -> list[float | None]:
-    run = read_run(path)
-    add_derived_metrics(run, ["0.94"])
-    return [metrics.value_of(run, name) for name in names]
+    return [metrics.value_of(read_run(path), name) for name in names]
 
 
 def test_metrics_of_the_rows(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from resnetlab.runs.load import Run
-from resnetlab.runs.summary import loss_range, rows_within
+from resnetlab.runs.summary import Row, loss_range, rows_within
 
 # the accuracies whose "transition epochs" the series tabulates over the batch size (part I, observation 4)
 LEVELS = (0.91, 0.92, 0.925, 0.927, 0.928, 0.93)
@@ -15,11 +15,7 @@ def add_derived_metrics(run: Run, thresholds: Iterable[str]) -> None:
     final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch, and fluctuations()."""
     run.metrics = {k: v for k, v in run.metrics.items() if not k.startswith(("epoch_to_", "val_acc_at_"))}
     for name in {*thresholds, *map(str, LEVELS)}:
-        reached = next((row for row in run.rows if row.get("val/acc", 0.0) >= float(name)), None)
-        if reached is not None:
-            run.metrics |= {f"epoch_to_{name}": reached["epoch"], f"val_acc_at_{name}": reached["val/acc"]}
-            if "train/acc" in reached:
-                run.metrics[f"train_acc_at_{name}"] = reached["train/acc"]
+        run.metrics |= threshold_metrics(run.rows, name)
     last = run.rows[-1]
     if "train/loss" in last and "train/ce" in last:
         run.metrics["final_penalty"] = last["train/loss"] - last["train/ce"]
@@ -28,6 +24,13 @@ def add_derived_metrics(run: Run, thresholds: Iterable[str]) -> None:
         run.metrics["noise_scale"] = scales[0][1]
     if "energy_wh" in run.metrics:
         run.metrics["joules_per_epoch"] = run.metrics["energy_wh"] * 3600 / len(run.rows)
+
+
+def threshold_metrics(rows: Iterable[Row], name: str) -> dict[str, float]:
+    """epoch_to_X, val_acc_at_X and train_acc_at_X of the first epoch with that validation accuracy; absent if none."""
+    reached = next((row for row in rows if row.get("val/acc", 0.0) >= float(name)), {})
+    columns = {"epoch_to": "epoch", "val_acc_at": "val/acc", "train_acc_at": "train/acc"}
+    return {f"{metric}_{name}": reached[column] for metric, column in columns.items() if column in reached}
 
 
 def fluctuations(run: Run) -> dict[str, float]:

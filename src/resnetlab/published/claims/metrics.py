@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from resnetlab.published.claims.data import claims_file
+from resnetlab.report.derive import threshold_metrics
 from resnetlab.runs.load import Run
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, loss_range, rows_within
 
@@ -24,6 +25,8 @@ def value_of(run: Run, metric: str) -> float | None:
         value = None if stretched and metric in WINDOWED else OF_ROWS[metric](run.rows)
     elif found := NUMBERED.fullmatch(metric):
         value = numbered([row.get("val/acc", 0.0) for row in run.rows], found[1], int(found[2]))
+    elif may_be_unreached(metric):
+        value = threshold_metrics(run.rows, metric.rpartition("_")[2]).get(metric)
     else:
         value = run.metrics.get(metric)
     usable = value is not None and math.isfinite(value) and (value > 0 or metric not in LOGARITHMIC)
