@@ -74,8 +74,4 @@ def _number(value: float | None) -> str:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value in ({}, ()):
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return json.dumps(value) if isinstance(value, dict | tuple) else str(value)
+    return "" if value in (None, {}, ()) else value if isinstance(value, str) else json.dumps(value)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,7 @@ NOTHING = "\N{EN DASH}"  # what is not known, or not used
 # subset: the number of training images if the runs saw only the first of them, else None
 TOP_LEVEL = (*(key for key in SETTINGS if key not in ("study", "seed")), "subset")
 SHOWN_APART = ("data.limit", "data.resolution", "recalibrate_bn")  # by reduced_data; changes no metric of a run
+THRESHOLD = re.compile(r"epoch_to_(0\.\d*[1-9]\d*)")
 SHORT = {"batch_size": "batch", "ema_momentum": "EMA momentum", "recalibrate_bn": "recalibrated"}
 
 
@@ -106,7 +108,7 @@ def interval_of(metric: str, values: Sequence[float]) -> MeanInterval | None:
 
 def bounds(metric: str) -> tuple[float, float]:
     """The least and the greatest value that the metric can have."""
-    if metric == "final_penalty":  # label smoothing may lower the loss
+    if metric in ("final_penalty", "best_minus_final", "best_minus_test"):  # label smoothing may lower the loss
         return -math.inf, math.inf
     if metric == "gpu_load":  # in percent
         return 0.0, 100.0
@@ -214,17 +216,10 @@ def thresholds(runs: Iterable[Run]) -> list[str]:
     """The numbers of the summaries' epoch_to_ keys, the one that most runs name first in front."""
     votes = Counter[str]()
     for run in runs:
-        names = [key.removeprefix("epoch_to_") for key in run.summary if key.startswith("epoch_to_")]
-        for place, name in enumerate(filter(is_accuracy, names)):
+        names = [found[1] for key in run.summary if (found := THRESHOLD.fullmatch(key))]
+        for place, name in enumerate(names):
             votes[name] += 1 if place else 1000
     return [name for name, _ in votes.most_common()]
-
-
-def is_accuracy(name: str) -> bool:
-    try:
-        return 0 < float(name) < 1
-    except ValueError:
-        return False
 
 
 def groups_along(configurations: Sequence[Configuration], key: str) -> list[list[Configuration]]:

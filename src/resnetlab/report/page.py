@@ -13,13 +13,12 @@ from resnetlab.report.compare import Comparison, is_shown
 from resnetlab.report.groups import NOTHING, Collection, Configuration, Key
 from resnetlab.report.headlines import Answer, described, lag_line
 from resnetlab.report.plots import Plot
-from resnetlab.report.statistics import mean_interval
 from resnetlab.report.table import FIRST, count_text
 
 AT_THRESHOLD = ("val_acc_at_", "train_acc_at_")  # in which the series tabulates its runs
 MOST_COLUMNS = 8  # in view, that of the configuration included
 MOST_PAIRS = 150  # rows on the page; pairs.csv has them all
-SELECTION = [Column(name, "", "", 4) for name in ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc")]
+SELECTION = ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc", "best_minus_final", "best_minus_test")
 KINDS = ("diverged", "unfinished", "unreadable", "repeated")  # of skipped runs
 
 
@@ -47,11 +46,11 @@ class Origin(NamedTuple):
 
 
 class StudyTable(NamedTuple):
-    """One study's configurations in a section's table, and sentences below it; decided: the last is a conclusion."""
+    """One study's configurations in a section's table, and what is concluded from it; decided: whether it can be."""
 
     study: str
     configurations: Sequence[Configuration]
-    sentences: Sequence[str]
+    conclusion: str
     decided: bool = True
 
 
@@ -77,8 +76,13 @@ def page(
         (key, c.setting_text(key)) for c in collection.configurations[:1] for key in SETTINGS if key not in varied
     ]
     return environment.get_template("page.html").render(
-        **{"cell_of": cell, "count_text": count_text, "difference": difference, "described": described},
-        **{"number": number, "most_pairs": MOST_PAIRS, "nothing": NOTHING, "selection": SELECTION},
+        **{"cell_of": cell, "count_text": count_text, "described": described},
+        **{
+            "number": number,
+            "most_pairs": MOST_PAIRS,
+            "nothing": NOTHING,
+            "selection": [Column(name, "", "", 4) for name in SELECTION],
+        },
         **{"collection": collection, "references": references or {}, "origins": origins, "comparisons": comparisons},
         **{"sections": sections, "studies": plots, "lag": lag_line(collection)},
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -112,13 +116,3 @@ def machine(manifest: Mapping[str, Any]) -> str:
     if isinstance(versions, dict) and versions.get("torch"):
         parts.append(f"torch {versions['torch']}")
     return ", ".join(parts)
-
-
-def difference(c: Configuration, first: str, second: str) -> str | None:
-    """Mean ± sd of first - second within runs; None where no run has both."""
-    both = [run.metrics for run in c.runs if {first, second} <= run.metrics.keys()]
-    found = mean_interval([metrics[first] - metrics[second] for metrics in both])
-    if found is None:
-        return None
-    text = f"{found.mean:+.4f}" + ("" if found.sd is None else f" ± {found.sd:.2g}")
-    return text if found.n == c.n else f"{text} (n = {found.n} of {c.n})"

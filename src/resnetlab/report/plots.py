@@ -3,7 +3,6 @@
 import base64
 import io
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -28,7 +27,6 @@ COLORS = (  # Okabe and Ito's eight, then darker and lighter ones
 )
 MOST_LINES = 8  # in one panel
 STYLES = ("-", "--", ":", "-.")
-MOST_BARS = 20
 
 
 class Plot(NamedTuple):
@@ -182,24 +180,6 @@ def name_groups(axes: Any, groups: Sequence[Configurations], key: str) -> None:
     for style, group in zip(STYLES, groups, strict=False):
         parts = [describe_setting(group[0], name) or f"default {name.split('.')[-1]}" for name in varied]
         axes.plot([], [], style, color="#777777", label=", ".join(parts))
-
-
-def make_bars(x: str, bars: Configurations) -> tuple[Figure, Any]:
-    """(figure, axes) for horizontal bars, their labels at the left, the first on top."""
-    figure, (axes,) = make_panels(x, {"": 0.5 + 0.36 * len(bars)})
-    texts = [f"{c.label}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{c.n}" for c in bars]
-    names = ["\n".join(textwrap.wrap(text, 31, max_lines=3, placeholder=" ...")) for text in texts]
-    axes.set_yticks(range(len(bars)), names, fontsize=6.5)
-    axes.set_ylim(len(bars) - 0.4, -0.6)
-    figure.subplots_adjust(left=0.38, top=1 - 0.35 / figure.get_size_inches()[1])
-    return figure, axes
-
-
-def selection_note(count: int, configurations: Configurations) -> str:
-    """A caption's sentence on how many of the configurations are drawn."""
-    if count == len(configurations):
-        return "n stands behind each name."
-    return f"The {count} of {len(configurations)} with the best validation accuracy; n stands behind each name."
 
 
 def seeds_note(groups: Sequence[Configurations]) -> str:
