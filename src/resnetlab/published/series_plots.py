@@ -1,4 +1,4 @@
-"""The series' plots of one study: decay, fluctuation and batch size."""
+"""The series' plots of one study: decay and batch size."""
 
 from collections.abc import Sequence
 
@@ -12,33 +12,29 @@ ONE_BY_ONE = "Points are single runs; lines join the means of configurations tha
 
 
 def plot_decay(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
+    """Best validation accuracy, epochs to the first two thresholds and fluctuation of the validation loss over wd."""
     lines = groups_along(configurations, "wd")
     if not lines:
-        return "Accuracy and epochs over wd: needs two configurations that differ in wd alone."
-    names = [name for name in thresholds if any(c.values(f"epoch_to_{name}") for line in lines for c in line)][:2]
+        return "Accuracy, epochs and fluctuation over wd: needs two configurations that differ in wd alone."
+    members = [c for line in lines for c in line]
+    names = [name for name in thresholds if any(c.values(f"epoch_to_{name}") for c in members)][:2]
     asked = " and ".join([f"epochs to {name}{' (hollow)' * (name != names[0])}" for name in names])
-    figure, (accuracy, *epochs) = plots.make_panels("wd", {"best val acc": 2.0} | ({asked: 2.0} if names else {}))
-    plots.draw_points(accuracy, lines, "wd", "best_val_acc")
-    for place, name in enumerate(names):
-        plots.draw_points(epochs[0], lines, "wd", f"epoch_to_{name}", filled=place == 0)
-    plots.name_groups(accuracy, lines, "wd")
-    plots.legend_above(figure, accuracy)
-    reached = "and epochs to the threshold over wd" if names else "over wd; no run reached a threshold"
-    caption = f"Best validation accuracy {reached}. {ONE_BY_ONE} {seeds_note(lines)}"
+    panels = {"best val acc": ["best_val_acc"], asked: [f"epoch_to_{name}" for name in names]}
+    panels["max - min of val ce"] = ["val_loss_fluctuation"]  # in epochs 10 to 36
+    panels = {label: metrics for label, metrics in panels.items() if any(c.values(m) for m in metrics for c in members)}
+    figure, axes = plots.make_panels("wd", dict.fromkeys(panels, 2.0))
+    for panel, (label, metrics) in zip(axes, panels.items(), strict=True):
+        for place, metric in enumerate(metrics):
+            plots.draw_points(panel, lines, "wd", metric, filled=place == 0)
+        if label == "max - min of val ce":
+            plots.log_scale(panel)
+    plots.name_groups(axes[0], lines, "wd")
+    plots.legend_above(figure, axes[0])
+    drawn = (
+        "Best validation accuracy, epochs to a threshold, and how far the validation loss fluctuates in epochs 10 to 36"
+    )
+    caption = f"{drawn}, as far as measured. {ONE_BY_ONE} {seeds_note(lines)}"
     return Plot("wd", "Weight decay", caption, figure)
-
-
-def plot_fluctuation(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
-    lines = [line for line in groups_along(configurations, "wd") if any(c.values("val_loss_fluctuation") for c in line)]
-    if not lines:
-        return "Fluctuation of the validation loss over wd: needs wd to vary alone, and runs of 14 epochs or more."
-    figure, (axes,) = plots.make_panels("wd", {"max - min of val ce, epochs 10 to 36": 2.4})
-    plots.draw_points(axes, lines, "wd", "val_loss_fluctuation")
-    plots.log_scale(axes)
-    plots.name_groups(axes, lines, "wd")
-    plots.legend_above(figure, axes)
-    caption = f"How far the validation loss fluctuates in epochs 10 to 36 over wd. {ONE_BY_ONE} {seeds_note(lines)}"
-    return Plot("fluctuation", "Fluctuation of the validation loss", caption, figure)
 
 
 def plot_batch_size(configurations: Configurations, thresholds: Sequence[str]) -> Plot | str:
@@ -69,4 +65,4 @@ def plot_batch_size(configurations: Configurations, thresholds: Sequence[str]) -
 
 
 # each returns its plot, or where it cannot be drawn a sentence that says why
-SERIES_PLOTS = (plot_decay, plot_fluctuation, plot_lag, plot_batch_size)
+SERIES_PLOTS = (plot_decay, plot_lag, plot_batch_size)

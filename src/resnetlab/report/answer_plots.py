@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from resnetlab.report.groups import Key
-from resnetlab.report.plots import Configurations, Plot, color_of, draw_band, draw_thresholds, legend_above, make_panels
+from resnetlab.report import plots
+from resnetlab.report.groups import Key, groups_along
+from resnetlab.report.plots import Configurations, Plot, color_of
 from resnetlab.report.statistics import share_interval
 
 MOST_COLORED, MOST_BANDS = 5, 3
@@ -16,7 +17,10 @@ HIGH, LINE = 3.4, 0.15  # inches: the large figure, and a line of the names besi
 
 def answer_plots(ranked: Configurations, thresholds: Sequence[str]) -> Iterator[Plot]:
     """The large figure, and the others where they can be drawn. ranked: a study's configurations, the best first."""
+    ranked = [c for c in ranked if c.by_epoch("val/acc")]
     yield plot_accuracy(ranked, thresholds)
+    if groups := groups_along(ranked, "epochs"):
+        yield plots.plot_lengths("lengths", groups, thresholds)
     for name in thresholds[:1]:
         if reached := [c for c in ranked if c.n > 1 and c.values(f"epoch_to_{name}")]:
             yield plot_reached(reached[:MOST_BANDS], name)
@@ -28,21 +32,21 @@ def answer_plots(ranked: Configurations, thresholds: Sequence[str]) -> Iterator[
 
 def plot_accuracy(ranked: Configurations, thresholds: Sequence[str]) -> Plot:
     """Validation accuracy over the epochs: the best few in colour and named where they end, the others grey."""
-    figure, (axes,) = make_panels("epoch", {"validation accuracy": HIGH})
+    figure, (axes,) = plots.make_panels("epoch", {"validation accuracy": HIGH})
     colored, others = ranked[:MOST_COLORED], ranked[MOST_COLORED:]
     for c in others:
-        draw_band(axes, c, "val/acc", GREY, None)
+        plots.draw_band(axes, c, "val/acc", GREY, None)
     for c in reversed(colored):
-        draw_band(axes, c, "val/acc", color_of(c), None)
-        draw_band(axes, c, "val/acc_recal", color_of(c), None, "--")
+        plots.draw_band(axes, c, "val/acc", color_of(c), None)
+        plots.draw_band(axes, c, "val/acc_recal", color_of(c), None, "--")
     again = "batch-norm statistics re-estimated" if any(c.by_epoch("val/acc_recal") for c in colored) else ""
     for style, color, label in (("-", GREY, f"{len(others)} more" if others else ""), ("--", "black", again)):
         axes.plot([], [], style, color=color, label=label) if label else None
-    draw_thresholds(axes, thresholds)
+    plots.draw_thresholds(axes, thresholds)
     risen = max(len(run.rows) for run in ranked[0].runs) // 3  # epochs: the steep rise, which would squash the rest
     late = [value for c in colored for e, values in c.by_epoch("val/acc").items() if e > risen for value in values]
     axes.set_ylim(bottom=min(late) - 0.01)
-    legend_above(figure, axes)
+    plots.legend_above(figure, axes)
     name_ends(axes, colored)
     figure.subplots_adjust(right=0.68)
     bands = "Lines are means over seeds, bands reach from the least to the greatest run."
@@ -67,7 +71,7 @@ def name_ends(axes: Any, configurations: Configurations) -> None:
 
 def plot_reached(configurations: Configurations, threshold: str) -> Plot:
     """The share of runs whose validation accuracy has reached the threshold by an epoch, with its interval."""
-    figure, (axes,) = make_panels("epoch", {f"share of runs at {threshold}": 2.4})
+    figure, (axes,) = plots.make_panels("epoch", {f"share of runs at {threshold}": 2.4})
     for c in configurations:
         epochs = range(max(len(run.rows) for run in c.runs) + 1)
         counts = [sum(first <= epoch for first in c.values(f"epoch_to_{threshold}")) for epoch in epochs]
@@ -75,31 +79,19 @@ def plot_reached(configurations: Configurations, threshold: str) -> Plot:
         label = f"{c.label}, n = {c.n}"
         axes.step(epochs, [k / c.n for k in counts], where="post", color=color_of(c), lw=1.2, label=label)
         axes.fill_between(epochs, lows, highs, step="post", color=color_of(c), alpha=0.12, lw=0)
-    legend_above(figure, axes)
-    caption = (
-        f"The share of runs that have had a validation accuracy of {threshold} in any epoch so far; bands are Clopper "
-        "and Pearson's 95 % interval of the share."
-    )
+    plots.legend_above(figure, axes)
+    caption = f"Runs with an epoch of {threshold} or more so far; bands are Clopper and Pearson's 95 % interval."
     return Plot("reached", f"Share of runs that have reached {threshold}", caption, figure)
 
 
 def plot_profiles(configurations: Configurations, costs: Sequence[Mapping[Key, float]]) -> Plot:
     """Performance profiles. costs: of each threshold, the epochs that the mean of the configurations takes to it."""
-    figure, (axes,) = make_panels("factor of the fewest epochs", {"share of thresholds": 2.4})
-    ratios = {c.key: profile(costs, c.key) for c in configurations}
-    most = 1.05 * max([1.0, *(ratio for found in ratios.values() for ratio in found)])
-    for c in configurations:
-        shares = [place / len(costs) for place in range(len(ratios[c.key]) + 1)]
-        steps = [1.0, *ratios[c.key], most]
-        axes.step(steps, [*shares, shares[-1]], where="post", color=color_of(c), lw=1.2, label=c.label)
-    legend_above(figure, axes)
-    caption = (
-        "Performance profiles (Dolan and Moré 2002) of the epochs that the mean over seeds takes to each of "
-        f"{len(costs)} thresholds: the share of them that a configuration reaches within a factor of the fewest."
-    )
-    return Plot("profiles", "How often within a factor of the fewest epochs", caption, figure)
-
-
-def profile(costs: Sequence[Mapping[Key, float]], key: Key) -> list[float]:
-    """The configuration's cost over the least one of each problem that it solves, ascending."""
-    return sorted(found[key] / min(found.values()) for found in costs if key in found)
+    figure, (axes,) = plots.make_panels("factor of the fewest epochs", {"share of thresholds": 2.4})
+    factors = [sorted(found[c.key] / min(found.values()) for found in costs if c.key in found) for c in configurations]
+    most = 1.05 * max(factor for reached in factors for factor in (1.0, *reached))
+    for c, reached in zip(configurations, factors, strict=True):
+        shares = [place / len(costs) for place in (*range(len(reached) + 1), len(reached))]
+        axes.step([1.0, *reached, most], shares, where="post", color=color_of(c), lw=1.2, label=c.label)
+    plots.legend_above(figure, axes)
+    what = f"the share of {len(costs)} thresholds that the mean over seeds reaches within a factor of the fewest epochs"
+    return Plot("profiles", "Performance profiles", f"Dolan and Moré 2002: {what}.", figure)

@@ -13,10 +13,6 @@ from resnetlab.runs.load import Run, is_count
 from resnetlab.runs.summary import lag_note
 
 MOST_NAMED = 5  # configurations in a sentence
-METRICS = {
-    "best_val_acc": "best validation accuracy",
-    "final_val_acc_recal": "final validation accuracy with re-estimated statistics",
-}
 ELSEWHERE = {"precision": "trainer.precision"}  # keys of the identity that the command line calls otherwise
 
 
@@ -34,16 +30,15 @@ class Answer(NamedTuple):
 
 
 def answers(collection: Collection) -> Iterator[Answer]:
-    """The answer of each study whose accuracies are known."""
+    """The answer of each study with an accuracy; where statistics lag, by the re-estimated one, if there is one."""
     for study, configurations in collection.studies.items():
-        lagging = sum(lags(run) for c in configurations for run in c.runs)
-        metric = "final_val_acc_recal" if lagging else "best_val_acc"
-        if not (ranked := best_first((c for c in configurations if c.values(metric)), metric)):
-            metric, ranked = "best_val_acc", [c for c in configurations if c.values("best_val_acc")]
-        if ranked:
-            best, *others = ranked
+        again = any(lags(run) for c in configurations for run in c.runs) and "final_val_acc_recal"
+        metric = again if again and any(c.values(again) for c in configurations) else "best_val_acc"
+        ranked = best_first(configurations, metric)
+        if ranked[0].values(metric):
+            best, *others = [c for c in ranked if c.values(metric)]
             pairs = compare_with_best(best, others, metric)
-            sentences = [accuracy(best, metric), *open_pairs(best, pairs), *mean_epoch(best, collection.thresholds)]
+            sentences = [accuracy(best, metric, collection.thresholds), *open_pairs(best, pairs)]
             yield Answer(study, lead(best, pairs, metric), sentences, ranked, command(best))
 
 
@@ -51,9 +46,9 @@ def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
     """Whether the best is shown to be it; of configurations that differ in epochs alone, how their means go."""
     along = groups_along([best, *(pair.second for pair in pairs)], "epochs")
     if len(along) == 1 and len(along[0]) == len(pairs) + 1:
-        ends = [(str(c.setting("epochs")), f"{c.mean('final_val_acc'):.4f}") for c in (along[0][0], along[0][-1])]
-        epochs, means = (" to ".join(words) for words in zip(*ends, strict=True))
-        return f"From {epochs} epochs the mean final validation accuracy goes from {means}"
+        fewest, most, means = along[0][0], along[0][-1], [c.mean("final_val_acc") for c in along[0]]
+        epochs = f"From {fewest.setting('epochs')} to {most.setting('epochs')} epochs"
+        return f"{epochs} the mean final validation accuracy goes from {means[0]:.4f} to {means[-1]:.4f}"
     lagging = "Batch-norm statistics lag; re-estimated, " if metric == "final_val_acc_recal" else ""
     lower, among, mean = sum(map(is_shown, pairs)), f"{len(pairs) + 1} configurations", f"{best.mean(metric):.4f}"
     if not pairs:
@@ -66,12 +61,17 @@ def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
     return f"{lagging}{none} of {among} is shown to be the best; {best.label} is the highest: {mean}"
 
 
-def accuracy(best: Configuration, metric: str) -> str:
-    """For example "wd 0.2: best validation accuracy 0.9231 ± 0.0012 (n = 3, 95 % interval 0.9201 to 0.9261)."."""
-    found, n = best.interval(metric), f"n = {best.n}"
+def accuracy(best: Configuration, metric: str, thresholds: Sequence[str]) -> str:
+    """Mean, sd, n and interval of the best, and at which epoch its mean over seeds reaches the first threshold."""
+    kind, found = "best" if metric == "best_val_acc" else "re-estimated final", best.interval(metric)
+    text = f"{kind} validation accuracy {mean_sd(best.values(metric), best.n, 4)} (n = {best.n}"
     if found is not None and found.low is not None:
-        n += f", 95 % interval {found.low:.4f} to {found.high:.4f}"
-    return f"{best.label}: {METRICS[metric]} {mean_sd(best.values(metric), best.n, 4)} ({n})."
+        text += f", 95 % interval {found.low:.4f} to {found.high:.4f}"
+    for threshold in thresholds[:1]:
+        epoch = best.crossing(threshold)
+        reached = f"does not reach {threshold}" if epoch is None else f"reaches {threshold} at epoch {epoch:g}"
+        return f"{best.label}: {text}); the mean over seeds {reached}."
+    return f"{best.label}: {text})."
 
 
 def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]:
@@ -79,8 +79,8 @@ def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str
     found = [pair for pair in pairs if not is_shown(pair)]
     names = [pair.second.label for pair in found]
     if names:
-        more = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
-        yield f"Not told apart from it: {'; '.join([*names[:MOST_NAMED], *more])}."
+        more = f"; {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        yield f"Not told apart from it: {'; '.join(names[:MOST_NAMED])}{more}."
     if singles := sum(c.n == 1 for c in (best, *(pair.second for pair in pairs))):
         of = f" in {singles} of {len(pairs) + 1} configurations" if pairs else ""
         yield f"n = 1{of}: nothing can be told about the spread; repeat with seeds=5."
@@ -88,14 +88,6 @@ def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str
         seeds = found[0].seeds - min(found[0].counts)
         further = "More than 10,000" if seeds == math.inf else f"About {seeds:,}"
         yield f"{further} further seeds of each would tell it from {names[0]}, if the difference is as large as here."
-
-
-def mean_epoch(best: Configuration, thresholds: Sequence[str]) -> Iterator[str]:
-    """At which epoch the mean over its seeds reaches the first threshold."""
-    for threshold in thresholds[:1]:
-        epoch = best.crossing(threshold)
-        reached = f"does not reach {threshold}" if epoch is None else f"reaches {threshold} at epoch {epoch:g}"
-        yield f"Its mean over seeds {reached}."
 
 
 def command(configuration: Configuration) -> str:

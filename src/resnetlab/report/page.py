@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -22,16 +21,15 @@ SELECTION = ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc",
 KINDS = ("diverged", "unfinished", "unreadable", "repeated")  # of skipped runs
 
 
-@dataclass
-class StudyPlots:
+class StudyPlots(NamedTuple):
     """One study's plots. added: the caller's. absent: a sentence for each that cannot be drawn or was left out."""
 
     study: str
-    answer: Answer | None = None
-    opening: list[Plot] = field(default_factory=list)
-    added: list[Plot] = field(default_factory=list)
-    curves: list[Plot] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
+    answer: Answer | None
+    opening: Sequence[Plot]
+    added: Sequence[Plot]
+    curves: Sequence[Plot]
+    absent: Sequence[str]
 
 
 # behind the report's own tables: texts as in published/batchnorm_lag.toml, columns, and tables, each a StudyTable

@@ -87,10 +87,6 @@ class OneSidedTest:
         """Two-sided."""
         return min(1.0, 2 * min(self.p_for, self.p_against))
 
-    @property
-    def favourable(self) -> bool:
-        return self.p_for < self.p_against
-
 
 def difference_test(a: Sequence[float], b: Sequence[float], expect: str, margin: float) -> OneSidedTest | None:
     """Welch's test that mean(a) is higher or lower than mean(b) by more than margin, or equal to within it.

@@ -17,7 +17,6 @@ from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, Ve
 from resnetlab.report.groups import Collection, collect
 from resnetlab.runs.load import require_folders
 
-FORMATS = ("table", "json")
 NARROWEST, WIDEST = 120, 220
 SEEDS = 5
 
@@ -27,7 +26,7 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
 
     Raises ConfigError for the form, the post, or a folder that is missing or holds no finished run.
     """
-    require_one_of("format", form, FORMATS)
+    require_one_of("format", form, ("table", "json"))
     shown = {claim.id for claim in claims(post)}
     require_folders(folders)
     collection = collect(folders)
