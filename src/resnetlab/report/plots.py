@@ -22,7 +22,7 @@ from resnetlab.runs.files import write_atomically, write_text
 Configurations = Sequence[Configuration]
 WIDTH = 4.6  # inches: at a phone's 390 pixels, 8 points are still 9 pixels high
 COLORS = (  # Okabe and Ito's eight, then darker and lighter ones
-    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8b6d00"),
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8b6d00", "#56b4e9", "#000000", "#e69f00"),
     *("#882255", "#44aa99", "#332288", "#999933", "#aa4499", "#117733", "#88ccee", "#ddcc77"),
 )
 MOST_LINES = 8  # in one panel
