@@ -34,8 +34,8 @@ def plot_accuracy(ranked: Configurations, thresholds: Sequence[str]) -> Plot:
     """Validation accuracy over the epochs: the best few in colour and named where they end, the others grey."""
     figure, (axes,) = plots.make_panels("epoch", {"validation accuracy": HIGH})
     colored, others = ranked[:MOST_COLORED], ranked[MOST_COLORED:]
-    for c in others:
-        plots.draw_band(axes, c, "val/acc", GREY, None)
+    for epochs in (c.by_epoch("val/acc") for c in others):  # their bands would cover all
+        axes.plot(list(epochs), [fmean(values) for values in epochs.values()], color=GREY, lw=0.8)
     for c in reversed(colored):
         plots.draw_band(axes, c, "val/acc", color_of(c), None)
         plots.draw_band(axes, c, "val/acc_recal", color_of(c), None, "--")
@@ -44,7 +44,7 @@ def plot_accuracy(ranked: Configurations, thresholds: Sequence[str]) -> Plot:
         axes.plot([], [], style, color=color, label=label) if label else None
     plots.draw_thresholds(axes, thresholds)
     risen = max(len(run.rows) for run in ranked[0].runs) // 3  # epochs: the steep rise, which would squash the rest
-    late = [value for c in colored for e, values in c.by_epoch("val/acc").items() if e > risen for value in values]
+    late = [fmean(values) for c in colored for e, values in c.by_epoch("val/acc").items() if e > risen]
     axes.set_ylim(bottom=min(late) - 0.01)
     plots.legend_above(figure, axes)
     name_ends(axes, colored)
