@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from resnetlab.report.groups import Configuration, differing_keys, format_value
+from resnetlab.report.paired import PairedTests, paired_tests
 from resnetlab.report.statistics import holm, least_permutation_p, permutation, pooled_sd, seeds_needed, welch
 
 ALPHA = 0.05
@@ -28,6 +29,7 @@ class Comparison:
     permutation_p: float | None
     adjusted: float | None = None
     verdict: str = ""
+    paired: PairedTests | None = None  # of final_val_acc, where both sides have kept predictions of the same images
 
     @property
     def sides(self) -> tuple[str, str]:
@@ -61,7 +63,9 @@ def run_tests(first: Configuration, second: Configuration, key: str, metric: str
     a, b = first.values(metric), second.values(metric)
     permutation_p = permutation(a, b) if min(len(a), len(b)) > 1 else None
     difference = first.mean(metric) - second.mean(metric)
-    return Comparison(first, second, key, metric, (len(a), len(b)), difference, welch(a, b), permutation_p)
+    paired = paired_tests(first.answers, second.answers) if metric == "final_val_acc" else None
+    counts, p = (len(a), len(b)), welch(a, b)
+    return Comparison(first, second, key, metric, counts, difference, p, permutation_p, paired=paired)
 
 
 def verdict_of(comparison: Comparison, alpha: float) -> str:

@@ -21,7 +21,7 @@ def best_lines(collection: Collection) -> Iterator[tuple[str, str]]:
         equal = sum(other.mean("best_val_acc") == best.mean("best_val_acc") for other in others)
         rank = f"as high as {equal} more" if equal else "the highest mean"
         among = f", {rank} of {len(others) + 1} configurations" if others else ""
-        accuracy = mean_sd(best.values("best_val_acc"), best.n, 4)
+        accuracy = mean_sd(best.interval("best_val_acc"), best.n, 4)
         yield f"{study}: {best.label}, best val acc {accuracy} (n = {best.n}){among}", command(best)
 
 

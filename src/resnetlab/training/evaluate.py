@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -14,9 +15,11 @@ from resnetlab.config.schema import Config
 from resnetlab.config.trainer import TrainerOptions
 from resnetlab.console import Countdown
 from resnetlab.data import Data, ImageData, Images
+from resnetlab.data.sources import digest_of
 from resnetlab.errors import ConfigError, DataError, first_line
 from resnetlab.optim.averaging import reestimated_statistics
-from resnetlab.runs.files import make_folder
+from resnetlab.runs.files import make_folder, write_atomically
+from resnetlab.runs.layout import PREDICTIONS
 from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, network_state, read_checkpoint
@@ -41,6 +44,22 @@ def evaluate(
             countdown.tick()
     module.train(mode)
     return metrics.compute(), torch.cat(found).cpu()
+
+
+def write_predictions(
+    path: Path, module: ImageClassifier, data: ImageData, images: Images, logits: Tensor, device: torch.device
+) -> None:
+    """Writes predictions.npz: float16 logits (N, classes) of the images, labels and, if training mirrors, "mirrored".
+
+    Less each image's largest, so that rounding leaves the largest where it is: plain ones near 10 are 0.008 apart.
+    """
+    views = {"logits": logits}
+    if data.config.augment and data.config.flip:
+        mirrored = Images(images.pixels.flip(3), images.labels)
+        views["mirrored"] = evaluate(module, data, mirrored, device)[1]
+    arrays = {name: (x - x.amax(1, keepdim=True)).clamp(min=-60_000).half().numpy() for name, x in views.items()}
+    labels, digest = images.labels.cpu().numpy(), digest_of(data.class_names, [images])
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, labels=labels, images=digest, **arrays))
 
 
 def without_guesses(metrics: dict[str, float]) -> dict[str, float]:
@@ -83,6 +102,8 @@ def evaluate_checkpoint(
     device = TrainerOptions().device
     with load_weights(module, data, checkpoint, weights, device):
         found, logits = evaluate(module, data, images, device)
+        if out is not None:
+            write_predictions(out / PREDICTIONS, module, data, images, logits, device)
     error = multiclass_calibration_error(logits.softmax(1), images.labels.cpu(), len(data.class_names))
     metrics = without_guesses(found | {"ece": float(error)})
     if out is not None:
