@@ -71,7 +71,7 @@ def read_predictions(run: Run) -> tuple[list[Array], Array, str] | None:
     if not (path := run.path / PREDICTIONS).is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             labels, digest = file["labels"], sha256(file["images"].tobytes() + file["labels"].tobytes())
             logits = [file[name].astype(np.float32) for name in ("logits", "mirrored") if name in file]
         powers = [np.exp(view - view.max(1, keepdims=True)).reshape(len(labels), -1) for view in logits]
