@@ -78,7 +78,7 @@ def read_predictions(run: Run) -> tuple[list[Array], Array, str] | None:
         views = [power / power.sum(1, keepdims=True) for power in powers]
         acc = float((views[0].argmax(1) == labels).mean())
         if abs(acc - run.metrics.get("final_val_acc", -1)) > 0.002 + 1.5 / len(labels):  # another device's rounding
-            raise ValueError(f"its accuracy is {acc:.4f}, so it is of other weights than the last")
+            raise ValueError(f"its accuracy is {acc:.4f}, so it is of other weights or images")
         if not np.isfinite(views).all():
             raise ValueError("it has NaN or infinity")
     except Exception as error:  # NumPy raises many kinds for damaged files
