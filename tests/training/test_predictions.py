@@ -14,7 +14,7 @@ from resnetlab.data import ImageData
 from resnetlab.report.groups import collect
 from resnetlab.training import conclude
 from resnetlab.training.callbacks.checkpoints import network_state, read_checkpoint
-from resnetlab.training.evaluate import open_checkpoint, write_predictions
+from resnetlab.training.evaluate import evaluate_checkpoint, open_checkpoint, write_predictions
 
 KEPT = ("predictions=true", "data.flip=true")
 
@@ -38,7 +38,7 @@ def test_a_run_keeps_the_logits_of_its_last_weights_and_their_labels() -> None:
     config = tiny(*KEPT)
     assert config.identity == tiny("data.flip=true").identity
     summary, found = run(config), arrays(config.folder.path)
-    assert {name: str(array.dtype) for name, array in found.items() if name != "images"} == {
+    assert {name: str(array.dtype) for name, array in found.items() if name not in ("images", "ece")} == {
         **{"logits": "float16", "mirrored": "float16", "labels": "int64"}
     }
     labels = ImageData(config.data, 32, config.shift, 0).val.labels
@@ -50,7 +50,9 @@ def test_a_run_keeps_the_logits_of_its_last_weights_and_their_labels() -> None:
         assert found[name].max(1).tolist() == [0.0] * len(labels)
     assert (found["logits"].argmax(1) == found["labels"]).mean() == summary["final_val_acc"]
     views = sum(logits_by_hand(config, mirrored).softmax(1) for mirrored in (False, True))
+    assert found["ece"] == evaluate_checkpoint(config.folder.last)["ece"]
     (c,) = collect([Path("outputs")]).configurations
+    assert c.values("final_val_ece") == [found["ece"]]
     assert c.values("final_val_acc_tta") == [(views.argmax(1) == labels).float().mean()]  # type: ignore[union-attr]
     assert c.runs[0].remarks == []
 
@@ -82,7 +84,7 @@ def test_evaluate_keeps_those_of_a_run_that_has_not(capsys: pytest.CaptureFixtur
     assert path.read_bytes() == written
     assert main([*command, "--on", "train"]) == 0
     (remark,) = collect([Path("outputs")]).runs[0].remarks
-    assert "so it is of other weights or images" in remark
+    assert "it is of other weights or images" in remark
     capsys.readouterr()
 
 
@@ -90,7 +92,7 @@ def test_images_that_training_does_not_mirror_are_not_mirrored(finished: Config)
     module, data, _ = open_checkpoint(finished.folder.last)
     logits = torch.zeros(len(data.val), 10)
     logits[:, 3:5] = torch.tensor([10.001, 10.002])  # one number in float16
-    write_predictions(Path("some.npz"), module, data, data.val, logits, torch.device("cpu"))
+    write_predictions(Path("some.npz"), module, data, data.val, ({"ece": 0.0}, logits))
     with np.load("some.npz", allow_pickle=False) as file:
-        assert {*file} == {"logits", "labels", "images"}
+        assert {*file} == {"logits", "labels", "images", "ece"}
         assert file["logits"].argmax(1).tolist() == [4] * len(logits)

@@ -40,7 +40,7 @@ class Configuration:
     label: str = ""
     planned: int = 0
     rank: int = 0
-    answers: Answers | None = field(default=None, compare=False)
+    answers: Answers = field(default=Answers(), compare=False)
 
     @property
     def key(self) -> Key:
@@ -64,7 +64,7 @@ class Configuration:
 
     def interval(self, metric: str) -> MeanInterval | None:
         """Mean, sd and interval over the runs that have the metric; of one of all runs together, its one value."""
-        if self.answers is not None and metric in self.answers.metrics:
+        if metric in self.answers.metrics:
             return MeanInterval(len(self.answers.right), self.answers.metrics[metric])
         return interval_of(metric, self.values(metric))
 

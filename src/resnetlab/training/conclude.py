@@ -24,7 +24,8 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
 
     status: finished | diverged. extra: further keys of the summary.
     """
-    rows, module, data, folder = session.recorder.rows, session.module, session.data, config.folder
+    rows, module, folder = session.recorder.rows, session.module, config.folder
+    data, names = session.data, session.data.class_names
     counts = model_counts(module.model)
     parameters = counts["trainable_parameters"]
     if is_secondary():
@@ -42,16 +43,14 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         signs = summary["fit_sign"], summary["overfitting_since"]
         draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
     if status == "finished":
-        logits = cache(lambda: evaluate(module, data, data.val, config.trainer.device)[1])
-        session.loggers.finish(
-            session.trainer, summary, lambda: validation_figures(logits(), data.val, data.class_names)
-        )
+        answers = cache(lambda: evaluate(module, data, data.val, config.trainer.device))
+        session.loggers.finish(session.trainer, summary, lambda: validation_figures(answers()[1], data.val, names))
         if config.predictions:
-            write_predictions(folder.path / PREDICTIONS, module, data, data.val, logits(), config.trainer.device)
+            write_predictions(folder.path / PREDICTIONS, module, data, data.val, answers())
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
         print_line(config, line)
-    if counts["statistics"] and (note := lag_note(rows, len(data.class_names))):
+    if counts["statistics"] and (note := lag_note(rows, len(names))):
         print_line(config, f"note: {note}")
     return summary
 
