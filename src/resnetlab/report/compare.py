@@ -61,11 +61,10 @@ def compare(configurations: Sequence[Configuration], metric: str) -> list[Compar
 def run_tests(first: Configuration, second: Configuration, key: str, metric: str) -> Comparison:
     """The pair with its tests; each side has runs with the metric."""
     a, b = first.values(metric), second.values(metric)
-    permutation_p = permutation(a, b) if min(len(a), len(b)) > 1 else None
+    p = permutation(a, b) if min(len(a), len(b)) > 1 else None
     difference = first.mean(metric) - second.mean(metric)
     paired = paired_tests(first.answers, second.answers) if metric == "final_val_acc" else None
-    counts, p = (len(a), len(b)), welch(a, b)
-    return Comparison(first, second, key, metric, counts, difference, p, permutation_p, paired=paired)
+    return Comparison(first, second, key, metric, (len(a), len(b)), difference, welch(a, b), p, paired=paired)
 
 
 def verdict_of(comparison: Comparison, alpha: float) -> str:

@@ -12,10 +12,7 @@ from resnetlab.runs.load import Run
 
 
 class Answers(NamedTuple):
-    """The kept predictions of a configuration. images: their digest, "" without any. right: {seed: (N,) of bool}.
-
-    metrics: of all its runs together, by their names in columns.toml.
-    """
+    """Predictions of a configuration: digest of the images, {seed: (N,) of bool}, and metrics of all runs together."""
 
     images: str = ""
     right: Mapping[int, np.ndarray] = {}

@@ -27,17 +27,16 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     rows, module, folder = session.recorder.rows, session.module, config.folder
     data, names = session.data, session.data.class_names
     counts = model_counts(module.model)
-    parameters = counts["trainable_parameters"]
+    summary = summarize(config, rows, status=status, parameters=counts["trainable_parameters"]) | extra
     if is_secondary():
-        return summarize(config, rows, status=status, parameters=parameters) | extra
+        return summary
     if status == "finished" and len(rows) < config.epochs:
         patience = config.trainer.patience
         why = f"no new best val_acc for {patience}" if patience else "a callback asked for it"
         print_line(config, f"stopped early after epoch {len(rows)}: {why}")
     write_rows(folder.metrics, rows)
     if status == "finished" and data.test_images is not None:
-        extra = extra | test_accuracies(config, session, data.test_images)
-    summary = summarize(config, rows, status=status, parameters=parameters) | extra
+        summary |= test_accuracies(config, session, data.test_images)
     if rows:
         title = f"{folder.path.parent.name}, seed {config.seed}"
         signs = summary["fit_sign"], summary["overfitting_since"]

@@ -31,10 +31,7 @@ Answers = tuple[dict[str, float], Tensor]
 
 
 def evaluate(module: ImageClassifier, data: ImageData, images: Images, device: torch.device) -> Answers:
-    """({loss, ce, acc, acc5, ece}, logits (N, classes) on the CPU), computed in float32.
-
-    ece: the expected calibration error in 15 bins.
-    """
+    """({loss, ce, acc, acc5, ece: calibration error in 15 bins}, logits (N, classes) on the CPU), in float32."""
     module.to(device)
     mode, metrics, found = module.training, EpochMetrics(device, module.top5), []
     module.eval()
@@ -92,9 +89,8 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint, of a run's folder its best, on the train, val or test part of its own data.
 
-    weights: raw, averaged, or reestimated: raw ones with re-estimated batch-norm statistics. out: folder of tables,
-    pictures and predictions. opened: root and model, as for read_config. Raises ConfigError for a part or an average
-    that is not there, and DataError.
+    weights: raw, averaged, or reestimated: raw ones with re-estimated batch-norm statistics. out: folder of the files.
+    opened: root and model, as for read_config. Raises ConfigError for a part or an average not there, and DataError.
     """
     path = checkpoint_in(path, "best.ckpt")
     module, data, checkpoint = open_checkpoint(path, **opened)

@@ -144,7 +144,5 @@ def print_predictions(names: Sequence[str], classes: Sequence[str], p: Tensor, a
             rows[-1] |= {f"class_{n}": classes[place], f"probability_{n}": value}
     if csv is not None:
         write_rows(csv, rows)
-    for row in [] if as_json else rows:
-        say("  ".join(f"{value:.4f}" if isinstance(value, float) else value for value in row.values()))
-    if as_json:
-        say(json.dumps(rows, indent=1))
+    cells = ([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows)
+    say(json.dumps(rows, indent=1) if as_json else "\n".join(map("  ".join, cells)))
