@@ -92,7 +92,7 @@ def bootstrap_interval(differences: np.ndarray) -> tuple[float, float]:
     """
     values, counts = np.unique(differences, return_counts=True)
     n = len(differences)
-    means = np.random.default_rng(0).multinomial(n, counts / n, size=10_000) @ values / n
+    means = np.random.default_rng(0).multinomial(n, counts / n, size=2000) @ values / n
     return tuple(np.quantile(means, (0.025, 0.975)).tolist())
 
 
