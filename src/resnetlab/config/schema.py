@@ -60,6 +60,7 @@ class Config:
     freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
     callbacks: list[Any] = field(default_factory=list)  # Lightning's: [my.Class, {function: my.Other, parameters: ...}]
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
+    predictions: bool = False  # keep what the last epoch's weights answer to each validation image: predictions.npz
     # auto: go on from a copy of another run's checkpoint, up to where the two are the same run | off
     trunk: str = "off"
     force: bool = False  # train again although the run is finished
