@@ -156,8 +156,7 @@ class Loggers(L.Callback):
 
     def catch_up(self, trainer: L.Trainer) -> None:
         """Sends the rows of a trunk to all loggers, those of a run that goes on to the csv file, which is made anew."""
-        made_anew = [*filter(None, [self.made.get("csv")])]
-        self.send(self.recorder.rows, trainer.loggers if self.behind else made_anew)
+        self.send(self.recorder.rows, [logger for name, logger in self.made.items() if self.behind or name == "csv"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.catch_up(trainer)
