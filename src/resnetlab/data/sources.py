@@ -145,10 +145,9 @@ def _open(cls: Any, root: Path, **part: Any) -> Any:
     """Torchvision's data set, read or downloaded. Raises DataError."""
     from torchvision.datasets.utils import check_integrity
 
-    folder, files = root / getattr(cls, "base_folder", cls.__name__), []
-    if hasattr(cls, "meta"):  # CIFAR
-        listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
-        files = [(folder / name, md5) for name, md5 in listed]
+    listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])] if hasattr(cls, "meta") else []
+    folder = root / getattr(cls, "base_folder", cls.__name__)
+    files = [(folder / name, md5) for name, md5 in listed]  # of CIFAR alone
     if any(path.exists() for path, _ in files):
         for path, md5 in files:  # instead of downloading over what a user has put there
             name = path.absolute()
