@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from resnetlab.report.groups import Configuration, differing_keys, format_value
+from resnetlab.report.paired import PairedTests, paired_tests
 from resnetlab.report.statistics import holm, least_permutation_p, permutation, pooled_sd, seeds_needed, welch
 
 ALPHA = 0.05
@@ -31,6 +32,7 @@ class Comparison:
     adjusted: float | None = None
     seeds: float | None = None
     verdict: str = ""
+    paired: PairedTests | None = None  # of final_val_acc, where both sides have kept predictions of the same images
 
     @property
     def sides(self) -> tuple[str, str]:
@@ -75,9 +77,10 @@ def with_verdicts(found: Sequence[Comparison], untested: int = 0) -> list[Compar
 def run_tests(first: Configuration, second: Configuration, key: str, metric: str) -> Comparison:
     """The pair with its tests; each side has runs with the metric."""
     a, b = first.values(metric), second.values(metric)
-    permutation_p = permutation(a, b) if min(len(a), len(b)) > 1 else None
+    p = permutation(a, b) if min(len(a), len(b)) > 1 else None
     difference = first.mean(metric) - second.mean(metric)
-    return Comparison(first, second, key, metric, (len(a), len(b)), difference, welch(a, b), permutation_p)
+    paired = paired_tests(first.answers, second.answers) if metric == "final_val_acc" else None
+    return Comparison(first, second, key, metric, (len(a), len(b)), difference, welch(a, b), p, paired=paired)
 
 
 def seeds_to_show(comparison: Comparison, alpha: float) -> float | None:

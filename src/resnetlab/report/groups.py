@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from resnetlab.report.derive import add_derived_metrics
+from resnetlab.report.paired import Answers, answers_of
 from resnetlab.report.statistics import MeanInterval, mean_interval
 from resnetlab.runs.load import Run, UnusableRun, read_run, run_paths
 from resnetlab.runs.summary import CHOICES, SETTINGS
@@ -32,7 +33,7 @@ class Configuration:
 
     identity: what differs from the lab's defaults, from the manifest; None where no run has one. label: short. planned:
     the number of seeds that sweeps were to train, 0 where none is known. rank: in its study, from 0, the best mean of
-    best_val_acc first; its order in every table and its colour in every figure.
+    best_val_acc first; its order in every table and its colour in every figure. answers: if runs keep predictions.
     """
 
     study: str
@@ -42,6 +43,7 @@ class Configuration:
     label: str = ""
     planned: int = 0
     rank: int = 0
+    answers: Answers = field(default=Answers(), compare=False)
 
     @property
     def key(self) -> Key:
@@ -64,7 +66,9 @@ class Configuration:
         return [run.metrics[metric] for run in self.runs if metric in run.metrics]
 
     def interval(self, metric: str) -> MeanInterval | None:
-        """Mean, sd and interval over the runs that have the metric."""
+        """Mean, sd and interval over the runs that have the metric; of one of all runs together, its one value."""
+        if metric in self.answers.metrics:
+            return MeanInterval(len(self.answers.right), self.answers.metrics[metric])
         return interval_of(metric, self.values(metric))
 
     def mean(self, metric: str) -> float:
@@ -167,7 +171,7 @@ def collect(folders: Sequence[Path]) -> Collection:
     for c in with_labels(group_by_configuration(runs)):
         seeds = planned.get((c.study, c.name))
         count = len(seeds | {run.seed for run in c.runs}) if seeds else 0
-        collection.configurations.append(replace(c, planned=count))
+        collection.configurations.append(replace(c, planned=count, answers=answers_of(c.runs)))
     collection.configurations = [
         replace(c, rank=rank) for study in collection.studies.values() for rank, c in enumerate(best_first(study))
     ]

@@ -64,7 +64,7 @@ def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
 def accuracy(best: Configuration, metric: str, thresholds: Sequence[str]) -> str:
     """Mean, sd, n and interval of the best, and at which epoch its mean over seeds reaches the first threshold."""
     kind, found = "best" if metric == "best_val_acc" else "re-estimated final", best.interval(metric)
-    text = f"{kind} validation accuracy {mean_sd(best.values(metric), best.n, 4)} (n = {best.n}"
+    text = f"{kind} validation accuracy {mean_sd(found, best.n, 4)} (n = {best.n}"
     if found is not None and found.low is not None:
         text += f", 95 % interval {found.low:.4f} to {found.high:.4f}"
     for threshold in thresholds[:1]:

@@ -24,6 +24,7 @@ MEANING = "mean ± sd over seeds; in brackets, from n = 3 on, the 95 % confidenc
 PAIR_COLUMNS = (
     *("study", "figure", "key", "first", "second", "n_first", "n_second"),
     *("difference", "welch_p", "permutation_p", "holm_p", "verdict"),
+    *("paired_images", "paired_seeds", "mcnemar_p", "paired_low_95", "paired_high_95"),
 )
 
 
@@ -41,7 +42,7 @@ def print_table(collection: Collection, wide: bool = False) -> None:
     console = Console(width=None if Console().is_terminal else WIDTH)
     shown = measured_columns(collection)
     chosen = shown if wide else sorted(shown, key=lambda column: column.metric not in FIRST)  # keeps their order
-    rows = [[mean_sd(c.values(k.metric), c.n, k.digits) for k in chosen] for c in collection.configurations]
+    rows = [[mean_sd(c.interval(k.metric), c.n, k.digits) for k in chosen] for c in collection.configurations]
     heads = [textwrap.fill(column.heading, 14) for column in chosen]
     label = max(LABEL, console.width // 5)
     room = 10**6 if wide else console.width - label - 4
@@ -120,7 +121,7 @@ def pairs_csv(comparisons: Sequence[Comparison]) -> str:
     rows = [
         [
             *(c.first.study, c.metric, c.key, c.first.name, c.second.name, *c.counts),
-            *(c.difference, c.welch_p, c.permutation_p, c.adjusted, c.verdict),
+            *(c.difference, c.welch_p, c.permutation_p, c.adjusted, c.verdict, *(c.paired or [None] * 5)),
         ]
         for c in comparisons
     ]

@@ -160,7 +160,7 @@ def side_text(group: RunGroup, part: Part, keys: Where) -> str:
     if found is None:
         return f"{head} none (n = 0 of {len(group.runs)})"
     of = f" of {len(group.runs)}" if found.n < len(group.runs) else ""
-    return f"{head} {mean_sd(group.values(part.metric), found.n)} (n = {found.n}{of})"
+    return f"{head} {mean_sd(found, found.n)} (n = {found.n}{of})"
 
 
 def describe_group(group: RunGroup, keys: Where) -> str:
