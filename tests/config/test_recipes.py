@@ -30,7 +30,7 @@ RECIPES: dict[str, tuple[str, ...]] = {
     ),
     "fast12-p3": (
         *(*FAST, "optimizer=muon", "lr=0.02", "momentum=0.95", "regularization=weight_decay", "wd=0.05"),
-        *("schedule=polynomial", "schedule.warmup=1"),
+        *("schedule=polynomial", "schedule.warmup=1", "optimizer.renormalize=true", "optimizer.adamw_lr=2e-3"),
     ),
     "fast12-p4": (
         *(*FAST, "optimizer=adamw", "lr=8e-4", "regularization=weight_decay", "wd=0.2", "schedule=cosine"),

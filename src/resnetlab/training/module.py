@@ -208,8 +208,10 @@ class ImageClassifier(L.LightningModule):
         """lr and momentum of `step` (from 0, over the whole run)."""
         lr, momentum = map(float, self.lr_momentum_table[step])
         schedule = self.config.schedule
-        reduced = isinstance(schedule, ReduceOnPlateau) and not schedule.follows_plan(step, self.span)
-        return (float(self.raw_optimizer.param_groups[0]["lr"]) if reduced else lr), momentum
+        if isinstance(schedule, ReduceOnPlateau) and not schedule.follows_plan(step, self.span):
+            group = self.raw_optimizer.param_groups[0]
+            lr = float(group["lr"]) / group.get("lr_factor", 1.0)
+        return lr, momentum
 
     def check_finite(self) -> None:
         """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""

@@ -39,12 +39,15 @@ class Optimizer:
     """
 
     name: str = ""
+    # multiple of lr for the biases of the norms, on which wd acts as on the rest (64 in Jordan, arXiv 2404.00498)
+    norm_bias_lr: float = 1.0
 
     default_momentum: ClassVar[float] = 0.9
     capturable: ClassVar[bool] = False  # by a CUDA graph, with lr and momentum as tensors
 
     def check(self) -> None:
         """Raises ConfigError at the first key that makes no sense."""
+        check_range("optimizer.norm_bias_lr", self.norm_bias_lr, above=0.0)
 
     def build(
         self, model: nn.Module, *, lr: float, momentum: float, wd: float | None, regularization: Regularization
@@ -65,10 +68,27 @@ class Optimizer:
             {"name": group, "params": [p for _, p in named], "weight_decay": 0.0 if group == "rest" else wd or 0.0}
             for group, named in decay_groups(model, regularization.decay).items()
         ]
-        optimizer = self._make(self._split(model, groups), lr, momentum, regularization.decay_kind == "decoupled")
+        groups = self._split(model, self._with_norm_biases_apart(model, groups))
+        optimizer = self._make(groups, lr, momentum, regularization.decay_kind == "decoupled")
+        set_lr_momentum(optimizer, lr)
         check_groups(model, {g["name"]: g["params"] for g in optimizer.param_groups})
         optimizer.register_load_state_dict_post_hook(match_layout)
         return optimizer
+
+    def _with_norm_biases_apart(self, model: nn.Module, groups: Groups) -> Groups:
+        """The groups, the norms' biases in others if their lr is another; wd / factor keeps lr*wd what it was."""
+        if (factor := self.norm_bias_lr) == 1:
+            return groups
+        norms = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+        biases = {id(module.bias) for module in model.modules() if isinstance(module, norms)}
+        split = [{**group, "params": [p for p in group["params"] if id(p) not in biases]} for group in groups]
+        for group in groups:
+            own = {"lr_factor": factor, "weight_decay": group["weight_decay"] / factor}
+            params = [p for p in group["params"] if id(p) in biases]
+            split.append({**group, **own, "name": f"{group['name']}-norm-biases", "params": params})
+        found = any(group["params"] for group in split[len(groups) :])
+        require(found, "optimizer.norm_bias_lr", factor, "be 1 for a network whose norms have no bias to train")
+        return [group for group in split if group["params"]]
 
     def _split(self, model: nn.Module, groups: Groups) -> Groups:
         return groups
@@ -114,10 +134,11 @@ def set_lr_momentum(
 ) -> None:
     """Writes lr into every group, and momentum (None: left alone) into "momentum" (SGD, Muon) or into beta1 of "betas".
 
-    A value that is a tensor (for a captured graph) is filled in place.
+    A group's lr is that times its "lr_factor", if it has one. A tensor (for a captured graph) is filled in place.
     """
     for group in optimizer.param_groups:
-        group["lr"] = _assign(group["lr"], lr)
+        factor = group.get("lr_factor", 1.0)
+        group["lr"] = _assign(group["lr"], lr if factor == 1 else lr * factor)
         old = group["betas"][0] if "betas" in group else group.get("momentum")
         if momentum is not None and (isinstance(old, Tensor) or not isinstance(momentum, Tensor)):
             convert_momentum(group, lambda old: _assign(old, momentum))
