@@ -37,6 +37,8 @@ RECIPES: dict[str, tuple[str, ...]] = {
         *("schedule.shape=quarter", "schedule.constant=10", "schedule.length=21", "schedule.stretch=true"),
     ),
     "acc60-ema": (*SIXTY, "averaging=ema", "ema_momentum=0.9995"),
+    "acc60-sam": (*SIXTY, "averaging=ema", "ema_momentum=0.9995", "optimizer.sam=0.1"),
+    "acc60-cutout": (*SIXTY, "averaging=ema", "ema_momentum=0.9995", "data.cutout=8"),
     "acc60-swa": (*SIXTY, "averaging=swa", "averaging.start=0.8"),
 }
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as tv
 
-from resnetlab.data.augment import cutout, flip, jitter, pad_crop, shift_bilinear
+from resnetlab.data.augment import flip, jitter, mix, pad_crop, shift_bilinear
 from resnetlab.data.epoch_plan import cutouts, jitters
 
 SHAPE = (24, 3, 9, 7)  # not square, so that rows taken for columns show
@@ -92,7 +92,8 @@ def test_cutout_is_that_of_its_paper(side: int) -> None:
     x, (height, width) = images(torch.float32) + 9, SHAPE[2:]
     boxes = cutouts(5, 2, SHAPE[0], (height, width), side)
     centres = np.random.default_rng([5, 2, 7]).integers(0, (height, width), (SHAPE[0], 2))
-    for image, got, centre in zip(x, cutout(x, boxes), centres.tolist(), strict=True):
+    cut = mix(x, torch.zeros_like(x), torch.ones(len(x)), boxes)
+    for image, got, centre in zip(x, cut, centres.tolist(), strict=True):
         assert torch.equal(got, references_cutout(image, tuple(centre), side))
     many = cutouts(0, 1, 20_000, (9, 7), 1)  # a square of one pixel is its centre, everywhere alike
     counts = (many[:, 0] * 7 + many[:, 1]).bincount(minlength=63)

@@ -501,7 +501,7 @@ def test_decoupled_sgd_runs_hooks_once_also_if_torchs_was_used_before_its_import
     assert hooks == [1.0]
 
 
-COMMON = {"norm_bias_lr": 1.0}
+COMMON = {"norm_bias_lr": 1.0, "sam": 0.0}
 MUON = {"ns_steps": 5, "renormalize": False, "adamw_lr": None}
 
 
@@ -534,6 +534,7 @@ def test_registry_and_defaults() -> None:
         ("nadam", {"momentum_decay": -1.0}, "optimizer.momentum_decay (=-1.0) must be >= 0"),
         ("sgd", {"nesterov": True, "momentum": 0.0}, "optimizer.nesterov (=True) needs momentum > 0"),
         ("sgd", {"norm_bias_lr": 0.0}, "optimizer.norm_bias_lr (=0.0) must be > 0 and finite"),
+        ("radam", {"sam": -0.1}, "optimizer.sam (=-0.1) must be >= 0 and finite"),
         ("muon", {"adamw_lr": -1.0}, "optimizer.adamw_lr (=-1.0) must be > 0 and finite"),
         ("muon", {"ns_steps": 0}, "optimizer.ns_steps (=0) must be >= 1 and < 100"),
         ("muon", {"regularization": "coupled"}, "optimizer=muon with regularization=coupled is refused"),

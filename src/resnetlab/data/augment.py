@@ -39,21 +39,11 @@ def flip(x: Tensor, mask: Tensor) -> Tensor:
 
 def mix(x: Tensor, other: Tensor, weight: Tensor, box: Tensor) -> Tensor:
     """weight*x + (1 - weight)*other, or the box of other in x, where an image's is not empty; see epoch_plan.mixing."""
-    inside = in_box(x, box)
-    share = torch.where(inside.any((1, 2), keepdim=True), (~inside).float(), weight[:, None, None])[:, None]
-    return x * share + other * (1 - share)
-
-
-def cutout(x: Tensor, box: Tensor) -> Tensor:
-    """The images with zeros in the box of each (DeVries & Taylor 2017, arXiv 1708.04552)."""
-    return x.masked_fill(in_box(x, box)[:, None], 0.0)
-
-
-def in_box(x: Tensor, box: Tensor) -> Tensor:
-    """bool (N, H, W): the pixels inside each image's box (N, 4): top, left, bottom, right, the last two excluded."""
     top, left, bottom, right = (side[:, None] for side in box.unbind(1))
     rows, columns = (torch.arange(size, device=x.device) for size in x.shape[2:])
-    return ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None]
+    inside = ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None]
+    share = torch.where(inside.any((1, 2), keepdim=True), (~inside).float(), weight[:, None, None])[:, None]
+    return x * share + other * (1 - share)
 
 
 def jitter(x: Tensor, factors: Tensor) -> Tensor:

@@ -10,17 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnetlab.data import augment
-from resnetlab.data.epoch_plan import (
-    EpochPlan,
-    alternating_flip,
-    balanced_order,
-    cutouts,
-    epoch_plan,
-    jitters,
-    mixing,
-    operations,
-)
+from resnetlab.data import augment, epoch_plan
+from resnetlab.data.epoch_plan import EpochPlan
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
 from resnetlab.data.own_images import OWN, open_images
@@ -150,20 +141,19 @@ class ImageData(L.LightningDataModule):
         translate = self.config.translate if self.config.augment else "none"
         height, width = self.train.pixels.shape[2:]
         pixels = {"shift": self.shift * width, "pad_crop": float(self.config.padding), "none": 0.0}[translate]
-        plan = epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        how = {"whole_pixels": translate == "pad_crop", "alternating": self.config.alternating_flip}
+        plan = epoch_plan.epoch_plan(self.seed, epoch, len(self.train), pixels, **how)
         if self.config.balance == "sampling":
-            plan = replace(plan, order=balanced_order(self.seed, epoch, self.train.labels.cpu()))
-        if self.config.alternating_flip:
-            plan = replace(plan, flip=alternating_flip(self.seed, epoch, plan.order))
+            plan = replace(plan, order=epoch_plan.balanced_order(self.seed, epoch, self.train.labels.cpu()))
         drawn, alphas = (self.seed, epoch, len(self.train)), (self.config.mixup, self.config.cutmix)
         count, side = self.config.randaugment, self.config.cutout
         factors, size = (self.config.brightness, self.config.contrast), (height, width)
         return replace(
             plan,
-            mix=mixing(*drawn, size, *alphas) if any(alphas) else None,
-            operations=operations(*drawn, size, count, self.config.magnitude) if count else None,
-            cutout=cutouts(*drawn, size, side) if side else None,
-            jitter=jitters(*drawn, *factors) if any(factors) else None,
+            mix=epoch_plan.mixing(*drawn, size, *alphas) if any(alphas) else None,
+            operations=epoch_plan.operations(*drawn, size, count, self.config.magnitude) if count else None,
+            cutout=epoch_plan.cutouts(*drawn, size, side) if side else None,
+            jitter=epoch_plan.jitters(*drawn, *factors) if any(factors) else None,
         )
 
     def planned(
@@ -184,7 +174,7 @@ class ImageData(L.LightningDataModule):
             pixels = augment.randaugment(pixels, step)
         x = self.augmented(pixels, here.shift, here.flip)
         if here.cutout is not None:
-            x = augment.cutout(x, here.cutout)
+            x = augment.mix(x, torch.zeros_like(x), x.new_ones(len(x)), here.cutout)
         if here.mix is not None:
             mix, classes = here.mix, len(self.class_names)
             weight = mix[:, 1]
@@ -214,7 +204,7 @@ class ImageData(L.LightningDataModule):
 
         share: (rank, devices), for every devices-th image of each batch.
         """
-        images, table = self.resident(self.train, device), self.plan(epoch).to(device)
+        images, table = self.resident(self.train, device), self.plan(epoch).each(lambda part: part.to(device))
         for rows in torch.arange(len(images), device=device).split(self.batch_size):
             yield self.planned(images, table, rows[share[0] :: share[1]])
 

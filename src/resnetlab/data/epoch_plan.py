@@ -38,23 +38,24 @@ class EpochPlan:
     def tensors(self) -> tuple[Tensor, ...]:
         return tuple(part for part in vars(self).values() if part is not None)
 
-    def to(self, device: torch.device) -> "EpochPlan":
-        return self.each(lambda part: part.to(device))
-
     def each(self, change: Callable[[Tensor], Tensor]) -> "EpochPlan":
         """The plan of what `change` makes of each table."""
         return replace(self, **{key: change(part) for key, part in vars(self).items() if part is not None})
 
 
-def epoch_plan(seed: int, epoch: int, images: int, max_shift: float, *, whole_pixels: bool = False) -> EpochPlan:
+def epoch_plan(
+    seed: int, epoch: int, images: int, max_shift: float, *, whole_pixels: bool = False, alternating: bool = False
+) -> EpochPlan:
     """The plan of `epoch` (from 1) for a set of `images`.
 
     max_shift, in pixels: shifts are uniform in [-max_shift, max_shift), continuous as Keras' ImageDataGenerator draws
-    them, or with whole_pixels uniform over the integers -max_shift..max_shift, as pad-and-crop does.
+    them, or with whole_pixels uniform over the integers -max_shift..max_shift, as pad-and-crop does. alternating: a
+    random half of the images is mirrored in the odd epochs, the other half in the even ones.
     """
     order = _stream(seed, epoch, ORDER).permutation(images)
     uniform = _stream(seed, epoch, SHIFT).random((images, 2), dtype=np.float32)
-    flip = _stream(seed, epoch, FLIP).random(images, dtype=np.float32) < 0.5
+    flip = _stream(seed, 0 if alternating else epoch, FLIP).random(images, dtype=np.float32) < 0.5
+    flip = flip[order] ^ (epoch % 2 == 0) if alternating else flip
     if whole_pixels:
         shift = np.floor(uniform * (2 * max_shift + 1)) - max_shift
     else:
@@ -99,12 +100,6 @@ def operations(seed: int, epoch: int, images: int, size: tuple[int, int], count:
     stream = _stream(seed, epoch, OPERATIONS)
     drawn = table[stream.integers(2, size=(images, count)), stream.integers(14, size=(images, count))]
     return torch.from_numpy(drawn.astype(np.float32))
-
-
-def alternating_flip(seed: int, epoch: int, order: Tensor) -> Tensor:
-    """Whether each image shown is mirrored: a random half of the images in odd epochs, the other half in even ones."""
-    first = _stream(seed, 0, FLIP).random(len(order), dtype=np.float32) < 0.5
-    return torch.from_numpy(first)[order] ^ (epoch % 2 == 0)
 
 
 def cutouts(seed: int, epoch: int, images: int, size: tuple[int, int], side: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.errors import ConfigError, require
-from resnetlab.optim.regularization import Regularization, check_groups, decay_groups, resolve
+from resnetlab.optim.regularization import NORM_BIASES, Regularization, check_groups, decay_groups, resolve
 
 Groups = list[dict[str, Any]]
 Tensors = list[Tensor]
@@ -41,6 +41,7 @@ class Optimizer:
     name: str = ""
     # multiple of lr for the biases of the norms, on which wd acts as on the rest (64 in Jordan, arXiv 2404.00498)
     norm_bias_lr: float = 1.0
+    sam: float = 0.0  # rho of SAM (Foret et al., arXiv 2010.01412), 0.05 to 0.2, at twice the compute; 0: off
 
     default_momentum: ClassVar[float] = 0.9
     capturable: ClassVar[bool] = False  # by a CUDA graph, with lr and momentum as tensors
@@ -48,6 +49,7 @@ class Optimizer:
     def check(self) -> None:
         """Raises ConfigError at the first key that makes no sense."""
         check_range("optimizer.norm_bias_lr", self.norm_bias_lr, above=0.0)
+        check_range("optimizer.sam", self.sam, least=0.0)
 
     def build(
         self, model: nn.Module, *, lr: float, momentum: float, wd: float | None, regularization: Regularization
@@ -64,31 +66,19 @@ class Optimizer:
         check_range("lr", lr, above=0.0)
         check_range("momentum", momentum, least=0.0, below=1.0)
         wd, _ = resolve(regularization, wd, None)
-        groups = [
-            {"name": group, "params": [p for _, p in named], "weight_decay": 0.0 if group == "rest" else wd or 0.0}
-            for group, named in decay_groups(model, regularization.decay).items()
-        ]
-        groups = self._split(model, self._with_norm_biases_apart(model, groups))
+        factor, groups = self.norm_bias_lr, list[dict[str, Any]]()
+        for name, named in decay_groups(model, regularization.decay, apart=factor != 1).items():
+            own = {"lr_factor": factor} if name.endswith(NORM_BIASES) else {}
+            decay = 0.0 if name.startswith("rest") else (wd or 0.0) / own.get("lr_factor", 1.0)  # lr*wd is what it was
+            groups.append({"name": name, "params": [p for _, p in named], "weight_decay": decay, **own})
+        found = factor == 1 or any("lr_factor" in group for group in groups)
+        require(found, "optimizer.norm_bias_lr", factor, "be 1 for a network whose norms have no bias to train")
+        groups = self._split(model, groups)
         optimizer = self._make(groups, lr, momentum, regularization.decay_kind == "decoupled")
         set_lr_momentum(optimizer, lr)
         check_groups(model, {g["name"]: g["params"] for g in optimizer.param_groups})
         optimizer.register_load_state_dict_post_hook(match_layout)
         return optimizer
-
-    def _with_norm_biases_apart(self, model: nn.Module, groups: Groups) -> Groups:
-        """The groups, the norms' biases in others if their lr is another; wd / factor keeps lr*wd what it was."""
-        if (factor := self.norm_bias_lr) == 1:
-            return groups
-        norms = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
-        biases = {id(module.bias) for module in model.modules() if isinstance(module, norms)}
-        split = [{**group, "params": [p for p in group["params"] if id(p) not in biases]} for group in groups]
-        for group in groups:
-            own = {"lr_factor": factor, "weight_decay": group["weight_decay"] / factor}
-            params = [p for p in group["params"] if id(p) in biases]
-            split.append({**group, **own, "name": f"{group['name']}-norm-biases", "params": params})
-        found = any(group["params"] for group in split[len(groups) :])
-        require(found, "optimizer.norm_bias_lr", factor, "be 1 for a network whose norms have no bias to train")
-        return [group for group in split if group["params"]]
 
     def _split(self, model: nn.Module, groups: Groups) -> Groups:
         return groups

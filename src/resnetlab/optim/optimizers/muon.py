@@ -129,11 +129,11 @@ class Muon(Optimizer):
         return split
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
-        muons: dict[str, Any] = {"momentum": momentum, "nesterov": self.nesterov, "ns_steps": self.ns_steps}
-        muons["renormalize"] = self.renormalize
+        muons = {key: getattr(self, key) for key in ("nesterov", "ns_steps", "renormalize")} | {"momentum": momentum}
         fused = fused_or_default(self.fused, groups)
         adams: dict[str, Any] = {"betas": (momentum, self.beta2), "eps": self.eps, "fused": fused}
-        for group in groups if self.adamw_lr is not None else ():
-            if group["algorithm"] == "adamw":
-                group["lr_factor"] = group.get("lr_factor", 1.0) * self.adamw_lr / lr
-        return MuonAdamW([group | (muons if group["algorithm"] == "muon" else adams) for group in groups], lr=lr)
+        ratio = 1.0 if self.adamw_lr is None else self.adamw_lr / lr
+        for group in groups:
+            is_muon = group["algorithm"] == "muon"
+            group.update(muons if is_muon else adams | {"lr_factor": group.get("lr_factor", 1.0) * ratio})
+        return MuonAdamW(groups, lr=lr)
