@@ -9,7 +9,7 @@ from test_run import rows_of, stop_after, summary_of
 from torch import Tensor, nn
 
 from conftest import tiny
-from resnetlab import load_model, run
+from resnetlab import ConfigError, load_model, run
 from resnetlab.data import ImageData
 from resnetlab.optim.schedules import ReduceOnPlateau
 from resnetlab.training.build import build
@@ -124,6 +124,30 @@ def test_reduce_on_plateau_reduces_every_group_once() -> None:
     for _ in range(8):
         scheduler.step(1.0)
     assert module.lr_momentum(3)[0] == pytest.approx(0.1 * 0.1**0.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("data.alternating_flip=true", "it is used with data.flip=true and data.augment=true only"),
+        ("data.alternating_flip=true data.flip=true data.balance=sampling", "with images that are not drawn anew only"),
+        ("data.fill=reflect", "data.fill (=reflect) is used by data.translate=pad_crop only"),
+        ("optimizer.sam=-1", "optimizer.sam (=-1.0) must be >= 0"),
+        ("model.zero_init_residual=true model.norm=group_ws", "model.zero_init_residual (=true) must be false"),
+        ("optimizer=muon optimizer.adamw_lr=0", "optimizer.adamw_lr (=0.0) must be > 0"),
+    ],
+)  # fmt: skip
+def test_one_line_before_anything_is_done(words: str, said: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        tiny(*words.split())
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_multiple_for_biases_that_are_not_there_is_refused() -> None:
+    config = tiny("optimizer.norm_bias_lr=4")
+    with pytest.raises(ConfigError, match=r"optimizer\.norm_bias_lr \(=4\.0\) must be 1 for a network whose norms"):
+        config.optimizer.build(nn.Linear(2, 2), lr=0.1, momentum=0.9, wd=None, regularization=config.regularization)
 
 
 def test_a_run_with_every_ingredient_goes_on_as_if_it_had_not_been_killed() -> None:

@@ -154,9 +154,8 @@ def penalty(kernels: Sequence[Tensor], l2: float) -> Tensor:
 def decay_groups(model: nn.Module, decay: str, apart: bool = False) -> dict[str, list[tuple[str, Parameter]]]:
     """Group -> (name, tensor) of every trainable tensor of the model, each in exactly one group; no group is empty.
 
-    decay "all": {"all"}; "kernels": {"kernels", "rest"}, and wd leaves the rest alone. apart: the norms'
-    biases are in groups of their own, "all-norm-biases" or "rest-norm-biases".
-    Raises ConfigError if nothing is trainable.
+    decay "all": {"all"}; "kernels": {"kernels", "rest"}, and wd leaves the rest alone. apart: the norms' biases are in
+    groups of their own, "all-norm-biases" or "rest-norm-biases". Raises ConfigError if nothing is trainable.
     """
     groups: dict[str, list[tuple[str, Parameter]]] = {}
     norms = (module for module in model.modules() if isinstance(module, nn.GroupNorm | nn.modules.batchnorm._BatchNorm))
