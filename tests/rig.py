@@ -15,7 +15,7 @@ from resnetlab.data import ImageData
 from resnetlab.training.build import build_module
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner
 from resnetlab.training.engine.fewer_launches import FewerLaunches
-from resnetlab.training.engine.step import DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep
+from resnetlab.training.engine.step import SAM, DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep
 from resnetlab.training.metrics import EpochMetrics
 
 # 60 images in 8 steps an epoch, the last of 4 images: 104 steps
@@ -41,9 +41,9 @@ class Rig:
         self.lab = build_module(config, self.data).to(self.device)
         scaler = None if scale is None else torch.amp.GradScaler(device, init_scale=scale)
         self.scaled = ScaledOptimizer(self.lab.build_optimizer(), scaler)
-        self.step = TrainStep(
-            DeviceBatches(self.data, self.device), self.lab.batch_loss, self.scaled.backward, self.scaled
-        )
+        batches, rho = DeviceBatches(self.data, self.device), config.optimizer.sam
+        self.step = TrainStep(batches, self.lab.batch_loss, self.scaled.backward, self.scaled)
+        self.step.sam = SAM(self.lab.model, rho) if rho else None
         self.choose(engine)
         self.lab.val_metrics = EpochMetrics(self.device, top5=True)
         self.k = 0

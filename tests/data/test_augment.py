@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as tv
 
-from resnetlab.data.augment import flip, pad_crop, shift_bilinear
+from resnetlab.data.augment import flip, jitter, mix, pad_crop, shift_bilinear
+from resnetlab.data.epoch_plan import cutouts, jitters
 
 SHAPE = (24, 3, 9, 7)  # not square, so that rows taken for columns show
 
@@ -62,6 +63,58 @@ def test_pad_crop_is_torchvisions_pad_and_crop(padding: int) -> None:
         padded = tv.pad(image, [padding])
         assert torch.equal(got, tv.crop(padded, padding + dy, padding + dx, *SHAPE[2:]))
     assert pad_crop(x + 10, torch.full((SHAPE[0], 2), 9.0)).abs().max() == 0  # beyond the image
+
+
+@pytest.mark.parametrize("padding", [1, 4, 6])
+def test_reflected_padding_is_torchvisions_pad_and_crop(padding: int) -> None:
+    x = images(torch.float32)
+    drawn = torch.randint(-padding, padding + 1, (SHAPE[0], 2), generator=torch.Generator().manual_seed(3))
+    for image, got, (dy, dx) in zip(x, pad_crop(x, drawn.float(), reflect=True), drawn.tolist(), strict=True):
+        padded = tv.pad(image, [padding], padding_mode="reflect")
+        assert torch.equal(got, tv.crop(padded, padding + dy, padding + dx, *SHAPE[2:]))
+    beyond = pad_crop(x[:, :, :4], torch.tensor([[5.0, 0.0]]).expand(len(x), 2), reflect=True)  # rows 5, 6, 7, 8
+    assert torch.equal(beyond, x[:, :, [1, 0, 1, 2]])  # of 0 1 2 3 2 1 0 1 2 ...
+
+
+def references_cutout(image: Tensor, centre: tuple[int, int], length: int) -> Tensor:
+    """The paper's own code (github.com/uoguelph-mlrg/Cutout), for a given centre."""
+    mask = np.ones(image.shape[1:], np.float32)
+    (y1, y2), (x1, x2) = (
+        (np.clip(at - length // 2, 0, size), np.clip(at + length // 2, 0, size))
+        for at, size in zip(centre, image.shape[1:], strict=True)
+    )
+    mask[y1:y2, x1:x2] = 0.0
+    return image * torch.from_numpy(mask)
+
+
+@pytest.mark.parametrize("side", [2, 4, 8])
+def test_cutout_is_that_of_its_paper(side: int) -> None:
+    x, (height, width) = images(torch.float32) + 9, SHAPE[2:]
+    boxes = cutouts(5, 2, SHAPE[0], (height, width), side)
+    centres = np.random.default_rng([5, 2, 7]).integers(0, (height, width), (SHAPE[0], 2))
+    cut = mix(x, torch.zeros_like(x), torch.ones(len(x)), boxes)
+    for image, got, centre in zip(x, cut, centres.tolist(), strict=True):
+        assert torch.equal(got, references_cutout(image, tuple(centre), side))
+    many = cutouts(0, 1, 20_000, (9, 7), 1)  # a square of one pixel is its centre, everywhere alike
+    counts = (many[:, 0] * 7 + many[:, 1]).bincount(minlength=63)
+    assert all(abs(count - 20_000 / 63) < 5 * (20_000 / 63) ** 0.5 for count in counts.tolist())
+    assert torch.equal(cutouts(5, 2, 9, (9, 7), 4), cutouts(5, 2, 9, (9, 7), 4))
+    assert not torch.equal(cutouts(5, 2, 9, (9, 7), 4), cutouts(5, 3, 9, (9, 7), 4))
+
+
+def test_jitter_is_torchvisions_brightness_and_then_contrast() -> None:
+    x = torch.randint(0, 256, (200, 3, 9, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    factors = jitters(0, 1, 200, 0.6, 1.0)
+    assert factors.amin(0).tolist() == pytest.approx([0.4, 0.0], abs=0.05)
+    assert factors.amax(0).tolist() == pytest.approx([1.6, 2.0], abs=0.05)
+    assert abs(float(np.corrcoef(factors.T)[0, 1])) < 0.25
+    for image, got, (brightness, contrast) in zip(x, jitter(x, factors), factors.tolist(), strict=True):
+        wanted = tv.adjust_contrast(tv.adjust_brightness(image, brightness), contrast)
+        different = (wanted.int() - got.int()).abs()
+        assert different.max() <= 1
+        assert (different > 0).float().mean() < 0.03  # rounding of a product of two float32
+    assert torch.equal(jitter(x, torch.ones(200, 2)), x)
+    assert torch.equal(jitters(0, 1, 9, 0.0, 0.3)[:, 0], torch.ones(9))
 
 
 def test_flip_is_numpys_mirror_of_the_masked_images_alone() -> None:

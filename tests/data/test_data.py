@@ -439,6 +439,30 @@ def test_a_batch_is_normalised_then_moved_then_flipped_as_planned(
     assert 0.3 < float(table.flip.double().mean()) < 0.7  # 100 images, 4 standard errors
 
 
+def test_alternating_flips_show_each_image_both_ways_in_any_two_epochs() -> None:
+    """Followed through the batches: an image is itself in one epoch and its mirror image in the next."""
+    keys = {"translate": "none", "normalize": "none", "limit": 100, "augment": True, "flip": True}
+    some, shown = data(alternating_flip=True, **keys), []
+    source = load("digits", "nowhere").train.pixels[:100] / 255
+    for number in (1, 2, 3, 6):
+        plan, (x, _, _) = some.plan(number), epoch(some, number)
+        mirrored = {}
+        for got, index in zip(x, plan.order.tolist(), strict=True):
+            mirrored[index] = not torch.equal(got, source[index])
+            assert torch.equal(got, source[index].flip(2) if mirrored[index] else source[index])
+        shown.append(mirrored)
+    for index, first in shown[0].items():
+        assert all(
+            later.get(index, wanted) == wanted for later, wanted in zip(shown, (first, not first) * 2, strict=True)
+        )
+    assert 0.3 < sum(shown[0].values()) / len(shown[0]) < 0.7
+    other = data(alternating_flip=True, seed=9, **keys).plan(1)
+    assert not torch.equal(other.flip[other.order.argsort()], some.plan(1).flip[some.plan(1).order.argsort()])
+    assert torch.equal(data(**keys).plan(1).order, some.plan(1).order)
+    table = some.plan(1)
+    assert torch.equal(table.flip[table.order.argsort()], some.plan(3).flip[some.plan(3).order.argsort()])
+
+
 @pytest.mark.parametrize("normalize", ["channel", "none", "mean_image"])
 def test_black_padding_is_torchvisions_random_crop_before_normalize(normalize: str) -> None:
     keys = {"translate": "pad_crop", "padding": 3, "normalize": normalize, "limit": 60, "augment": True}
@@ -589,7 +613,10 @@ def test_sizes_and_steps_are_known_before_the_images_are(keys: dict[str, Any], b
         ({"name": "cifar10", "resolution": 24}, "data.resolution (=24) must be 8 or 16 pixels a side"),
         ({"split_seed": -1}, "data.split_seed (=-1) must be in 0..4294967295"),
         ({"padding": 0}, "data.padding (=0) must be in 1..8"),
-        ({"fill": "white", "translate": "pad_crop"}, "data.fill (=white) must be one of mean, black"),
+        ({"fill": "white", "translate": "pad_crop"}, "data.fill (=white) must be one of mean, black, reflect"),
+        ({"cutout": -1}, "data.cutout (=-1) must be in 0..1024 pixels"),
+        ({"brightness": 1.5}, "data.brightness (=1.5) must be in 0..1"),
+        ({"contrast": -0.1}, "data.contrast (=-0.1) must be in 0..1"),
         ({"fill": "black"}, "data.fill (=black) is used by data.translate=pad_crop only"),
         ({"eval_batch_size": 0}, "data.eval_batch_size (=0) must be in 1..1,000,000, or null"),
     ],

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from resnetlab.errors import ConfigError
 from resnetlab.models import ResNetV2, resnet20v2, resnet56v2, resnet110v2
 from resnetlab.models.options import MODELS as ALL
 from resnetlab.models.options import ResNetV2Model
@@ -74,6 +75,29 @@ def test_shortcut_kernel_3_adds_eight_taps_to_each_of_three_projections(depth: i
     added = trainable(made(depth, shortcut_kernel=3)) - trainable(made(depth))
     assert added == 8 * (16 * 64 + 64 * 128 + 128 * 256) == 335_872
     assert len(of_type(made(depth, shortcut_kernel=3), nn.Conv2d)) == len(of_type(made(depth), nn.Conv2d))
+
+
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_with_zero_init_residual_every_unit_begins_as_its_shortcut_and_trains(norm: str) -> None:
+    plain, zeroed = made(20, norm=norm), made(20, norm=norm, zero_init_residual=True)
+    for (name, first), second in zip(plain.named_parameters(), zeroed.parameters(), strict=True):
+        assert torch.equal(second, torch.zeros_like(first) if name.endswith("conv3.weight") else first)
+    for unit in zeroed.units:
+        x = noise(2, unit.conv1.in_channels, 8, 8)  # type: ignore[operator,union-attr]
+        assert torch.equal(unit(x), x if unit.shortcut is None else unit.shortcut(x))  # type: ignore[operator]
+    zeroed(noise(4, 3, 8, 8)).square().sum().backward()
+    assert all(unit.conv3.weight.grad.abs().max() > 0 for unit in zeroed.units)  # type: ignore[operator,union-attr]
+    for unit in plain.units:  # which a scale of 0 would not: the reason for taking the kernel
+        nn.init.zeros_(unit.norm3.weight)  # type: ignore[arg-type,union-attr]
+    plain(noise(4, 3, 8, 8)).square().sum().backward()
+    assert not any(unit.norm3.weight.grad.any() or unit.conv3.weight.grad.any() for unit in plain.units)  # type: ignore
+
+
+def test_a_zero_kernel_cannot_be_standardized() -> None:
+    with pytest.raises(
+        ConfigError, match=r"model\.zero_init_residual \(=true\) must be false with model.norm=group_ws"
+    ):
+        ResNetV2Model("mine", norm="group_ws", zero_init_residual=True).check()
 
 
 def test_forward_cost_is_0_386_gflop_an_image() -> None:
@@ -237,6 +261,7 @@ def test_reset_parameters_draws_the_weights_of_a_new_network() -> None:
 # --- configuration
 
 OPTIONS = {"depth": 20, "bn_momentum": 0.5, "bn_eps": 0.1, "shortcut_kernel": 3, "activation": "elu", "norm": "group"}
+OPTIONS["zero_init_residual"] = True
 
 
 @pytest.mark.parametrize("key", OPTIONS)

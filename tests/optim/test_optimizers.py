@@ -217,6 +217,72 @@ def test_muon_is_torchs_muon_on_flattened_kernels_and_adamw_on_the_rest(nesterov
     assert all(torch.equal(p, q) for p, q in zip(ours, kernels + rest, strict=True))
 
 
+@pytest.mark.parametrize("adamw_lr", [None, 0.003])
+def test_muon_renormalized_is_torchs_on_kernels_that_are_scaled_before_each_step(adamw_lr: float | None) -> None:
+    """airbench94_muon: p *= sqrt(len(p)) / |p|, then the step; the AdamW part's lr follows the schedule too."""
+    model = net()
+    kernels = [nn.Parameter(p.detach().clone().flatten(1)) for p in (model[0].weight, model[2].weight)]
+    rest = [nn.Parameter(p.detach().clone()) for p in model.parameters() if p.ndim != 4]
+    optimizer = build("muon", model, "weight_decay", wd=0.2, momentum=0.95, renormalize=True, adamw_lr=adamw_lr)
+    muon = torch.optim.Muon(kernels, lr=0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW(rest, lr=0.1, betas=(0.95, 0.999), eps=1e-7, weight_decay=0.2, fused=True)
+    for lr, grads in zip(LRS, grads_for(model), strict=True):
+        set_lr_momentum(optimizer, lr)
+        set_lr_momentum(muon, lr)
+        set_lr_momentum(adamw, lr if adamw_lr is None else lr * (adamw_lr / 0.1))
+        step(model, optimizer, grads)
+        in_turn = [g.flatten(1) for g in grads if g.ndim == 4] + [g for g in grads if g.ndim != 4]
+        for p, g in zip(kernels + rest, in_turn, strict=True):
+            p.grad = g.clone()
+        with torch.no_grad():
+            for p in kernels:
+                p.mul_(len(p) ** 0.5 / p.norm())
+        muon.step()
+        adamw.step()
+    ours = [model[0].weight.flatten(1), model[2].weight.flatten(1), *(p for p in model.parameters() if p.ndim != 4)]
+    for p, q in zip(ours, kernels + rest, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-6)
+    zero: Any = nn.Conv2d(3, 8, 3, bias=False)
+    nn.init.zeros_(zero.weight)
+    step(zero, build("muon", zero, renormalize=True), [torch.ones(8, 3, 3, 3)])
+    assert zero.weight.isfinite().all()  # a kernel that begins as zeros has no norm
+
+
+@pytest.mark.parametrize("regularization", ["coupled", "weight_decay"])
+def test_norm_biases_have_a_multiple_of_lr_and_the_same_decay(regularization: str) -> None:
+    """As airbench94's dict(params=norm_biases, lr=lr_biases, weight_decay=wd/lr_biases), relative to the rest."""
+    model, twin = net(torch.float64), net(torch.float64)
+    options = {"norm_bias_lr": 64.0, "wd": 0.2, "nesterov": True}
+    optimizer = build("sgd", model, regularization, **options)
+    names = [(group["name"], len(group["params"]), group["lr"]) for group in optimizer.param_groups]
+    assert names == [("all", 7, 0.1), ("all-norm-biases", 1, 6.4)]
+    bias = twin[1].bias
+    groups = [{"params": [p for p in twin.parameters() if p is not bias]}, {"params": [bias]}]
+    plain = torch.optim.SGD(groups, lr=0.1, momentum=0.9, nesterov=True)
+    for lr, grads in zip(LRS, grads_for(model), strict=True):
+        set_lr_momentum(optimizer, lr)
+        step(model, optimizer, grads)
+        for group, factor in zip(plain.param_groups, (1.0, 64.0), strict=True):
+            group["lr"], group["weight_decay"] = lr * factor, 0.2 / factor if regularization == "coupled" else 0.0
+            for p in group["params"] if regularization == "weight_decay" else ():
+                p.data.mul_(1 - lr * 0.2)
+        step(twin, plain, grads)
+    for p, q in zip(weights(model), weights(twin), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
+    assert group_counts(optimizer)[1] == {"name": "all-norm-biases", "tensors": 1, "parameters": 4, "wd": 0.2 / 64}
+
+
+def test_norm_biases_of_muon_have_their_multiple_of_the_adamw_parts_lr() -> None:
+    optimizer = build("muon", net(), "weight_decay", lr=0.02, norm_bias_lr=4.0, adamw_lr=0.001, decay="kernels")
+    rates = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
+    assert rates == {
+        "muon-kernels": (0.02, 2),
+        "adamw-kernels": (pytest.approx(0.001), 1),
+        "adamw-rest": (pytest.approx(0.001), 4),
+        "adamw-rest-norm-biases": (pytest.approx(0.004), 1),
+    }
+
+
 def test_muons_first_step_is_the_orthogonal_factor_of_the_gradient() -> None:
     """Of g = U S V', it is -lr * 0.2 * sqrt(max(out, in*h*w)) * U S' V', S' in 0.5 ... 1.5 (Keller Jordan's post)."""
     model: Any = nn.Conv2d(3, 8, 3, bias=False)
@@ -435,16 +501,20 @@ def test_decoupled_sgd_runs_hooks_once_also_if_torchs_was_used_before_its_import
     assert hooks == [1.0]
 
 
+COMMON = {"norm_bias_lr": 1.0, "sam": 0.0}
+MUON = {"ns_steps": 5, "renormalize": False, "adamw_lr": None}
+
+
 def test_registry_and_defaults() -> None:
     configs = {name: OmegaConf.to_object(OmegaConf.structured(cls)) for name, cls in OPTIMIZERS.items()}
     assert configs == {name: cls() for name, cls in OPTIMIZERS.items()}
     assert {name: vars(config) for name, config in configs.items()} == {
-        "adam": {"name": "adam", "beta2": 0.999, "eps": 1e-7, "fused": None},
-        "adamw": {"name": "adamw", "beta2": 0.999, "eps": 1e-7, "fused": None},
-        "sgd": {"name": "sgd", "nesterov": False, "fused": None},
-        "radam": {"name": "radam", "beta2": 0.999, "eps": 1e-7},
-        "nadam": {"name": "nadam", "beta2": 0.999, "eps": 1e-7, "momentum_decay": 4e-3},
-        "muon": {"name": "muon", "nesterov": True, "ns_steps": 5, "beta2": 0.999, "eps": 1e-7, "fused": None},
+        "adam": COMMON | {"name": "adam", "beta2": 0.999, "eps": 1e-7, "fused": None},
+        "adamw": COMMON | {"name": "adamw", "beta2": 0.999, "eps": 1e-7, "fused": None},
+        "sgd": COMMON | {"name": "sgd", "nesterov": False, "fused": None},
+        "radam": COMMON | {"name": "radam", "beta2": 0.999, "eps": 1e-7},
+        "nadam": COMMON | {"name": "nadam", "beta2": 0.999, "eps": 1e-7, "momentum_decay": 4e-3},
+        "muon": COMMON | MUON | {"name": "muon", "nesterov": True, "beta2": 0.999, "eps": 1e-7, "fused": None},
     }
     momenta = {name: cls.default_momentum for name, cls in OPTIMIZERS.items()}
     assert momenta == dict.fromkeys(OPTIMIZERS, 0.9) | {"muon": 0.95}
@@ -463,6 +533,9 @@ def test_registry_and_defaults() -> None:
         ("radam", {"eps": 0.0}, "optimizer.eps (=0.0) must be > 0"),
         ("nadam", {"momentum_decay": -1.0}, "optimizer.momentum_decay (=-1.0) must be >= 0"),
         ("sgd", {"nesterov": True, "momentum": 0.0}, "optimizer.nesterov (=True) needs momentum > 0"),
+        ("sgd", {"norm_bias_lr": 0.0}, "optimizer.norm_bias_lr (=0.0) must be > 0 and finite"),
+        ("radam", {"sam": -0.1}, "optimizer.sam (=-0.1) must be >= 0 and finite"),
+        ("muon", {"adamw_lr": -1.0}, "optimizer.adamw_lr (=-1.0) must be > 0 and finite"),
         ("muon", {"ns_steps": 0}, "optimizer.ns_steps (=0) must be >= 1 and < 100"),
         ("muon", {"regularization": "coupled"}, "optimizer=muon with regularization=coupled is refused"),
         ("adamw", {"regularization": "l2", "wd": 0.1}, "wd (=0.1) is not used by regularization=l2"),

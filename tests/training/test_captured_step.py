@@ -53,6 +53,8 @@ def recipes() -> list[tuple[str, ...]]:
         ("averaging=ema", "averaging.warmup=true", "averaging.overwrite_frequency=2"),
         ("averaging=swa", "averaging.start=1", "trainer.accumulate=2", "trainer.gradient_clip=1.0"),
         ("data.translate=pad_crop", "data.normalize=channel", "regularization.label_smoothing=0.1"),
+        ("optimizer=sgd", "optimizer.sam=0.1", "optimizer.norm_bias_lr=64", "data.flip=true", "data.cutout=4"),
+        ("data.translate=pad_crop", "data.fill=reflect", "data.brightness=0.2", "data.contrast=0.2"),
     ]  # fmt: skip
 
 

@@ -81,8 +81,17 @@ def test_graph_equals_eager_over_a_hundred_steps(optimizer: str, recipe: tuple[s
     assert_close(losses["graph"], losses["eager"], first=10, rel=2e-3 if half else 1e-4)
 
 
-def test_augmentation_of_every_replay_is_that_of_the_plain_steps() -> None:
-    config = tiny(*HUNDRED, *CONSTANT, "data.randaugment=2", "data.mixup=0.2")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("data.randaugment=2", "data.mixup=0.2"),
+        ("data.translate=pad_crop", "data.fill=reflect", "data.cutout=4", "data.brightness=0.2", "data.contrast=0.2"),
+        ("optimizer.sam=0.1", "optimizer.norm_bias_lr=8", "data.flip=true", "data.alternating_flip=true"),
+    ],
+    ids=["randaugment", "cutout", "sam"],
+)
+def test_augmentation_of_every_replay_is_that_of_the_plain_steps(words: tuple[str, ...]) -> None:
+    config = tiny(*HUNDRED, *CONSTANT, *words)
     losses = [Rig(config, "cuda", engine).train(24) for engine in ("timed", "graph")]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     images = ImageData(config.data, 32, 0.07, 0)

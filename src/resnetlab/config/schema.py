@@ -56,6 +56,8 @@ class Config:
     engine: str = "auto"  # how a step runs: eager | compile | graph | auto: graph on a CUDA device where it can be
     # evaluate also with batch-norm statistics re-estimated on training images: val/acc_recal
     recalibrate_bn: bool = False
+    # validate also with the mean of the probabilities of image and mirror image: val/acc_flip, a column of its own
+    flip_tta: bool = False
     init: str | None = None  # checkpoint whose weights the network begins with; null: they are drawn from the seed
     freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
     callbacks: list[Any] = field(default_factory=list)  # Lightning's: [my.Class, {function: my.Other, parameters: ...}]

@@ -18,6 +18,8 @@ USES: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("shift", "data.translate=shift", lambda c: c.data.translate == "shift"),
     ("data.padding", "data.translate=pad_crop", lambda c: c.data.translate == "pad_crop"),
     ("shift data.padding data.fill", "data.augment=true", lambda c: c.data.augment),
+    ("data.alternating_flip", "data.flip=true and data.augment=true", lambda c: c.data.flip and c.data.augment),
+    ("data.alternating_flip", "images that are not drawn anew", lambda c: c.data.balance != "sampling"),
     ("data.magnitude", "data.randaugment above 0", lambda c: c.data.randaugment > 0),
     ("data.split_seed", "data.split=stratified or holdout", lambda c: c.data.split in ("stratified", "holdout")),
     ("model.bn_momentum", "model.norm=batch", lambda c: c.model.norm == "batch"),

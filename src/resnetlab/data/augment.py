@@ -19,14 +19,16 @@ def shift_bilinear(x: Tensor, shift: Tensor) -> Tensor:
     return x
 
 
-def pad_crop(x: Tensor, shift: Tensor) -> Tensor:
+def pad_crop(x: Tensor, shift: Tensor, reflect: bool = False) -> Tensor:
     """Shifts by whole pixels, with zeros beyond the edge: pad, then crop at random. x: float or uint8.
 
     On normalised images zero is the mean, as in He et al. 2015 ("4 pixels are padded on each side"); on raw ones it is
-    black, as in torchvision's usual RandomCrop before Normalize.
+    black, as in torchvision's usual RandomCrop before Normalize. reflect: the image mirrored at its edges instead.
     """
     for axis, offset in zip((2, 3), shift.long().unbind(1), strict=True):
-        x = _taken(x, _wanted(x, offset, axis), axis, zeros=True)
+        wanted, last = _wanted(x, offset, axis), x.shape[axis] - 1
+        wanted = last - (last - wanted.remainder(2 * last)).abs() if reflect else wanted
+        x = _taken(x, wanted, axis, zeros=not reflect)
     return x
 
 
@@ -44,6 +46,20 @@ def mix(x: Tensor, other: Tensor, weight: Tensor, box: Tensor) -> Tensor:
     return x * share + other * (1 - share)
 
 
+def jitter(x: Tensor, factors: Tensor) -> Tensor:
+    """Brightness, then contrast of each image, uint8 (N, 3, H, W), by its factors (N, 2), as torchvision has them."""
+    brightness, contrast = factors[:, :, None, None, None].unbind(1)
+    values = (x * brightness).clamp(0, 255).floor()
+    mean = grey(values).mean((1, 2, 3), keepdim=True)
+    return (contrast * values + (1 - contrast) * mean).clamp(0, 255).to(torch.uint8)
+
+
+def grey(values: Tensor) -> Tensor:
+    """(N, 1, H, W), whole numbers, of (N, 3, H, W) in 0..255, as torchvision has it."""
+    red, green, blue = values.split(1, 1)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).floor()
+
+
 def randaugment(x: Tensor, rows: Tensor) -> Tensor:
     """An operation on each image, uint8 (N, 3, H, W); rows: (N, 8) of epoch_plan.operations.
 
@@ -53,12 +69,11 @@ def randaugment(x: Tensor, rows: Tensor) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         grid = F.affine_grid(rows[:, :6].view(-1, 2, 3), list(x.shape), align_corners=False)
     values = end = F.grid_sample(x.float(), grid, mode="nearest", align_corners=False)
-    red, green, blue = values.split(1, 1)
-    grey = (0.2989 * red + 0.587 * green + 0.114 * blue).floor()
+    greyed = grey(values)
     blurred = values.clone()
     blurred[:, :, 1:-1, 1:-1] = ((9 * F.avg_pool2d(values, 3, 1) + 4 * values[:, :, 1:-1, 1:-1]) / 13).round()
     low, high = values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)
-    for number, other in ((6, 0 * values), (7, grey), (8, grey.mean((1, 2, 3), keepdim=True)), (9, blurred)):
+    for number, other in ((6, 0 * values), (7, greyed), (8, greyed.mean((1, 2, 3), keepdim=True)), (9, blurred)):
         end = torch.where(kind == number, other, end)
     found = (values + (end - values) * (1 - level)).clamp(0, 255)
     stretched = torch.where(high > low, (values - low) / ((high - low) * (1 / 255)), values)

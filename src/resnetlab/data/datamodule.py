@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnetlab.data import augment
-from resnetlab.data.epoch_plan import EpochPlan, balanced_order, epoch_plan, mixing, operations
+from resnetlab.data import augment, epoch_plan
+from resnetlab.data.epoch_plan import EpochPlan
 from resnetlab.data.normalize import Normalizer
 from resnetlab.data.options import Data
 from resnetlab.data.own_images import OWN, open_images
@@ -141,13 +141,20 @@ class ImageData(L.LightningDataModule):
         translate = self.config.translate if self.config.augment else "none"
         height, width = self.train.pixels.shape[2:]
         pixels = {"shift": self.shift * width, "pad_crop": float(self.config.padding), "none": 0.0}[translate]
-        plan = epoch_plan(self.seed, epoch, len(self.train), pixels, whole_pixels=translate == "pad_crop")
+        how = {"whole_pixels": translate == "pad_crop", "alternating": self.config.alternating_flip}
+        plan = epoch_plan.epoch_plan(self.seed, epoch, len(self.train), pixels, **how)
         if self.config.balance == "sampling":
-            plan = replace(plan, order=balanced_order(self.seed, epoch, self.train.labels.cpu()))
-        drawn, alphas = (self.seed, epoch, len(self.train), (height, width)), (self.config.mixup, self.config.cutmix)
-        count, magnitude = self.config.randaugment, self.config.magnitude
-        mix = mixing(*drawn, *alphas) if any(alphas) else None
-        return replace(plan, mix=mix, operations=operations(*drawn, count, magnitude) if count else None)
+            plan = replace(plan, order=epoch_plan.balanced_order(self.seed, epoch, self.train.labels.cpu()))
+        drawn, alphas = (self.seed, epoch, len(self.train)), (self.config.mixup, self.config.cutmix)
+        count, side = self.config.randaugment, self.config.cutout
+        factors, size = (self.config.brightness, self.config.contrast), (height, width)
+        return replace(
+            plan,
+            mix=epoch_plan.mixing(*drawn, size, *alphas) if any(alphas) else None,
+            operations=epoch_plan.operations(*drawn, size, count, self.config.magnitude) if count else None,
+            cutout=epoch_plan.cutouts(*drawn, size, side) if side else None,
+            jitter=epoch_plan.jitters(*drawn, *factors) if any(factors) else None,
+        )
 
     def planned(
         self, images: Images, plan: EpochPlan, rows: Tensor, host_order: Tensor | None = None
@@ -157,30 +164,35 @@ class ImageData(L.LightningDataModule):
         host_order: their indices on the host, where the images are there. If the plan mixes them, the labels are
         float32 (N, classes), which sum to 1.
         """
-        order, shift, flip = (part.index_select(0, rows) for part in (plan.order, plan.shift, plan.flip))
-        place = order.to(images.labels.device) if host_order is None else host_order
+        here = plan.each(lambda part: part.index_select(0, rows))
+        place = here.order.to(images.labels.device) if host_order is None else host_order
         found = self.gather(images, place, rows.device)
-        for step in () if plan.operations is None else plan.operations.index_select(0, rows).unbind(1):
-            found = Images(augment.randaugment(found.pixels, step), found.labels)
-        x, y = self.augmented(found, shift, flip), found.labels
-        if plan.mix is not None:
-            mix, classes = plan.mix.index_select(0, rows), len(self.class_names)
+        pixels, y = found.pixels, found.labels
+        if here.jitter is not None:
+            pixels = augment.jitter(pixels, here.jitter)
+        for step in () if here.operations is None else here.operations.unbind(1):
+            pixels = augment.randaugment(pixels, step)
+        x = self.augmented(pixels, here.shift, here.flip)
+        if here.cutout is not None:
+            x = augment.mix(x, torch.zeros_like(x), x.new_ones(len(x)), here.cutout)
+        if here.mix is not None:
+            mix, classes = here.mix, len(self.class_names)
             weight = mix[:, 1]
             other, labels = self.planned(images, replace(plan, mix=None), mix[:, 0].long())
             y = torch.lerp(F.one_hot(labels, classes).float(), F.one_hot(y, classes).float(), weight[:, None])
             x = augment.mix(x, other, weight, mix[:, 2:])
         return x, y
 
-    def augmented(self, images: Images, shift: Tensor, mirror: Tensor) -> Tensor:
+    def augmented(self, pixels: Tensor, shift: Tensor, mirror: Tensor) -> Tensor:
         """Normalised, shifted and flipped: uint8 (N, C, H, W) -> float32 (N, C, H, W)."""
         black = self.config.augment and self.config.fill == "black"
-        x = self.normalizer(augment.pad_crop(images.pixels, shift) if black else images.pixels)
+        x = self.normalizer(augment.pad_crop(pixels, shift) if black else pixels)
         if not self.config.augment:
             return x
         if self.config.translate == "shift" and self.shift > 0:
             x = augment.shift_bilinear(x, shift)
         elif self.config.translate == "pad_crop" and not black:
-            x = augment.pad_crop(x, shift)
+            x = augment.pad_crop(x, shift, self.config.fill == "reflect")
         return augment.flip(x, mirror) if self.config.flip else x
 
     def batch_images(self, index: int) -> int:
@@ -192,7 +204,7 @@ class ImageData(L.LightningDataModule):
 
         share: (rank, devices), for every devices-th image of each batch.
         """
-        images, table = self.resident(self.train, device), self.plan(epoch).to(device)
+        images, table = self.resident(self.train, device), self.plan(epoch).each(lambda part: part.to(device))
         for rows in torch.arange(len(images), device=device).split(self.batch_size):
             yield self.planned(images, table, rows[share[0] :: share[1]])
 

@@ -3,6 +3,7 @@
 So a killed run resumes to the bit, processes agree without communication, and a step draws no random number.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 # independent streams, so that one more table never changes those that exist
-ORDER, SHIFT, FLIP, TORCH, MIX, BALANCE, OPERATIONS = range(7)
+ORDER, SHIFT, FLIP, TORCH, MIX, BALANCE, OPERATIONS, CUTOUT, JITTER = range(9)
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class EpochPlan:
     flip: bool (N,), horizontally, for the n-th image shown.
     mix: float32 (N, 6), see `mixing`; None: no image is mixed with another.
     operations: float32 (N, n, 8), see `operations`; None: no RandAugment.
+    cutout: int64 (N, 4), the top, left, bottom and right of a square that is set to 0; None: no square.
+    jitter: float32 (N, 2), factors of brightness and contrast; None: no jitter.
     """
 
     order: Tensor
@@ -29,23 +32,30 @@ class EpochPlan:
     flip: Tensor
     mix: Tensor | None = None
     operations: Tensor | None = None
+    cutout: Tensor | None = None
+    jitter: Tensor | None = None
 
     def tensors(self) -> tuple[Tensor, ...]:
         return tuple(part for part in vars(self).values() if part is not None)
 
-    def to(self, device: torch.device) -> "EpochPlan":
-        return replace(self, **{key: part.to(device) for key, part in vars(self).items() if part is not None})
+    def each(self, change: Callable[[Tensor], Tensor]) -> "EpochPlan":
+        """The plan of what `change` makes of each table."""
+        return replace(self, **{key: change(part) for key, part in vars(self).items() if part is not None})
 
 
-def epoch_plan(seed: int, epoch: int, images: int, max_shift: float, *, whole_pixels: bool = False) -> EpochPlan:
+def epoch_plan(
+    seed: int, epoch: int, images: int, max_shift: float, *, whole_pixels: bool = False, alternating: bool = False
+) -> EpochPlan:
     """The plan of `epoch` (from 1) for a set of `images`.
 
     max_shift, in pixels: shifts are uniform in [-max_shift, max_shift), continuous as Keras' ImageDataGenerator draws
-    them, or with whole_pixels uniform over the integers -max_shift..max_shift, as pad-and-crop does.
+    them, or with whole_pixels uniform over the integers -max_shift..max_shift, as pad-and-crop does. alternating: a
+    random half of the images is mirrored in the odd epochs, the other half in the even ones.
     """
     order = _stream(seed, epoch, ORDER).permutation(images)
     uniform = _stream(seed, epoch, SHIFT).random((images, 2), dtype=np.float32)
-    flip = _stream(seed, epoch, FLIP).random(images, dtype=np.float32) < 0.5
+    flip = _stream(seed, 0 if alternating else epoch, FLIP).random(images, dtype=np.float32) < 0.5
+    flip = flip[order] ^ (epoch % 2 == 0) if alternating else flip
     if whole_pixels:
         shift = np.floor(uniform * (2 * max_shift + 1)) - max_shift
     else:
@@ -90,6 +100,18 @@ def operations(seed: int, epoch: int, images: int, size: tuple[int, int], count:
     stream = _stream(seed, epoch, OPERATIONS)
     drawn = table[stream.integers(2, size=(images, count)), stream.integers(14, size=(images, count))]
     return torch.from_numpy(drawn.astype(np.float32))
+
+
+def cutouts(seed: int, epoch: int, images: int, size: tuple[int, int], side: int) -> Tensor:
+    """The square of each image shown, centred anywhere in it and cut off at the edge, as in the paper's own code."""
+    start = _stream(seed, epoch, CUTOUT).integers(0, size, (images, 2)) - side // 2
+    return torch.from_numpy(np.hstack([start.clip(0), np.minimum(start + side, size)]))
+
+
+def jitters(seed: int, epoch: int, images: int, brightness: float, contrast: float) -> Tensor:
+    """The factors of each image shown, uniform from 1 - brightness to 1 + brightness, and so for the contrast."""
+    reach = np.array([brightness, contrast])
+    return torch.from_numpy(_stream(seed, epoch, JITTER).uniform(1 - reach, 1 + reach, (images, 2)).astype(np.float32))
 
 
 def balanced_order(seed: int, epoch: int, labels: Tensor) -> Tensor:

@@ -27,13 +27,20 @@ class Data:
     normalize: str = "mean_image"  # mean_image: less the mean image | channel: mean 0, sd 1 per channel | none
     augment: bool = True  # false: no flips and no translations
     flip: bool = True  # mirror half of the training images, left to right
+    # of flip: true: a random half of them in the odd epochs, the others in the even ones (Jordan, arXiv 2404.00498)
+    alternating_flip: bool = False
     translate: str = "shift"  # shift: subpixel, by the top-level key shift | pad_crop: whole pixels, by padding | none
     padding: int = 4  # of translate=pad_crop, pixels on each side, 1 to 8
-    fill: str = "mean"  # beyond the edge with translate=pad_crop: mean: 0 after normalization | black: 0 before it
+    # beyond the edge with translate=pad_crop: mean: 0 after normalization | black: 0 before it | reflect: mirrored
+    fill: str = "mean"
     mixup: float = 0.0  # alpha of mixup's Beta(alpha, alpha), 1 in its paper (Zhang et al., arXiv 1710.09412); 0: off
     cutmix: float = 0.0  # the same of CutMix (Yun et al., arXiv 1905.04899); with mixup too, half of the images each
     randaugment: int = 0  # RandAugment's operations on each image (Cubuk et al., arXiv 1909.13719), 2 is usual; 0: off
     magnitude: int = 9  # of randaugment, in 0..30
+    # pixels a side of a square that is 0 in each image, 8 or 16 (DeVries & Taylor, arXiv 1708.04552); 0: off
+    cutout: int = 0
+    brightness: float = 0.0  # x in [0, 1]: each image's times a factor from 1 - x to 1 + x (torchvision's); 0: off
+    contrast: float = 0.0  # the same of the contrast, after the brightness (torchvision's ColorJitter); 0: off
     limit: int | None = None  # use the first N training and N/5 validation images, for quick looks; null: all
     resolution: int | None = None  # pixels per side, 8 or 16, by means over squares, for quick looks; null: all
     resize: int | None = None  # your images, scaled to cover this many pixels a side, and cropped; null: as they are

@@ -77,9 +77,14 @@ class ResNetV2Model(Model):
     bn_eps: float = 1e-3
     shortcut_kernel: int = 1  # side of the convolutions in the shortcuts, in pixels; odd
     activation: str = "relu"  # relu | leaky_relu | elu | gelu | silu | mish
+    # the last kernel of each block starts at 0, the block as its shortcut (Goyal et al. 2017, arXiv 1706.02677)
+    zero_init_residual: bool = False
 
     def check(self) -> None:
         super().check()
+        must = "be false with model.norm=group_ws, which divides each kernel by its deviation"
+        divided = self.zero_init_residual and self.norm == "group_ws"
+        require(not divided, "model.zero_init_residual", "true", must)
         check_v2(self.depth, self.shortcut_kernel, self.activation)
 
     def _build(self, classes: int, generator: torch.Generator | None) -> nn.Module:

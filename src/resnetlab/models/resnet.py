@@ -92,6 +92,7 @@ class ResNetV2(nn.Module):
         bn_eps: float = 1e-3,
         shortcut_kernel: int = 1,
         activation: str = "relu",
+        zero_init_residual: bool = False,
         norm: str = "batch",
         channels_per_group: int = CHANNELS_PER_GROUP,
         generator: torch.Generator | None = None,
@@ -99,7 +100,7 @@ class ResNetV2(nn.Module):
         super().__init__()
         check_v2(depth, shortcut_kernel, activation)
         make_norm = norm_factory(norm, bn_momentum, bn_eps, channels_per_group)
-        self.activation = ACTIVATIONS[activation]
+        self.activation, self.zero_init_residual = ACTIVATIONS[activation], zero_init_residual
         with torch.random.fork_rng(devices=[]):  # torch's layers draw weights of their own, which are replaced below
             self.stem = nn.Conv2d(3, 16, 3, padding=1)
             self.stem_norm = make_norm(16)
@@ -117,11 +118,17 @@ class ResNetV2(nn.Module):
         self.reset_parameters(generator)
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws every kernel anew from he_normal and sets every bias to zero."""
+        """Draws every kernel anew from he_normal and sets every bias to zero.
+
+        zero_init_residual: also each block's last kernel, so that it begins as its shortcut. Not the scale of its last
+        norm, as in v1 (Goyal et al. 2017): the ReLU behind it would be 0 with derivative 0, and the block never train.
+        """
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 he_normal_(module.weight, generator)
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        for unit in self.units if self.zero_init_residual else ():
+            nn.init.zeros_(unit.conv3.weight)  # type: ignore[union-attr,arg-type]
 
     def normalized_convolutions(self) -> list[tuple[object, object]]:
         """(convolution, batch norm) where the norm reads the convolution's output, and nothing else does."""

@@ -23,6 +23,16 @@ from resnetlab.optim.schedules import RunLength
 from resnetlab.optim.schedules.decay_and_piecewise import floor_with_tolerance
 
 
+class PairedAverage(AveragedModel):
+    """An average whose weights, and those of the network, are listed once: to find ResNet56v2's 228 in both takes a
+    millisecond, longer than a whole captured step."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        self.averages: list[Tensor] = list(self.module.parameters())
+        self.weights: list[Tensor] = list(model.parameters())
+
+
 @dataclass
 class Averaging:
     """Config of the group `averaging`; the base class is averaging=none."""
@@ -37,11 +47,11 @@ class Averaging:
     def check_span(self, span: RunLength) -> None:
         """Refuses what can only be seen with the run's length known. Raises ConfigError."""
 
-    def create(self, model: nn.Module) -> AveragedModel | None:
+    def create(self, model: nn.Module) -> PairedAverage | None:
         """An average of the model's weights, still empty; None where there is none."""
-        return None
+        return None if self.name == "none" else PairedAverage(model)
 
-    def update(self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
+    def update(self, average: PairedAverage, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
         """Takes the weights after `step` (from 0, over the run) into the average, where due. m: ema_momentum."""
 
     def override_lr(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
@@ -68,12 +78,8 @@ class EMA(Averaging):
         frequency_ok = self.overwrite_frequency is None or self.overwrite_frequency >= 1
         require(frequency_ok, "averaging.overwrite_frequency", self.overwrite_frequency, "be at least 1 step, or null")
 
-    def create(self, model: nn.Module) -> "PairedAverage":
-        return PairedAverage(model)
-
     @torch.no_grad()
-    def update(self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
-        assert isinstance(average, PairedAverage)
+    def update(self, average: PairedAverage, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
         assert m is not None
         averages, weights = average.averages, average.weights
         m = min(m, (1 + step) / (10 + step)) if self.warmup else m
@@ -84,16 +90,6 @@ class EMA(Averaging):
         average.n_averaged += 1
         if self.overwrite_frequency is not None and (step + 1) % self.overwrite_frequency == 0:
             torch._foreach_copy_(weights, averages)
-
-
-class PairedAverage(AveragedModel):
-    """An average whose weights, and those of the network, are listed once: to find ResNet56v2's 228 in both takes a
-    millisecond, longer than a whole captured step."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__(model)
-        self.averages: list[Tensor] = list(self.module.parameters())
-        self.weights: list[Tensor] = list(model.parameters())
 
 
 @dataclass
@@ -131,10 +127,7 @@ class SWA(Averaging):
         """Epochs that are trained before those whose weights are averaged."""
         return int(self.start) if self.start >= 1 else floor_with_tolerance(self.start * span.epochs)
 
-    def create(self, model: nn.Module) -> AveragedModel:
-        return AveragedModel(model)
-
-    def update(self, average: AveragedModel, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
+    def update(self, average: PairedAverage, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
         epochs, rest = divmod(step + 1, span.steps_per_epoch)
         if rest == 0 and epochs > self.epochs_before(span):
             average.update_parameters(model)

@@ -88,6 +88,7 @@ class L2WeightDecay(Regularization):
     decay_kind: ClassVar[str] = "decoupled"
 
 
+NORM_BIASES = "-norm-biases"  # end of the name of a group of them
 REGULARIZATIONS = {cls.name: cls for cls in (Regularization, L2, WeightDecay, Coupled, L2WeightDecay)}
 
 
@@ -150,17 +151,19 @@ def penalty(kernels: Sequence[Tensor], l2: float) -> Tensor:
     return _SumOfSquares.apply(l2, *kernels)
 
 
-def decay_groups(model: nn.Module, decay: str) -> dict[str, list[tuple[str, Parameter]]]:
+def decay_groups(model: nn.Module, decay: str, apart: bool = False) -> dict[str, list[tuple[str, Parameter]]]:
     """Group -> (name, tensor) of every trainable tensor of the model, each in exactly one group; no group is empty.
 
-    decay "all": {"all"}; "kernels": {"kernels", "rest"}, and wd leaves the rest alone.
-    Raises ConfigError if nothing is trainable.
+    decay "all": {"all"}; "kernels": {"kernels", "rest"}, and wd leaves the rest alone. apart: the norms' biases are in
+    groups of their own, "all-norm-biases" or "rest-norm-biases". Raises ConfigError if nothing is trainable.
     """
     groups: dict[str, list[tuple[str, Parameter]]] = {}
+    norms = (module for module in model.modules() if isinstance(module, nn.GroupNorm | nn.modules.batchnorm._BatchNorm))
+    biases = {id(norm.bias) for norm in norms if apart}
     for name, p in model.named_parameters():
         if p.requires_grad:
             group = "all" if decay == "all" else "kernels" if p.ndim >= 2 else "rest"
-            groups.setdefault(group, []).append((name, p))
+            groups.setdefault(group + NORM_BIASES * (id(p) in biases), []).append((name, p))
     check_groups(model, {group: [p for _, p in named] for group, named in groups.items()})
     return groups
 

@@ -11,7 +11,7 @@ Summary = dict[str, Any]
 CHOICES = ("model", "data", "optimizer", "schedule", "regularization", "averaging")
 SETTINGS = ("study", "seed", "epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
 FINAL = (  # columns of the last row, of which val/acc becomes final_val_acc
-    *("val/acc", "val/acc5", "val/acc_recal", "val/acc_avg", "val/ce_avg"),
+    *("val/acc", "val/acc5", "val/acc_recal", "val/acc_avg", "val/ce_avg", "val/acc_flip", "val/acc_flip_avg"),
     *("train/acc", "train/loss", "train/ce", "val/loss", "val/ce"),
 )
 AVERAGED = "val/acc_avg"

@@ -27,7 +27,7 @@ from resnetlab.training.distributed import all_reduce, rank, world_size
 from resnetlab.training.engine.cuda_graph import CaptureFailed, CudaGraphRunner
 from resnetlab.training.engine.fewer_launches import FewerLaunches
 from resnetlab.training.engine.select import select_engine
-from resnetlab.training.engine.step import DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep, clip_gradients
+from resnetlab.training.engine.step import SAM, DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep, clip_gradients
 from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
 from resnetlab.training.metrics import EpochMetrics
 
@@ -145,13 +145,14 @@ class ImageClassifier(L.LightningModule):
             exit_at_sigterm()
         self.cudnn_search = torch.backends.cudnn.benchmark
         self.data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.val_metrics = EpochMetrics(self.device, self.top5)
+        self.val_metrics = EpochMetrics(self.device, self.top5, self.config.flip_tta)
         optimizer: Any = self.optimizers()
         self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
         batches = DeviceBatches(self.data, self.device, (rank(), world_size()))
         most, scaler = self.config.trainer.gradient_clip, gradient_scaler(self.trainer)
         clip = None if most is None else partial(clip_gradients, list(self.model.parameters()), most, scaler)
-        how = self.config.trainer.accumulate, clip
+        rho = self.config.optimizer.sam
+        how = self.config.trainer.accumulate, clip, SAM(self.model, rho) if rho else None
         self.runner: EagerRunner | CudaGraphRunner
         if self.engine_name == "graph":
             scaled = ScaledOptimizer(self.raw_optimizer, scaler)
@@ -208,8 +209,10 @@ class ImageClassifier(L.LightningModule):
         """lr and momentum of `step` (from 0, over the whole run)."""
         lr, momentum = map(float, self.lr_momentum_table[step])
         schedule = self.config.schedule
-        reduced = isinstance(schedule, ReduceOnPlateau) and not schedule.follows_plan(step, self.span)
-        return (float(self.raw_optimizer.param_groups[0]["lr"]) if reduced else lr), momentum
+        if isinstance(schedule, ReduceOnPlateau) and not schedule.follows_plan(step, self.span):
+            group = self.raw_optimizer.param_groups[0]
+            lr = float(group["lr"]) / group.get("lr_factor", 1.0)
+        return lr, momentum
 
     def check_finite(self) -> None:
         """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""
@@ -218,7 +221,7 @@ class ImageClassifier(L.LightningModule):
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn != "fit":  # of trainer.validate or test
-            self.val_metrics = EpochMetrics(self.device, self.top5)
+            self.val_metrics = EpochMetrics(self.device, self.top5, self.config.flip_tta)
         for statistics in self.model.buffers() if world_size() > 1 else ():
             torch.distributed.broadcast(statistics, 0)
 
@@ -234,8 +237,9 @@ class ImageClassifier(L.LightningModule):
         """In float32 whatever the training's precision: stale batch-norm statistics can exceed float16's range."""
         with torch.autocast(x.device.type, enabled=False):
             logits = network(x)
+            flipped = network(x.flip(3)) if self.config.flip_tta else None
         loss, ce = self.losses(logits, y, averaged=network is not self.model)
-        self.val_metrics.update(loss, ce, logits, y)
+        self.val_metrics.update(loss, ce, logits, y, flipped)
 
     def on_validation_epoch_end(self) -> None:
         if self.trainer.state.fn != "fit":

@@ -37,6 +37,7 @@ class _AdamKin(Optimizer):
     eps: float = 1e-7  # added to the root of the mean squared gradient
 
     def check(self) -> None:
+        super().check()
         check_range("optimizer.beta2", self.beta2, least=0.0, below=1.0)
         check_range("optimizer.eps", self.eps, above=0.0)
 
@@ -194,6 +195,7 @@ class CustomOptimizer(Optimizer):
 
     def check(self) -> None:
         """Raises ConfigError unless it can be made, for one weight."""
+        super().check()
         self._make([{"params": [nn.Parameter(torch.ones(2, 2))], "weight_decay": 0.0}], 1e-3, 0.9, True)
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:

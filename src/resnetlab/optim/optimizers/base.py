@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.errors import ConfigError, require
-from resnetlab.optim.regularization import Regularization, check_groups, decay_groups, resolve
+from resnetlab.optim.regularization import NORM_BIASES, Regularization, check_groups, decay_groups, resolve
 
 Groups = list[dict[str, Any]]
 Tensors = list[Tensor]
@@ -39,12 +39,17 @@ class Optimizer:
     """
 
     name: str = ""
+    # multiple of lr for the biases of the norms, on which wd acts as on the rest (64 in Jordan, arXiv 2404.00498)
+    norm_bias_lr: float = 1.0
+    sam: float = 0.0  # rho of SAM (Foret et al., arXiv 2010.01412), 0.05 to 0.2, at twice the compute; 0: off
 
     default_momentum: ClassVar[float] = 0.9
     capturable: ClassVar[bool] = False  # by a CUDA graph, with lr and momentum as tensors
 
     def check(self) -> None:
         """Raises ConfigError at the first key that makes no sense."""
+        check_range("optimizer.norm_bias_lr", self.norm_bias_lr, above=0.0)
+        check_range("optimizer.sam", self.sam, least=0.0)
 
     def build(
         self, model: nn.Module, *, lr: float, momentum: float, wd: float | None, regularization: Regularization
@@ -61,11 +66,16 @@ class Optimizer:
         check_range("lr", lr, above=0.0)
         check_range("momentum", momentum, least=0.0, below=1.0)
         wd, _ = resolve(regularization, wd, None)
-        groups = [
-            {"name": group, "params": [p for _, p in named], "weight_decay": 0.0 if group == "rest" else wd or 0.0}
-            for group, named in decay_groups(model, regularization.decay).items()
-        ]
-        optimizer = self._make(self._split(model, groups), lr, momentum, regularization.decay_kind == "decoupled")
+        factor, groups = self.norm_bias_lr, list[dict[str, Any]]()
+        for name, named in decay_groups(model, regularization.decay, apart=factor != 1).items():
+            own = {"lr_factor": factor} if name.endswith(NORM_BIASES) else {}
+            decay = 0.0 if name.startswith("rest") else (wd or 0.0) / own.get("lr_factor", 1.0)  # lr*wd is what it was
+            groups.append({"name": name, "params": [p for _, p in named], "weight_decay": decay, **own})
+        found = factor == 1 or any("lr_factor" in group for group in groups)
+        require(found, "optimizer.norm_bias_lr", factor, "be 1 for a network whose norms have no bias to train")
+        groups = self._split(model, groups)
+        optimizer = self._make(groups, lr, momentum, regularization.decay_kind == "decoupled")
+        set_lr_momentum(optimizer, lr)
         check_groups(model, {g["name"]: g["params"] for g in optimizer.param_groups})
         optimizer.register_load_state_dict_post_hook(match_layout)
         return optimizer
@@ -114,10 +124,11 @@ def set_lr_momentum(
 ) -> None:
     """Writes lr into every group, and momentum (None: left alone) into "momentum" (SGD, Muon) or into beta1 of "betas".
 
-    A value that is a tensor (for a captured graph) is filled in place.
+    A group's lr is that times its "lr_factor", if it has one. A tensor (for a captured graph) is filled in place.
     """
     for group in optimizer.param_groups:
-        group["lr"] = _assign(group["lr"], lr)
+        factor = group.get("lr_factor", 1.0)
+        group["lr"] = _assign(group["lr"], lr if factor == 1 else lr * factor)
         old = group["betas"][0] if "betas" in group else group.get("momentum")
         if momentum is not None and (isinstance(old, Tensor) or not isinstance(momentum, Tensor)):
             convert_momentum(group, lambda old: _assign(old, momentum))

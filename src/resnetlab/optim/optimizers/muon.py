@@ -73,6 +73,8 @@ class MuonAdamW(torch.optim.Optimizer):
             lr, momentum = group["lr"], group["momentum"]
             weight, grad, buffer = (as_matrix(t, p) for t in (p, p.grad, self.state[p]["momentum_buffer"]))
             buffer.lerp_(grad, 1 - momentum)
+            if group.get("renormalize"):
+                weight.mul_(math.sqrt(len(weight)) / weight.norm().clamp(min=NORM_EPS))
             update = orthogonalize(grad.lerp(buffer, momentum) if group["nesterov"] else buffer, group["ns_steps"])
             weight.mul_(1 - lr * group["weight_decay"])
             weight.add_(update, alpha=-lr * (0.2 * math.sqrt(max(weight.shape))))
@@ -98,6 +100,9 @@ class Muon(Optimizer):
 
     name: str = "muon"
     nesterov: bool = True  # orthogonalise the momentum looked ahead
+    # scale each kernel to the norm sqrt(out) before each step, as airbench94_muon (github.com/KellerJordan) does
+    renormalize: bool = False
+    adamw_lr: float | None = None  # of AdamW's part, which the schedule multiplies as it does lr; null: lr
     ns_steps: int = 5  # Newton-Schulz steps, 1 to 99
     beta2: float = 0.999  # decay of the mean squared gradient per step, in [0, 1), for AdamW's part
     eps: float = 1e-7  # added to the root of the mean squared gradient, for AdamW's part
@@ -107,6 +112,8 @@ class Muon(Optimizer):
     default_momentum: ClassVar[float] = 0.95
 
     def check(self) -> None:
+        super().check()
+        check_range("optimizer.adamw_lr", 1.0 if self.adamw_lr is None else self.adamw_lr, above=0.0)
         check_range("optimizer.ns_steps", self.ns_steps, least=1, below=100)
         check_range("optimizer.beta2", self.beta2, least=0.0, below=1.0)
         check_range("optimizer.eps", self.eps, above=0.0)
@@ -122,7 +129,11 @@ class Muon(Optimizer):
         return split
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
-        muons: dict[str, Any] = {"momentum": momentum, "nesterov": self.nesterov, "ns_steps": self.ns_steps}
+        muons = {key: getattr(self, key) for key in ("nesterov", "ns_steps", "renormalize")} | {"momentum": momentum}
         fused = fused_or_default(self.fused, groups)
         adams: dict[str, Any] = {"betas": (momentum, self.beta2), "eps": self.eps, "fused": fused}
-        return MuonAdamW([group | (muons if group["algorithm"] == "muon" else adams) for group in groups], lr=lr)
+        ratio = 1.0 if self.adamw_lr is None else self.adamw_lr / lr
+        for group in groups:
+            is_muon = group["algorithm"] == "muon"
+            group.update(muons if is_muon else adams | {"lr_factor": group.get("lr_factor", 1.0) * ratio})
+        return MuonAdamW(groups, lr=lr)

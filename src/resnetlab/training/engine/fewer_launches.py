@@ -41,10 +41,9 @@ class FewerLaunches:
             half, mixed = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
             self.copies = {w: w.detach().to(half).requires_grad_(w.requires_grad) for *_, w in self.cast if mixed}
             self.entries += [(table, key, self.copies[w]) for table, key, w in self.cast if mixed]
-        if self.copies:
-            with torch.no_grad():
-                torch._foreach_copy_([*self.copies.values()], [*self.copies])
+        self.cast_weights()
         entries = [*self.entries, (vars(step), "backward", partial(self.backward, step.backward))]
+        entries.append((vars(step), "on_ascent", self.cast_weights))
         before = [table[key] for table, key, _ in entries]
         try:
             for table, key, value in entries:
@@ -53,6 +52,11 @@ class FewerLaunches:
         finally:
             for (table, key, _), value in zip(entries, before, strict=True):
                 table[key] = value
+
+    @torch.no_grad()
+    def cast_weights(self) -> None:
+        if self.copies:
+            torch._foreach_copy_([*self.copies.values()], [*self.copies])
 
     @torch.no_grad()
     def backward(self, backward: Callable[[Tensor], None], loss: Tensor) -> None:
