@@ -311,8 +311,24 @@ def test_what_cannot_be_captured_is_said_once(capsys: pytest.CaptureFixture[str]
 
 
 def test_a_compiled_run_has_the_curve_of_the_plain_one() -> None:
-    rows = [trained(*CYCLING, f"study={e}", f"engine={e}")[1] for e in ("eager", "compile")]
-    assert rows[1][0]["train/ce"] == pytest.approx(rows[0][0]["train/ce"], rel=0.05)
+    engines = {
+        "eager": ["engine=eager"],
+        "compile": ["engine=compile"],
+        "both": ["engine=graph", "trainer.compile=true"],
+    }
+    found = {name: trained(*CYCLING, f"study={name}", *more) for name, more in engines.items()}
+    manifest = json.loads(found["both"][0].folder.manifest.read_text())
+    assert manifest["engine"] == "graph + compile"
+    for _, rows in found.values():
+        assert rows[0]["train/ce"] == pytest.approx(found["eager"][1][0]["train/ce"], rel=0.05)
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["16-mixed", "32-true"])
+def test_a_graph_of_compiled_kernels_replays_them(half: bool) -> None:
+    """Inductor's kernels in a recording of our own; not compiled, it is the same step but for rounding."""
+    config, scale = tiny(*HUNDRED, *CYCLING), 1024.0 if half else None
+    plain, compiled = (Rig(config, "cuda", engine, scale, half).train(24) for engine in ("graph", "graph compiled"))
+    assert_close(compiled, plain, first=10, rel=2e-3 if half else 1e-4)
 
 
 def test_a_run_tells_its_energy_power_and_load() -> None:

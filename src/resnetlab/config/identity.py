@@ -13,6 +13,7 @@ NOT_IDENTITY = {
     *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
     *("trunk", "data.device", "data.skip_broken", "data.function", "data.parameters"),  # the images have a digest
     *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
+    "trainer.compile",  # as engine
     *("outputs", "logger", "logger.use", "logger.project", "logger.offline", "logger.uri", "logger.every"),
 }
 

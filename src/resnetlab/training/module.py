@@ -26,7 +26,7 @@ from resnetlab.runs.summary import Row
 from resnetlab.training.distributed import all_reduce, rank, world_size
 from resnetlab.training.engine.cuda_graph import CaptureFailed, CudaGraphRunner
 from resnetlab.training.engine.fewer_launches import FewerLaunches
-from resnetlab.training.engine.select import select_engine
+from resnetlab.training.engine.select import select_engine, without_graph
 from resnetlab.training.engine.step import DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep, clip_gradients
 from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
 from resnetlab.training.metrics import EpochMetrics
@@ -161,7 +161,9 @@ class ImageClassifier(L.LightningModule):
                 self.runner.fewer_launches = FewerLaunches(self.model)
         else:
             self.step = TrainStep(batches, self.batch_loss, self.manual_backward, optimizer, *how)
-            self.runner = EagerRunner(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
+            self.runner = EagerRunner(self.step, self.raw_optimizer)
+        if self.config.trainer.compile or self.engine_name == "compile":
+            self.step.compile()
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(derive_seed(self.config.seed, self.current_epoch + 1, rank()))
@@ -200,8 +202,8 @@ class ImageClassifier(L.LightningModule):
         except CaptureFailed as error:
             if self.config.engine == "graph":
                 raise LabError(f"engine=graph: {error}; take engine=eager") from error
-            self.runner, self.engine_name = EagerRunner(self.step, self.raw_optimizer), "eager"
-            self.on_fallback(f"engine=eager, because {error}")
+            self.runner, self.engine_name = EagerRunner(self.step, self.raw_optimizer), without_graph(self.config)
+            self.on_fallback(f"engine={self.engine_name}, because {error}")
         self.runner(images, lr, momentum)  # when the error is gone, which holds the recording's tensors
 
     def lr_momentum(self, step: int) -> tuple[float, float]:
