@@ -25,7 +25,7 @@ from resnetlab.data import ImageData
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.runs.files import read_rows
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
-from resnetlab.training.engine.cuda_graph import CudaGraphRunner
+from resnetlab.training.engine.cuda_graph import CudaGraphRunner, StatisticsRunner
 from resnetlab.training.metrics import EpochMetrics
 from rig import CYCLING, HUNDRED, Rig, assert_same_state, read_values, resumed
 
@@ -210,6 +210,21 @@ def test_validation_between_replays_changes_nothing() -> None:
             lab.model.train()
     assert found == pytest.approx(wanted, rel=1e-5)
     assert_same_state(disturbed.state(), plain.state(), rtol=1e-4, atol=1e-5)
+
+
+def test_replayed_statistics_are_those_of_forward_passes() -> None:
+    """Of 7 batches, recorded once for two epochs; the weights between them are others, in the same memory."""
+    rig = Rig(tiny("batch_size=8"), "cuda", "eager")
+    network, runner = rig.lab.model, StatisticsRunner(rig.lab.model)
+    for epoch in (1, 2):
+        found = []
+        for take in (None, runner):
+            inputs = rig.data.recalibration_inputs(60, epoch, rig.device)
+            with torch.inference_mode(), reestimated_statistics(network, inputs, take):
+                found.append({name: buffer.clone() for name, buffer in network.named_buffers()})
+        for name, wanted in found[0].items():
+            torch.testing.assert_close(found[1][name], wanted, rtol=1e-4, atol=1e-5, msg=name)
+        rig.train(1)
 
 
 @pytest.mark.parametrize("engine", ["eager", "graph"])

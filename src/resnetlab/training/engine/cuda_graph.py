@@ -6,8 +6,9 @@ after a checkpoint was restored, never before, because restoring puts other tens
 """
 
 import gc
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.errors import LabError, first_line
+from resnetlab.optim.averaging import batch_norms
 from resnetlab.optim.optimizers.base import make_capturable, set_lr_momentum
 from resnetlab.training.engine.fewer_launches import FewerLaunches
 from resnetlab.training.engine.step import ScaledOptimizer, TrainStep
@@ -65,13 +67,10 @@ class CudaGraphRunner:
         scale = None if self.scaler is None else self.scaler.state_dict()
         generator = torch.cuda.default_generators[self.step.global_step.device.index]
         random, state = generator.get_state(), generator.clone_state()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        with another_stream():
             for _ in range(WARM_UP):
                 self.step_at_global_step(images)
                 restore()
-        torch.cuda.current_stream().wait_stream(stream)
         generator.set_state(random)
         if self.scaler is not None:
             self.scaler.load_state_dict(scale)
@@ -98,6 +97,53 @@ class CudaGraphRunner:
             yield from (value for value in values.values() if isinstance(value, Tensor))
         step = self.step
         yield from (step.batches.position, step.global_step, step.first_nonfinite_step, step.metrics.sums)
+
+
+class StatisticsRunner:
+    """Takes batch after batch into a network's running statistics, by one replay for a forward pass's launches.
+
+    The network is in evaluation mode but for its batch norms, whose momentum is 1 at the first call, which records it.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network, norms = network, batch_norms(network)
+        self.statistics: list[Any] = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
+        self.means = [torch.zeros_like(s) for s in self.statistics]
+        self.graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, x: Tensor, number: int) -> None:
+        """The statistics are the plain mean over `number` batches afterwards, of which x (N, C, H, W) is the last."""
+        if self.graph is None:
+            self.images = x.clone()
+            self.graph = self.record()
+        self.images.copy_(x)
+        self.graph.replay()
+        if number == 1:
+            torch._foreach_zero_(self.means)
+        torch._foreach_lerp_(self.means, self.statistics, 1 / number)
+        torch._foreach_copy_(self.statistics, self.means)
+
+    def record(self) -> torch.cuda.CUDAGraph:
+        """The graph of a forward pass of `images`; the network's buffers are afterwards as they were."""
+        restore = snapshot(self.network.buffers())
+        with another_stream():
+            self.network(self.images)
+        restore()
+        gc.collect()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.network(self.images)
+        return graph
+
+
+@contextmanager
+def another_stream() -> Iterator[None]:
+    """Runs what is inside on a stream of its own, after all work before it and before all work behind it."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 def snapshot(tensors: Iterable[Tensor]) -> Callable[[], None]:
