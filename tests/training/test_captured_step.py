@@ -186,6 +186,25 @@ def test_replayed_statistics_are_the_mean_over_the_batches(monkeypatch: pytest.M
             weight.data.mul_(1.1)
 
 
+def test_statistics_are_those_of_forward_passes_where_no_graph_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, and the recording is tried once."""
+    tried = []
+
+    def record(runner: StatisticsRunner) -> None:
+        tried.append(runner)
+        raise CaptureFailed("planted")
+
+    monkeypatch.setattr(StatisticsRunner, "record", record)
+    rig = Rig(tiny("batch_size=8"), "cpu", "eager")
+    network, runner = rig.lab.model, StatisticsRunner(rig.lab.model)
+    inputs, found = list(rig.data.recalibration_inputs(60, 1, rig.device)), []
+    for take in (None, runner, runner):
+        with reestimated_statistics(network, inputs, take):
+            found.append([buffer.clone() for buffer in network.buffers()])
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*found, strict=True))
+    assert tried == [runner]
+
+
 def test_the_statistics_of_a_run_as_a_graph_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the raw weights and of the average, which are two networks; not those of an eager run."""
     used = []
@@ -225,6 +244,7 @@ def plant_graph(monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
         return Replayed(runner, images)
 
     monkeypatch.setattr(CudaGraphRunner, "record", record)
+    monkeypatch.setattr(StatisticsRunner, "record", lambda runner: Replay(runner))
     monkeypatch.setattr(training_module, "select_engine", lambda config: ("graph", None))
 
 

@@ -8,6 +8,7 @@ after a checkpoint was restored, never before, because restoring puts other tens
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class CudaGraphRunner:
         restore = snapshot(self.state())
         scale = None if self.scaler is None else self.scaler.state_dict()
         generator = torch.cuda.default_generators[self.step.global_step.device.index]
-        random, state = generator.get_state(), generator.clone_state()
+        random = generator.get_state()
         with another_stream():
             for _ in range(WARM_UP):
                 self.step_at_global_step(images)
@@ -75,20 +76,13 @@ class CudaGraphRunner:
         if self.scaler is not None:
             self.scaler.load_state_dict(scale)
         self.optimizer.zero_grad(set_to_none=True)  # the recording makes gradients of its own, in the graph's memory
-        gc.collect()  # an earlier run's graph, which lies in cycles, may not be collected while this one is made
-        graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
         try:
-            with torch.cuda.graph(graph, pool=pool):
-                self.step_at_global_step(images)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # of the end of the recording; what has spoilt it is its context
-            generator.graphsafe_set_state(state)  # torch 2.11: or it would be recording for good
+            return recorded(partial(self.step_at_global_step, images), generator, pool)
+        except CaptureFailed:
             if self.scaler is not None:
                 self.scaler._per_optimizer_states.clear()
-            raise CaptureFailed(f"this step cannot be captured ({first_line(error.__context__ or error)})") from error
-        return graph
+            raise
 
     def state(self) -> Iterable[Tensor]:
         """Every tensor that a step changes, but the scaler's, and lr, momentum and gradients, which it makes anew."""
@@ -102,7 +96,8 @@ class CudaGraphRunner:
 class StatisticsRunner:
     """Takes batch after batch into a network's running statistics, by one replay for a forward pass's launches.
 
-    The network is in evaluation mode but for its batch norms, whose momentum is 1 at the first call, which records it.
+    The network is in evaluation mode but for its batch norms, whose momentum is 1 / number. A forward pass that cannot
+    be recorded is run as it is.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -110,12 +105,19 @@ class StatisticsRunner:
         self.statistics: list[Any] = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
         self.means = [torch.zeros_like(s) for s in self.statistics]
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.recordable = True
 
     def __call__(self, x: Tensor, number: int) -> None:
         """The statistics are the plain mean over `number` batches afterwards, of which x (N, C, H, W) is the last."""
-        if self.graph is None:
+        if self.graph is None and self.recordable:
             self.images = x.clone()
-            self.graph = self.record()
+            try:
+                self.graph = self.record()
+            except CaptureFailed:
+                self.recordable = False
+        if self.graph is None:
+            self.network(x)
+            return
         self.images.copy_(x)
         self.graph.replay()
         if number == 1:
@@ -124,16 +126,28 @@ class StatisticsRunner:
         torch._foreach_copy_(self.statistics, self.means)
 
     def record(self) -> torch.cuda.CUDAGraph:
-        """The graph of a forward pass of `images`; the network's buffers are afterwards as they were."""
+        """The graph of a forward pass of `images`, with momentum 1; the network's buffers are as they were."""
         restore = snapshot(self.network.buffers())
         with another_stream():
             self.network(self.images)
         restore()
-        gc.collect()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.network(self.images)
-        return graph
+        return recorded(partial(self.network, self.images), torch.cuda.default_generators[self.images.device.index])
+
+
+def recorded(call: Callable[[], object], generator: torch.Generator, pool: Any = None) -> torch.cuda.CUDAGraph:
+    """The graph of a call. generator: the device's. Raises CaptureFailed, the generator as it was."""
+    state = generator.clone_state()
+    gc.collect()  # an earlier run's graph, which lies in cycles, may not be collected while this one is made
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            call()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # of the end of the recording; what has spoilt it is its context
+        generator.graphsafe_set_state(state)  # torch 2.11: or it would be recording for good
+        raise CaptureFailed(f"this step cannot be captured ({first_line(error.__context__ or error)})") from error
+    return graph
 
 
 @contextmanager
