@@ -9,7 +9,7 @@ command was refused, 130 after Ctrl-C. The same command again goes on.
 
 import sys
 
-from resnetlab.sweeps.main import main
+from resnetlab.cli import train_main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(train_main())

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from benchmarks.bench import bench
 from benchmarks.options import Options
-from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
+from resnetlab.config.messages import USAGE_ERRORS, print_error
+from resnetlab.console import interrupted
 from resnetlab.errors import LabError
-from resnetlab.sweeps.process_setup import sigterm_as_exit
+from resnetlab.sweeps.worker import sigterm_as_exit
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -102,7 +102,7 @@ def line(record: Record) -> str:
     split = "test" if record.metric == "final_test_acc" else "series"
     energy = f", {c.mean('energy_wh'):.3g} Wh" if c.values("energy_wh") else ""
     recipe = "; ".join(filter(None, [record.title, record.reduction, f"`{record.folder.name}`"]))
-    accuracy = f"{mean_sd(values, len(values), 4)} (n = {len(values)}{p})"
+    accuracy = f"{mean_sd(c.interval(record.metric), len(values), 4)} (n = {len(values)}{p})"
     cells = [f"{record.target:g}", c.runs[0].summary["epochs"], recipe, accuracy]
     return table_line([*cells, split, f"{number(minutes, 1)} minutes{energy}"])
 

@@ -14,8 +14,8 @@ from hydra._internal import config_loader_impl as hydra_loader
 from hydra._internal.defaults_list import DefaultsList, Overrides
 
 from resnetlab import Config, compose
+from resnetlab.cli import train_main as main
 from resnetlab.config.option_files import conf_dir
-from resnetlab.sweeps.main import main
 
 TINY = (
     *("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "batch_size=32", "trainer.progress=off"),

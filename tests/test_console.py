@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from resnetlab import cli
+from resnetlab.cli import train_main as main
 from resnetlab.console import Console, age, duration, guarded, plain, print_stderr, say, tolerant_output
-from resnetlab.sweeps.main import main
 
 
 def test_durations_by_hand() -> None:

@@ -18,8 +18,8 @@ from test_sweeps import table_of
 from conftest import TINY
 from fixtures.make_frozen import FROZEN, conditions, values, weights
 from resnetlab import cli, compose, run
+from resnetlab.cli import train_main as main
 from resnetlab.runs.files import read_rows
-from resnetlab.sweeps.main import main
 
 # ids of claims whose rule has been deleted since: neither their verdicts are compared, nor Holm's correction over all
 RETIRED = (

@@ -12,7 +12,7 @@ import pytest
 
 from resnetlab import Config
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
-from resnetlab.optim.schedules import PiecewiseLinear
+from resnetlab.optim.schedules.decay_and_piecewise import PiecewiseLinear
 from resnetlab.training.result import completed
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_campaign.sh"

@@ -13,7 +13,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from resnetlab.config.option_files import take_config_dir
-from resnetlab.console import guarded, installed_version, print_stderr, say
+from resnetlab.console import guarded, installed_version, interrupted, print_stderr, say
 from resnetlab.errors import ConfigError, LabError
 from resnetlab.runs.layout import default_outputs
 
@@ -27,10 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: command(sys.argv[1:] if argv is None else argv))
 
 
+def train_main(arguments: Sequence[str] | None = None) -> int:
+    """Runs train.py, which is `resnetlab train`; status 1 if a job failed, 2 if it is refused, 130 after Ctrl-C."""
+    return main(["train", *(sys.argv[1:] if arguments is None else arguments)])
+
+
 def command(argv: Sequence[str]) -> int:
     """Runs one subcommand, and prints one line for an error that is foreseen; returns the exit status."""
     try:
-        return run_subcommand(take_config_dir(argv))
+        argv = take_config_dir(argv)
+        if argv[:1] != ["train"] or {"-h", "--help"} & {*argv}:
+            return run_subcommand(argv)
+        from resnetlab.sweeps.command import run_command  # takes seconds, in which an impatient user may interrupt
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -44,31 +52,30 @@ def command(argv: Sequence[str]) -> int:
             raise
         return print_error(error)
     except KeyboardInterrupt as stop:
-        from resnetlab.config.messages import interrupted
-
         return interrupted(stop)
+    return run_command(argv[1:])  # which prints its own errors
 
 
 def run_subcommand(argv: list[str]) -> int:
     """Runs one subcommand, and raises what goes wrong. argv: without --config-dir."""
     if argv[:1] == ["train"]:
-        from resnetlab.sweeps.main import command as train
+        from resnetlab.config.help import help_text
 
-        return train(argv[1:])
+        say(help_text())
+        return 0
     if argv[:3] == ["completion", "words", "--"]:  # what the shells' scripts ask for
-        from resnetlab.config.completion import candidates
+        from resnetlab.config.help import candidates
 
         say("\n".join(candidates(argv[3:], [*COMMANDS])))
         return 0
-    parser = argparse.ArgumentParser(
-        prog="resnetlab", description="Training recipes for small ResNets, measured.", allow_abbrev=False
-    )
+    about = "Training recipes for small ResNets, measured."
+    parser = argparse.ArgumentParser(prog="resnetlab", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"resnetlab {installed_version('resnetlab')}")
     own = "presets and options of your own (default: ./conf)"
     parser.add_argument("--config-dir", metavar="DIR", default=argparse.SUPPRESS, help=own)  # argv is without it
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, about in COMMANDS.items():
-        add_arguments(commands.add_parser(name, help=about["help"], allow_abbrev=False), about["arguments"])
+    for name, row in COMMANDS.items():
+        add_arguments(commands.add_parser(name, help=row["help"], allow_abbrev=False), row["arguments"])
     empty = (re.fullmatch(r"(--[\w-]+=)?", argument) for argument in argv)
     if any(empty):  # of an unset variable: Path("") is this folder
         parser.error("an argument is empty; give it a value, or leave it out")

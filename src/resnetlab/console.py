@@ -79,6 +79,12 @@ def print_stderr(line: str) -> None:
     print(plain(line), file=sys.stderr, flush=True)
 
 
+def interrupted(stop: KeyboardInterrupt) -> int:
+    """Print one line on stderr, the interrupt's own if it has one. Return the shell's status for Ctrl-C, 130."""
+    print_stderr(str(stop) or "interrupted; nothing was written")
+    return 130
+
+
 def unexpected(error: BaseException) -> int:
     """Print one line about an error that nobody foresaw, and where its traceback is; return the exit status, 1."""
     if "No usable temporary directory" in str(error):

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-LIMITS = tomllib.loads((Path(__file__).parent / "config" / "limits.toml").read_text(encoding="utf-8"))
+LIMITS = tomllib.loads(Path(__file__).with_name("limits.toml").read_text(encoding="utf-8"))
 
 
 class LabError(Exception):

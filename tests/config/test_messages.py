@@ -13,11 +13,11 @@ from resnetlab.config.messages import (
     OURS,
     USAGE_ERRORS,
     error_message,
-    interrupted,
     override_message,
     print_error,
 )
 from resnetlab.config.schema import GROUPS
+from resnetlab.console import interrupted
 
 TOP = (
     "model, data, optimizer, schedule, regularization, averaging, trainer, logger, study, outputs, seed, "

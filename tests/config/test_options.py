@@ -117,7 +117,7 @@ def test_the_help_names_every_option_and_counts_every_preset() -> None:
 
 def test_neither_needs_torch_or_hydra_nor_a_second() -> None:
     code = (
-        "import sys; from resnetlab.cli import main; from resnetlab.sweeps.main import main as train;"
+        "import sys; from resnetlab.cli import main, train_main as train;"
         "main(['options']); train(['wd=1', '--help']);"
         "print({'torch', 'hydra', 'omegaconf', 'numpy', 'yaml'} & set(sys.modules))"
     )

@@ -13,27 +13,21 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from resnetlab.errors import ConfigError
-from resnetlab.optim.schedules import (
-    SCHEDULES,
+from resnetlab.optim.schedules import SCHEDULES, ReduceOnPlateau, RunLength, Schedule, length_warning, schedule_table
+from resnetlab.optim.schedules.cyclic import Cyclic, OneCycle
+from resnetlab.optim.schedules.decay_and_piecewise import (
     Constant,
     Cosine,
     CosineRestarts,
-    Cyclic,
     Exponential,
-    Lambda,
     MultiStep,
-    OneCycle,
     PiecewiseConstant,
     PiecewiseLinear,
     Polynomial,
-    ReduceOnPlateau,
-    RunLength,
-    Schedule,
     Step,
     WarmupStableDecay,
-    length_warning,
-    schedule_table,
 )
+from resnetlab.optim.schedules.special import Lambda
 
 LR = 8e-4
 NAMES = """

@@ -8,6 +8,7 @@ keras.optimizers.schedules and keras.callbacks.ReduceLROnPlateau, torch.optim.
 import inspect
 import math
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +17,11 @@ from torch.optim import lr_scheduler
 from torch.optim.swa_utils import SWALR
 
 from conftest import tiny
-from resnetlab.optim import schedules as ours
 from resnetlab.optim.averaging import SWA
-from resnetlab.optim.schedules import RunLength, Schedule, schedule_table
+from resnetlab.optim.schedules import SCHEDULES, RunLength, Schedule, length_warning, schedule_table
 from resnetlab.training.module import lr_momentum_table
 
+ours = SimpleNamespace(**{schedule.__name__: schedule for schedule in SCHEDULES.values()})
 LR = 0.3
 E, EPOCHS = 6, 10  # steps an epoch, epochs
 SPAN, N, W = RunLength(E, EPOCHS), E * EPOCHS, 3 * E
@@ -215,18 +216,16 @@ def test_equals_torchs_linear_warmup_followed_by_the_schedule(name: str) -> None
     np.testing.assert_allclose(lrs(schedule), found, rtol=1e-11, atol=1e-12 * LR)
 
 
-@pytest.mark.parametrize("name", sorted(set(ours.SCHEDULES) - {"cyclic", "one_cycle", "reduce_on_plateau"}))
+@pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"cyclic", "one_cycle", "reduce_on_plateau"}))
 @pytest.mark.parametrize("interval", ["step", "epoch"])
 def test_with_the_prefix_every_schedule_is_its_shorter_self_after_a_full_warmup(name: str, interval: str) -> None:
     keys = {"function": "math.cosh"} if name == "lambda" else {}
-    plain = lrs(ours.SCHEDULES[name](interval=interval, **keys), RunLength(E, EPOCHS - 3))
-    warmed = ours.SCHEDULES[name](interval=interval, warmup=3.0, warmup_prefix=True, warmup_from=0.2, **keys)
+    plain = lrs(SCHEDULES[name](interval=interval, **keys), RunLength(E, EPOCHS - 3))
+    warmed = SCHEDULES[name](interval=interval, warmup=3.0, warmup_prefix=True, warmup_from=0.2, **keys)
     mine = lrs(warmed)
     np.testing.assert_allclose(mine[W:], plain, rtol=1e-12, atol=1e-12 * LR)
     np.testing.assert_allclose(mine[:W], plain[0] * (0.2 + 0.8 * np.arange(W) / W), rtol=1e-12)
-    assert (
-        lrs(ours.SCHEDULES[name](interval=interval, warmup=3.0, **keys))[:W] <= np.maximum(plain[0], plain[:W])
-    ).all()
+    assert (lrs(SCHEDULES[name](interval=interval, warmup=3.0, **keys))[:W] <= np.maximum(plain[0], plain[:W])).all()
 
 
 def test_a_stretched_prefix_is_the_original_at_a_multiple_of_the_pace() -> None:
@@ -234,7 +233,7 @@ def test_a_stretched_prefix_is_the_original_at_a_multiple_of_the_pace() -> None:
     for long in (ours.Cosine(length=20.0, **keys), ours.PiecewiseLinear(milestones=[[4, 1.0], [14, 0.1]], **keys)):
         short = type(long)(**(vars(long) | {"stretch": True}))
         np.testing.assert_allclose(lrs(short, RunLength(10, 10)), lrs(long, RunLength(10, 20))[::2], rtol=1e-12)
-    assert "made for 20 epochs" in str(ours.length_warning(long, RunLength(10, 10)))
+    assert "made for 20 epochs" in str(length_warning(long, RunLength(10, 10)))
 
 
 def keras_plateau(losses: list[float], patience: int, cooldown: int, factor: float) -> Iterator[float]:

@@ -6,15 +6,16 @@ the difference relative to the peak means something: 1e-12 of lr.
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler as theirs
 
-from resnetlab.optim import schedules as ours
-from resnetlab.optim.schedules import RunLength, Schedule, schedule_table
+from resnetlab.optim.schedules import SCHEDULES, RunLength, Schedule, schedule_table
 
+ours = SimpleNamespace(**{schedule.__name__: schedule for schedule in SCHEDULES.values()})
 LR, MOMENTUM = 0.3, 0.9
 SPAN = RunLength(steps_per_epoch=7, epochs=13)
 N = SPAN.steps_per_epoch
@@ -215,5 +216,5 @@ def test_reduce_on_plateau_knows_the_direction_of_its_metric(keys: dict[str, str
 
 
 def test_reduce_on_plateau_alone_has_state_and_plans_the_constant_lr() -> None:
-    assert [name for name, schedule in ours.SCHEDULES.items() if schedule.stateful] == ["reduce_on_plateau"]
+    assert [name for name, schedule in SCHEDULES.items() if schedule.stateful] == ["reduce_on_plateau"]
     assert (schedule_table(ours.ReduceOnPlateau(), LR, MOMENTUM, SPAN) == [LR, MOMENTUM]).all()

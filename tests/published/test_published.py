@@ -309,10 +309,9 @@ def test_the_command_line_wins_over_a_preset() -> None:
 
 def test_find_filters_and_names_what_is_valid() -> None:
     assert {row.post for row in find(post="II")} == {"II"}
-    assert [row.id for row in find(post="IV", optimizer="adam")] == ["post4-plot-adam-l2-8e-5"]
-    assert len(find(schedule="cosine_restarts")) == 2
+    assert [row.id for row in find(post="IV", id="*-adam-*")] == ["post4-plot-adam-l2-8e-5"]
     assert len(find(id="nb-*")) == 13
-    assert find(post="I", optimizer="sgd") == []
+    assert find(post="I", id="nb-*") == []
     with pytest.raises(ConfigError, match="post4-table1-99"):
         preset_of("post4-table1-99")
 
@@ -323,11 +322,11 @@ def test_published_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     split = ([cell.strip() for cell in line.split("│")] for line in lines if "│" in line)
     cells = {name: rest for _, name, *rest, _ in split}
     assert len(cells) == 27
-    wanted = ["", "resnet56v2", "adamw", "piecewise_linear", "0.0008", "0.25", "0", "64", "60"]
-    assert cells["post4-table1-09"] == [*wanted, "52@0.93", "0.93", "0.9349 @ 59", "medium"]
-    assert cells["post4-table1-21"][5] == "?"
-    assert cells["post4-table1-00"][9] == "(47@0.92)"
-    assert cells["post4-table2-15"][0] == "post4-table2-13"
+    wanted = ["0.9349 @ 59", "0.25", "0", "52@0.93", "adamw", "60", "piecewise_linear", "0.0008", "64", "resnet56v2"]
+    assert cells["post4-table1-09"] == [*wanted, "0.93", "", "medium"]
+    assert cells["post4-table1-21"][1] == "?"
+    assert cells["post4-table1-00"][3] == "(47@0.92)"
+    assert cells["post4-table2-15"][11] == "post4-table2-13"
 
 
 def test_published_prints_json_and_csv_with_everything(capsys: pytest.CaptureFixture[str]) -> None:
@@ -342,7 +341,7 @@ def test_published_prints_json_and_csv_with_everything(capsys: pytest.CaptureFix
     assert (first["preset"], len(others)) == ("cifar10p2-multistep-50", 14)
     assert json.loads(first["milestones"]) == [[25, 0.05], [40, 0.005], [50, 0.0005]]
     assert (first["augmentation"], first["shift"]) == ("true", "")
-    assert main(["published", "--format", "csv", "--post", "fastai", "--schedule", "cosine"]) == 0  # no such row
+    assert main(["published", "--format", "csv", "--post", "fastai", "--id", "post1-*"]) == 0  # no such row
     assert capsys.readouterr().out == ",".join(["preset", *(field.name for field in fields(Published))]) + "\n"
 
 

@@ -15,11 +15,12 @@ from resnetlab import compose
 from resnetlab.cli import main
 from resnetlab.published.series_plots import SERIES_PLOTS
 from resnetlab.report import table
+from resnetlab.report.answer_plots import plot_accuracy
 from resnetlab.report.card import model_card
 from resnetlab.report.columns import columns
-from resnetlab.report.groups import Collection, bounds, collect
+from resnetlab.report.groups import Collection, bounds, collect, groups_along
 from resnetlab.report.headlines import command, lag_line
-from resnetlab.report.plots import Plot, groups_along, plot_lengths, plot_side_by_side
+from resnetlab.report.plots import Plot, color_of, plot_lengths
 from resnetlab.report.table import print_table
 from resnetlab.runs.curves import draw_accuracy, draw_loss, epochs_rates
 from resnetlab.runs.files import safe_cell
@@ -166,10 +167,12 @@ def test_the_report_opens_with_the_best_and_how_to_repeat_it(capsys: pytest.Capt
         change_summary(write_run(RUNS, wd=wd), best_val_acc=best)
     assert main(["report", "runs", "--out", "out"]) == 0
     printed = capsys.readouterr().out
-    assert "best of one: wd 0.2, best val acc 0.9400 (n = 1), the highest mean of 3 configurations" in printed
+    lead = "None of 3 configurations is shown to be the best; wd 0.2 is the highest: 0.9400."
+    assert f"one: {lead} wd 0.2: best validation accuracy 0.9400 (n = 1); the mean over seeds reaches 0.92" in printed
     assert re.search(r"to repeat it: python train.py .*wd=0.2", printed)
     head = Path("out/report.html").read_text().split("<section")[0]
-    assert "wd 0.2, best val acc 0.9400" in head
+    assert lead in head
+    assert "wd 0.2: best validation accuracy 0.9400" in head
     assert "to repeat it: <code>python train.py" in head
     order = [row["wd"] for row in csv.DictReader(Path("out/table.csv").read_text().splitlines())]
     assert order == ["0.2", "0.3", "0.1"]  # the best first, as in the figures
@@ -220,11 +223,16 @@ def test_a_configuration_has_one_colour_and_one_name_in_all_figures() -> None:
                 write_run(RUNS, seed=seed, epochs=30, best=0.9 + wd / 20, wd=wd, lr=8e-4 * (1 + wd), **norm)
     collection = collect([RUNS])
     labels = [c.label for c in collection.configurations]
-    side = colors(plot_side_by_side("x", collection.configurations, ["0.92"]), labels)
+    side = {c.label: to_hex(color_of(c)) for c in collection.configurations}
     assert len(side) == len(set(side.values())) == 6
+    large = plot_accuracy(collection.configurations, ["0.92"]).figure.axes[0]
+    named = {text.get_text().replace("\n", " "): to_hex(text.get_color()) for text in large.texts}
+    assert {label: named[f"{label}, n\xa0=\xa02"] for label in labels[:5]} == {
+        label: side[label] for label in labels[:5]
+    }
     for draw in SERIES_PLOTS:
         plot = draw(collection.configurations, ["0.92"])
-        if isinstance(plot, Plot) and plot.stem in ("noise-scale", "batchnorm-lag"):
+        if isinstance(plot, Plot) and plot.stem == "batchnorm-lag":
             for label, color in colors(plot, labels).items():
                 assert side[label] == color
     texts = [text for draw in SERIES_PLOTS if isinstance(plot := draw(collection.configurations, ["0.92"]), Plot)

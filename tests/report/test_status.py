@@ -22,7 +22,7 @@ from test_resume import heed_interrupts
 
 from resnetlab.cli import main
 from resnetlab.report.status import fit_to_terminal, label_runs, render
-from resnetlab.runs.layout import RUN_FILES, run_key
+from resnetlab.runs.layout import RUN_FILES
 from resnetlab.runs.state import StateReader
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from synthetic import begin_run, synthetic_rows, ten_epochs, trained
@@ -51,7 +51,7 @@ def test_the_table_says_of_every_run_what_it_is(capsys: pytest.CaptureFixture[st
     sweep.record(4, Outcome("failed", reason="of long ago", folder=str(replace(ten_epochs(), wd=0.2).folder.path)))
     os.utime(sweep.path / "job-4.json", (1, 1))
     jobs = [replace(ten_epochs(), wd=0.6), replace(ten_epochs(), wd=0.6, seed=1), replace(ten_epochs(), wd=0.1)]
-    sweep.write_plan((run_key(config.folder.path), f"job {n}", config.epochs) for n, config in enumerate(jobs))
+    sweep.write_plan((f"job {n}", config) for n, config in enumerate(jobs))
     sweep.record(0, Outcome("failed", reason="file in the way", folder=str(jobs[0].folder.path)))
     with trained(running):
         assert main(["status"]) == 0

@@ -14,9 +14,9 @@ from test_run import deterministic
 from conftest import TINY
 from resnetlab import compose, run
 from resnetlab.cli import main as resnetlab
+from resnetlab.cli import train_main as train
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
-from resnetlab.sweeps.main import main as train
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 
 RUN = (*TINY, "epochs=3", "averaging=ema", "recalibrate_bn=true")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from resnetlab import Config, compose
+from resnetlab import compose
 from resnetlab.config.compose import to_plain
 from resnetlab.runs import state as state_module
 from resnetlab.runs.layout import RunFolder, run_key
@@ -21,10 +21,6 @@ from synthetic import begin_run, ten_epochs, trained
 OUTPUTS = Path("outputs")
 
 
-def entry(config: Config, label: str = "") -> tuple[str, str, int]:
-    return run_key(config.folder.path), label, config.epochs
-
-
 def states(now: float = 0.0) -> RunStates:
     return StateReader([OUTPUTS]).read(now)
 
@@ -34,7 +30,7 @@ def test_a_plan_of_a_machine_without_the_gpu_of_those_that_train_becomes_theirs(
     planned = [replace(ten_epochs(), seed=seed) for seed in range(5)]
     there = replace(ten_epochs().trainer, precision="16-mixed")
     sweep = SweepFolder.open("some")
-    sweep.write_plan([entry(config, f"seed={config.seed}") for config in planned])
+    sweep.write_plan((f"seed={config.seed}", config) for config in planned)
     for seed in range(3):
         folder = begin_run(10, "finished", seed=seed, trainer=there)
         assert folder.path.parent != planned[seed].folder.path.parent
@@ -89,7 +85,7 @@ def test_a_run_from_before_manifests_held_the_config_has_its_folders_name_and_it
     text = folder.manifest.read_text()
     folder.manifest.write_text(text[: text.index(',\n  "config"')] + "}")
     (run,) = states().runs
-    assert (run.run.manifest.keys(), run.run.summary) == ({"differs_from_defaults"}, {})
+    assert (run.manifest.keys(), run.summary) == ({"differs_from_defaults"}, {})
     assert (run.label, run.study, run.seed) == (folder.path.parent.name, "some", 0)
     assert (run.done, run.epochs) == (4, 10)
 
@@ -112,7 +108,7 @@ def test_time_left_by_hand() -> None:
     running = replace(one, state="running", left=180.0)
     two = [running, replace(other, state="running", seconds=10.0, left=60.0)]
     configs = [replace(ten_epochs(), wd=wd) for wd in (0.1, 0.2, 0.3, 0.4)]
-    SweepFolder.open("some").write_plan(map(entry, configs))
+    SweepFolder.open("some").write_plan(("", config) for config in configs)
     waiting = states().waiting
     assert [job.run for job in waiting] == [run_key(config.folder.path) for config in configs[2:]]
     assert RunStates(two).left() == 180.0  # the longer one

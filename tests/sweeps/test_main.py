@@ -13,8 +13,8 @@ import pytest
 from conftest import TINY, tiny
 from processes import command, environment, train
 from resnetlab import ConfigError
+from resnetlab.cli import train_main as main
 from resnetlab.config.overrides import normalize_arguments
-from resnetlab.sweeps.main import main
 from resnetlab.training.run import run_lock
 
 QUICK = ("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "epochs=1", "schedule=constant")

@@ -13,11 +13,11 @@ from optuna.trial import TrialState, create_trial
 
 from conftest import TINY
 from resnetlab import ConfigError
+from resnetlab.cli import train_main as main
 from resnetlab.errors import RunLocked
 from resnetlab.sweeps import command, launchers
 from resnetlab.sweeps import parallelism as machine
 from resnetlab.sweeps.launchers import LAUNCHERS
-from resnetlab.sweeps.main import main
 from resnetlab.sweeps.search import study as storage
 from resnetlab.sweeps.search.loop import Search
 from resnetlab.sweeps.search.plan import SearchPlan, make_plan
@@ -134,7 +134,7 @@ def test_the_storage_is_opened_and_judged_under_the_lock(monkeypatch: pytest.Mon
 def test_as_many_trials_are_asked_for_as_the_launcher_runs(
     launcher: str, values: list[str], expected: int | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip(LAUNCHERS[launcher].module)
+    pytest.importorskip(LAUNCHERS[launcher].get("module", "hydra"))
     for module in (launchers, machine):
         monkeypatch.setattr(module, "cores", lambda: 8)
     monkeypatch.setattr(launchers, "which", lambda name: name)

@@ -10,13 +10,13 @@ import torch
 
 from conftest import tiny
 from resnetlab import Config, ConfigError
+from resnetlab.cli import train_main as main
 from resnetlab.config.overrides import compose_jobs, jobs_of, normalize_arguments
 from resnetlab.published.preset_matching import matching_presets
 from resnetlab.report.groups import collect
 from resnetlab.report.page import page
 from resnetlab.report.table import count_text, table_md
 from resnetlab.runs.sweep_records import Outcome, planned_seeds, read_plan
-from resnetlab.sweeps.main import main
 from resnetlab.sweeps.table import seed_lines
 
 

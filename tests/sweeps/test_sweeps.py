@@ -24,7 +24,6 @@ from test_run import deterministic
 from conftest import TINY, tiny
 from processes import train
 from resnetlab import ConfigError, compose, run
-from resnetlab.config.compose import parse
 from resnetlab.config.overrides import job_labels
 from resnetlab.runs.files import read_rows, write_rows
 from resnetlab.runs.layout import RunFolder
@@ -191,13 +190,13 @@ def test_the_launcher_returns_the_objectives_and_starts_nothing_for_what_is_fini
         returned.extend(done.return_value for done in returns)
         return returns
 
-    def refuse_one(node):
-        if node.wd == 0.2:
+    def refuse_one(*overrides):
+        if "wd=0.2" in overrides:
             raise ConfigError("wd (=0.2) made up")
-        return parse(node)
+        return compose(*overrides)
 
     monkeypatch.setattr(launch, "launch", launch_and_look)
-    monkeypatch.setattr(launch, "parse", refuse_one)
+    monkeypatch.setattr(launch, "compose", refuse_one)
     status, out, err = sweep("epochs=1", "wd=0.1,1e30,0.2", *PROCESSES)
     assert (status, err, returned[:2]) == (1, "error: wd=0.2: wd (=0.2) made up\n", expected)
     assert math.isnan(returned[2])
@@ -300,7 +299,7 @@ def test_gpus_take_turns(sixteen_cores: None, monkeypatch: pytest.MonkeyPatch) -
 def jobs_with_files() -> list[Job]:
     """Two jobs of ten epochs each, of which the first has done three."""
     jobs = [Job(number, f"wd=0.{number}", [], tiny("epochs=10", f"wd=0.{number}")) for number in (1, 2)]
-    write_rows(jobs[0].run.metrics, metrics_rows(3))
+    write_rows(jobs[0].config.folder.metrics, metrics_rows(3))
     return jobs
 
 
@@ -317,7 +316,7 @@ def test_the_display_says_what_is_done_running_and_left(
     now = [1000.0]
     monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     jobs = jobs_with_files()
-    jobs[0].run.metrics.unlink()
+    jobs[0].config.folder.metrics.unlink()
     show = Display(jobs, "auto")
     jobs[0].handle = object()
     for _ in range(300):  # half a minute in which nothing happens after the first look
@@ -325,17 +324,17 @@ def test_the_display_says_what_is_done_running_and_left(
         show()
     head = "sweep: 0 of 2 done, 1 running, 1 left, time left"
     assert capsys.readouterr().out == f"{head} ?; wd=0.1: epoch 0/10\n"
-    write_rows(jobs[0].run.metrics, metrics_rows(4))
+    write_rows(jobs[0].config.folder.metrics, metrics_rows(4))
     now[0] += 2.0
     show()
     assert capsys.readouterr().out == f"{head} 0:02:32; wd=0.1: epoch 4/10 val_acc 0.4000\n"  # 6 and 10 of 9.5 s
     jobs[1].handle = object()
-    write_rows(jobs[1].run.metrics, metrics_rows(4))
+    write_rows(jobs[1].config.folder.metrics, metrics_rows(4))
     now[0] += 11.0
     show()
     assert " 2 running, 0 left, time left 0:00:57; " in capsys.readouterr().out  # 6 of each, two at once
     jobs[1].handle = None
-    jobs[1].run.metrics.unlink()
+    jobs[1].config.folder.metrics.unlink()
     jobs[0].handle, jobs[0].outcome = None, Outcome("finished", 0.9)
     now[0] += 9.0
     show()

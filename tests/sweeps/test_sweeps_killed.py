@@ -344,7 +344,7 @@ def test_an_exit_status_tells_what_has_killed_the_process(status: int, cause: st
 def test_a_script_on_standard_input_is_not_run_again_in_the_jobs() -> None:
     """Without a guard, and with its output closed, so that descriptors 1 and 2 are free for other things."""
     sweep = [*TINY, "epochs=1", "hydra/launcher=processes", "hydra.launcher.jobs=2", "-m", "seed=0,1"]
-    code = f"from resnetlab.sweeps.main import main\nimport sys\nsys.exit(main({sweep!r}))\n"
+    code = f"from resnetlab.cli import train_main as main\nimport sys\nsys.exit(main({sweep!r}))\n"
     shell = ["sh", "-c", '"$0" - >&- 2>&-', sys.executable]
     assert subprocess.run(shell, input=code, text=True, env=environment()).returncode == 0
     assert len(list(Path("outputs/default/sweeps").iterdir())) == 1

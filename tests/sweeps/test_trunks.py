@@ -65,8 +65,8 @@ def test_a_job_waits_until_its_trunk_has_passed_the_epoch_or_ended() -> None:
     assert next_job([branch, trunk], [other]) is trunk
     assert next_job([branch], [trunk]) is None
     assert next_job([branch], [other]) is branch
-    trunk.run.checkpoints.mkdir(parents=True)
-    trunk.run.snapshot(2).touch()
+    trunk.config.folder.checkpoints.mkdir(parents=True)
+    trunk.config.folder.snapshot(2).touch()
     assert next_job([branch, other], [trunk]) is branch
 
 

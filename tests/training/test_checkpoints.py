@@ -95,7 +95,7 @@ def test_damage_is_refused_by_every_reader_and_a_resumed_run_goes_back(
         assert "damaged" in err
         assert f"{folder.previous} is of the epoch before" in err
     with pytest.raises((DataError, BadZipFile, OSError, RuntimeError), match=LOADED[kind]):
-        AtomicCheckpointIO(folder.last).load_checkpoint(folder.last)  # as trainer.fit(ckpt_path=...)
+        AtomicCheckpointIO().load_checkpoint(folder.last)  # as trainer.fit(ckpt_path=...)
     folder.summary.unlink()
     assert run(tiny("trainer.progress=lines"))["final_val_ce"] == summary["final_val_ce"]
     said = capsys.readouterr().out

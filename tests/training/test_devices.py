@@ -13,13 +13,13 @@ from test_sweeps_killed import children_of, gone, wait_for
 from conftest import TINY, tiny
 from processes import train
 from resnetlab import build, run
+from resnetlab.cli import train_main as main
 from resnetlab.config.overrides import compose_jobs
 from resnetlab.data import derive_seed
 from resnetlab.errors import ConfigError
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.sweeps.launchers import refuse_several_devices
-from resnetlab.sweeps.main import main
 from resnetlab.training.callbacks.energy import combine_gpus
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.run import run_lock

@@ -20,7 +20,7 @@ from resnetlab import run
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.summary import summarize
 from resnetlab.training.callbacks import energy
-from resnetlab.training.callbacks.energy import Energy, EnergyMeter, NoGpuSensor, energy_source, open_gpu
+from resnetlab.training.callbacks.energy import Energy, NoGpuSensor, energy_source, open_gpu
 from resnetlab.training.callbacks.progress import ProgressDisplay
 
 POWER_COLUMNS = {"power/joules", "power/watts", "power/gpu_load"}
@@ -78,13 +78,14 @@ def meter_threads() -> list[threading.Thread]:
 def test_power_times_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """200 W for a while: joules are watts times seconds, from the counter in mJ."""
     use(monkeypatch, FakeNvml())
-    meter = EnergyMeter("GPU-aaaa", interval=0.01)
+    meter = Energy(interval=0.01)
+    meter.on_train_start(None, SimpleNamespace(device="cpu"))
     begin = time.perf_counter()
-    meter.start()
+    meter.on_train_epoch_start(None, None)
     time.sleep(0.3)
-    metrics = meter.stop()
+    metrics = meter.metrics()
     seconds = time.perf_counter() - begin
-    meter.close()
+    meter.teardown(None, None)
     assert metrics.keys() == POWER_COLUMNS
     # reads on a busy machine are not one moment
     assert metrics["power/joules"] == pytest.approx(200 * seconds, rel=0.3)
@@ -97,13 +98,14 @@ def test_the_load_is_the_mean_since_the_start_and_a_gpu_that_stops_answering_lea
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nvml = use(monkeypatch, FakeNvml())
-    meter = EnergyMeter("GPU-aaaa", interval=60)
+    meter = Energy(interval=60)
+    meter.on_train_start(None, SimpleNamespace(device="cpu"))
     meter.loads = [100.0]
-    meter.start()
+    meter.on_train_epoch_start(None, None)
     meter.loads += [10.0, None, 70.0]
     nvml.counts = False
-    assert meter.stop() == {"power/gpu_load": 40}  # of 10, 70 and the last, 40
-    meter.close()
+    assert meter.metrics() == {"power/gpu_load": 40}  # of 10, 70 and the last, 40
+    meter.teardown(None, None)
 
 
 def test_the_gpu_is_found_by_its_uuid_and_not_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,11 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from conftest import TINY, tiny
 from resnetlab import ConfigError, run
+from resnetlab.cli import train_main as main
 from resnetlab.config.compose import to_plain
 from resnetlab.errors import RunPruned
 from resnetlab.report.statistics import mean_interval
 from resnetlab.runs.files import read_rows
-from resnetlab.sweeps.main import main
 from resnetlab.training.callbacks import loggers
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.run import train

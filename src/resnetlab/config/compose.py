@@ -64,20 +64,15 @@ def compose_node(overrides: Sequence[str]) -> DictConfig:
     return hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
 
 
-def parse(node: DictConfig, recorded: bool = False) -> Config:
-    """A composed node as a checked Config: wd, l2, momentum, ema_momentum and data.digest filled in where used.
-
-    recorded: values without effect may be in it.
-    """
+def parse(node: DictConfig) -> Config:
+    """A composed node as a checked Config: wd, l2, momentum, ema_momentum and data.digest filled in where used."""
     node = node.copy()
     OmegaConf.set_struct(node, False)
     node.pop("hydra", None)
     check_keys(node)
-    config = OmegaConf.to_object(node)
-    assert isinstance(config, Config)
+    config: Any = OmegaConf.to_object(node)
     check(config)
-    if not recorded:
-        check_uses(config)
+    check_uses(config)
     wd, l2 = resolve(config.regularization, config.wd, config.l2)
     momentum = config.momentum
     if momentum is None and not cycles_momentum(config):
@@ -110,15 +105,11 @@ def to_plain(config: Config) -> dict[str, Any]:
     return dict(OmegaConf.to_container(OmegaConf.structured(config)))  # type: ignore[arg-type]
 
 
-def from_plain(plain: dict[str, Any], checked: bool = True) -> Config:
-    """The inverse of to_plain. checked=False: nothing that it names is imported or called, as schedule.function is."""
+def from_plain(plain: dict[str, Any]) -> Config:
+    """The inverse of to_plain; nothing that it names is imported or called, as schedule.function is."""
     node = OmegaConf.structured(Config)
     for group, options in GROUPS.items():
         option = options[plain.setdefault(group, {"name": "none"})["name"]]  # older runs know no averaging
         node[group] = OmegaConf.structured(option)
-    merged: Any = OmegaConf.merge(node, plain)
-    if checked:
-        return parse(merged, recorded=True)
-    config = OmegaConf.to_object(merged)
-    assert isinstance(config, Config)
+    config: Any = OmegaConf.to_object(OmegaConf.merge(node, plain))
     return config

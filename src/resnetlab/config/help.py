@@ -1,14 +1,19 @@
-"""What can be set, as text from the files of conf/: `resnetlab options`, and `python train.py --help`."""
+"""What can be set, from the files of conf/: `resnetlab options`, `python train.py --help`, completion in a shell."""
 
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from resnetlab.config.option_files import Key, default_options, options, suggestion, top_level
+from resnetlab.config.option_files import Key, conf_dir, default_options, options, suggestion, top_level
 from resnetlab.errors import ConfigError
 
 HELP = Path(__file__).with_name("help.txt")  # its beginning
+OTHERS = {  # keys that are in no option file, for completion
+    "hydra/launcher": ["joblib", "processes", "ray", "submitit_local", "submitit_slurm"],
+    "hydra/sweeper": ["optuna"],
+    "seeds": ["5", "auto"],
+}
 
 
 def help_text() -> str:
@@ -106,6 +111,37 @@ def preset_families(names: Iterable[str]) -> list[str]:
         shown = ends if len(ends) <= 60 else f"{ends[:60].rpartition(',')[0]}, ..."
         lines.append(members[0] if len(members) == 1 else f"{family + '...':18} {len(members):2}: {shown}")
     return lines
+
+
+def script(shell: str) -> str:
+    """What a shell reads to complete words."""
+    return (conf_dir() / "completion" / shell).read_text()
+
+
+def candidates(words: Sequence[str], commands: Sequence[str]) -> list[str]:
+    """What the last word may become; none where a file's name is wanted. words: those behind `resnetlab`."""
+    *before, word = words or [""]
+    if not before:
+        found = [*commands, "--version", "--help", "--config-dir"]
+    elif before[0] == "completion":
+        found = ["bash", "zsh", "fish"]
+    else:
+        found = override_words(word) if before[0] in ("train", "schedule", "lr-range", "options") else []
+    return sorted(name for name in found if name.startswith(word))
+
+
+def override_words(word: str) -> list[str]:
+    """The keys with a "=" behind them; or the word with each value that its key, in front of a "=", may have."""
+    key, equals, value = word.partition("=")
+    known: dict[str, list[str]] = {group: [] for group in (*default_options(), "experiment")} | OTHERS
+    for owned in key_owners():
+        listed = re.findall(r"[\w-]+(?= \|)|(?<=\| )[\w-]+", owned.meaning)
+        switch = ["true", "false"] if owned.default in ("true", "false") else []
+        known[owned.name] = [*known.get(owned.name, []), owned.default, *switch, *listed]
+    if not equals:
+        return [f"{name}=" for name in known]
+    start = word[: len(word) - len(value.rpartition(",")[2])]  # a sweep's values before the last comma
+    return [f"{start}{found}" for found in {*known.get(key, []), *(option.name for option in options(key))}]
 
 
 def _key_lines(keys: Iterable[Key]) -> str:

@@ -11,10 +11,10 @@ from resnetlab.runs.summary import CHOICES
 # keys that do not change a run's metrics: where things are, what is shown, what is computed from the rows afterwards
 NOT_IDENTITY = {
     *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
-    *("trunk", "data.device", "data.skip_broken", "data.function", "data.parameters"),  # the images have a digest
+    *("predictions", "data.device", "data.skip_broken", "data.function", "data.parameters"),  # the images have a digest
     *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
+    *("trunk", "outputs", "logger", "logger.use", "logger.project", "logger.offline", "logger.uri", "logger.every"),
     "trainer.compile",  # as engine
-    *("outputs", "logger", "logger.use", "logger.project", "logger.offline", "logger.uri", "logger.every"),
 }
 
 SHORT, LONG = 8, 12  # hexadecimal digits at the end of a configuration's name, and of its folder's

@@ -5,11 +5,9 @@ Hydra 1.3.8 and OmegaConf 2.3.1: their messages have several lines, with types a
 
 import re
 import shlex
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -18,10 +16,11 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandat
 from resnetlab.config.option_files import options, suggestion
 from resnetlab.config.schema import GROUPS, Config
 from resnetlab.console import print_stderr, unexpected
+from resnetlab.runs.files import data_beside
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as some of Hydra's
 TOP_LEVEL = {key.name for key in fields(Config)} - {*GROUPS}
-DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+DATA = data_beside(__file__, "messages.toml")
 OURS: dict[str, str] = DATA["names"]
 FOREIGN = {name: ours for ours, names in OURS.items() for name in names.split()}
 PRESETS = "`resnetlab options experiment` lists them"
@@ -36,12 +35,6 @@ def print_error(error: Exception) -> int:
         return unexpected(error)  # its traceback is all that tells of which file it is
     print_stderr(f"error: {error_message(error)}")
     return 2 if isinstance(error, USAGE_ERRORS) else 1
-
-
-def interrupted(stop: KeyboardInterrupt) -> int:
-    """Prints one line on stderr, the interrupt's own if it has one. Returns the shell's status for Ctrl-C, 130."""
-    print_stderr(str(stop) or "interrupted; nothing was written")
-    return 130
 
 
 def error_message(error: BaseException) -> str:

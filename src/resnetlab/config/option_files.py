@@ -96,9 +96,8 @@ def default_options() -> dict[str, str]:
 
 def options(group: str) -> list[OptionFile]:
     """The options of a group, or the presets if it is "experiment", by name; the user's own among them."""
-    found = {
-        path.stem: path for folder in (own_conf_dir(), conf_dir()) if folder for path in (folder / group).glob("*.yaml")
-    }
+    folders = filter(None, (own_conf_dir(), conf_dir()))
+    found = {path.stem: path for folder in folders for path in (folder / group).glob("*.yaml")}
     return [OptionFile(found[name]) for name in sorted(found)]
 
 

@@ -53,9 +53,8 @@ def normalize_arguments(arguments: Sequence[str]) -> list[str]:
     if len(twice) > 1:
         raise ConfigError(f"{' '.join(twice)}: seeds=N stands for seed=0..N-1; give one of seeds and seed, once")
     if {SEARCH, UNTIL_DECIDED} <= {*overrides}:
-        raise ConfigError(
-            f"seeds=auto cannot go with {SEARCH}, whose trial is one run; give the best trials seeds=auto"
-        )
+        cure = "whose trial is one run; give the best trials seeds=auto"
+        raise ConfigError(f"seeds=auto cannot go with {SEARCH}, {cure}")
     return [*flags, *overrides]
 
 

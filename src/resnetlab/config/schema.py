@@ -1,6 +1,5 @@
 """The typed configuration of a run: one dataclass, its fields the keys of the command line."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from resnetlab.config.identity import LONG, SHORT, identity_of, readable_name
-from resnetlab.config.logger import LOGGERS, LoggerOptions
-from resnetlab.config.trainer import TRAINERS, TrainerOptions
+from resnetlab.config.trainer import LOGGERS, TRAINERS, LoggerOptions, TrainerOptions
 from resnetlab.data.options import DATA, Data
 from resnetlab.dotted import code_digest
 from resnetlab.errors import require
@@ -62,6 +60,7 @@ class Config:
     freeze: list[str] = field(default_factory=list)  # parts of the network that are not trained, as [stem,units.0]
     callbacks: list[Any] = field(default_factory=list)  # Lightning's: [my.Class, {function: my.Other, parameters: ...}]
     snapshots: list[int] = field(default_factory=list)  # epochs whose checkpoint is kept
+    predictions: bool = False  # keep what the last epoch's weights answer to each validation image: predictions.npz
     # auto: go on from a copy of another run's checkpoint, up to where the two are the same run | off
     trunk: str = "off"
     force: bool = False  # train again although the run is finished
@@ -121,17 +120,9 @@ def callback_of(entry: Any) -> tuple[str, Any]:
     return str(found["function"]), found.get("parameters")
 
 
-def _instances(options: Mapping[str, type]) -> dict[str, Any]:
-    return {name: option() for name, option in options.items()}
-
-
+MADE: Any = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "regularization": REGULARIZATIONS, "averaging": AVERAGINGS}
 GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
-    "model": dict(MODELS),
-    "data": dict(DATA),
-    "optimizer": _instances(OPTIMIZERS),
-    "schedule": _instances(SCHEDULES),
-    "regularization": _instances(REGULARIZATIONS),
-    "averaging": _instances(AVERAGINGS),
-    "trainer": dict(TRAINERS),
-    "logger": dict(LOGGERS),
+    **{"model": dict(MODELS), "data": dict(DATA)},
+    **{group: {name: option() for name, option in options.items()} for group, options in MADE.items()},
+    **{"trainer": dict(TRAINERS), "logger": dict(LOGGERS)},
 }

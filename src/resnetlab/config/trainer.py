@@ -1,10 +1,13 @@
-"""The trainer group: device, precision and Lightning's settings; resolved once, recorded in the manifest."""
+"""The groups trainer (device, precision, Lightning's settings) and logger (trackers), no part of a recipe."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import torch
 
 from resnetlab.errors import ConfigError, check_limits, require
+
+TRACKERS = ("tensorboard", "csv", "wandb", "mlflow", "trackio")  # the last three: packages, and extras of those names
 
 
 @dataclass
@@ -64,3 +67,30 @@ class TrainerOptions:
 
 
 TRAINERS = {"auto": TrainerOptions("auto"), "cpu": TrainerOptions("cpu", accelerator="cpu")}
+
+
+@dataclass
+class LoggerOptions:
+    """Loggers of a run, besides its own files. What one of them throws is a note, and the run goes on without it."""
+
+    name: str = "tensorboard"
+    use: dict[str, bool] = field(default_factory=dict)  # those in use; logger=[csv,mlflow] takes several at once
+    project: str = "resnetlab"  # of wandb and trackio; the experiment of mlflow
+    offline: bool = False  # of wandb: into the run's folder, without an account; `wandb sync` sends it later
+    uri: str | None = None  # of mlflow's tracking server; null: that of MLFLOW_TRACKING_URI, or mlflow's own default
+    every: int | None = None  # of tensorboard: also the mean loss and the lr of every so many steps; null: off
+
+    def check(self) -> None:
+        """Raises ConfigError for an unknown logger, one whose package is missing, and values that make no sense."""
+        for name in self.chosen:
+            require(name in TRACKERS, "logger.use", name, f"be of {', '.join(TRACKERS)}")
+            if name in TRACKERS[2:] and find_spec(name) is None:
+                raise ConfigError(f"logger={name} needs a package that is not here: pip install 'resnetlab[{name}]'")
+        check_limits("logger", self)
+
+    @property
+    def chosen(self) -> list[str]:
+        return [name for name, used in self.use.items() if used]
+
+
+LOGGERS = {name: LoggerOptions(name, {name: True}) for name in TRACKERS} | {"none": LoggerOptions("none")}

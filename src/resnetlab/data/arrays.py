@@ -48,9 +48,17 @@ def pixels_of_array(images: Any) -> Tensor:
     return _uint8([_three_channels(array[None] if single else array)])[0]
 
 
-def _uint8(pixels: Sequence[Array]) -> list[Tensor]:
-    scale = np.float32(_scale(pixels))
-    whole = (a if a.dtype == np.uint8 else np.rint(a * scale).clip(0, 255) for a in pixels)
+def _uint8(arrays: Sequence[Array]) -> list[Tensor]:
+    """The values of all arrays in 0..255, those in 0..1 times 255."""
+    low, top = (float(f([f(a) for a in arrays])) for f in (np.min, np.max))
+    kind, found = arrays[0].dtype, f"{arrays[0].dtype} in {low:g}..{top:g}"
+    _require(len({a.dtype for a in arrays}) == 1, "images", "of one type", [str(a.dtype) for a in arrays])
+    _require(low >= 0 and top <= 255 and low < top, "images", f"in 0..255, and not all alike ({PIXELS})", found)
+    unit = kind.kind == "b" or (kind.kind == "f" and top <= 1 + 1e-6)
+    clear = unit or top >= 128 or (kind == np.uint8 and top > 1)
+    _require(clear, "images", f"in all of 0..255 or, as floats, in 0..1 ({PIXELS})", found)
+    scale = np.float32(255 if unit else 1)
+    whole = (a if kind == np.uint8 else np.rint(a * scale).clip(0, 255) for a in arrays)
     return [torch.from_numpy(np.require(a, np.uint8, "W")) for a in whole]
 
 
@@ -88,19 +96,6 @@ def _three_channels(array: Array) -> Array:
     return np.ascontiguousarray(np.broadcast_to(array, (len(array), 3, *array.shape[2:])))
 
 
-def _scale(arrays: Sequence[Array]) -> float:
-    """What brings the values to 0..255."""
-    low, top = (float(f([f(a) for a in arrays])) for f in (np.min, np.max))
-    kind, found = arrays[0].dtype, f"{arrays[0].dtype} in {low:g}..{top:g}"
-    _require(len({a.dtype for a in arrays}) == 1, "images", "of one type", [str(a.dtype) for a in arrays])
-    _require(low >= 0 and top <= 255 and low < top, "images", f"in 0..255, and not all alike ({PIXELS})", found)
-    if kind.kind == "b" or (kind.kind == "f" and top <= 1 + 1e-6):
-        return 255.0
-    clear = top >= 128 or (kind == np.uint8 and top > 1)
-    _require(clear, "images", f"in all of 0..255 or, as floats, in 0..1 ({PIXELS})", found)
-    return 1.0
-
-
 def _flat_labels(array: Array, images: int) -> Array:
     """(N,), strings or int64; one-hot rows by the place of their 1."""
     array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
@@ -119,9 +114,7 @@ def _flat_labels(array: Array, images: int) -> Array:
 
 def _numbered(labels: Sequence[Array], class_names: Sequence[str] | None) -> tuple[list[Tensor], tuple[str, ...]]:
     """Labels from 0, and the names of their classes."""
-    found = [np.unique(part) for part in labels]
-    both = np.unique(np.concatenate(labels))
-    classes = found[0]
+    classes, both = np.unique(labels[0]), np.unique(np.concatenate(labels))
     if class_names is not None and both.dtype.kind != "U":
         first = 1 if both[0] == 1 and both[-1] == len(class_names) else 0
         classes = np.arange(first, first + len(class_names))
@@ -132,9 +125,8 @@ def _numbered(labels: Sequence[Array], class_names: Sequence[str] | None) -> tup
         _require(signs_ok, "labels", "0 or more (a -1 often means: unknown)", f"from {both[0]}")
     names = tuple(map(str, classes.tolist() if class_names is None else class_names))
     _require(len({*names}) == len(names) >= 2, "class names", "two or more, each once", names)
-    unknown = [value for value in both.tolist() if value not in classes.tolist()]
+    places = {value: place for place, value in enumerate(classes.tolist())}
+    unknown = [value for value in both.tolist() if value not in places]
     of = "among those of the training images" if class_names is None else f"of the {len(classes)} classes (from 0 or 1)"
     _require(not unknown, "labels", of, f"{unknown[:3]} besides")
-    places = {value: place for place, value in enumerate(classes.tolist())}
-    numbered = [torch.tensor([places[value] for value in part.tolist()]) for part in labels]
-    return numbered, names
+    return [torch.tensor([places[value] for value in part.tolist()]) for part in labels], names

@@ -98,9 +98,7 @@ def content_of(data: Any, pairs: Pairs, names: list[str] | None, files: int = 0)
         raise DataError(f"{getattr(data, 'function', data.root)}: {error}") from None
     if data.name != "folder" and data.resize is not None:
         for n, part in enumerate(parts):
-            fitted = [
-                fit(image, (data.resize, data.resize)) for image in part.pixels.permute(0, 2, 3, 1).contiguous().numpy()
-            ]
+            fitted = [fit(image, (data.resize,) * 2) for image in part.pixels.permute(0, 2, 3, 1).numpy()]
             parts[n] = Images(torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2).contiguous(), part.labels)
     left_out = max(0, files - sum(map(len, parts)))
     parts += [parts[0][:0]] if len(parts) == 1 else []  # none to validate

@@ -143,13 +143,20 @@ def _images(dataset: Any) -> Images:
 
 
 def _open(cls: Any, root: Path, **part: Any) -> Any:
-    """Torchvision's data set, read or downloaded."""
+    """Torchvision's data set, read or downloaded. Raises DataError."""
+    from torchvision.datasets.utils import check_integrity
+
     folder, files = root / getattr(cls, "base_folder", cls.__name__), []
     if hasattr(cls, "meta"):  # CIFAR
         listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
         files = [(folder / name, md5) for name, md5 in listed]
     if any(path.exists() for path, _ in files):
-        _refuse_damaged(files)
+        for path, md5 in files:  # instead of downloading over what a user has put there
+            name = path.absolute()
+            if not path.exists():
+                raise DataError(f"{name} is missing, though others of the set are there; restore or remove them")
+            if not check_integrity(str(path), md5):
+                raise DataError(f"{name} is damaged (its md5 is not the official {md5}); restore or remove it")
         return cls(str(root), **part)
     try:
         return cls(str(root), **part, download=True)
@@ -158,14 +165,3 @@ def _open(cls: Any, root: Path, **part: Any) -> Any:
             f"{cls.__name__} is not in {folder.absolute()} and could not be downloaded ({first_line(error)}); put the "
             f"official files there, or name the folder above them: data.root=DIR or CIFAR_ROOT=DIR"
         ) from error
-
-
-def _refuse_damaged(files: list[tuple[Path, str]]) -> None:
-    """Raises DataError for damaged files that a user has put there, instead of downloading over them."""
-    from torchvision.datasets.utils import check_integrity
-
-    for path, md5 in files:
-        if not path.exists():
-            raise DataError(f"{path.absolute()} is missing, though others of the set are there; restore or remove them")
-        if not check_integrity(str(path), md5):
-            raise DataError(f"{path.absolute()} is damaged (its md5 is not the official {md5}); restore or remove it")

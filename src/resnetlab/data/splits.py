@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resnetlab.errors import ConfigError
+from resnetlab.errors import require
 
 # what data.val_size means when it is null; the tail is the 14 % of the published run post4-table2-20
 SPLITS: dict[str, float | None] = {"official": None, "stratified": 10_000 / 60_000, "tail": 0.14, "holdout": 0.1}
@@ -53,17 +53,10 @@ def split_sizes(
     if size is None:
         return train_images, test_images
     count = train_images + test_images if kind == "stratified" and pool == "all" else train_images
-    val_images = images_of(size, count)
-    if kind != "tail" and min(val_images, count - val_images) < classes:
-        raise ConfigError(f"data.val_size (={size:g}) must leave each of {classes} classes an image on both sides")
+    key, whole = ("data.val_size", f"{size:g}"), size < 1 or size == round(size)
+    require(whole, *key, "be a fraction below 1 or a whole number of images")
+    val_images = count - int(np.floor(count * (1 - size))) if size < 1 else round(size)  # as Keras' split_at
+    require(0 < val_images < count, *key, f"leave images on both sides of {count:,}")
+    each = kind == "tail" or min(val_images, count - val_images) >= classes
+    require(each, *key, f"leave each of {classes} classes an image on both sides")
     return count - val_images, val_images
-
-
-def images_of(size: float, count: int) -> int:
-    """Converts a size (fraction below 1, or number of images) to images, with at least one left on both sides."""
-    if size >= 1 and size != round(size):
-        raise ConfigError(f"data.val_size (={size:g}) must be a fraction below 1 or a whole number of images")
-    images = count - int(np.floor(count * (1 - size))) if size < 1 else round(size)  # as Keras' split_at
-    if not 0 < images < count:
-        raise ConfigError(f"data.val_size (={size:g}) must leave images on both sides of {count:,}")
-    return images

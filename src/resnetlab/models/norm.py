@@ -16,13 +16,7 @@ CHANNELS_PER_GROUP = 16
 
 
 def norm_factory(
-    norm: str = "batch",
-    bn_momentum: float = 0.1,
-    bn_eps: float = 1e-5,
-    channels_per_group: int = CHANNELS_PER_GROUP,
-    *,
-    flat: bool = False,
-    narrowest: int = 16,
+    norm: str, bn_momentum: float, bn_eps: float, channels_per_group: int, *, flat: bool = False, narrowest: int = 16
 ) -> Norm:
     """Returns a function channels -> layer, for (N, C, H, W), or for (N, C) with `flat`.
 

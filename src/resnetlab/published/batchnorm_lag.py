@@ -49,42 +49,29 @@ def plot_lag(configurations: Configurations, thresholds: Sequence[str]) -> Plot 
     figure, (loss, weights, update) = plots.make_panels("epoch", heights)
     for c in drawn:
         color = plots.color_of(c)
-        plots.draw_band(loss, c.runs, "val/ce", color, c.label)
-        again = plots.values_by_epoch(c.runs, "val/ce_recal")
-        loss.plot(list(again), plots.means(again), "--", color=color, lw=1.1)
-        plots.draw_band(weights, c.runs, "weight_norm", color, None)
-        plots.draw_band(update, c.runs, "relative_update", color, None)
+        plots.draw_band(loss, c, "val/ce", color, c.label)
+        plots.draw_band(loss, c, "val/ce_recal", color, None, "--")
+        plots.draw_band(weights, c, "weight_norm", color, None)
+        plots.draw_band(update, c, "relative_update", color, None)
     plots.log_scale(loss)
     plots.legend_above(figure, loss)
     caption = f"{TEXTS['caption']} {plots.seeds_note([drawn])}"
     return Plot(TEXTS["anchor"], TEXTS["title"], caption, figure)
 
 
-def findings(configurations: Configurations) -> tuple[list[str], bool]:
-    """(a sentence for each batch-norm configuration of a study, then the conclusion; whether that decides anything)."""
+def findings(configurations: Configurations) -> tuple[str, bool]:
+    """(a conclusion on a study's batch-norm configurations, whether that decides anything)."""
     found = configurations_with_fluctuation(configurations)
     pairs = [c for c in found if norm(c) == "batch" and c.values("fluctuation_recal")]
-    sentences = [sentence(c, control_of(c, found)) for c in pairs]
     fluctuating = [c for c in pairs if c.mean("fluctuation_running") > LEAST_RATIO * c.mean("fluctuation_train")]
     if not pairs:
-        return ["No run here was validated with both kinds of statistics, so the cause cannot be told."], False
+        return "No run here was validated with both kinds of statistics, so the cause cannot be told.", False
     if not fluctuating:
-        nothing = f"No validation loss fluctuates over {LEAST_RATIO:g} times as much as training's: nothing to explain."
-        return [*sentences, nothing], True
-    controls = [(c, control) for c in fluctuating if (control := control_of(c, found))]
-    last, decided = conclusion(fluctuating, controls)
-    return [*sentences, last], decided
-
-
-def sentence(c: Configuration, control: Configuration | None) -> str:
-    running, again, train = (f"{c.mean(f'fluctuation_{kind}'):.3g}" for kind in ("running", "recal", "train"))
-    text = (
-        f"{c.label} (n = {c.n}): the validation cross-entropy fluctuates by {running} with running statistics and by "
-        f"{again} with re-estimated ones, that of training by {train}"
-    )
-    if control is not None:
-        text += f"; with {norm(control)} norm instead (n = {control.n}) by {control.mean('fluctuation_running'):.3g}"
-    return f"{text}."
+        return (
+            f"No validation loss fluctuates over {LEAST_RATIO:g} times as much as training's: nothing to explain.",
+            True,
+        )
+    return conclusion(fluctuating, [(c, control) for c in fluctuating if (control := control_of(c, found))])
 
 
 def control_of(c: Configuration, found: Configurations) -> Configuration | None:

@@ -15,11 +15,7 @@ from resnetlab.report.table import fitting
 from resnetlab.runs.files import csv_text
 
 FORMATS = ("table", "csv", "json")
-COLUMNS = (
-    *("id", "preset", "model", "optimizer", "schedule", "lr", "wd", "l2", "batch", "epochs"),
-    *("epoch@threshold", "val_acc there", "best", "confidence"),
-)
-IMPORTANT = (
+COLUMNS = (  # as many as there is room for, the first of them first
     *("id", "best", "wd", "l2", "epoch@threshold", "optimizer", "epochs", "schedule", "lr", "batch", "model"),
     *("val_acc there", "preset", "confidence"),
 )
@@ -39,27 +35,26 @@ def print_rows(rows: Sequence[Published], form: str = "table", wide: bool = Fals
 
 
 def _print_table(rows: Sequence[Published], wide: bool = False) -> None:
-    """The columns that a terminal has room for, the first of IMPORTANT first; wide, and elsewhere: all."""
-    columns = dict(zip(COLUMNS, zip(COLUMNS, *map(_cells, rows), strict=True), strict=True))
+    """As many columns as a terminal has room for; wide, and elsewhere: all."""
+    columns = list(zip(COLUMNS, *map(_cells, rows), strict=True))
     room = Console().width if Console().is_terminal and not wide else 10**6
-    count = fitting([columns[name] for name in IMPORTANT], room - 1)
-    shown = [name for name in COLUMNS if name in IMPORTANT[:count]]
-    rest = "" if count == len(COLUMNS) else f" {len(COLUMNS) - count} more columns: --wide."
+    shown = columns[: fitting(columns, room - 1)]
+    rest = "" if len(shown) == len(columns) else f" {len(columns) - len(shown)} more columns: --wide."
     note = f"wd ?: lost in print. Epochs count from 1. (epoch@threshold): not reached by then.{rest}"
-    table = Table(*shown, caption=note)
-    for cells in zip(*(columns[name][1:] for name in shown), strict=True):
+    table = Table(*(name for name, *_ in shown), caption=note)
+    for cells in zip(*(cells for _, *cells in shown), strict=True):
         table.add_row(*cells)
-    needed = 1 + sum(3 + max(map(len, columns[name])) for name in shown)
+    needed = 1 + sum(3 + max(map(len, column)) for column in shown)
     Console(width=min(room, needed)).print(table)
 
 
 def _cells(row: Published) -> list[str]:
     preset = preset_of(row.id)
     wd = "?" if row.wd is None else _number(row.wd)
-    numbers = [_number(row.lr), wd, _number(row.l2), _number(row.batch_size), _number(row.epochs)]
-    names = [row.id, "" if preset == row.id else preset, row.model, row.optimizer, row.schedule or "-"]
     best = _number(row.val_acc_best) + ("" if row.epoch_best is None else f" @ {row.epoch(row.epoch_best)}")
-    return [*names, *numbers, _threshold(row), _number(row.val_acc_at_threshold), best, row.confidence]
+    recipe = [row.optimizer, _number(row.epochs), row.schedule or "-", _number(row.lr), _number(row.batch_size)]
+    rest = [row.model, _number(row.val_acc_at_threshold), "" if preset == row.id else preset, row.confidence]
+    return [row.id, best, wd, _number(row.l2), _threshold(row), *recipe, *rest]
 
 
 def _threshold(row: Published) -> str:
@@ -74,8 +69,4 @@ def _number(value: float | None) -> str:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value in ({}, ()):
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return json.dumps(value) if isinstance(value, dict | tuple) else str(value)
+    return "" if value in (None, {}, ()) else value if isinstance(value, str) else json.dumps(value)

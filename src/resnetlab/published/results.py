@@ -117,22 +117,17 @@ def one(row_id: str) -> Published:
     raise ConfigError(f"{row_id} is no published row; `resnetlab published` lists them")
 
 
-def find(
-    post: str | None = None, optimizer: str | None = None, schedule: str | None = None, id: str | None = None
-) -> list[Published]:
-    """The rows that have all the given values; id: a pattern such as "post4-*". None: any.
+def find(post: str | None = None, id: str | None = None) -> list[Published]:
+    """The rows of a source, and of ids like a pattern such as "post4-*"; None: any.
 
-    Raises ConfigError, naming the valid values, for one that no row has.
+    Raises ConfigError for a source or a pattern that no row has.
     """
     found = [row for row in rows() if id is None or fnmatchcase(row.id, id)]
     if not found:
         raise ConfigError(f"id (={id}) matches no row; ids look like post4-table1-09, patterns like 'post4-*'")
-    for key, value in {"post": post, "optimizer": optimizer, "schedule": schedule}.items():
-        if value is not None:
-            names = dict.fromkeys(name for row in rows() if (name := getattr(row, key)) is not None)
-            require_one_of(key, value, names)
-            found = [row for row in found if getattr(row, key) == value]
-    return found
+    if post is not None:
+        require_one_of("post", post, dict.fromkeys(row.post for row in rows()))
+    return [row for row in found if post in (None, row.post)]
 
 
 _READ: dict[Any, Callable[[str], Any]] = {  # a field's type -> how its cell is read

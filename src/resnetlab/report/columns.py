@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from resnetlab.report.groups import NOTHING, Collection, Configuration
-from resnetlab.report.statistics import MeanInterval, mean_interval
+from resnetlab.report.statistics import MeanInterval
 from resnetlab.runs.files import data_beside
 
 COLUMNS = data_beside(__file__, "columns.toml")
@@ -51,7 +51,7 @@ def columns(thresholds: Sequence[str]) -> list[Column]:
 
 def measured_columns(collection: Collection) -> list[Column]:
     """The columns whose metric any run has."""
-    return [c for c in columns(collection.thresholds) if any(k.values(c.metric) for k in collection.configurations)]
+    return [c for c in columns(collection.thresholds) if any(k.interval(c.metric) for k in collection.configurations)]
 
 
 def cell(configuration: Configuration, column: Column, reference: ReferenceValues | None) -> Cell:
@@ -61,7 +61,7 @@ def cell(configuration: Configuration, column: Column, reference: ReferenceValue
     if found is None:
         missing = "not reached" if column.metric.startswith(("epoch_to_", "val_acc_at_", "train_acc_at_")) else NOTHING
         return Cell(missing, tuple(published_note(column, published)))
-    text = mean_sd(configuration.values(column.metric), found.n, column.digits)
+    text = mean_sd(found, found.n, column.digits)
     return Cell(text, tuple(notes(configuration, column, found, published)), found.mean)
 
 
@@ -84,9 +84,8 @@ def published_note(column: Column, published: Sequence[float]) -> Iterator[str]:
         yield "published " + ", ".join(number(value, digits) for value in sorted(published))
 
 
-def mean_sd(values: Sequence[float], of: int, digits: int | None = None) -> str:
+def mean_sd(found: MeanInterval | None, of: int, digits: int | None = None) -> str:
     """For example "0.9231 ± 0.0012"; "(2 of 3)" behind it where not all of the runs have a value."""
-    found = mean_interval(values)
     if found is None:
         return NOTHING
     text = number(found.mean, digits) + ("" if found.sd is None else f" ± {found.sd:.2g}")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from resnetlab.runs.load import Run
-from resnetlab.runs.summary import loss_range, rows_within
+from resnetlab.runs.summary import Row, loss_range, rows_within
 
 # the accuracies whose "transition epochs" the series tabulates over the batch size (part I, observation 4)
 LEVELS = (0.91, 0.92, 0.925, 0.927, 0.928, 0.93)
@@ -12,22 +12,28 @@ LEVELS = (0.91, 0.92, 0.925, 0.927, 0.928, 0.93)
 
 def add_derived_metrics(run: Run, thresholds: Iterable[str]) -> None:
     """Add epoch_to_X, val_acc_at_X and train_acc_at_X of every threshold of the report and every level of the series;
-    final_penalty, noise_scale (at the first epoch's rate), joules_per_epoch, and fluctuations()."""
+    final_penalty, noise_scale, joules_per_epoch, best_minus_final and best_minus_test, and fluctuations()."""
     run.metrics = {k: v for k, v in run.metrics.items() if not k.startswith(("epoch_to_", "val_acc_at_"))}
     for name in {*thresholds, *map(str, LEVELS)}:
-        reached = next((row for row in run.rows if row.get("val/acc", 0.0) >= float(name)), None)
-        if reached is not None:
-            run.metrics |= {f"epoch_to_{name}": reached["epoch"], f"val_acc_at_{name}": reached["val/acc"]}
-            if "train/acc" in reached:
-                run.metrics[f"train_acc_at_{name}"] = reached["train/acc"]
+        run.metrics |= threshold_metrics(run.rows, name)
     last = run.rows[-1]
     if "train/loss" in last and "train/ce" in last:
         run.metrics["final_penalty"] = last["train/loss"] - last["train/ce"]
+    for name, other in (("best_minus_final", "final_val_acc"), ("best_minus_test", "best_test_acc")):
+        if {"best_val_acc", other} <= run.metrics.keys():
+            run.metrics[name] = run.metrics["best_val_acc"] - run.metrics[other]
     run.metrics |= fluctuations(run)
-    if scales := noise_scales(run):
-        run.metrics["noise_scale"] = scales[0][1]
+    if (scale := noise_scale(run)) is not None:
+        run.metrics["noise_scale"] = scale
     if "energy_wh" in run.metrics:
         run.metrics["joules_per_epoch"] = run.metrics["energy_wh"] * 3600 / len(run.rows)
+
+
+def threshold_metrics(rows: Iterable[Row], name: str) -> dict[str, float]:
+    """epoch_to_X, val_acc_at_X and train_acc_at_X of the first epoch with that validation accuracy; absent if none."""
+    reached = next((row for row in rows if row.get("val/acc", 0.0) >= float(name)), {})
+    columns = {"epoch_to": "epoch", "val_acc_at": "val/acc", "train_acc_at": "train/acc"}
+    return {f"{metric}_{name}": reached[column] for metric, column in columns.items() if column in reached}
 
 
 def fluctuations(run: Run) -> dict[str, float]:
@@ -50,17 +56,13 @@ def fluctuations(run: Run) -> dict[str, float]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def noise_scales(run: Run) -> list[tuple[float, float]]:
-    """(epoch, g) with g = eps N / (B (1 - m)), Smith and Le (2017), arXiv 1710.06451: eps the learning rate and m the
-    momentum (of Adam and its kin: beta1) at the start of the epoch, N the training images, B the batch size."""
-    batch = run.metrics.get("batch_size")
-    row = next((row for row in run.rows if "time/train" in row and "time/images_per_second" in row), None)
-    if not batch or row is None:
-        return []
-    images = round(row["time/train"] * row["time/images_per_second"])
-    momenta = [row.get("momentum", run.metrics.get("momentum", 0.0)) for row in run.rows]
-    return [
-        (row["epoch"], row["lr"] * images / (batch * (1 - m)))
-        for row, m in zip(run.rows, momenta, strict=True)
-        if "lr" in row and m < 1
-    ]
+def noise_scale(run: Run) -> float | None:
+    """g = eps N / (B (1 - m)) at the start of the run, Smith and Le (2017), arXiv 1710.06451; None if unknown.
+
+    eps: the learning rate, m: the momentum (of Adam and its kin: beta1), N: the training images, B: the batch size.
+    """
+    batch, row = run.metrics.get("batch_size"), run.rows[0]
+    momentum = row.get("momentum", run.metrics.get("momentum", 0.0))
+    if not batch or momentum >= 1 or not {"lr", "time/train", "time/images_per_second"} <= row.keys():
+        return None
+    return row["lr"] * round(row["time/train"] * row["time/images_per_second"]) / (batch * (1 - momentum))

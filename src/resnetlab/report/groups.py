@@ -2,13 +2,16 @@
 
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from resnetlab.report.derive import add_derived_metrics
+from resnetlab.report.paired import Answers, answers_of
 from resnetlab.report.statistics import MeanInterval, mean_interval
 from resnetlab.runs.load import Run, UnusableRun, read_run, run_paths
 from resnetlab.runs.summary import CHOICES, SETTINGS
@@ -20,6 +23,7 @@ NOTHING = "\N{EN DASH}"  # what is not known, or not used
 # subset: the number of training images if the runs saw only the first of them, else None
 TOP_LEVEL = (*(key for key in SETTINGS if key not in ("study", "seed")), "subset")
 SHOWN_APART = ("data.limit", "data.resolution", "recalibrate_bn")  # by reduced_data; changes no metric of a run
+THRESHOLD = re.compile(r"epoch_to_(0\.\d*[1-9]\d*)")
 SHORT = {"batch_size": "batch", "ema_momentum": "EMA momentum", "recalibrate_bn": "recalibrated"}
 
 
@@ -29,7 +33,7 @@ class Configuration:
 
     identity: what differs from the lab's defaults, from the manifest; None where no run has one. label: short. planned:
     the number of seeds that sweeps were to train, 0 where none is known. rank: in its study, from 0, the best mean of
-    best_val_acc first; its order in every table and its colour in every figure.
+    best_val_acc first; its order in every table and its colour in every figure. answers: if runs keep predictions.
     """
 
     study: str
@@ -39,6 +43,7 @@ class Configuration:
     label: str = ""
     planned: int = 0
     rank: int = 0
+    answers: Answers = field(default=Answers(), compare=False)
 
     @property
     def key(self) -> Key:
@@ -61,13 +66,29 @@ class Configuration:
         return [run.metrics[metric] for run in self.runs if metric in run.metrics]
 
     def interval(self, metric: str) -> MeanInterval | None:
-        """Mean, sd and interval over the runs that have the metric."""
+        """Mean, sd and interval over the runs that have the metric; of one of all runs together, its one value."""
+        if metric in self.answers.metrics:
+            return MeanInterval(len(self.answers.right), self.answers.metrics[metric])
         return interval_of(metric, self.values(metric))
 
     def mean(self, metric: str) -> float:
         """Mean of the runs that have the metric; NaN where none has."""
         found = self.interval(metric)
         return float("nan") if found is None else found.mean
+
+    def by_epoch(self, column: str) -> dict[float, list[float]]:
+        """The column's values of all runs that have the epoch, in the order of the epochs."""
+        epochs: dict[float, list[float]] = {}
+        for run in self.runs:
+            for row in run.rows:
+                if column in row:
+                    epochs.setdefault(row["epoch"], []).append(row[column])
+        return dict(sorted(epochs.items()))
+
+    def crossing(self, threshold: str) -> float | None:
+        """The first epoch at which the mean of all runs reaches the validation accuracy; None: it does not."""
+        means = {e: fmean(values) for e, values in self.by_epoch("val/acc").items() if len(values) == self.n}
+        return next((epoch for epoch, mean in means.items() if mean >= float(threshold)), None)
 
     def setting(self, key: str) -> Any:
         """The value that was used; None for what the manifest leaves out as a default and the summary does not name."""
@@ -91,7 +112,7 @@ def interval_of(metric: str, values: Sequence[float]) -> MeanInterval | None:
 
 def bounds(metric: str) -> tuple[float, float]:
     """The least and the greatest value that the metric can have."""
-    if metric == "final_penalty":  # label smoothing may lower the loss
+    if metric in ("final_penalty", "best_minus_final", "best_minus_test"):  # label smoothing may lower the loss
         return -math.inf, math.inf
     if metric == "gpu_load":  # in percent
         return 0.0, 100.0
@@ -150,16 +171,16 @@ def collect(folders: Sequence[Path]) -> Collection:
     for c in with_labels(group_by_configuration(runs)):
         seeds = planned.get((c.study, c.name))
         count = len(seeds | {run.seed for run in c.runs}) if seeds else 0
-        collection.configurations.append(replace(c, planned=count))
+        collection.configurations.append(replace(c, planned=count, answers=answers_of(c.runs)))
     collection.configurations = [
         replace(c, rank=rank) for study in collection.studies.values() for rank, c in enumerate(best_first(study))
     ]
     return collection
 
 
-def best_first(configurations: Iterable[Configuration]) -> list[Configuration]:
-    """Sorted by the mean of best_val_acc, those without one last."""
-    return sorted(configurations, key=lambda c: -c.mean("best_val_acc") if c.values("best_val_acc") else 0.0)
+def best_first(configurations: Iterable[Configuration], metric: str = "best_val_acc") -> list[Configuration]:
+    """Sorted by the mean of an accuracy, those without one last."""
+    return sorted(configurations, key=lambda c: -c.mean(metric) if c.values(metric) else 0.0)
 
 
 def drop_duplicates(runs: Iterable[Run], skipped: list[SkippedRun]) -> Iterator[Run]:
@@ -199,17 +220,20 @@ def thresholds(runs: Iterable[Run]) -> list[str]:
     """The numbers of the summaries' epoch_to_ keys, the one that most runs name first in front."""
     votes = Counter[str]()
     for run in runs:
-        names = [key.removeprefix("epoch_to_") for key in run.summary if key.startswith("epoch_to_")]
-        for place, name in enumerate(filter(is_accuracy, names)):
+        names = [found[1] for key in run.summary if (found := THRESHOLD.fullmatch(key))]
+        for place, name in enumerate(names):
             votes[name] += 1 if place else 1000
     return [name for name, _ in votes.most_common()]
 
 
-def is_accuracy(name: str) -> bool:
-    try:
-        return 0 < float(name) < 1
-    except ValueError:
-        return False
+def groups_along(configurations: Sequence[Configuration], key: str) -> list[list[Configuration]]:
+    """Groups of two or more that differ in that setting alone, each in its order; runs without a manifest in none."""
+    groups: dict[str, list[Configuration]] = defaultdict(list)
+    for c in configurations:
+        if c.identity is not None and c.setting(key) is not None:
+            rest = sorted((k, repr(v)) for k, v in c.identity.items() if k != key)
+            groups[repr(rest)].append(c)
+    return [sorted(group, key=lambda c: c.setting(key)) for group in groups.values() if len(group) > 1]
 
 
 def differing_keys(a: Configuration, b: Configuration) -> set[str] | None:

@@ -1,28 +1,93 @@
-"""What a report says before its tables: each study's best configuration, how to repeat it, and stale statistics."""
+"""What a report says before its tables: what came out of each study, how to repeat it, and stale statistics."""
 
 import json
+import math
 import shlex
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from resnetlab.report.columns import mean_sd
-from resnetlab.report.groups import Collection, Configuration, format_value
+from resnetlab.report.compare import Comparison, compare_with_best, is_shown
+from resnetlab.report.groups import Collection, Configuration, best_first, format_value, groups_along
 from resnetlab.runs.load import Run, is_count
 from resnetlab.runs.summary import lag_note
 
+MOST_NAMED = 5  # configurations in a sentence
 ELSEWHERE = {"precision": "trainer.precision"}  # keys of the identity that the command line calls otherwise
 
 
-def best_lines(collection: Collection) -> Iterator[tuple[str, str]]:
-    """(the configuration with the best mean of best_val_acc, its command) of each study; no command: not known."""
-    for study, (best, *others) in collection.studies.items():
-        if not best.values("best_val_acc"):
-            continue
-        equal = sum(other.mean("best_val_acc") == best.mean("best_val_acc") for other in others)
-        rank = f"as high as {equal} more" if equal else "the highest mean"
-        among = f", {rank} of {len(others) + 1} configurations" if others else ""
-        accuracy = mean_sd(best.values("best_val_acc"), best.n, 4)
-        yield f"{study}: {best.label}, best val acc {accuracy} (n = {best.n}){among}", command(best)
+class Answer(NamedTuple):
+    """What came out of a study. lead: one clause. sentences: the figures behind it. ranked: the best first.
+
+    command: repeats the best; "" where its settings are not known.
+    """
+
+    study: str
+    lead: str
+    sentences: list[str]
+    ranked: list[Configuration]
+    command: str
+
+
+def answers(collection: Collection) -> Iterator[Answer]:
+    """The answer of each study with an accuracy; where statistics lag, by the re-estimated one, if there is one."""
+    for study, configurations in collection.studies.items():
+        again = any(lags(run) for c in configurations for run in c.runs) and "final_val_acc_recal"
+        metric = again if again and any(c.values(again) for c in configurations) else "best_val_acc"
+        ranked = best_first(configurations, metric)
+        if ranked[0].values(metric):
+            best, *others = [c for c in ranked if c.values(metric)]
+            pairs = compare_with_best(best, others, metric)
+            sentences = [accuracy(best, metric, collection.thresholds), *open_pairs(best, pairs)]
+            yield Answer(study, lead(best, pairs, metric), sentences, ranked, command(best))
+
+
+def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
+    """Whether the best is shown to be it; of configurations that differ in epochs alone, how their means go."""
+    along = groups_along([best, *(pair.second for pair in pairs)], "epochs")
+    if len(along) == 1 and len(along[0]) == len(pairs) + 1:
+        fewest, most, means = along[0][0], along[0][-1], [c.mean("final_val_acc") for c in along[0]]
+        epochs = f"From {fewest.setting('epochs')} to {most.setting('epochs')} epochs"
+        return f"{epochs} the mean final validation accuracy goes from {means[0]:.4f} to {means[-1]:.4f}"
+    lagging = "Batch-norm statistics lag; re-estimated, " if metric == "final_val_acc_recal" else ""
+    lower, among, mean = sum(map(is_shown, pairs)), f"{len(pairs) + 1} configurations", f"{best.mean(metric):.4f}"
+    if not pairs:
+        return f"{lagging}{best.label} is the only configuration: {mean}"
+    if lower == len(pairs):
+        return f"{lagging}{best.label} is the best of {among}: {mean}"
+    if lower:
+        return f"{lagging}{best.label} is the highest of {among}: {mean}; {lower} of them shown to be lower"
+    none = "none" if lagging else "None"
+    return f"{lagging}{none} of {among} is shown to be the best; {best.label} is the highest: {mean}"
+
+
+def accuracy(best: Configuration, metric: str, thresholds: Sequence[str]) -> str:
+    """Mean, sd, n and interval of the best, and at which epoch its mean over seeds reaches the first threshold."""
+    kind, found = "best" if metric == "best_val_acc" else "re-estimated final", best.interval(metric)
+    text = f"{kind} validation accuracy {mean_sd(found, best.n, 4)} (n = {best.n}"
+    if found is not None and found.low is not None:
+        text += f", 95 % interval {found.low:.4f} to {found.high:.4f}"
+    for threshold in thresholds[:1]:
+        epoch = best.crossing(threshold)
+        reached = f"does not reach {threshold}" if epoch is None else f"reaches {threshold} at epoch {epoch:g}"
+        return f"{best.label}: {text}); the mean over seeds {reached}."
+    return f"{best.label}: {text})."
+
+
+def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]:
+    """Which configurations are not told apart from the best, and how many further seeds would do for the nearest."""
+    found = [pair for pair in pairs if not is_shown(pair)]
+    names = [pair.second.label for pair in found]
+    if names:
+        more = f"; {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        yield f"Not told apart from it: {'; '.join(names[:MOST_NAMED])}{more}."
+    if singles := sum(c.n == 1 for c in (best, *(pair.second for pair in pairs))):
+        of = f" in {singles} of {len(pairs) + 1} configurations" if pairs else ""
+        yield f"n = 1{of}: nothing can be told about the spread; repeat with seeds=5."
+    elif found and found[0].seeds is not None:
+        seeds = found[0].seeds - min(found[0].counts)
+        further = "More than 10,000" if seeds == math.inf else f"About {seeds:,}"
+        yield f"{further} further seeds of each would tell it from {names[0]}, if the difference is as large as here."
 
 
 def command(configuration: Configuration) -> str:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -11,25 +10,26 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from resnetlab.report.columns import SETTINGS, Column, ReferenceValues, cell, columns, measured_columns, number
 from resnetlab.report.compare import Comparison, is_shown
 from resnetlab.report.groups import NOTHING, Collection, Configuration, Key
-from resnetlab.report.headlines import best_lines, lag_line
+from resnetlab.report.headlines import Answer, described, lag_line
 from resnetlab.report.plots import Plot
-from resnetlab.report.statistics import mean_interval
-from resnetlab.report.table import count_text
+from resnetlab.report.table import FIRST, count_text
 
 AT_THRESHOLD = ("val_acc_at_", "train_acc_at_")  # in which the series tabulates its runs
+MOST_COLUMNS = 8  # in view, that of the configuration included
 MOST_PAIRS = 150  # rows on the page; pairs.csv has them all
-SELECTION = [Column(name, "", "", 4) for name in ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc")]
+SELECTION = ("best_val_acc", "final_val_acc", "best_test_acc", "final_test_acc", "best_minus_final", "best_minus_test")
 KINDS = ("diverged", "unfinished", "unreadable", "repeated")  # of skipped runs
 
 
-@dataclass
-class StudyPlots:
+class StudyPlots(NamedTuple):
     """One study's plots. added: the caller's. absent: a sentence for each that cannot be drawn or was left out."""
 
     study: str
-    added: list[Plot] = field(default_factory=list)
-    curves: list[Plot] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
+    answer: Answer | None
+    opening: Sequence[Plot]
+    added: Sequence[Plot]
+    curves: Sequence[Plot]
+    absent: Sequence[str]
 
 
 # behind the report's own tables: texts as in published/batchnorm_lag.toml, columns, and tables, each a StudyTable
@@ -44,11 +44,11 @@ class Origin(NamedTuple):
 
 
 class StudyTable(NamedTuple):
-    """One study's configurations in a section's table, and sentences below it; decided: the last is a conclusion."""
+    """One study's configurations in a section's table, and what is concluded from it; decided: whether it can be."""
 
     study: str
     configurations: Sequence[Configuration]
-    sentences: Sequence[str]
+    conclusion: str
     decided: bool = True
 
 
@@ -66,19 +66,30 @@ def page(
     environment.tests["shown"] = is_shown
     related = bool(references or origins)  # to published configurations
     measured, runs = measured_columns(collection), collection.runs
+    listed = [c for c in measured if related or not c.metric.startswith(AT_THRESHOLD)]
+    listed.sort(key=lambda column: column.metric not in FIRST)  # keeps their order
+    room = MOST_COLUMNS - 2 - (collection.thresholds != []) - (len(collection.studies) > 1)
     varied = [key for key in SETTINGS if len({c.setting_text(key) for c in collection.configurations}) > 1]
-    first = collection.configurations[:1]
-    constant = [(key, c.setting_text(key)) for c in first for key in SETTINGS if key not in varied]
+    constant = [
+        (key, c.setting_text(key)) for c in collection.configurations[:1] for key in SETTINGS if key not in varied
+    ]
     return environment.get_template("page.html").render(
-        **{"cell_of": cell, "count_text": count_text, "difference": difference},
-        **{"number": number, "most_pairs": MOST_PAIRS, "nothing": NOTHING, "selection": SELECTION},
+        **{"cell_of": cell, "count_text": count_text, "described": described},
+        **{
+            "number": number,
+            "most_pairs": MOST_PAIRS,
+            "nothing": NOTHING,
+            "selection": [Column(name, "", "", 4) for name in SELECTION],
+        },
         **{"collection": collection, "references": references or {}, "origins": origins, "comparisons": comparisons},
-        **{"sections": sections, "studies": plots, "best": list(best_lines(collection)), "lag": lag_line(collection)},
+        **{"sections": sections, "studies": plots, "lag": lag_line(collection)},
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         commits=Counter(commit(run.manifest) for run in runs).most_common(),
         machines=Counter(machine(run.manifest) for run in runs).most_common(),
         reductions=list(dict.fromkeys(origin.changes for origin in origins.values())),
-        columns=[c for c in measured if related or not c.metric.startswith(AT_THRESHOLD)],
+        shown=listed[:room],
+        more=listed[room:],
+        first=next(iter(collection.thresholds), None),
         unmeasured=[c.heading for c in columns(collection.thresholds) if c not in measured],
         settings={key: SETTINGS[key] for key in varied},
         constants=[f"{SETTINGS[key]} {text}" for key, text in constant if text != NOTHING],
@@ -103,13 +114,3 @@ def machine(manifest: Mapping[str, Any]) -> str:
     if isinstance(versions, dict) and versions.get("torch"):
         parts.append(f"torch {versions['torch']}")
     return ", ".join(parts)
-
-
-def difference(c: Configuration, first: str, second: str) -> str | None:
-    """Mean ± sd of first - second within runs; None where no run has both."""
-    both = [run.metrics for run in c.runs if {first, second} <= run.metrics.keys()]
-    found = mean_interval([metrics[first] - metrics[second] for metrics in both])
-    if found is None:
-        return None
-    text = f"{found.mean:+.4f}" + ("" if found.sd is None else f" ± {found.sd:.2g}")
-    return text if found.n == c.n else f"{text} (n = {found.n} of {c.n})"

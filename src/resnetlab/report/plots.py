@@ -3,11 +3,10 @@
 import base64
 import io
 import math
-import textwrap
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -19,17 +18,15 @@ from resnetlab.report.table import count_text
 from resnetlab.runs.curves import LINES, epochs_rates, within_reach
 from resnetlab.runs.curves import log_scale as log_scale
 from resnetlab.runs.files import write_atomically, write_text
-from resnetlab.runs.load import Run
 
 Configurations = Sequence[Configuration]
-WIDTH = 5.2  # inches: at a phone's 390 pixels, 9 points are still 8 pixels high
+WIDTH = 4.6  # inches: at a phone's 390 pixels, 8 points are still 9 pixels high
 COLORS = (  # Okabe and Ito's eight, then darker and lighter ones
-    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8b6d00"),
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8b6d00", "#56b4e9", "#000000", "#e69f00"),
     *("#882255", "#44aa99", "#332288", "#999933", "#aa4499", "#117733", "#88ccee", "#ddcc77"),
 )
 MOST_LINES = 8  # in one panel
 STYLES = ("-", "--", ":", "-.")
-MOST_BARS = 20
 
 
 class Plot(NamedTuple):
@@ -51,7 +48,7 @@ def make_panels(x: str, heights: Mapping[str, float]) -> tuple[Figure, list[Any]
     figure = Figure(figsize=(WIDTH, high))
     ratios = list(heights.values())
     panels = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=ratios, squeeze=False)[:, 0])
-    figure.subplots_adjust(left=0.15, right=0.97, top=1 - 0.1 / high, bottom=0.5 / high, hspace=0.08)
+    figure.subplots_adjust(left=0.16, right=0.97, top=1 - 0.1 / high, bottom=0.5 / high, hspace=0.08)
     for axes, label in zip(panels, heights, strict=True):
         axes.grid(alpha=0.3, linewidth=0.5)
         axes.tick_params(labelsize=8)
@@ -72,7 +69,7 @@ def legend_above(figure: Figure, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
-    columns = max(1, min(len(labels), 92 // (max(map(len, labels)) + 9)))
+    columns = max(1, min(len(labels), 81 // (max(map(len, labels)) + 9)))
     (wide, high), margins = figure.get_size_inches(), figure.subplotpars
     grown = high + 0.16 * math.ceil(len(labels) / columns) + 0.1
     top = 1 - ((1 - margins.top) * high + grown - high) / grown
@@ -98,7 +95,7 @@ def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[st
     for axes, name in ((accuracy, "acc"), (loss, "loss")):
         for part, suffix, color, label in LINES:
             if any(f"{part}/{name}{suffix}" in row for run in configuration.runs for row in run.rows):
-                draw_band(axes, configuration.runs, f"{part}/{name}{suffix}", color, label)
+                draw_band(axes, configuration, f"{part}/{name}{suffix}", color, label)
     draw_thresholds(accuracy, thresholds)
     log_scale(loss)
     longest = max(configuration.runs, key=lambda run: len(run.rows))
@@ -108,20 +105,6 @@ def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[st
     seeds = count_text(1) if configuration.n == 1 else several
     caption = f"{configuration.study}: {configuration.label}; {seeds}; lr as at each epoch's first step"
     return Plot(stem, configuration.label, caption, figure)
-
-
-def plot_side_by_side(stem: str, configurations: Configurations, thresholds: Sequence[str]) -> Plot:
-    """Validation accuracy and loss of the first MOST_LINES configurations, one colour each."""
-    figure, (accuracy, loss) = make_panels("epoch", {"validation accuracy": 2.6, "validation loss": 2.2})
-    for configuration in configurations[:MOST_LINES]:
-        color, text = color_of(configuration), f"{configuration.label}, n = {configuration.n}"
-        draw_band(accuracy, configuration.runs, "val/acc", color, text if len(text) < 60 else f"{text[:57]} ...")
-        draw_band(loss, configuration.runs, "val/loss", color, None)
-    draw_thresholds(accuracy, thresholds)
-    log_scale(loss)
-    legend_above(figure, accuracy)
-    bands = "lines are means over seeds, bands reach from the least to the greatest run"
-    return Plot(stem, "Validation side by side", f"Validation accuracy and loss; {bands}.", figure)
 
 
 def plot_lengths(stem: str, groups: Sequence[Configurations], thresholds: Sequence[str]) -> Plot:
@@ -139,30 +122,18 @@ def plot_lengths(stem: str, groups: Sequence[Configurations], thresholds: Sequen
     draw_thresholds(axes, thresholds)
     name_groups(axes, groups, "epochs")
     legend_above(figure, axes)
-    about = "Each point is a run that was given that many epochs; lines join the means."
+    about = "Each point is a run of that many epochs; lines join the means, bars are 95 % intervals (from n = 3 on)."
     return Plot(stem, "Accuracy against number of epochs", f"{about} {seeds_note(groups)}", figure)
 
 
-def values_by_epoch(runs: Sequence[Run], column: str) -> dict[float, list[float]]:
-    """The column's values of all runs that have the epoch, in the order of the epochs."""
-    epochs: dict[float, list[float]] = {}
-    for run in runs:
-        for row in run.rows:
-            if column in row:
-                epochs.setdefault(row["epoch"], []).append(row[column])
-    return dict(sorted(epochs.items()))
-
-
-def means(epochs: Mapping[float, Sequence[float]]) -> list[float]:
-    return [sum(values) / len(values) for values in epochs.values()]
-
-
-def draw_band(axes: Any, runs: Sequence[Run], column: str, color: str, label: str | None) -> None:
-    """The mean over the runs that have the epoch, and a band from the least to the greatest of them."""
-    epochs = values_by_epoch(runs, column)
-    at = list(epochs)
-    axes.plot(at, means(epochs), color=color, linewidth=1.1, label=label, marker="." if len(at) < 8 else None)
-    if len(runs) > 1:
+def draw_band(
+    axes: Any, configuration: Configuration, column: str, color: str, label: str | None, style: str = "-"
+) -> None:
+    """The mean over the runs that have the epoch; about a solid line a band from the least to the greatest of them."""
+    epochs = configuration.by_epoch(column)
+    at, marker = list(epochs), "." if len(epochs) < 8 else None
+    axes.plot(at, [fmean(values) for values in epochs.values()], style, color=color, lw=1.1, label=label, marker=marker)
+    if configuration.n > 1 and style == "-":
         axes.fill_between(at, [min(epochs[e]) for e in at], [max(epochs[e]) for e in at], color=color, alpha=0.2, lw=0)
 
 
@@ -180,26 +151,22 @@ def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
             axes.annotate(number(value, None), (0.01, value), (0, 1 if place else -8), **style)
 
 
-def groups_along(configurations: Configurations, key: str) -> list[list[Configuration]]:
-    """Groups of two or more that differ in that setting alone, each in its order; runs without a manifest in none."""
-    groups: dict[str, list[Configuration]] = defaultdict(list)
-    for c in configurations:
-        if c.identity is not None and c.setting(key) is not None:
-            rest = sorted((k, repr(v)) for k, v in c.identity.items() if k != key)
-            groups[repr(rest)].append(c)
-    return [sorted(group, key=lambda c: c.setting(key)) for group in groups.values() if len(group) > 1]
-
-
 def draw_points(axes: Any, groups: Sequence[Configurations], key: str, metric: str, filled: bool = True) -> None:
-    """Every run as a point over the setting in its configuration's colour; the means joined, one style a group."""
+    """Every run as a point over the setting in its configuration's colour, the means with their 95 % intervals joined.
+
+    One style of line a group; filled: dark means and full points.
+    """
     for style, group in zip(cycle(STYLES), groups, strict=False):
         for c in group:
             color = color_of(c)
             points = {"color": color, "markerfacecolor": color if filled else "white", "alpha": 0.8}
             axes.plot([c.setting(key)] * len(c.values(metric)), c.values(metric), "o", ms=4, **points)
         known = [c for c in group if c.values(metric)]
-        joined = [c.setting(key) for c in known], [c.mean(metric) for c in known]
-        axes.plot(*joined, style, color="#777777" if filled else "#bbbbbb", lw=1, zorder=1)
+        at, grey = [c.setting(key) for c in known], "#777777" if filled else "#bbbbbb"
+        axes.plot(at, [c.mean(metric) for c in known], style, color=grey, lw=1, zorder=1)
+        for x, found in zip(at, (c.interval(metric) for c in known), strict=True):
+            if found is not None and found.low is not None:
+                axes.vlines(x, found.low, found.high, color=grey, lw=3, alpha=0.5)
 
 
 def name_groups(axes: Any, groups: Sequence[Configurations], key: str) -> None:
@@ -213,24 +180,6 @@ def name_groups(axes: Any, groups: Sequence[Configurations], key: str) -> None:
     for style, group in zip(STYLES, groups, strict=False):
         parts = [describe_setting(group[0], name) or f"default {name.split('.')[-1]}" for name in varied]
         axes.plot([], [], style, color="#777777", label=", ".join(parts))
-
-
-def make_bars(x: str, bars: Configurations) -> tuple[Figure, Any]:
-    """(figure, axes) for horizontal bars, their labels at the left, the first on top."""
-    figure, (axes,) = make_panels(x, {"": 0.5 + 0.36 * len(bars)})
-    texts = [f"{c.label}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{c.n}" for c in bars]
-    names = ["\n".join(textwrap.wrap(text, 34, max_lines=3, placeholder=" ...")) for text in texts]
-    axes.set_yticks(range(len(bars)), names, fontsize=6.5)
-    axes.set_ylim(len(bars) - 0.4, -0.6)
-    figure.subplots_adjust(left=0.38, top=1 - 0.35 / figure.get_size_inches()[1])
-    return figure, axes
-
-
-def selection_note(count: int, configurations: Configurations) -> str:
-    """A caption's sentence on how many of the configurations are drawn."""
-    if count == len(configurations):
-        return "n stands behind each name."
-    return f"The {count} of {len(configurations)} with the best validation accuracy; n stands behind each name."
 
 
 def seeds_note(groups: Sequence[Configurations]) -> str:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
-from scipy.special import chdtri, ndtr, stdtr, stdtrit
+from scipy.special import betaincinv, nctdtrinc, stdtr, stdtrit
 
 MOST_PERMUTATIONS = 20_000  # up to so many, all are counted; above, as many are drawn
 MOST_SEEDS = 10_000
@@ -87,10 +87,6 @@ class OneSidedTest:
         """Two-sided."""
         return min(1.0, 2 * min(self.p_for, self.p_against))
 
-    @property
-    def favourable(self) -> bool:
-        return self.p_for < self.p_against
-
 
 def difference_test(a: Sequence[float], b: Sequence[float], expect: str, margin: float) -> OneSidedTest | None:
     """Welch's test that mean(a) is higher or lower than mean(b) by more than margin, or equal to within it.
@@ -159,6 +155,12 @@ def pooled_sd(a: Sequence[float], b: Sequence[float]) -> float | None:
     return math.sqrt(square) or None
 
 
+def share_interval(k: int, n: int) -> tuple[float, float]:
+    """Clopper and Pearson's 95 % interval of a share, of which k in n are seen."""
+    low = float(betaincinv(k, n - k + 1, 0.025)) if k else 0.0
+    return low, float(betaincinv(k + 1, n - k, 0.975)) if k < n else 1.0
+
+
 def holm(ps: Sequence[float | None]) -> list[float | None]:
     """Holm's (1979) adjusted p values; None stays None and is not counted."""
     known = sorted((p, place) for place, p in enumerate(ps) if p is not None)
@@ -183,19 +185,5 @@ def detectable_effects(alpha: float, power: float = 0.8) -> tuple[list[int], lis
     counts = sorted({*range(2, 101), *(round(100 * 1.04**k) for k in range(118)), MOST_SEEDS})
     n = np.array(counts, dtype=float)
     critical = stdtrit(2 * n - 2, 1 - alpha / 2)
-    limits = critical[:, None] * sd_ratios(2 * n - 2)
-    low, high = np.zeros_like(n), 10 + 2 * critical
-    for _ in range(40):
-        middle = (low + high) / 2
-        enough = ndtr((middle * np.sqrt(n / 2))[:, None] - limits).mean(axis=1) >= power
-        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
-    return counts, (-high).tolist()
-
-
-def sd_ratios(freedom: np.ndarray) -> np.ndarray:
-    """Estimated over true sd at 200 equally likely places, one row for each number of degrees of freedom.
-
-    P(noncentral t > c) is the mean of ndtr(noncentrality - c ratio) over them; scipy's nct is nan far out.
-    """
-    tails = (np.arange(200) + 0.5) / 200
-    return np.sqrt(chdtri(freedom[:, None], tails) / freedom[:, None])
+    effects = nctdtrinc(2 * n - 2, 1 - power, critical) / np.sqrt(n / 2)
+    return counts, (-effects).tolist()

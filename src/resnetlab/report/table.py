@@ -13,9 +13,9 @@ from resnetlab.console import Console
 from resnetlab.report.columns import COSTS, SETTINGS, ReferenceValues, cell, columns, mean_sd, measured_columns
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
-from resnetlab.report.headlines import best_lines, common_reduction, described, lag_line
+from resnetlab.report.headlines import answers, common_reduction, described, lag_line
 from resnetlab.report.statistics import MeanInterval
-from resnetlab.runs.files import csv_text
+from resnetlab.runs.files import csv_text, records_csv
 
 References = Mapping[Key, ReferenceValues]
 WIDTH, LABEL = 120, 18  # of the table where there is no terminal, and of a configuration at least
@@ -24,6 +24,7 @@ MEANING = "mean ± sd over seeds; in brackets, from n = 3 on, the 95 % confidenc
 PAIR_COLUMNS = (
     *("study", "figure", "key", "first", "second", "n_first", "n_second"),
     *("difference", "welch_p", "permutation_p", "holm_p", "verdict"),
+    *("paired_images", "paired_seeds", "mcnemar_p", "paired_low_95", "paired_high_95"),
 )
 
 
@@ -41,7 +42,7 @@ def print_table(collection: Collection, wide: bool = False) -> None:
     console = Console(width=None if Console().is_terminal else WIDTH)
     shown = measured_columns(collection)
     chosen = shown if wide else sorted(shown, key=lambda column: column.metric not in FIRST)  # keeps their order
-    rows = [[mean_sd(c.values(k.metric), c.n, k.digits) for k in chosen] for c in collection.configurations]
+    rows = [[mean_sd(c.interval(k.metric), c.n, k.digits) for k in chosen] for c in collection.configurations]
     heads = [textwrap.fill(column.heading, 14) for column in chosen]
     label = max(LABEL, console.width // 5)
     room = 10**6 if wide else console.width - label - 4
@@ -74,10 +75,10 @@ def fitting(columns: Sequence[Sequence[str]], room: int) -> int:
 
 
 def closing_lines(collection: Collection) -> Iterator[str]:
-    """The best of each study with the command that repeats it, and stale batch-norm statistics."""
-    for best, repeat in best_lines(collection):
-        yield f"best of {best}"
-        yield f"  to repeat it: {repeat}" if repeat else ""
+    """What came out of each study with the command that repeats its best, and stale batch-norm statistics."""
+    for found in answers(collection):
+        yield f"{found.study}: {found.lead}. {' '.join(found.sentences)}"
+        yield f"  to repeat it: {found.command}" if found.command else ""
     yield lag_line(collection)
 
 
@@ -95,27 +96,24 @@ def remark_lines(collection: Collection) -> list[str]:
 
 def table_csv(collection: Collection, references: References | None) -> str:
     """One line a configuration, full precision: mean, sd, n and interval of each metric; empty where unknown."""
-    head = ["study", "configuration", "label", "n", "seeds", "subset", *SETTINGS]
-    parts = ["mean", "sd", "n", "low_95", "high_95"]
-    if references is not None:
-        parts += ["published", "sd_from_published"]
-    metrics = [column.metric for column in columns(collection.thresholds)]
-    rows = [csv_row(c, metrics, references) for c in collection.configurations]
-    return csv_text([[*head, *(f"{metric}_{part}" for metric in metrics for part in parts)], *rows])
+    return records_csv([csv_row(c, collection.thresholds, references) for c in collection.configurations])
 
 
-def csv_row(c: Configuration, metrics: Sequence[str], references: References | None) -> list[Any]:
-    settings = [c.setting(key) for key in ("subset", *SETTINGS)]
-    cells: list[Any] = [c.study, c.name, c.label, c.n, " ".join(str(run.seed) for run in c.runs), *settings]
-    for metric in metrics:
+def csv_row(c: Configuration, thresholds: Sequence[str], references: References | None) -> dict[str, Any]:
+    """The configuration's cells; mean_curve_to_*: the epoch at which the mean over its seeds reaches a threshold."""
+    row = {"study": c.study, "configuration": c.name, "label": c.label, "n": c.n}
+    row |= {"seeds": " ".join(str(run.seed) for run in c.runs)} | {key: c.setting(key) for key in ("subset", *SETTINGS)}
+    for metric in (column.metric for column in columns(thresholds)):
         found = c.interval(metric) or MeanInterval(0, float("nan"))
-        cells += [found.mean if found.n else None, found.sd, found.n, found.low, found.high]
+        cells = {"mean": found.mean if found.n else None, "sd": found.sd, "n": found.n}
+        cells |= {"low_95": found.low, "high_95": found.high}
         if references is not None:
             values = references[c.key].values.get(metric) if c.key in references else None
-            published = fmean(values) if values else None
-            comparable = published is not None and found.sd and metric not in COSTS
-            cells += [published, (found.mean - published) / found.sd if comparable else None]  # type: ignore[operator]
-    return cells
+            cells |= {"published": fmean(values) if values else None, "sd_from_published": None}
+            if values and found.sd and metric not in COSTS:
+                cells["sd_from_published"] = (found.mean - fmean(values)) / found.sd
+        row |= {f"{metric}_{part}": value for part, value in cells.items()}
+    return row | {f"mean_curve_to_{name}": c.crossing(name) for name in thresholds}
 
 
 def pairs_csv(comparisons: Sequence[Comparison]) -> str:
@@ -123,7 +121,7 @@ def pairs_csv(comparisons: Sequence[Comparison]) -> str:
     rows = [
         [
             *(c.first.study, c.metric, c.key, c.first.name, c.second.name, *c.counts),
-            *(c.difference, c.welch_p, c.permutation_p, c.adjusted, c.verdict),
+            *(c.difference, c.welch_p, c.permutation_p, c.adjusted, c.verdict, *(c.paired or [None] * 5)),
         ]
         for c in comparisons
     ]

@@ -5,11 +5,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
+from resnetlab.report.answer_plots import answer_plots
 from resnetlab.report.columns import ReferenceValues
 from resnetlab.report.compare import compare
 from resnetlab.report.groups import Collection, Configuration, Key, best_first
+from resnetlab.report.headlines import answers
 from resnetlab.report.page import Origin, Section, StudyPlots, page
-from resnetlab.report.plots import Plot, groups_along, plot_curves, plot_lengths, plot_side_by_side, write_plot
+from resnetlab.report.plots import Plot, plot_curves, write_plot
 from resnetlab.report.table import pairs_csv, table_csv, table_md
 from resnetlab.runs.files import write_text
 
@@ -35,7 +37,8 @@ def write_report(
     metrics = ["best_val_acc", "final_val_acc", *(f"epoch_to_{name}" for name in collection.thresholds[:1])]
     comparisons = {metric: compare(collection.configurations, metric) for metric in metrics}
     studies = list(write_plots(collection, out / "figures", plots))
-    remove_old_plots(out / "figures", {plot.stem for study in studies for plot in (*study.added, *study.curves)})
+    written = {plot.stem for study in studies for plot in (*study.opening, *study.added, *study.curves)}
+    remove_old_plots(out / "figures", written)
     files = {
         "report.html": page(collection, comparisons, studies, references, origins or {}, sections),
         "table.csv": table_csv(collection, references),
@@ -76,30 +79,18 @@ def remove_old_plots(folder: Path, stems: Set[str]) -> None:
 
 def write_plots(collection: Collection, folder: Path, plots: Sequence[PlotStudy]) -> Iterator[StudyPlots]:
     """Draw and write all plots, study by study."""
-    best = best_first(collection.configurations)[:MOST_CURVES]
+    best, thresholds = best_first(collection.configurations)[:MOST_CURVES], collection.thresholds
+    known = {answer.study: answer for answer in answers(collection)}
     for place, (study, configurations) in enumerate(collection.studies.items(), 1):
         prefix = f"{place:02d}-{re.sub(r'[^A-Za-z0-9._-]+', '-', study)[:60] or 'study'}"
-        found = StudyPlots(study)
-        for plot in (draw(configurations, collection.thresholds) for draw in plots):
-            if isinstance(plot, str):
-                found.absent.append(plot)
-            else:
-                found.added.append(write_plot(plot, folder, prefix))
-        if groups := groups_along(configurations, "epochs"):
-            found.curves.append(write_plot(plot_lengths("lengths", groups, collection.thresholds), folder, prefix))
-        drawn = [c for c in best if c.study == study]
-        found.curves += [write_plot(plot, folder, prefix) for plot in curves(drawn, collection.thresholds)]
-        if others := len(configurations) - len(drawn):
-            found.absent.append(
-                f"Curves of {others} of {len(configurations)} configurations: a report draws the {MOST_CURVES} with "
-                "the best validation accuracy. Name fewer folders for the others, or see each run's curves.png."
-            )
-        yield found
-
-
-def curves(configurations: Sequence[Configuration], thresholds: Sequence[str]) -> Iterator[Plot]:
-    """The configurations overlaid, then each by itself."""
-    if len(configurations) > 1:
-        yield plot_side_by_side("side-by-side", configurations, thresholds)
-    for number, configuration in enumerate(configurations, 1):
-        yield plot_curves(f"curves-{number:02d}", configuration, thresholds)
+        chosen = [c for c in best if c.study == study]
+        opening = answer_plots(known[study].ranked, thresholds) if study in known else ()
+        added = [draw(configurations, thresholds) for draw in plots]
+        curves = (plot_curves(f"curves-{number:02d}", c, thresholds) for number, c in enumerate(chosen, 1))
+        absent = [plot for plot in added if isinstance(plot, str)]
+        if others := len(configurations) - len(chosen):
+            where = "name fewer folders for the others, or see each run's curves.png."
+            absent.append(f"Curves of {others} configurations: the best {MOST_CURVES} are drawn; {where}")
+        kinds = (opening, added, curves)
+        drawn = [[write_plot(plot, folder, prefix) for plot in kind if isinstance(plot, Plot)] for kind in kinds]
+        yield StudyPlots(study, known.get(study), drawn[0], drawn[1], drawn[2], absent)

@@ -179,9 +179,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = read_json(path / MANIFEST)
     except (OSError, ValueError):
         return {}
-    usable = isinstance(manifest, dict) and all(
-        isinstance(manifest.get(key, {}), dict) for key in ("model", "config", "digests")
-    )
+    parts = ("model", "config", "digests")
+    usable = isinstance(manifest, dict) and all(isinstance(manifest.get(key, {}), dict) for key in parts)
     return manifest if usable and is_valid_identity(manifest.get("differs_from_defaults")) else {}
 
 

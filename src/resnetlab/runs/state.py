@@ -27,17 +27,16 @@ T = TypeVar("T")
 LabelRuns = Callable[[Sequence[load.Run]], Mapping[Path, str]]
 
 
-@dataclass(frozen=True)
-class RunState:
+@dataclass
+class RunState(load.Run):
     """One run. state: of STATES, "" before its lock is tried. label: its configuration in short.
 
-    run: its settings stand in its summary, its rows are not kept. reason: why it failed or what is damaged. epochs:
+    Its settings stand in its summary, its rows are not kept. reason: why it failed or what is damaged. epochs:
     planned; done: epochs written; last, best: val_acc; seconds: per epoch; left: seconds, of a running one. touched:
     when a file was last written, changed: when the last row was; seconds since 1970. None is unknown.
     """
 
-    run: load.Run
-    key: str
+    key: str = ""
     state: str = ""
     label: str = ""
     reason: str = ""
@@ -49,14 +48,6 @@ class RunState:
     touched: float = 0.0
     changed: float | None = None
     left: float | None = None
-
-    @property
-    def study(self) -> str:
-        return self.run.study
-
-    @property
-    def seed(self) -> int:
-        return self.run.seed
 
 
 class RunStates(NamedTuple):
@@ -99,10 +90,10 @@ class StateReader:
         absent = [job for key, job in planned.items() if key not in keys]
         for job in absent:  # of which some failed before they had a folder
             if job.run in ends and ends[job.run].status in ENDED_BADLY:
-                missing = load.Run(Path(job.run), *job.configuration, job.seed, {}, [], {})
-                found.append(RunState(missing, job.run, epochs=job.epochs))
-        labels = self.label([run.run for run in found])
-        runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.run.path]) for run in found]
+                place = Path(job.run), *job.configuration, job.seed
+                found.append(RunState(*place, {}, [], {}, key=job.run, epochs=job.epochs))
+        labels = self.label(found)
+        runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.path]) for run in found]
         return RunStates(sorted(runs, key=rank), [job for job in absent if job.run not in ends])
 
     def run_at(self, path: Path) -> RunState | None:
@@ -165,10 +156,17 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
     settings = {**load.settings_of(manifest.get("config", {})), **summary}
     planned = load.planned_epochs(path, manifest) if layout.CONFIG in found else None
     epochs = finite_or_none(settings.get("epochs")) or planned
-    times = {name: time / 1e9 for name, (time, _) in found.items()}
+    times, whole = {name: time / 1e9 for name, (time, _) in found.items()}, path.absolute()
+    seed = whole.name.removeprefix(layout.SEED) if whole.name.startswith(layout.SEED) else str(settings.get("seed", ""))
     return RunState(
-        as_run(path, settings, manifest),
-        layout.run_key(path.absolute()),
+        path,
+        study=str(settings.get("study") or whole.parent.parent.name),
+        configuration=load.configuration_of(whole, manifest),
+        seed=int(seed) if re.fullmatch(r"\d{1,18}", seed) else -1,
+        summary=settings,
+        rows=[],
+        manifest=manifest,
+        key=layout.run_key(whole),
         state=summary.get("status", ""),
         reason=damage,
         epochs=None if epochs is None else int(epochs),
@@ -196,20 +194,11 @@ def finite_or_none(value: Any) -> float | None:
     return float(value) if load.is_finite(value) else None
 
 
-def as_run(path: Path, settings: Mapping[str, Any], manifest: dict[str, Any]) -> load.Run:
-    """The run as the report's labels need it, its settings in place of its summary."""
-    whole = path.absolute()
-    seed = whole.name.removeprefix(layout.SEED) if whole.name.startswith(layout.SEED) else str(settings.get("seed", ""))
-    number = int(seed) if re.fullmatch(r"\d{1,18}", seed) else -1
-    study = str(settings.get("study") or whole.parent.parent.name)
-    return load.Run(path, study, load.configuration_of(whole, manifest), number, dict(settings), [], manifest)
-
-
 def with_state(run: RunState, end: JobEnd | None, now: float) -> RunState:
     """The run with its state, from its files, its lock and its sweep's outcome, the strongest evidence first."""
     if run.state:
         return replace(run, reason="")
-    locked = is_locked(layout.RunFolder(run.run.path).lock)
+    locked = is_locked(layout.RunFolder(run.path).lock)
     if locked:
         return replace(run, state="running", reason="", left=seconds_left(run, now))
     if end is not None and end.status in ENDED_BADLY and end.when >= run.touched:

@@ -144,9 +144,9 @@ class SweepFolder:
     def log(self, number: int) -> Path:
         return self.path / layout.JOB_LOG.format(number)
 
-    def write_plan(self, jobs: Iterable[tuple[str, str, int]]) -> None:
-        """Write (run key, label, epochs) of all jobs, for status and report to know how many there were to be."""
-        content = [{"run": run, "label": label, "epochs": epochs} for run, label, epochs in jobs]
+    def write_plan(self, jobs: Iterable[tuple[str, Any]]) -> None:
+        """Write all jobs, (label, Config) of each, for status and report to know how many there were to be."""
+        content = [{"run": layout.run_key(c.folder.path), "label": label, "epochs": c.epochs} for label, c in jobs]
         with suppress(OSError):
             write_json(self.path / layout.SWEEP_PLAN, {"jobs": content})
 

@@ -4,28 +4,28 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.types import TaskFunction
 from omegaconf import DictConfig
 
 from resnetlab.config.compose import compose, hydra_context
-from resnetlab.config.messages import USAGE_ERRORS, interrupted, print_error
+from resnetlab.config.messages import USAGE_ERRORS, print_error
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
-from resnetlab.console import say, unexpected
+from resnetlab.console import interrupted, say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
-from resnetlab.runs.layout import run_key
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps.launchers import checked_settings, choice, find_launcher, refuse_several_devices
-from resnetlab.sweeps.process_setup import sigterm_as_exit
+from resnetlab.sweeps.launchers import AROUND, LAUNCHERS, checked_settings, choice, refuse_several_devices
 from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.seeds import SeedRounds
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, seed_metrics, table_lines
 from resnetlab.sweeps.trunks import write_trunks
+from resnetlab.sweeps.worker import sigterm_as_exit
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 
@@ -104,7 +104,7 @@ def run_sweep(
     """
     folder = SweepFolder.open(config.study, config.outputs)
     if jobs:
-        folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in jobs)
+        folder.write_plan(jobs)
         write_trunks([job for _, job in jobs], folder)
     end_parent = None
     if "mlflow" in config.logger.chosen:
@@ -125,10 +125,10 @@ def run_sweep(
 
 def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[int, Outcome]:
     """Runs the jobs by Hydra's sweeper and launcher; (0 or the exit status, outcome of those that have left none)."""
-    row, failed = find_launcher(launcher), Outcome("failed", reason="left no outcome")
+    around, failed = AROUND.get(launcher, lambda folder: nullcontext()), Outcome("failed", reason="left no outcome")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # an error of a launcher's is raised here, and not printed by Hydra
     try:
-        with sigterm_as_exit(), row.around(task.folder):
+        with sigterm_as_exit(), around(task.folder):
             call_hydra(task, ["-m", *overrides])
         return 0, failed
     except KeyboardInterrupt:
@@ -138,7 +138,8 @@ def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[
         return status, INTERRUPTED if status > 128 else failed
     except Exception as error:  # the launcher's
         status = print_error(error) if isinstance(error, (LabError, OSError, *USAGE_ERRORS)) else unexpected(error)
-        reason = f"left no outcome: {type(error).__name__}: {first_line(error)}{row.advice}"
+        advice = LAUNCHERS.get(launcher, {}).get("advice", "")
+        reason = f"left no outcome: {type(error).__name__}: {first_line(error)}{advice}"
         return status, Outcome("failed", reason=reason)
     finally:
         os.environ.pop("HYDRA_FULL_ERROR", None)
@@ -150,25 +151,21 @@ def call_hydra(task: TaskFunction, arguments: Sequence[str]) -> None:
     hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(task)()
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are ConfigErrors, and so one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """overrides; multirun: whether there is a -m; shows: the arguments that ask to look at a job and train nothing.
 
     Raises ConfigError for what is not supported.
     """
-    parser = Parser(prog="train.py", add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="train.py", add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--multirun", "-m", action="store_true")
     parser.add_argument("--cfg", "-c", choices=("job", "hydra", "all"))
     parser.add_argument("--package", "-p")
     parser.add_argument("--resolve", action="store_true")
-    options, unknown = parser.parse_known_intermixed_args(arguments)
+    try:
+        options, unknown = parser.parse_known_intermixed_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from None
     overrides = normalize_arguments([*options.overrides, *unknown, *(["-m"] if options.multirun else [])])
     if unknown:
         cure = "a setting is KEY=VALUE without dashes; python train.py --help lists them"

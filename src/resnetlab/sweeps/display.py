@@ -49,19 +49,17 @@ class Display:
         """Reads the runs' files and shows what they say."""
         running = [job for job in self.jobs if job.handle is not None]
         self.rows |= {job.number: rows_of(job) for job in running}
-        states, head = [self.state(job) for job in running], self.head(len(running))
+        done, states = sum(job.outcome is not None for job in self.jobs), [self.state(job) for job in running]
+        waiting, left = len(self.jobs) - done - len(running), duration(self.seconds_left(len(running)))
+        counts = f"{done} of {len(self.jobs)} done, {len(running)} running, {waiting} left"
+        head = f"sweep: {counts}, time left {left}"
         if self.live is not None:
             self.live.update("\n  ".join([head, *states]), refresh=True)
             return
-        line = "; ".join([head.rpartition(", ")[0], *states])  # without the time left, which always changes
+        line = "; ".join([counts, *states])  # without the time left, which always changes
         if line != self.line and time.monotonic() - self.last_line >= LINE_SECONDS:
             self.line, self.last_line = line, time.monotonic()
             say("; ".join([head, *states]))
-
-    def head(self, running: int) -> str:
-        done = sum(job.outcome is not None for job in self.jobs)
-        waiting, left = len(self.jobs) - done - running, duration(self.seconds_left(running))
-        return f"sweep: {done} of {len(self.jobs)} done, {running} running, {waiting} left, time left {left}"
 
     def state(self, job: Job) -> str:
         """For example "wd=0.1: epoch 3/10 val_acc 0.9131"."""
@@ -82,5 +80,5 @@ class Display:
 
 def rows_of(job: Job) -> Sequence[Mapping[str, Any]]:
     """The rows of the run's metrics.csv; none where it cannot be read."""
-    rows = rows_there(job.run.path)
+    rows = rows_there(job.config.folder.path)
     return rows if all("val/acc" in row and "time/epoch" in row for row in rows) else []

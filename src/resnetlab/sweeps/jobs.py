@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from resnetlab.config.schema import Config
 from resnetlab.console import print_stderr
-from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.run_job import failure, record, skip_if_completed
 
@@ -19,11 +18,11 @@ SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork serve
 
 @dataclass
 class Job:
-    """One run. trunk: of sweeps/trunks.py. handle: of its backend, a process or a task of Ray, while one trains it."""
+    """One run. overrides: its worker's. trunk: of sweeps/trunks.py. handle: of its backend, while one trains it."""
 
     number: int
     label: str
-    overrides: Sequence[str]
+    overrides: list[str]
     config: Config
     trunk: tuple[int, int] = (-1, 0)
     outcome: Outcome | None = None
@@ -32,17 +31,8 @@ class Job:
     handle: Any = None
 
     @property
-    def run(self) -> RunFolder:
-        return self.config.folder
-
-    @property
     def name(self) -> str:
-        return self.label or str(self.run.path)
-
-    @property
-    def worker_overrides(self) -> list[str]:
-        """Also lines instead of a bar, which is of no use in a log."""
-        return [*self.overrides, f"trainer.progress={'off' if self.config.trainer.progress == 'off' else 'lines'}"]
+        return self.label or str(self.config.folder.path)
 
 
 class Backend(Protocol):
@@ -93,9 +83,10 @@ def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, on_poll
 
 def next_job(waiting: Sequence[Job], running: Sequence[Job]) -> Job | None:
     """The first whose run is not being trained by another job of the sweep, as equal jobs would be, or its trunk."""
-    busy, left = {job.run.path for job in running}, {job.number: job.run for job in (*waiting, *running)}
+    busy = {job.config.folder.path for job in running}
+    left = {job.number: job.config.folder for job in (*waiting, *running)}
     waits = {j.number for j in waiting if (run := left.get(j.trunk[0])) and not run.snapshot(j.trunk[1]).exists()}
-    return next((job for job in waiting if job.run.path not in busy and job.number not in waits), None)
+    return next((job for job in waiting if job.config.folder.path not in busy and job.number not in waits), None)
 
 
 def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job]) -> None:
@@ -106,7 +97,7 @@ def start(job: Job, folder: SweepFolder, backend: Backend, running: Sequence[Job
             backend.start(job, folder.log(job.number), running)
             job.starts += 1
     except Exception as error:
-        set_outcome(job, failure(error, folder.log(job.number), str(job.run.path)), folder)
+        set_outcome(job, failure(error, folder.log(job.number), str(job.config.folder.path)), folder)
 
 
 def set_outcome(job: Job, outcome: Outcome | None, folder: SweepFolder) -> None:
@@ -133,4 +124,4 @@ def killed_outcome(job: Job, reason: str, log: Path, retries: int) -> Outcome | 
     if job.starts <= retries:
         return None
     times = f", {job.starts} times" if job.starts > 1 else ""
-    return Outcome("failed", reason=reason + times, log=str(log), folder=str(job.run.path))
+    return Outcome("failed", reason=reason + times, log=str(log), folder=str(job.config.folder.path))

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hydra.core.utils import JobReturn, JobStatus, setup_globals
-from omegaconf import open_dict
+from hydra.core.utils import JobReturn, JobStatus
 
-from resnetlab.config.compose import parse
+from resnetlab.config.compose import compose
 from resnetlab.config.messages import USAGE_ERRORS
 from resnetlab.errors import ConfigError
 from resnetlab.runs.sweep_records import NO_OBJECTIVE
@@ -24,26 +23,24 @@ BACKENDS: dict[str, Callable[..., Backend]] = {"processes": Processes, "ray": Ra
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
     """Runs the jobs, each in a worker of its own; their returns hold the objectives, NaN for a job without one.
 
-    launcher: the plugin, with what Hydra has set it up with and its values, `options`. first: the first job's number.
+    launcher: the plugin, with its task function and its values, `options`. first: the first job's number.
     A job that cannot be composed, which a sweeper may make up, fails like any other.
     """
     task = launcher.task_function
     if not isinstance(task, SweepTask):
         raise ConfigError("this hydra/launcher is for resnetlab's train.py only")
-    setup_globals()
     jobs, returns, trunks = [], [], read_trunks(task.folder)
     for number, overrides in enumerate(job_overrides, first):
         label = task.labels.get(number, "")
-        done = JobReturn(overrides=list(overrides), status=JobStatus.COMPLETED, _return_value=NO_OBJECTIVE)
-        returns.append(done)
+        returns.append(JobReturn(list(overrides), status=JobStatus.COMPLETED, _return_value=NO_OBJECTIVE))
         try:
-            done.cfg = launcher.context.config_loader.load_sweep_config(launcher.config, list(overrides))
-            with open_dict(done.cfg):
-                done.cfg.hydra.job.id = done.cfg.hydra.job.num = number
-            done.hydra_cfg = done.cfg
-            jobs.append(Job(number, label, overrides, parse(done.cfg), trunks.get(number, (-1, 0))))
+            config = compose(*overrides)
         except USAGE_ERRORS as error:
             record(task.folder, number, failure(error, task.folder.log(number)), label)
+            continue
+        progress = "off" if config.trainer.progress == "off" else "lines"  # a bar is of no use in a log
+        given = [*overrides, f"trainer.progress={progress}"]
+        jobs.append(Job(number, label, given, config, trunks.get(number, (-1, 0))))
     if jobs:
         with Display(jobs, jobs[0].config.trainer.progress) as display:
             backend = BACKENDS[launcher.backend]([job.config for job in jobs], **launcher.options)

@@ -1,56 +1,37 @@
-"""Hydra's launchers: the package that each needs, the bounds of its values, its number of jobs at once.
+"""Hydra's launchers: the package that each needs, and the bounds of its values.
 
-A new launcher of another package needs a row in launchers.yaml at most; one of resnetlab's own also a class in
+A new launcher of another package needs a row in launchers.toml at most; one of resnetlab's own also a class in
 hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from shutil import which
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError, require
+from resnetlab.runs.files import data_beside
 from resnetlab.runs.sweep_records import NO_OBJECTIVE, Outcome, SweepFolder
-from resnetlab.sweeps.parallelism import cores, jobs_at_once_on_ray, resources_per_job
-from resnetlab.sweeps.process_setup import end_with_parent
+from resnetlab.sweeps.parallelism import cores
+from resnetlab.sweeps.worker import end_with_parent
 
 Values = Mapping[str, Any]
-Bounds = Mapping[str, Sequence[int]]  # least and most
 LOST = "its job {} ended without a result (killed, cancelled or out of time; the same command goes on)"
 
 
-@dataclass(frozen=True)
-class Launcher:
-    """One launcher.
-
-    jobs_at_once: of its values and the jobs' configurations; None where it is not known here. around: a context in
-    which it runs. The others: see launchers.yaml.
-    """
-
-    module: str = "hydra"
-    package: str = ""
-    bounds: Bounds = field(default_factory=dict)
-    choices: Mapping[str, Sequence[object]] = field(default_factory=dict)
-    jobs_at_once: Callable[[Values, Sequence[Config]], int | None] = lambda values, configs: 1
-    around: Callable[[SweepFolder], AbstractContextManager[None]] = lambda folder: nullcontext()
-    advice: str = ""
-
-
-@contextmanager
-def tolerate_lost_jobs(folder: SweepFolder) -> Iterator[None]:
+def tolerate_lost_jobs(folder: SweepFolder) -> AbstractContextManager[Any]:
     """Makes submitit's launchers wait for every job.
 
     hydra-submitit-launcher 1.2 asks one job after the other for its result and gives up at the first that has none,
@@ -58,8 +39,7 @@ def tolerate_lost_jobs(folder: SweepFolder) -> Iterator[None]:
     """
     from submitit.core import core, utils
 
-    kind: Any = core.Job
-    original = kind.results
+    original: Any = core.Job.results
 
     def results(job: Any) -> list[Any]:
         try:
@@ -70,45 +50,21 @@ def tolerate_lost_jobs(folder: SweepFolder) -> Iterator[None]:
                 folder.record(number, Outcome("failed", reason=LOST.format(job.job_id), log=str(job.paths.stderr)))
             return [JobReturn(status=JobStatus.COMPLETED, _return_value=NO_OBJECTIVE)]
 
-    kind.results = results
-    try:
-        yield
-    finally:
-        kind.results = original
+    return patch.object(core.Job, "results", results)
 
 
-@contextmanager
-def end_workers_with_parent(folder: SweepFolder) -> Iterator[None]:
+def end_workers_with_parent(folder: SweepFolder) -> AbstractContextManager[Any]:
     """Makes joblib's workers end with this process, also by a kill: they would wait for jobs for five minutes."""
     module: Any = import_module("hydra_plugins.hydra_joblib_launcher._core")
-    original = module.Parallel
-    module.Parallel = partial(original, initializer=end_with_parent, initargs=((), os.getpid()))
-    try:
-        yield
-    finally:
-        module.Parallel = original
+    ending = partial(module.Parallel, initializer=end_with_parent, initargs=((), os.getpid()))
+    return patch.object(module, "Parallel", ending)
 
 
-SUBMITIT = {
-    "jobs_at_once": lambda values, _: int(values.get("array_parallelism", cores())),  # submitit_local starts all
-    "around": tolerate_lost_jobs,
+LAUNCHERS = data_beside(__file__, "launchers.toml")  # its rows; {} for a launcher of another package
+LAUNCHERS |= {"submitit_slurm": LAUNCHERS["submitit_local"]}
+AROUND: dict[str, Callable[[SweepFolder], AbstractContextManager[Any]]] = {  # a context in which it runs
+    **{"joblib": end_workers_with_parent, "submitit_local": tolerate_lost_jobs, "submitit_slurm": tolerate_lost_jobs},
 }
-FUNCTIONS: dict[str, dict[str, Any]] = {
-    "processes": {"jobs_at_once": lambda v, configs: resources_per_job(configs, v["jobs"], v["runs_per_device"]).jobs},
-    "joblib": {
-        "jobs_at_once": lambda values, _: values["n_jobs"] if values["n_jobs"] > 0 else cores(),
-        "around": end_workers_with_parent,
-    },
-    "ray": {"jobs_at_once": jobs_at_once_on_ray},
-    **{"submitit_local": SUBMITIT, "submitit_slurm": SUBMITIT},
-}
-TABLE: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("launchers.yaml")))
-LAUNCHERS = {name: Launcher(**row, **FUNCTIONS.get(name, {})) for name, row in TABLE.items()}
-
-
-def find_launcher(name: str) -> Launcher:
-    """The table's row, or an empty one for a launcher of another package."""
-    return LAUNCHERS.get(name, Launcher())
 
 
 def choice(settings: DictConfig, group: str) -> str:
@@ -133,9 +89,9 @@ def checked_settings(overrides: Sequence[str]) -> DictConfig:
 
 def check_installed(name: str) -> None:
     """Raises ConfigError for a launcher whose package is missing."""
-    launcher = find_launcher(name)
-    if find_spec(launcher.module) is None:
-        raise ConfigError(f"hydra/launcher={name} needs a package that is not here: pip install {launcher.package}")
+    row = LAUNCHERS.get(name, {})
+    if "module" in row and find_spec(row["module"]) is None:
+        raise ConfigError(f"hydra/launcher={name} needs a package that is not here: pip install {row['package']}")
     if name == "submitit_slurm" and which("srun") is None:
         raise ConfigError(f"hydra/launcher={name} needs SLURM's srun, which is not here; take submitit_local")
 
@@ -143,10 +99,11 @@ def check_installed(name: str) -> None:
 def check_launcher(name: str, values: Values) -> None:
     """Raises ConfigError if its package is missing, or for a value out of its bounds or beyond this machine."""
     check_installed(name)
-    check_bounds("hydra.launcher", values, find_launcher(name).bounds)
-    for key, choices in find_launcher(name).choices.items():
-        valid = " or ".join("null" if value is None else str(value) for value in choices)
-        require(values.get(key) in choices, f"hydra.launcher.{key}", values.get(key), f"be {valid}")
+    row = LAUNCHERS.get(name, {})
+    check_bounds("hydra.launcher", values, row.get("bounds", {}))
+    for key, choices in row.get("choices", {}).items():
+        value = "null" if values.get(key) is None else values[key]
+        require(value in choices, f"hydra.launcher.{key}", value, f"be {' or '.join(choices)}")
     require(values.get("n_jobs") != 0, "hydra.launcher.n_jobs", 0, "be a number of jobs, or -1 for all cores")
     require(values.get("address") != "", "hydra.launcher.address", "''", "be a cluster's, auto or null: this machine")
     if name == "ray" and values.get("address") is None:
@@ -155,7 +112,7 @@ def check_launcher(name: str, values: Values) -> None:
             require((value or 0) <= here, f"hydra.launcher.{key}", value, f"be at most {here}, what this machine has")
 
 
-def check_bounds(group: str, values: Values, bounds: Bounds) -> None:
+def check_bounds(group: str, values: Values, bounds: Mapping[str, Sequence[int]]) -> None:
     """Raises ConfigError for a value that is out of its bounds; null and a value that is not there are fine."""
     for key, (least, most) in bounds.items():
         value, allowed = values.get(key), f"in {least:,}..{most:,}" if least < most else f"{least}"

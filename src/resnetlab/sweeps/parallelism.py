@@ -32,15 +32,27 @@ def resources_per_job(configs: Sequence[Config], jobs: int | None, runs_per_devi
 
     The number of jobs left to run plays no part: the same command again computes with the same threads.
     """
-    gpus = visible_gpus() if gpus_per_job(configs, None) else ()
+    gpus: tuple[str, ...] = ()
+    if gpus_per_job(configs, None):  # by the names that CUDA_VISIBLE_DEVICES takes
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        names, count = [name.strip() for name in listed.split(",") if name.strip()], torch.cuda.device_count()
+        gpus = tuple(names[:count] or map(str, range(count)))
     at_once = jobs or (runs_per_device * len(gpus) if gpus else cores())
     return JobResources(at_once, max(1, cores() // at_once), gpus or ("",))
 
 
-def jobs_at_once_on_ray(values: Mapping[str, Any], configs: Sequence[Config]) -> int | None:
-    """None for a cluster elsewhere, which may grow. values: of the launcher."""
+def jobs_at_once(launcher: str, values: Mapping[str, Any], configs: Sequence[Config]) -> int | None:
+    """How many jobs the launcher runs at once, with its values; None where it is not known here."""
+    if launcher == "processes":
+        return resources_per_job(configs, values["jobs"], values["runs_per_device"]).jobs
+    if launcher == "joblib":
+        return int(values["n_jobs"]) if values["n_jobs"] > 0 else cores()
+    if launcher.startswith("submitit"):
+        return int(values.get("array_parallelism", cores()))  # submitit_local starts all
+    if launcher != "ray":
+        return 1
     if values["address"] is not None:
-        return None
+        return None  # a cluster elsewhere, which may grow
     fit = cores() / values["num_cpus"]
     if gpus := gpus_per_job(configs, values["num_gpus"]):
         fit = min(fit, torch.cuda.device_count() / gpus)
@@ -55,11 +67,3 @@ def gpus_per_job(configs: Sequence[Config], asked: float | None) -> float:
 def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def visible_gpus() -> tuple[str, ...]:
-    """The GPUs by the names that CUDA_VISIBLE_DEVICES takes."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = [name.strip() for name in listed.split(",") if name.strip()]
-    count = torch.cuda.device_count()
-    return tuple(names[:count] or map(str, range(count)))

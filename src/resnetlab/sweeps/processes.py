@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.forkserver import ensure_running
@@ -24,8 +24,7 @@ from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import POLL_SECONDS, Job, cause_of_death, killed_outcome
 from resnetlab.sweeps.parallelism import resources_per_job
-from resnetlab.sweeps.process_setup import import_path
-from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, train_forked
+from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, import_path, train_forked
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
 SERVER_LOG = "server.log"
@@ -55,7 +54,7 @@ class Processes:
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         job.slot = min(set(range(self.resources.jobs)) - {other.slot for other in running})
         environment = {**os.environ, **self.resources.environment(job.slot, job.config.threads)}
-        job.handle = fork(log, job.worker_overrides, environment)
+        job.handle = fork(log, job.overrides, environment)
 
     def has_ended(self, job: Job) -> bool:
         return job.handle.process.exitcode is not None
@@ -67,7 +66,7 @@ class Processes:
         if (cause := cause_of_death(status)) is not None:
             return killed_outcome(job, f"killed by {cause}", log, self.retries)
         reason = f"ended with exit status {status} and no outcome (its server: {SERVER_LOG} beside the log)"
-        return Outcome("failed", reason=reason, log=str(log), folder=str(job.run.path))
+        return Outcome("failed", reason=reason, log=str(log), folder=str(job.config.folder.path))
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Asks first, and kills what has not ended after a while."""
@@ -102,22 +101,16 @@ def fork(log: Path, overrides: list[str], environment: dict[str, str]) -> Forked
             start_server(server_log)
             ours, theirs = context.Pipe(duplex=False)
             process = context.Process(target=train_forked, args=(theirs, str(log), overrides, environment))
-            with theirs, hidden_main():
-                process.start()
+            main = sys.modules["__main__"]  # the caller's script, which multiprocessing would run again in each process
+            sys.modules["__main__"] = ModuleType("__main__")
+            try:
+                with theirs:
+                    process.start()
+            finally:
+                sys.modules["__main__"] = main
             return ForkedJob(process, ours)
         time.sleep(POLL_SECONDS)
     raise OSError(f"the process from which jobs are forked has ended: see {server_log}")
-
-
-@contextmanager
-def hidden_main() -> Iterator[None]:
-    """Stops multiprocessing from running the caller's script again in each process, for names that no job needs."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def start_server(log: Path) -> None:

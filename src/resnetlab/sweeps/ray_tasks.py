@@ -11,7 +11,7 @@ import secrets
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,9 @@ from resnetlab.runs.files import data_beside
 from resnetlab.runs.layout import OUTPUTS_VARIABLE
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import Job, killed_outcome
-from resnetlab.sweeps.parallelism import cores, gpus_per_job
-from resnetlab.sweeps.process_setup import import_path
+from resnetlab.sweeps.parallelism import JobResources, cores, gpus_per_job
 from resnetlab.sweeps.run_job import failure
-from resnetlab.sweeps.worker import train_task
+from resnetlab.sweeps.worker import import_path, train_task
 
 OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third of the memory
 
@@ -61,8 +60,12 @@ class RayTasks:
         return not running or len(running) < self.places()
 
     def places(self) -> int:
-        """How many jobs fit on the nodes of the cluster as it is now."""
-        return sum(jobs_on_node(node["Resources"], self.needs) for node in self.ray.nodes() if node["Alive"])
+        """How many jobs fit on the nodes of the cluster as it is now, each on one node as a whole."""
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        needs = [(kind, need) for kind, need in self.needs.items() if need]
+        return sum(
+            min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in needs) for node in nodes
+        )  # 0.3 / 0.1 < 3
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         if self.problem:
@@ -72,13 +75,12 @@ class RayTasks:
         if not self.places():
             wanted = " and ".join(f"{need:g} {kind}" for kind, need in self.needs.items() if need)
             raise OSError(f"no node of Ray's cluster has {wanted}: change hydra.launcher.num_cpus or num_gpus")
-        threads = job.config.threads or os.environ.get("OMP_NUM_THREADS") or self.needs["CPU"]
         environment = {key: os.environ[key] for key in (OUTPUTS_VARIABLE, CONFIG_DIR_VARIABLE) if key in os.environ}
-        environment["OMP_NUM_THREADS"] = str(threads)
+        environment |= JobResources(1, int(self.needs["CPU"])).environment(0, job.config.threads)
         if not self.elsewhere:
             environment["PYTHONPATH"] = import_path()
         task = self.remote.options(name=f"resnetlab.worker {log}", runtime_env={"env_vars": environment})
-        job.handle = task.remote(os.getcwd(), str(log), job.worker_overrides, self.umask)
+        job.handle = task.remote(os.getcwd(), str(log), job.overrides, self.umask)
 
     def has_ended(self, job: Job) -> bool:
         return bool(self.ray.wait([job.handle], timeout=0)[0])
@@ -93,7 +95,7 @@ class RayTasks:
             reason = "memory ran out" if isinstance(error, OutOfMemoryError) else "its worker on Ray was killed"
             return killed_outcome(job, reason, log, self.retries)
         except RayError as error:  # the node has no resnetlab, or not this folder
-            return failure(error, log, str(job.run.path), cause=getattr(error, "cause", error))
+            return failure(error, log, str(job.config.folder.path), cause=getattr(error, "cause", error))
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Disconnects, at which Ray ends the tasks, and a cluster of this machine only."""
@@ -124,8 +126,3 @@ class RayTasks:
         # a worker for each job, as memory and threads are a process's; not tried again by Ray
         limits = {"num_cpus": self.needs["CPU"], "num_gpus": self.needs["GPU"], "max_calls": 1, "max_retries": 0}
         self.remote = self.ray.remote(**limits)(train_task)
-
-
-def jobs_on_node(resources: Mapping[str, float], needs: Mapping[str, float]) -> int:
-    """How many jobs fit on a node, each of which has to be on one node as a whole."""
-    return min(int(resources.get(kind, 0.0) / need + 1e-9) for kind, need in needs.items() if need)  # 0.3 / 0.1 < 3

@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 from resnetlab.config.compose import parse
 from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
-from resnetlab.console import print_stderr, say, tolerant_output
+from resnetlab.console import print_stderr, tolerant_output
 from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
 from resnetlab.runs.layout import SWEEP_START
 from resnetlab.runs.summary import Summary
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.trunks import with_branch_points
-from resnetlab.training.result import EpochHook, completed, objective
+from resnetlab.training.result import EpochHook, completed, objective, print_line
 
 MAX_REASON = 500  # letters: it has to fit into a pipe and into a table
 
@@ -35,7 +35,7 @@ class SweepTask:
     folder: SweepFolder
     labels: dict[int, str]
     jobs: int
-    search: Any = None  # a search.loop.Search
+    search: Any = None  # a Search or SeedRounds, which says what is run next
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the search, which stays in the process that asks for trials."""
@@ -49,8 +49,7 @@ class SweepTask:
         label, left = self.labels.get(number, ""), self.jobs - number - 1
         try:
             config = parse(node)
-            if config.trainer.progress != "off":
-                say(f"job {number}: {label}{f' ({left} more behind it)' if left > 0 else ''}")
+            print_line(config, f"job {number}: {label}{f' ({left} more behind it)' if left > 0 else ''}")
             outcome = run_job(config, self.folder, number, overrides)
         except Exception as error:  # what a sweeper made up
             outcome = failure(error, self.folder.log(number))
@@ -89,7 +88,7 @@ def trial_hook(folder: SweepFolder, number: int) -> EpochHook | None:
     assignment = folder.assignment(number)
     if assignment is None or assignment["options"]["pruner"] == "none":
         return None
-    from resnetlab.sweeps.search.pruning import TrialReporter  # needs Optuna
+    from resnetlab.sweeps.search.study import TrialReporter  # needs Optuna
 
     return TrialReporter(assignment)
 

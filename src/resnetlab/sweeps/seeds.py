@@ -13,7 +13,6 @@ from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.errors import ConfigError, LabError, require, require_one_of
 from resnetlab.report.sequential import FEWEST, MOST, assess, half_widths
-from resnetlab.runs.layout import run_key
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.table import aligned
@@ -52,15 +51,14 @@ class SeedRounds:
             first = len(self.jobs)
             self.jobs += [(f"{self.labels[p]}, seed={seed}", replace(self.configs[p], seed=seed)) for p, seed in todo]
             task.labels = {number: label for number, (label, _) in enumerate(self.jobs)}
-            task.folder.write_plan((run_key(job.folder.path), label, job.epochs) for label, job in self.jobs)
+            task.folder.write_plan(self.jobs)
             sweeper.launcher.launch([[*batches[p], f"seed={seed}"] for p, seed in todo], initial_job_idx=first)
             outcomes = task.folder.outcomes()
             for number, (place, seed) in enumerate(todo, first):
                 end = outcomes.get(number, Outcome("failed", reason="no outcome"))
                 if end.status == "skipped" and end.objective is None:
-                    raise LabError(
-                        f"{task.labels[number]} {end.reason}: nothing is decided; give the command again later"
-                    )
+                    cure = "nothing is decided; give the command again later"
+                    raise LabError(f"{task.labels[number]} {end.reason}: {cure}")
                 if end.diverged or end.objective is None:
                     self.out.setdefault(place, f"out: seed {seed}: {'diverged' if end.diverged else end.reason}")
                     self.values.pop(place, None)

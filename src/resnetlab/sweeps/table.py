@@ -57,10 +57,10 @@ def seed_lines(outcomes: Mapping[int, Outcome], jobs: Sequence[tuple[str, Config
     rows = [("over seeds", objective, "")]
     for numbers in configurations:
         ends = [outcomes[number] for number in numbers if number in outcomes]
-        values = objectives(ends)
+        values, label = objectives(ends), without_seed(jobs[numbers[0]][0]) or "all seeds"
         left_out = count("diverged" if e.diverged else e.status for e in ends if e.diverged or e.objective is None)
         n = count_text(len(values), len(numbers)) + (f"; {left_out}" if left_out else "")
-        rows.append((without_seed(jobs[numbers[0]][0]) or "all seeds", mean_sd(values, len(values), 4), n))
+        rows.append((label, mean_sd(interval_of(objective, values), len(values), 4), n))
     return aligned(rows)
 
 

@@ -58,7 +58,11 @@ def build_session(
         data = ImageData(config.data, config.batch_size, config.shift, config.seed, steps_per_chunk(config))
     else:
         check_last_batch(config, len(data.train), *data.train.pixels.shape[2:])
-        config = with_digest(config, data)
+        found, named = data.digest(), config.data.digest
+        if found not in (data.source_digest, named):
+            if named is not None:
+                raise ConfigError(f"data.digest (={named}) is not that of the images handed in, which is {found}")
+            config = replace(config, data=replace(config.data, digest=found))
     module, folder = build_module(config, data), config.folder
     images = config.data.digest or data.source_digest
     digests = ({} if images is None else {"images": images}) | config.code_digests
@@ -72,25 +76,15 @@ def build_session(
         loggers,
         *([Profile(folder, config.trainer.profile)] if config.trainer.profile else []),
         *own_callbacks(config),
-        *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
         Checkpoints(recorder, config, digests),
+        *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
     ]
     return Session(module, data, build_trainer(config, callbacks), recorder, loggers, digests)
 
 
-def with_digest(config: Config, data: ImageData) -> Config:
-    """The configuration with the digest of images handed in, unless they are those that it names."""
-    found = data.digest()
-    if found in (data.source_digest, config.data.digest):
-        return config
-    if config.data.digest is not None:
-        raise ConfigError(f"data.digest (={config.data.digest}) is not that of the images handed in, which is {found}")
-    return replace(config, data=replace(config.data, digest=found))
-
-
 def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's Trainer, without what the callbacks do themselves."""
-    devices, folder = config.trainer.devices, config.folder
+    devices = config.trainer.devices
     # Lightning (2.6.6) would detect SLURM by itself, and refuse one device in an allocation of two tasks
     environment = TorchElasticEnvironment() if devices > 1 else LightningEnvironment()
     guard = error_in_one_line("callbacks", str(config.callbacks), "go with each other and the lab's:")
@@ -104,7 +98,7 @@ def build_trainer(config: Config, callbacks: list[L.Callback]) -> L.Trainer:
             benchmark=True,
             logger=False,  # callbacks/loggers.py opens them when training begins
             callbacks=callbacks,
-            plugins=[AtomicCheckpointIO(keep_previous=folder.last), environment],
+            plugins=[AtomicCheckpointIO(), environment],
             num_sanity_val_steps=0,
             log_every_n_steps=1,  # nothing is logged in a step; a larger value warns about short epochs
             enable_progress_bar=False,

@@ -1,21 +1,20 @@
 """The end of a run: evaluates the final weights, draws the curves, writes and prints the summary."""
 
-from functools import partial
+from functools import cache
 from typing import Any
-
-from matplotlib.figure import Figure
 
 from resnetlab.config.schema import Config
 from resnetlab.data import Images
 from resnetlab.errors import DataError
 from resnetlab.runs.curves import Points, draw_curves
 from resnetlab.runs.files import write_json, write_rows
+from resnetlab.runs.layout import PREDICTIONS
 from resnetlab.runs.summary import AVERAGED, Summary, lag_note, summarize
 from resnetlab.training.build import Session
 from resnetlab.training.callbacks.checkpoints import describe_damage, read_run_checkpoint
 from resnetlab.training.describe import model_counts
 from resnetlab.training.distributed import is_secondary
-from resnetlab.training.evaluate import evaluate, load_weights
+from resnetlab.training.evaluate import evaluate, load_weights, write_predictions
 from resnetlab.training.plots import validation_figures
 from resnetlab.training.result import print_line, result_lines
 
@@ -26,37 +25,33 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     status: finished | diverged. extra: further keys of the summary.
     """
     rows, module, folder = session.recorder.rows, session.module, config.folder
+    data, names = session.data, session.data.class_names
     counts = model_counts(module.model)
-    parameters = counts["trainable_parameters"]
+    summary = summarize(config, rows, status=status, parameters=counts["trainable_parameters"]) | extra
     if is_secondary():
-        return summarize(config, rows, status=status, parameters=parameters) | extra
+        return summary
     if status == "finished" and len(rows) < config.epochs:
         patience = config.trainer.patience
         why = f"no new best val_acc for {patience}" if patience else "a callback asked for it"
         print_line(config, f"stopped early after epoch {len(rows)}: {why}")
     write_rows(folder.metrics, rows)
-    if status == "finished" and session.data.test_images is not None:
-        extra = extra | test_accuracies(config, session, session.data.test_images)
-    summary = summarize(config, rows, status=status, parameters=parameters) | extra
+    if status == "finished" and data.test_images is not None:
+        summary |= test_accuracies(config, session, data.test_images)
     if rows:
         title = f"{folder.path.parent.name}, seed {config.seed}"
         signs = summary["fit_sign"], summary["overfitting_since"]
         draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
     if status == "finished":
-        session.loggers.finish(session.trainer, summary, partial(figures_of, session))
+        answers = cache(lambda: evaluate(module, data, data.val, config.trainer.device))
+        session.loggers.finish(session.trainer, summary, lambda: validation_figures(answers()[1], data.val, names))
+        if config.predictions:
+            write_predictions(folder.path / PREDICTIONS, module, data, data.val, answers())
     write_json(folder.summary, summary)
     for line in result_lines(folder, summary):
         print_line(config, line)
-    if counts["statistics"] and (note := lag_note(rows, len(session.data.class_names))):
+    if counts["statistics"] and (note := lag_note(rows, len(names))):
         print_line(config, f"note: {note}")
     return summary
-
-
-def figures_of(session: Session) -> dict[str, Figure]:
-    """The figures of the answers that the final weights give to the validation images."""
-    data = session.data
-    _, logits = evaluate(session.module, data, data.val, session.module.config.trainer.device)
-    return validation_figures(logits, data.val, data.class_names)
 
 
 def applied_rates(session: Session, epochs: int) -> Points | None:

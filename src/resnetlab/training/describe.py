@@ -31,10 +31,9 @@ CONDITIONS = ("device", "threads", "precision", "engine", "versions", "git")  # 
 PACKAGES = ("resnetlab", "torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
 
-def describe(config: Config, session: Session, resumed: bool, command: Sequence[str], trunk: Any = None) -> None:
-    """Writes config.yaml and manifest.json, prints what is trained. command: of this run alone; trunk: Branch.trunk."""
+def describe(config: Config, session: Session, manifest: dict[str, Any], resumed: bool) -> None:
+    """Writes config.yaml and manifest.json, prints what is trained."""
     folder = config.folder
-    manifest = make_manifest(config, session, command) | ({"trunk": trunk} if trunk else {})
     if resumed and (earlier := read_manifest(folder.path)):
         manifest |= {"trunk": earlier["trunk"]} if "trunk" in earlier else {}
         manifest["earlier"] = [*earlier.pop("earlier", []), earlier]
@@ -95,7 +94,10 @@ def shorter_run(config: Config) -> str | None:
 
 
 def make_manifest(config: Config, session: Session, command: Sequence[str]) -> dict[str, Any]:
-    """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters."""
+    """Plain data: command, code, versions, device, threads, precision as resolved, counts of tensors and parameters.
+
+    command: of this run alone.
+    """
     device, module = config.trainer.device, session.module
     compiled = " + compile" if module.engine_name == "graph" and config.trainer.compile else ""
     products: dict[str, Any] = {"convolutions": BACKENDS.cudnn.conv, "matrices": BACKENDS.cuda.matmul}

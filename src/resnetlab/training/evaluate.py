@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -14,9 +15,11 @@ from resnetlab.config.schema import Config
 from resnetlab.config.trainer import TrainerOptions
 from resnetlab.console import Countdown
 from resnetlab.data import Data, ImageData, Images
+from resnetlab.data.sources import digest_of
 from resnetlab.errors import ConfigError, DataError, first_line
 from resnetlab.optim.averaging import reestimated_statistics
-from resnetlab.runs.files import make_folder
+from resnetlab.runs.files import make_folder, write_atomically
+from resnetlab.runs.layout import PREDICTIONS
 from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import build_module
 from resnetlab.training.callbacks.checkpoints import describe_damage, network_state, read_checkpoint
@@ -24,11 +27,11 @@ from resnetlab.training.metrics import EpochMetrics
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.plots import write_mistakes
 
+Answers = tuple[dict[str, float], Tensor]
 
-def evaluate(
-    module: ImageClassifier, data: ImageData, images: Images, device: torch.device
-) -> tuple[dict[str, float], Tensor]:
-    """({loss, ce, acc, acc5}, logits (N, classes) on the CPU), computed in float32."""
+
+def evaluate(module: ImageClassifier, data: ImageData, images: Images, device: torch.device) -> Answers:
+    """({loss, ce, acc, acc5, ece: calibration error in 15 bins}, logits (N, classes) on the CPU), in float32."""
     module.to(device)
     mode, metrics, found = module.training, EpochMetrics(device, module.top5), []
     module.eval()
@@ -40,7 +43,25 @@ def evaluate(
             found.append(logits)
             countdown.tick()
     module.train(mode)
-    return metrics.compute(), torch.cat(found).cpu()
+    logits, labels = torch.cat(found).cpu(), images.labels.cpu()
+    error = multiclass_calibration_error(logits.softmax(1), labels, logits.shape[1])
+    return metrics.compute() | {"ece": float(error)}, logits
+
+
+def write_predictions(path: Path, module: ImageClassifier, data: ImageData, images: Images, answers: Answers) -> None:
+    """Writes predictions.npz: float16 logits (N, classes) of the images and, if training mirrors, of mirrored ones.
+
+    Less each image's largest, so that rounding leaves the largest where it is: plain ones near 10 are 0.008 apart.
+    """
+    views = {"logits": answers[1]}
+    if data.config.augment and data.config.flip:
+        mirrored = Images(images.pixels.flip(3), images.labels)
+        views["mirrored"] = evaluate(module, data, mirrored, module.device)[1]
+    arrays: dict[str, Any] = {
+        name: (x - x.amax(1, keepdim=True)).clamp(min=-60_000).half() for name, x in views.items()
+    }
+    arrays |= {"labels": images.labels.cpu(), "images": digest_of(data.class_names, [images]), "ece": answers[0]["ece"]}
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def without_guesses(metrics: dict[str, float]) -> dict[str, float]:
@@ -68,9 +89,8 @@ def evaluate_checkpoint(
 ) -> dict[str, Any]:
     """Evaluates a checkpoint, of a run's folder its best, on the train, val or test part of its own data.
 
-    weights: raw, averaged, or reestimated: raw ones with re-estimated batch-norm statistics. out: folder of the tables
-    and pictures. opened: root and model, as for read_config. ece: the expected calibration error in 15 bins. Raises
-    ConfigError for a part or an average that is not there, and DataError.
+    weights: raw, averaged, or reestimated: raw ones with re-estimated batch-norm statistics. out: folder of the files.
+    opened: root and model, as for read_config. Raises ConfigError for a part or an average not there, and DataError.
     """
     path = checkpoint_in(path, "best.ckpt")
     module, data, checkpoint = open_checkpoint(path, **opened)
@@ -82,13 +102,12 @@ def evaluate_checkpoint(
         make_folder(out)
     device = TrainerOptions().device
     with load_weights(module, data, checkpoint, weights, device):
-        found, logits = evaluate(module, data, images, device)
-    error = multiclass_calibration_error(logits.softmax(1), images.labels.cpu(), len(data.class_names))
-    metrics = without_guesses(found | {"ece": float(error)})
-    if out is not None:
-        write_mistakes(out, logits, images, data.class_names)
+        found, logits = answers = evaluate(module, data, images, device)
+        if out is not None:
+            write_predictions(out / PREDICTIONS, module, data, images, answers)
+            write_mistakes(out, logits, images, data.class_names)
     what = {"checkpoint": str(path), "epoch": checkpoint["epoch"] + 1, "part": part, "images": len(images)}
-    return what | ({} if weights == "raw" else {"weights": weights}) | metrics
+    return what | ({} if weights == "raw" else {"weights": weights}) | without_guesses(found)
 
 
 def require_weights(path: Path, checkpoint: dict[str, Any], weights: str) -> None:
@@ -124,7 +143,7 @@ def read_config(
         checkpoint = read_checkpoint(path)
         plain = checkpoint["config"]
         if "identity" not in checkpoint:  # of an older version
-            checkpoint["identity"] = from_plain(dict(plain), checked=False).identity
+            checkpoint["identity"] = from_plain(dict(plain)).identity
         # evaluation is in float32, on any one device
         plain["trainer"] |= {"accelerator": "auto", "precision": "auto", "devices": 1}
         plain |= {"schedule": {"name": "constant"}, "optimizer": {"name": "adamw"}, "callbacks": [], "init": None}
@@ -137,7 +156,7 @@ def read_config(
             plain["data"] |= {key: recorded[key] for key in ("root", "parameters") if key in recorded}
         if root is not None or "data" in custom:  # what the file names is not called
             plain["data"]["function" if "data" in custom else "root"] = root or ""
-        config = from_plain(plain, checked=False)
+        config = from_plain(plain)
         if not unnamed:
             config.model.check()
         if model is not None and not unnamed:
@@ -160,15 +179,10 @@ def open_checkpoint(
 ) -> tuple[ImageClassifier, ImageData, dict[str, Any]]:
     """The module with a checkpoint's weights, its data, and the checkpoint itself. Raises DataError in one line."""
     config, checkpoint = read_config(path, root, model)
-    return *build_recorded(config, checkpoint, path), checkpoint
-
-
-def build_recorded(config: Config, checkpoint: dict[str, Any], path: Path) -> tuple[ImageClassifier, ImageData]:
-    """The module with the weights of a checkpoint that read_config has read, and its data. Raises DataError."""
     data = ImageData(config.data, config.batch_size, config.shift, config.seed)
     module = build_module(config, data)
     load_state(module, checkpoint["state_dict"], path)
-    return module, data
+    return module, data, checkpoint
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -5,7 +5,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import lightning as L
@@ -54,15 +54,10 @@ def exit_at_sigterm() -> None:
 @contextmanager
 def silence_lightning() -> Iterator[None]:
     """Hides Lightning's advertisements, and torch 2.15's warning about a class that Lightning 2.6.6 uses inside."""
-    loggers = [logging.getLogger(f"lightning.{name}") for name in CHATTY]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"GPU available but not used")  # by trainer.accelerator=cpu
-            warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    with warnings.catch_warnings(), ExitStack() as levels:
+        for logger in (logging.getLogger(f"lightning.{name}") for name in CHATTY):
+            levels.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", message=r"GPU available but not used")  # by trainer.accelerator=cpu
+        warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec.*", category=FutureWarning)
+        yield

@@ -190,17 +190,15 @@ def run_range_test(label: str, config: Config, ramp: Ramp, rows: list[Row]) -> N
 def write_range_test(folder: Path, ramp: Ramp, curves: dict[str, list[Row]], configs: dict[str, Config]) -> None:
     """Writes the three files; no suggestions of a test that was interrupted before its end."""
     found = {label: rows for label, rows in curves.items() if rows}
-    diverged = {label: diverged_at(rows, ramp) for label, rows in found.items()}
-    ended = {label: len(rows) == ramp.steps or diverged[label] is not None for label, rows in found.items()}
-    suggested = {label: suggestions(rows if ended[label] else []) for label, rows in found.items()}
-    drawn = {label: (rows, suggested[label], preferred(suggested[label])[0]) for label, rows in found.items()}
+    drawn, runs = {}, []
+    for label, rows in found.items():
+        config, end = configs[label], diverged_at(rows, ramp)
+        suggested = suggestions(rows if len(rows) == ramp.steps or end is not None else [])
+        drawn[label] = rows, suggested, preferred(suggested)[0]
+        about: dict[str, Any] = {"label": label, "configuration": config.name, "differs_from_defaults": config.identity}
+        about |= {"seed": config.seed, "steps": len(rows), "diverged_at": end}
+        runs.append(about | {"suggestions": suggested, "preferred": drawn[label][2]})
     draw_range_test(drawn, ramp.shape == "linear", folder / "lr-range.png")
     write_rows(folder / "lr-range.csv", [{"run": label, **row} for label, rows in found.items() for row in rows])
-    runs = [
-        {"label": label, "configuration": configs[label].name, "differs_from_defaults": configs[label].identity}
-        | {"seed": configs[label].seed, "steps": len(rows), "diverged_at": diverged[label]}
-        | {"suggestions": suggestions, "preferred": rule}
-        for label, (rows, suggestions, rule) in drawn.items()
-    ]
     write_json(folder / "lr-range.json", {"ramp": vars(ramp), "runs": runs})
     say(f"picture, metrics: {folder / 'lr-range.png'}, {folder / 'lr-range.csv'}, {folder / 'lr-range.json'}")

@@ -58,7 +58,7 @@ class ImageClassifier(L.LightningModule):
         """config: of load_from_checkpoint as plain data; code that it names is not called before it is trained."""
         super().__init__()
         self.automatic_optimization, recorded = False, isinstance(config, dict)
-        config = from_plain(config, checked=False) if isinstance(config, dict) else config
+        config = from_plain(config) if isinstance(config, dict) else config
         if recorded and config.model.name == "custom":
             cure = "pass config=compose(...), or take load_model(CKPT, model=...)"
             raise DataError(f"the checkpoint has a network of the user's own, whose code is not in it; {cure}")

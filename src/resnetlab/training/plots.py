@@ -142,8 +142,8 @@ def write_mistakes(folder: Path, logits: Tensor, images: Images, names: tuple[st
         rows.append({"class": name, "images": sum(row), "acc": acc, **answers})
     write_rows(folder / "classes.csv", rows)
     with warnings.catch_warnings(action="ignore"):  # of a glyph that is missing: classes whose names are Chinese, say
-        write_atomically(folder / "confusion.png", confusion_figure(counts, names).savefig)
-        write_atomically(folder / "mistakes.png", mistakes_figure(logits.softmax(1), images, names).savefig)
+        for name, figure in validation_figures(logits, images, names).items():
+            write_atomically(folder / f"{name.partition(' ')[0]}.png", figure.savefig)
 
 
 def mistakes_figure(probabilities: Tensor, images: Images, names: tuple[str, ...]) -> Figure:

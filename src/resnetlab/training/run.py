@@ -19,7 +19,7 @@ from resnetlab.runs.summary import Summary, out_of_patience
 from resnetlab.training.build import Session, build_session
 from resnetlab.training.callbacks.checkpoints import read_checkpoint, refuse_link_to_other_run, resume_point
 from resnetlab.training.conclude import conclude
-from resnetlab.training.describe import describe
+from resnetlab.training.describe import describe, make_manifest
 from resnetlab.training.distributed import decide_once, process_group
 from resnetlab.training.isolation import preserve_process_state
 from resnetlab.training.lightning_internals import python_interrupts, silence_lightning
@@ -83,8 +83,9 @@ def prepare_run(
         if path.is_dir():
             raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)
-    branch = None if checkpoint or config.force or config.trunk == "off" else find_branch(config, session)
-    describe(config, session, checkpoint is not None, command, trunk=branch and branch.trunk)
+    manifest = make_manifest(config, session, command)
+    branch = None if checkpoint or config.force or config.trunk == "off" else find_branch(config, session, manifest)
+    describe(config, session, manifest | ({"trunk": branch.trunk} if branch else {}), checkpoint is not None)
     for checkpoint, content in branch.files.items() if branch else ():  # the last of them is the one to resume from
         session.trainer.strategy.checkpoint_io.save_checkpoint(content, checkpoint)
     session.loggers.behind = branch is not None

@@ -19,7 +19,7 @@ from resnetlab.runs.summary import best_row
 from resnetlab.training.build import Session
 from resnetlab.training.callbacks.checkpoints import Checkpoints, read_run_checkpoint
 from resnetlab.training.callbacks.recorder import Recorder
-from resnetlab.training.describe import CONDITIONS, make_manifest
+from resnetlab.training.describe import CONDITIONS
 from resnetlab.training.module import lr_momentum_table
 from resnetlab.training.result import print_line
 
@@ -73,7 +73,7 @@ def shared_epochs(now: Manifest, recorded: Manifest) -> tuple[int, str]:
         for key in sorted({*here, *there}):
             if here.get(key) != there.get(key):
                 return 0, f"{key} is {there.get(key, 'at its default')!s:.200} there, {here.get(key)!s:.200} here"
-    mine, theirs = (from_plain(dict(manifest["config"]), checked=False) for manifest in (now, recorded))
+    mine, theirs = (from_plain(dict(manifest["config"])) for manifest in (now, recorded))
     try:
         if "digests" in recorded and recorded["digests"].get("schedule") != theirs.code_digests.get("schedule"):
             return 0, "its schedule.function made other learning rates than now"
@@ -89,19 +89,17 @@ def shared_epochs(now: Manifest, recorded: Manifest) -> tuple[int, str]:
     return count, "" if count else "lr or momentum differ in epoch 1"
 
 
-def find_branch(config: Config, session: Session) -> Branch | None:
+def find_branch(config: Config, session: Session, now: Manifest) -> Branch | None:
     """From the run of the study that has the most epochs for this one; it is printed, or why there is none."""
-    now, branch, line = make_manifest(config, session, [""]), None, ""
+    branch, line = None, ""
     for path in sorted(config.study_folder.glob(f"*/{SEED}{config.seed}")):
         recorded, least = read_manifest(path), branch.trunk["epoch"] if branch else 0
         if path != config.folder.path and settings(recorded) == settings(now):
-            most, reason = shared_epochs(now, recorded)
+            most, why = shared_epochs(now, recorded)
             found = read_branch(session, recorded, RunFolder(path), range(most, least, -1))
             if (branch := found or branch) is None:
-                reason = (
-                    reason or f"of the {most} epochs in common no checkpoint is left (snapshots=[{most}] keeps one)"
-                )
-                line = f"note: trunk=auto takes nothing from {path}: {reason}"
+                why = why or f"of the {most} epochs in common no checkpoint is left (snapshots=[{most}] keeps one)"
+                line = f"note: trunk=auto takes nothing from {path}: {why}"
     if line := f"trunk: {branch.trunk['epoch']} epochs are those of {branch.trunk['run']}" if branch else line:
         print_line(config, line)
     return branch
@@ -111,7 +109,7 @@ def read_branch(session: Session, recorded: Manifest, folder: RunFolder, epochs:
     """From the run's first checkpoint that is of one of these epochs, and whose best is there too."""
     places = [(folder.last, folder.best), (folder.previous, folder.best)] if epochs else []
     places += [(folder.snapshot(k), folder.snapshot_best(k)) for k in epochs if folder.snapshot(k).exists()]
-    theirs, own = from_plain(dict(recorded["config"]), checked=False), session.module.config.folder
+    theirs, own = from_plain(dict(recorded["config"])), session.module.config.folder
     for last_place, best_place in places:
         try:
             last = best = read_run_checkpoint(last_place, theirs)

@@ -4,25 +4,12 @@
 warns of a run that is too short. `ReduceOnPlateau` alone has state and builds torch's scheduler.
 """
 
+from resnetlab.optim.schedules import cyclic, decay_and_piecewise, special
 from resnetlab.optim.schedules.base import RunLength, Schedule, length_warning, schedule_table
-from resnetlab.optim.schedules.cyclic import Cyclic, OneCycle
-from resnetlab.optim.schedules.decay_and_piecewise import (
-    Constant,
-    Cosine,
-    CosineRestarts,
-    Exponential,
-    InverseSqrt,
-    MultiStep,
-    PiecewiseConstant,
-    PiecewiseLinear,
-    Polynomial,
-    Step,
-    WarmupStableDecay,
-)
-from resnetlab.optim.schedules.special import Lambda, ReduceOnPlateau
+from resnetlab.optim.schedules.special import ReduceOnPlateau
 
 __all__ = ["SCHEDULES", "ReduceOnPlateau", "RunLength", "Schedule", "length_warning", "schedule_table"]
 
-_CLASSES: list[type[Schedule]] = [Constant, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Lambda, MultiStep]
-_CLASSES += [OneCycle, PiecewiseConstant, PiecewiseLinear, Polynomial, ReduceOnPlateau, Step, WarmupStableDecay]
-SCHEDULES: dict[str, type[Schedule]] = {schedule.name: schedule for schedule in _CLASSES}
+_FOUND = vars(cyclic) | vars(decay_and_piecewise) | vars(special)
+_CLASSES = [cls for _, cls in sorted(_FOUND.items()) if isinstance(cls, type) and issubclass(cls, Schedule)]
+SCHEDULES: dict[str, type[Schedule]] = {cls.name: cls for cls in _CLASSES if cls.name != Schedule.name}

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from resnetlab import errors
-from resnetlab.errors import ConfigError
 
 
 def one_of(*choices: str) -> tuple[Callable[[Any], bool], str]:
@@ -36,9 +35,8 @@ RULES: list[tuple[str, Callable[[Any], bool], str]] = [
     ("first step_size up", lambda x: x > 0, "more than 0 epochs"),
     ("down", lambda x: x is None or x > 0, "more than 0 epochs, or null for as many as up"),
     ("warmup_from final lowest min_lr", lambda x: 0 <= x <= 1, "between 0 and 1, a fraction of lr"),
-    ("power timescale decay final_div_factor", lambda x: x > 0, "more than 0"),
-    ("step.gamma multistep.gamma exponential.gamma", lambda x: x > 0, "more than 0"),
     ("cyclic.gamma", lambda x: 0 < x <= 1, "more than 0 and at most 1, a factor per step"),
+    ("power timescale decay final_div_factor gamma", lambda x: x > 0, "more than 0"),
     ("cycle_decay", lambda x: 0 < x <= 1, "more than 0 and at most 1"),
     ("mult", lambda x: x == 1 or x >= 1.001, "at least 1: 1 itself, or 1.001 and more"),
     ("pct_start", lambda x: 0 <= x <= 1, "between 0 and 1, a part of the run"),
@@ -81,6 +79,7 @@ class Schedule:
 
     stateful: ClassVar[bool] = False  # True: lr() is only the plan, a torch scheduler must be stepped besides
     allows_warmup: ClassVar[bool] = True
+    relative = True  # lr_factor returns multiples of the configuration's lr; False: learning rates
 
     name: str = "?"
     interval: str = "epoch"  # epoch: an epoch's first value holds until its end, as in Keras | step: each step its own
@@ -92,16 +91,12 @@ class Schedule:
     warmup_prefix: bool = False
 
     def lr_factor(self, at: SchedulePoint) -> float:
-        """The lr at that moment without warmup, as a multiple of the configuration's lr (or itself, if `absolute`)."""
+        """The lr at that moment without warmup, a multiple of the configuration's lr (or itself, unless `relative`)."""
         raise NotImplementedError(f"{type(self).__name__} has no lr_factor")
-
-    def absolute(self) -> bool:
-        """Whether `lr_factor` returns learning rates, not multiples of the configuration's."""
-        return False
 
     def lr(self, k: int, base: float, span: RunLength) -> float:
         """The learning rate at step k (from 0) of a run of that span; base: the configuration's lr."""
-        unit = 1.0 if self.absolute() else base
+        unit = base if self.relative else 1.0
         return unit * self.lr_factor(self.moment(k, span)) * self.warmup_factor(k, span)
 
     def momentum(self, k: int, base: float, span: RunLength) -> float:
@@ -132,8 +127,7 @@ class Schedule:
         if self.interval == "epoch":
             k -= k % span.steps_per_epoch
         length, t = self.designed_length(), max(self.time(k, span) - self.prefix(), 0.0)
-        if length is None:
-            return SchedulePoint(t, span.epochs - self.prefix(), k, span.steps)
+        length = span.epochs if length is None else length
         steps = span.steps if self.stretch else round(length * span.steps_per_epoch)
         return SchedulePoint(t, length - self.prefix(), k, steps)
 
@@ -149,7 +143,10 @@ class Schedule:
         for field in fields(self):
             value = getattr(self, field.name)
             require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
-        check_values(self)
+        for keys, holds, must in RULES:
+            for owner, _, key in (key.rpartition(".") for key in keys.split()):
+                if owner in ("", self.name) and hasattr(self, key):
+                    require(holds(getattr(self, key)), key, getattr(self, key), must)
         must = "false unless schedule.length says how many epochs the schedule was made for"
         require(not self.stretch or bool(self.designed_length()), "stretch", self.stretch, must)
         require(self.warmup == 0 or self.allows_warmup, "warmup", self.warmup, f"0 with {self.name}")
@@ -194,16 +191,14 @@ def schedule_table(
     bad = np.flatnonzero((rows[:, 0] < 0) | ~(rows <= np.finfo(np.float32).max).all(axis=1))
     if bad.size:
         k = int(bad[0])
-        raise ConfigError(
-            f"schedule.name (={schedule.name}) must keep the lr finite in float32 and not negative: "
-            f"from lr (={lr:g}), momentum (={momentum:g}) it makes {rows[k, 0]:g}, {rows[k, 1]:g} at step {k}"
-        )
+        made = f"from lr (={lr:g}), momentum (={momentum:g}) it makes {rows[k, 0]:g}, {rows[k, 1]:g} at step {k}"
+        errors.require(False, "schedule.name", schedule.name, f"keep the lr finite in float32 and not negative: {made}")
     if span.steps_per_epoch > 1 and not rows[: span.steps_per_epoch, 0].any():
         by_step = replace(schedule, interval="step")
         rises = any(by_step.lr(k, lr, span) for k in range(span.steps_per_epoch))
         cure = "; schedule.interval=step lets it rise within the epoch" if rises else ""
-        raise ConfigError(
-            f"schedule.name (={schedule.name}) must not be 0 throughout epoch 1, which learns nothing{cure}"
+        errors.require(
+            False, "schedule.name", schedule.name, f"not be 0 throughout epoch 1, which learns nothing{cure}"
         )
     return rows
 
@@ -214,11 +209,9 @@ def length_warning(schedule: Schedule, span: RunLength) -> str | None:
     if schedule.stretch or end is None or span.epochs >= end:
         return unchanged_warning(schedule, span)
     last = schedule.lr(span.steps - 1, 1.0, span)
-    ends = f"lr {last:.4g}" if schedule.absolute() else f"{last:.4g} x lr"
-    cure = "schedule.stretch=true scales it"
-    if schedule.designed_length() is None:
-        cure = "schedule.length and schedule.stretch=true scale it"
-    return f"the schedule was made for {end:g} epochs, the run has {span.epochs}: it ends at {ends}; {cure}"
+    ends = f"{last:.4g} x lr" if schedule.relative else f"lr {last:.4g}"
+    cure = "length and schedule.stretch=true scale" if schedule.designed_length() is None else "stretch=true scales"
+    return f"the schedule was made for {end:g} epochs, the run has {span.epochs}: it ends at {ends}; schedule.{cure} it"
 
 
 def unchanged_warning(schedule: Schedule, span: RunLength) -> str | None:
@@ -234,15 +227,6 @@ def unchanged_warning(schedule: Schedule, span: RunLength) -> str | None:
     cure = "; schedule.interval=step lets it" if changes("step") else ""
     line = f"schedule={schedule.name} never changes the lr in the {span.epochs} epochs of this run{cure}"
     return line if cure or schedule.end() is None else None  # a length was given
-
-
-def check_values(schedule: Any) -> None:
-    """Raises ConfigError for the first value that breaks its rule."""
-    for keys, holds, must in RULES:
-        for key in keys.split():
-            owner, _, name = key.rpartition(".")
-            if owner in ("", schedule.name) and hasattr(schedule, name):
-                require(holds(value := getattr(schedule, name)), name, value, must)
 
 
 def require(ok: bool, key: str, value: Any, must: str) -> None:

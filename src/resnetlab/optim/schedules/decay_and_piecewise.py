@@ -177,9 +177,6 @@ class _Milestones(Schedule):
     milestones: list[Any] = field(default_factory=list)  # [epoch, value] in the order of the epochs
     relative: bool = True  # true: the values are multiples of lr | false: they are learning rates
 
-    def absolute(self) -> bool:
-        return not self.relative
-
     def designed_length(self) -> float | None:
         return self.prefix() + self.milestones[-1][0] if self.length is None else self.length
 

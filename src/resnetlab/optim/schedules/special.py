@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
@@ -76,22 +76,14 @@ class ReduceOnPlateau(Schedule):
 
     def build(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.ReduceLROnPlateau:
         """torch's scheduler for an optimizer that still has its first lr; step it with `monitor` after each epoch."""
+        mode: Any = ("max" if "acc" in self.monitor else "min") if self.mode == "auto" else self.mode
         return torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer,
-            mode=self.direction(),
-            factor=self.factor,
-            patience=self.patience,
-            threshold=self.threshold,
-            threshold_mode=self.threshold_mode,  # type: ignore[arg-type]
-            cooldown=self.cooldown,
+            mode,
+            **{key: getattr(self, key) for key in ("factor", "patience", "threshold", "threshold_mode", "cooldown")},
             min_lr=[self.min_lr * float(group["lr"]) for group in optimizer.param_groups],
             eps=0.0,  # torch's 1e-8 is absolute and would ignore the last reductions of a small lr
         )
-
-    def direction(self) -> Literal["min", "max"]:
-        """Whether less or more of `monitor` is an improvement."""
-        mode = ("max" if "acc" in self.monitor else "min") if self.mode == "auto" else self.mode
-        return "max" if mode == "max" else "min"
 
     def check(self) -> None:
         super().check()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 from resnetlab.published.claims.data import claims_file
-from resnetlab.report.columns import COSTS
+from resnetlab.report.derive import threshold_metrics
 from resnetlab.runs.load import Run
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, loss_range, rows_within
 
@@ -14,24 +14,21 @@ from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, loss_ra
 LOGARITHMIC = ("amplitude", "fluctuation_left", "jump_ratio", "calm_ratio")
 # of numbered epochs, in which a stretched schedule has other rates
 WINDOWED = (*LOGARITHMIC, "lowest_acc")
-SUMMARY = (
-    *("best_val_acc", "final_val_acc", "final_train_acc", "final_train_ce", "final_val_ce", "final_val_acc_avg"),
-    *("generalization_gap", *COSTS),
-)
-NUMBERED = re.compile(r"(best_by|gain_after|epoch_to|train_acc_at)_([\d.]+)")
+NUMBERED = re.compile(r"(best_by|gain_after)_(\d+)")
 DESCRIPTIONS: dict[str, str] = claims_file()["description"]
 
 
 def value_of(run: Run, metric: str) -> float | None:
     """The metric; None where this run does not have it, or not as a finite number above 0 if it is logarithmic."""
-    if metric in SUMMARY:
-        value = run.metrics.get(metric)
-    elif metric in WINDOWED and run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):
-        value = None
-    elif metric in OF_ROWS:
-        value = OF_ROWS[metric](run.rows)
+    stretched = run.manifest.get("differs_from_defaults", {}).get("schedule.stretch")
+    if metric in OF_ROWS:
+        value = None if stretched and metric in WINDOWED else OF_ROWS[metric](run.rows)
+    elif found := NUMBERED.fullmatch(metric):
+        value = numbered([row.get("val/acc", 0.0) for row in run.rows], found[1], int(found[2]))
+    elif may_be_unreached(metric):
+        value = threshold_metrics(run.rows, metric.rpartition("_")[2]).get(metric)
     else:
-        value = numbered(run.rows, metric)
+        value = run.metrics.get(metric)
     usable = value is not None and math.isfinite(value) and (value > 0 or metric not in LOGARITHMIC)
     return value if usable else None
 
@@ -52,22 +49,11 @@ def description(metric: str) -> str:
     return f"{text} (compared as logarithms)" if metric in LOGARITHMIC else text
 
 
-def numbered(rows: Sequence[Row], metric: str) -> float | None:
-    """A metric whose name holds a number.
-
-    best_by_50, the best val_acc of 50 epochs; gain_after_85, best val_acc of the run minus best_by; epoch_to_0.92;
-    train_acc_at_0.92, in the first epoch with that val_acc.
-    """
-    match = NUMBERED.fullmatch(metric)
-    assert match, metric
-    kind, number = match[1], float(match[2])
-    if kind in ("epoch_to", "train_acc_at"):
-        row = next((row for row in rows if row.get("val/acc", 0.0) >= number), None)
-        return None if row is None else row["epoch"] if kind == "epoch_to" else row.get("train/acc")
-    if len(rows) < number:
+def numbered(accuracies: Sequence[float], kind: str, epoch: int) -> float | None:
+    """best_by_50, the best val_acc of 50 epochs; gain_after_85, best val_acc of the run minus best_by."""
+    if len(accuracies) < epoch:
         return None
-    accuracies = [row.get("val/acc", 0.0) for row in rows]
-    best = max(accuracies[: int(number)])
+    best = max(accuracies[:epoch])
     return best if kind == "best_by" else max(accuracies) - best
 
 

@@ -4,7 +4,7 @@ Runs are chosen by their settings and their number, never by what came out of th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from statistics import fmean
 
@@ -41,31 +41,34 @@ class PartResult:
 
 def evaluate(part: Part, groups: Sequence[RunGroup]) -> PartResult:
     """Tests the part on the runs that suit it best: as published first, then the most seeds."""
-    rule = contrast if part.rule == "contrast" else level
-    return rule(part, [group for group in groups if matches(group, part.where)])
-
-
-def contrast(part: Part, groups: Sequence[RunGroup]) -> PartResult:
-    found = pairs(part, groups)
+    contrast = part.rule == "contrast"
+    found = (pairs if contrast else levels)(part, [group for group in groups if matches(group, part.where)])
     if not found:
         return PartResult(part)
-    scope, *pair = found[0]
-    texts = [side_text(group, part, keys) for group, keys in zip(pair, (part.a, part.b), strict=True)]
-    text = f"{description(part.metric)}: {'; '.join(texts)}{other_pairs(part, found)}"
-    a, b = (scaled(group.values(part.metric), part.metric) for group in pair)
-    counts = len(a), len(b)
-    if why := unreached(part, pair) or no_fluctuation(part, pair, pair[1:], scope):
-        return PartResult(part, text, why, scope=scope, counts=counts)
-    why = "one run on a side" if min(counts) < 2 else "the seeds do not differ"
+    scope, chosen = found[0]
+    sides = zip(chosen, (part.a, part.b) if contrast else (part.where,), strict=True)
+    head = description(part.metric) + ("" if contrast else f", {bound_text(part)}")
+    text = f"{head}: {'; '.join(side_text(group, part, keys) for group, keys in sides)}"
+    text += other_pairs(part, found) if contrast else ""
+    values = [scaled(group.values(part.metric), part.metric) for group in chosen]
+    counts = tuple(map(len, values))
+    result = PartResult(part, text, scope=scope, counts=counts)
+    if why := unreached(part, chosen) or no_fluctuation(part, chosen, scope):
+        return replace(result, why=why)
+    few = "one run on a side" if contrast else "one run"
+    result = replace(result, why=few if min(counts) < 2 else "the seeds do not differ")
+    if not contrast:
+        low, high = (bound and scaled([bound], part.metric)[0] for bound in (part.at_least, part.at_most))
+        return replace(result, test=statistics.level_test(values[0], low, high))
     exact = part.expect != "equal" and not part.margin and statistics.least_permutation_p(*counts) < 0.05
-    test = statistics.difference_test(a, b, part.expect, part.margin)
-    return PartResult(part, text, why, test, scope, statistics.permutation(a, b) if exact else None, counts)
+    test = statistics.difference_test(values[0], values[1], part.expect, part.margin)
+    return replace(result, test=test, permutation_p=statistics.permutation(values[0], values[1]) if exact else None)
 
 
-Pair = tuple[Differences, RunGroup, RunGroup]
+Chosen = tuple[Differences, Sequence[RunGroup]]  # and how the runs differ from the published ones
 
 
-def pairs(part: Part, groups: Sequence[RunGroup]) -> list[Pair]:
+def pairs(part: Part, groups: Sequence[RunGroup]) -> list[Chosen]:
     """Every pair that may be compared, the one to be tested first: as published, with the most seeds, the nearest."""
     left, right = ([group for group in groups if matches(group, side)] for side in (part.a, part.b))
     varied = {*part.a, *part.b} - {"preset"}
@@ -81,7 +84,7 @@ def pairs(part: Part, groups: Sequence[RunGroup]) -> list[Pair]:
         if not scope.other_recipe:
             order = (not (scope.none and min(n) > 1), ends_too_early(part, (a, b)), -min(n), len(allowed))
             rest = (len(scope.reduced + scope.other), -sum(n), distance((a, b), part.context))
-            found.append(((*order, *rest), (scope, a, b)))
+            found.append(((*order, *rest), (scope, (a, b))))
     return [pair for _, pair in sorted(found, key=lambda item: item[0])]
 
 
@@ -93,9 +96,9 @@ def same_conditions(part: Part, a: RunGroup, b: RunGroup) -> list[tuple[RunGroup
     return [(first[key], second[key]) for key in sorted(first.keys() & second.keys())]
 
 
-def other_pairs(part: Part, found: Sequence[Pair]) -> str:
+def other_pairs(part: Part, found: Sequence[Chosen]) -> str:
     """How many of the pairs that are not tested have the difference's sign, for the reader alone."""
-    values = [(a.values(part.metric), b.values(part.metric)) for _, a, b in found]
+    values = [(a.values(part.metric), b.values(part.metric)) for _, (a, b) in found]
     signs = [fmean(a) > fmean(b) for a, b in values if a and b]
     if not all(values[0]) or len(signs) < 2 or part.expect == "equal":
         return ""
@@ -103,7 +106,8 @@ def other_pairs(part: Part, found: Sequence[Pair]) -> str:
     return f"; of {len(signs) - 1} other pairs {same} with this sign"
 
 
-def level(part: Part, groups: Sequence[RunGroup]) -> PartResult:
+def levels(part: Part, groups: Sequence[RunGroup]) -> list[Chosen]:
+    """Every group that may be set beside the bounds, the one to be tested first, as of pairs."""
     found = []
     for group in groups:
         n = group.count_informative(part.metric)
@@ -112,29 +116,18 @@ def level(part: Part, groups: Sequence[RunGroup]) -> PartResult:
             if not scope.other_recipe and (part.is_relation or scope.none):
                 published = scope.none and len(group.runs) > 1
                 order = (not published, ends_too_early(part, [group]), -n, distance([group], part.context))
-                found.append((order, group, scope))
-    if not found:
-        return PartResult(part)
-    _, group, scope = min(found, key=lambda item: item[0])
-    values, bounds = group.values(part.metric), (part.at_least, part.at_most)
-    text = f"{description(part.metric)}, {bound_text(part)}: {side_text(group, part, part.where)}"
-    counts = (len(values),)
-    if why := unreached(part, [group]) or no_fluctuation(part, [group], [group], scope):
-        return PartResult(part, text, why, scope=scope, counts=counts)
-    low, high = (bound and scaled([bound], part.metric)[0] for bound in bounds)
-    why = "one run" if len(values) < 2 else "the seeds do not differ"
-    test = statistics.level_test(scaled(values, part.metric), low, high)
-    return PartResult(part, text, why, test, scope, counts=counts)
+                found.append((order, (scope, (group,))))
+    return [chosen for _, chosen in sorted(found, key=lambda item: item[0])]
 
 
-def no_fluctuation(part: Part, groups: Sequence[RunGroup], needing: Sequence[RunGroup], scope: Differences) -> str:
+def no_fluctuation(part: Part, groups: Sequence[RunGroup], scope: Differences) -> str:
     """Why a claim about fluctuations cannot be tested: the selected runs do not fluctuate. Empty if it can."""
 
     def fluctuates(group: RunGroup) -> bool:
         found = group.values("amplitude")
         return bool(found) and fmean(found) >= FLUCTUATING
 
-    lacking = part.needs_fluctuation and not all(map(fluctuates, needing))
+    lacking = part.needs_fluctuation and not fluctuates(groups[-1])
     reduced = part.metric == "amplitude" and not scope.none
     return NO_FLUCTUATION if lacking or (reduced and not any(map(fluctuates, groups))) else ""
 
@@ -167,7 +160,7 @@ def side_text(group: RunGroup, part: Part, keys: Where) -> str:
     if found is None:
         return f"{head} none (n = 0 of {len(group.runs)})"
     of = f" of {len(group.runs)}" if found.n < len(group.runs) else ""
-    return f"{head} {mean_sd(group.values(part.metric), found.n)} (n = {found.n}{of})"
+    return f"{head} {mean_sd(found, found.n)} (n = {found.n}{of})"
 
 
 def describe_group(group: RunGroup, keys: Where) -> str:

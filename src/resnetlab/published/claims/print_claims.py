@@ -1,7 +1,6 @@
-"""`resnetlab published --claims`: judges the claims by the runs below folders; prints a table, CSV or JSON."""
+"""`resnetlab published --claims`: judges the claims by the runs below folders; prints a table or JSON."""
 
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,9 +14,7 @@ from resnetlab.published.claims.data import claims
 from resnetlab.published.claims.part_results import PartResult
 from resnetlab.published.claims.run_groups import RunGroup, group_runs
 from resnetlab.published.claims.verdicts import CANNOT, FAILS, HOLDS, PARTLY, Verdict, judge
-from resnetlab.published.print_rows import FORMATS
 from resnetlab.report.groups import Collection, collect
-from resnetlab.runs.files import records_csv
 from resnetlab.runs.load import require_folders
 
 NARROWEST, WIDEST = 120, 220
@@ -29,7 +26,7 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
 
     Raises ConfigError for the form, the post, or a folder that is missing or holds no finished run.
     """
-    require_one_of("format", form, FORMATS)
+    require_one_of("format", form, ("table", "json"))
     shown = {claim.id for claim in claims(post)}
     require_folders(folders)
     collection = collect(folders)
@@ -41,8 +38,6 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
     chosen = [verdict for verdict in verdicts if verdict.claim.id in shown]
     if form == "table":
         print_table(chosen, notes, wide)
-    elif form == "csv":
-        print_csv(chosen, notes)
     else:
         print(json.dumps({"notes": notes, "claims": [entry(verdict) for verdict in chosen]}, indent=2))
 
@@ -146,16 +141,3 @@ def entry(verdict: Verdict) -> dict[str, Any]:
     ]
     rest = {"settled_by": claim.settled, "look": claim.look, "left_out": claim.left_out}
     return {**head, "departures": verdict.scope, "parts": parts, **rest, "would_decide": commands(verdict)}
-
-
-def print_csv(verdicts: Sequence[Verdict], notes: Sequence[str]) -> None:
-    """One line a part, with the claim's columns before it; the notes go to standard error."""
-    rows = []
-    for claim in map(entry, verdicts):
-        head = {key: value for key, value in claim.items() if not isinstance(value, list)}
-        head["would_decide"] = "; ".join(claim["would_decide"])
-        for part in claim["parts"] or [{}]:
-            own = {f"part_{key}": value for key, value in part.items()}
-            rows.append(head | own | ({"part_n": " ".join(map(str, part["n"]))} if part else {}))
-    print(records_csv(rows), end="")
-    print(*notes, sep="\n", file=sys.stderr)

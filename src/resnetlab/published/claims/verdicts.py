@@ -45,7 +45,8 @@ def judge_part(result: PartResult, adjusted: float | None, alpha: float) -> Part
     if result.test is None or adjusted is None:
         return replace(result, verdict=CANNOT)
     if adjusted < ALPHA and (result.permutation_p is None or result.permutation_p < ALPHA):
-        return replace(result, adjusted=adjusted, verdict=HOLDS if result.test.favourable else FAILS, why="")
+        favourable = result.test.p_for < result.test.p_against
+        return replace(result, adjusted=adjusted, verdict=HOLDS if favourable else FAILS, why="")
     return replace(result, adjusted=adjusted, verdict=CANNOT, why=seeds_missing(result, result.test, alpha))
 
 

@@ -1,6 +1,5 @@
 """The search: asks for trials, has Hydra's launcher run them, reports the outcomes to Optuna; resumes after any end."""
 
-import math
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from optuna import Study
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hydra_plugins.resnetlab_sweepers import OptunaConf
-from resnetlab.config.compose import parse
+from resnetlab.config.compose import compose
 from resnetlab.config.messages import USAGE_ERRORS
 from resnetlab.console import say
 from resnetlab.runs.files import digest, read_rows
@@ -22,7 +20,7 @@ from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.run_job import SweepTask, failure, record
 from resnetlab.sweeps.search import study as journal
 from resnetlab.sweeps.search.plan import SearchPlan
-from resnetlab.sweeps.search.pruning import make_pruner
+from resnetlab.training.result import print_line
 
 
 class Search:
@@ -30,7 +28,7 @@ class Search:
 
     study: Study
     storage: JournalStorage
-    sweeper: Any  # Hydra's plugin, with its context, configuration and launcher
+    sweeper: Any  # Hydra's plugin, with its launcher
     task: SweepTask
 
     def __init__(self, plan: SearchPlan) -> None:
@@ -40,10 +38,13 @@ class Search:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Opens the study under its lock. Raises RunLocked; ConfigError if the storage is damaged or another one's."""
-        journal.check_storage(self.plan)
+        if self.plan.storage.exists():
+            journal.open_study(self.plan, write=False)
         with journal.search_lock(self.plan):
             self.study, self.storage = journal.open_study(self.plan)
-            self.study.pruner = make_pruner(self.plan.options, self.plan.epochs)  # Hyperband's changes the sampling
+            self.study.pruner = journal.make_pruner(
+                self.plan.options, self.plan.epochs
+            )  # Hyperband's changes the sampling
             yield
 
     @property
@@ -63,8 +64,11 @@ class Search:
         for trial in self.trials_in(TrialState.RUNNING):
             if trial.number not in left:  # half asked: its parameters are drawn again, by the same sampler
                 self.study.tell(trial.number, state=TrialState.FAIL)
-        to_ask = self.trials_left
-        self.requeue_failed()
+        to_ask, trials = self.trials_left, journal.asked_trials(self.study)
+        again = {trial.user_attrs.get("again") for trial in (*trials, *self.trials_in(TrialState.WAITING))}
+        for trial in trials:  # the parameters of those that failed go to the head of the queue, once each
+            if trial.state == TrialState.FAIL and "refused" not in trial.user_attrs and trial.number not in again:
+                self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
         while left or to_ask > 0:
             batch, left = left[: self.plan.at_once], left[self.plan.at_once :]
             if not batch:
@@ -73,18 +77,12 @@ class Search:
             self.run_batch(batch)
             self.say_progress()
 
-    def requeue_failed(self) -> None:
-        """Puts the parameters of trials that failed at the head of the queue, once each."""
-        trials = journal.asked_trials(self.study)
-        again = {trial.user_attrs.get("again") for trial in (*trials, *self.trials_in(TrialState.WAITING))}
-        for trial in trials:
-            if trial.state == TrialState.FAIL and "refused" not in trial.user_attrs and trial.number not in again:
-                self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
-
     def ask(self) -> int:
-        """The number of a new trial, whose sampler depends on how many were asked before it."""
-        asked = len(journal.asked_trials(self.study)) + len(self.trials_in(TrialState.WAITING))
-        self.study.sampler = make_sampler(self.plan.options, asked)
+        """The number of a new trial. Its sampler is seeded by (seed, trials asked before), so it can go on."""
+        asked, options = len(journal.asked_trials(self.study)), self.plan.options
+        seed = int(digest([options.seed, asked + len(self.trials_in(TrialState.WAITING))]), 16)
+        tpe = TPESampler(seed=seed, n_startup_trials=options.startup_trials)
+        self.study.sampler = RandomSampler(seed=seed) if options.sampler == "random" else tpe
         return self.study.ask(self.plan.space.distributions).number
 
     def trials_in(self, state: TrialState) -> list[FrozenTrial]:
@@ -96,7 +94,7 @@ class Search:
         for trial in trials:
             overrides = self.plan.space.job(self.study.trials[trial].params)
             try:
-                parse(self.sweeper.context.config_loader.load_sweep_config(self.sweeper.config, overrides))
+                compose(*overrides)
                 ready.append((trial, overrides))
             except USAGE_ERRORS as error:
                 self.refuse(trial, error)
@@ -118,7 +116,8 @@ class Search:
 
     def assign(self, trial: int) -> str:
         """Makes the trial the next job, whose label it returns."""
-        values = ", ".join(f"{key}={short(value)}" for key, value in self.study.trials[trial].params.items())
+        params = self.study.trials[trial].params
+        values = ", ".join(f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items())
         self.task.labels[self.number] = label = f"trial {trial}: {values}"
         assignment = {"label": label, "trial": trial, "storage": str(self.plan.storage), "epochs": self.plan.epochs}
         self.task.folder.assign(self.number, {**assignment, "options": vars(self.plan.options)})
@@ -137,11 +136,10 @@ class Search:
             self.study.tell(trial, outcome.value)
 
     def say_progress(self) -> None:
-        if self.plan.config.trainer.progress != "off":
-            counted = journal.count_trials(self.study)
-            ended = counted["complete"] + counted["pruned"] + counted["refused"]
-            so_far = f", best {self.plan.config.objective} {self.study.best_value:.4f}" if counted["complete"] else ""
-            say(f"search: {ended} of {self.plan.options.n_trials} trials done{so_far}")
+        counted, config = journal.count_trials(self.study), self.plan.config
+        ended = counted["complete"] + counted["pruned"] + counted["refused"]
+        so_far = f", best {config.objective} {self.study.best_value:.4f}" if counted["complete"] else ""
+        print_line(config, f"search: {ended} of {self.plan.options.n_trials} trials done{so_far}")
 
     def conclude(self) -> None:
         """Prints how far the search is, which trial is best, and how to repeat it."""
@@ -152,16 +150,3 @@ class Search:
             best = self.study.best_trial
             say(f"best: trial {best.number}, {self.plan.config.objective} {best.value:.4f}; to repeat it:")
             say(f"  {shlex.join(['python', 'train.py', *self.plan.space.job(best.params)])}")
-
-
-def make_sampler(options: OptunaConf, number: int) -> BaseSampler:
-    """The sampler of one trial, seeded by (seed, number), so that a search goes on as it began."""
-    seed = int(digest([options.seed, number]), 16)
-    if options.sampler == "random":
-        return RandomSampler(seed=seed)
-    return TPESampler(seed=seed, n_startup_trials=options.startup_trials)
-
-
-def short(value: Any) -> str:
-    """A number with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)

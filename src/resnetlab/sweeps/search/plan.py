@@ -15,7 +15,8 @@ from resnetlab.config.schema import Config
 from resnetlab.errors import ConfigError, require, require_one_of
 from resnetlab.runs.files import digest
 from resnetlab.runs.layout import SEARCH_JOURNAL
-from resnetlab.sweeps.launchers import check_bounds, checked_settings, choice, find_launcher
+from resnetlab.sweeps.launchers import check_bounds, checked_settings, choice
+from resnetlab.sweeps.parallelism import jobs_at_once
 from resnetlab.sweeps.search.space import Space
 
 FREE = ("_target_", "n_trials", "at_once", "storage")  # may differ between two launches of one search
@@ -61,17 +62,7 @@ def make_plan(overrides: Sequence[str]) -> SearchPlan:
     with hydra_context():
         configs = [check_values(space, values) for values in space.corners()]
         settings = checked_settings(overrides)
-    options = checked_options(OptunaConf(**dict(settings.sweeper)))
-    launcher = find_launcher(choice(settings, "launcher"))
-    at_once = options.at_once or launcher.jobs_at_once(dict(settings.launcher), configs)
-    if at_once is None:
-        room = f"how many runs hydra.launcher.address (={settings.launcher.address}) has room for is not known here"
-        raise ConfigError(f"hydra.sweeper.at_once must be given: {room}; such as hydra.sweeper.at_once=8")
-    return SearchPlan(space, options, configs[0], max(c.epochs for c in configs), at_once)
-
-
-def checked_options(options: OptunaConf) -> OptunaConf:
-    """Raises ConfigError for a value that makes no sense."""
+    options = OptunaConf(**dict(settings.sweeper))
     check_bounds("hydra.sweeper", vars(options), BOUNDS)
     for key, valid in VALID.items():
         require_one_of(f"hydra.sweeper.{key}", getattr(options, key), valid)
@@ -79,7 +70,12 @@ def checked_options(options: OptunaConf) -> OptunaConf:
     require("://" not in path, "hydra.sweeper.storage", path, "be a file of its own, not a database")
     ordinary = not os.path.lexists(path) or os.path.isfile(path)
     require(ordinary, "hydra.sweeper.storage", path, "be an ordinary file, or one that is not there yet")
-    return options
+    launcher = choice(settings, "launcher")
+    at_once = options.at_once or jobs_at_once(launcher, dict(settings.launcher), configs)
+    if at_once is None:
+        room = f"how many runs hydra.launcher.address (={settings.launcher.address}) has room for is not known here"
+        raise ConfigError(f"hydra.sweeper.at_once must be given: {room}; such as hydra.sweeper.at_once=8")
+    return SearchPlan(space, options, configs[0], max(c.epochs for c in configs), at_once)
 
 
 def check_values(space: Space, values: Mapping[str, Any]) -> Config:

@@ -22,12 +22,16 @@ class Space(NamedTuple):
         """Raises ConfigError for what cannot be searched."""
         found: dict[str, tuple[str, kinds.BaseDistribution | None]] = {}
         for override in parse_overrides(overrides):
-            key, line = override.get_key_element(), str(override.input_line)
-            if override.is_sweep_override():
-                refuse(override, line)
-                found[key] = (key, distribution(override, line))
-            else:
+            key, name, line = override.get_key_element(), str(override.key_or_group), str(override.input_line)
+            if not override.is_sweep_override():
                 found[key] = (f"{key}={override.get_value_element_as_str()}", None)
+                continue
+            if name == "seed":
+                cure = "a trial is one run; give the best one seeds=5"
+                raise ConfigError(f"{line} (or seeds=N) cannot be searched: {cure}")
+            if name in NOT_IDENTITY or name.startswith("hydra"):
+                raise ConfigError(f"{line} cannot be searched: {name} does not change what a run computes")
+            found[key] = (key, distribution(override, line))
         space = cls(tuple(found.values()))
         if not space.distributions:
             cure = "give values, such as 'wd=interval(0.01,0.5)'"
@@ -53,15 +57,6 @@ class Space(NamedTuple):
     def plain(self) -> dict[str, str]:
         """As text that can be compared."""
         return {key: kinds.distribution_to_json(kind) for key, kind in sorted(self.distributions.items())}
-
-
-def refuse(override: Override, line: str) -> None:
-    """Raises ConfigError for keys that no search can be over."""
-    key = str(override.key_or_group)
-    if key == "seed":
-        raise ConfigError(f"{line} (or seeds=N) cannot be searched: a trial is one run; give the best one seeds=5")
-    if key in NOT_IDENTITY or key.startswith("hydra"):
-        raise ConfigError(f"{line} cannot be searched: {key} does not change what a run computes")
 
 
 def distribution(override: Override, line: str) -> kinds.BaseDistribution:

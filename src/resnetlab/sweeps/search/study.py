@@ -1,23 +1,27 @@
-"""The search on disk: Optuna's journal, one line for every event, under a lock that a kill releases.
+"""The search in Optuna: its journal on disk, under a lock that a kill releases; its trials; and when it prunes.
 
 Not SQLite, which is another half second of imports in every worker and is not safe on a shared disk; and not the
 journal's own locks, which a process that is killed leaves behind for half a minute (Optuna 5.0).
 """
 
+import copy
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from optuna import Study, create_study, get_all_study_names, load_study, logging
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from hydra_plugins.resnetlab_sweepers import OptunaConf
 from resnetlab.errors import ConfigError, RunLocked, first_line
 from resnetlab.runs.summary import Row
 from resnetlab.sweeps.search.plan import SearchPlan
@@ -36,11 +40,8 @@ def open_storage(path: Path, write: bool = True) -> JournalStorage:
     logging.set_verbosity(logging.ERROR)
     lock: Any = FileLock(f"{path}.held") if write else None  # .lock is the name of Optuna's own
     try:
-        if write:
-            with lock:
-                truncate_partial_line(path)
-        else:
-            check_beginning(path.read_bytes()[: len(BEGINNING)])
+        with lock or nullcontext():
+            check_lines(path, mend=write)
         return JournalStorage(JournalFileBackend(str(path), lock))
     except Exception as error:  # Optuna replays whatever stands there
         again = "the same command makes the same search again and skips the runs that are finished"
@@ -49,37 +50,34 @@ def open_storage(path: Path, write: bool = True) -> JournalStorage:
         raise ConfigError(text) from None
 
 
-def check_beginning(content: bytes) -> None:
-    if content and not content.startswith(BEGINNING):
-        raise ValueError("it is not a journal of Optuna's")
+def check_lines(path: Path, mend: bool) -> None:
+    """Raises ValueError for what is no journal of Optuna's.
 
-
-def truncate_partial_line(path: Path) -> None:
-    """Cuts off half a line at the end, which a machine that went down leaves: Optuna would write on behind it."""
+    mend: cuts off half a line at the end, which a machine that went down leaves: Optuna would write on behind it.
+    """
     if not path.exists():
         return
-    with path.open("rb+") as file:
-        content = file.read()
-        check_beginning(content)
-        if content and not content.endswith(b"\n"):
+    with path.open("rb+" if mend else "rb") as file:
+        content = file.read(-1 if mend else len(BEGINNING))
+        if content and not content.startswith(BEGINNING):
+            raise ValueError("it is not a journal of Optuna's")
+        if mend and content and not content.endswith(b"\n"):
             file.truncate(content.rfind(b"\n") + 1)
             os.fsync(file.fileno())
 
 
-def open_study(plan: SearchPlan) -> tuple[Study, JournalStorage]:
-    """The search as far as it is. Raises ConfigError if the storage holds another one."""
-    storage = open_storage(plan.storage)
-    if not get_all_study_names(storage):
+def open_study(plan: SearchPlan, write: bool = True) -> tuple[Any, JournalStorage]:
+    """The search as far as it is, a Study. Raises ConfigError if the storage holds another one.
+
+    write=False: to look before anything is written beside a user's file; None for the study where there is none.
+    """
+    storage = open_storage(plan.storage, write)
+    names = get_all_study_names(storage)
+    if not names and not write:
+        return None, storage
+    if not names:
         create_study(storage=storage, study_name=NAME, direction="maximize")
-    study = own_study(plan, storage)
-    if "signature" not in study.user_attrs:
-        study.set_user_attr("signature", json.loads(json.dumps(plan.signature)))
-    return study, storage
-
-
-def own_study(plan: SearchPlan, storage: JournalStorage) -> Study:
-    """The study in the storage. Raises ConfigError if it is another search's."""
-    if NAME not in (names := get_all_study_names(storage)):
+    elif NAME not in names:
         cure = "take another hydra.sweeper.storage"
         raise ConfigError(f"{plan.storage} holds studies of somebody else's ({names[0]}); {cure}")
     study = load_study(study_name=NAME, storage=storage)
@@ -87,15 +85,9 @@ def own_study(plan: SearchPlan, storage: JournalStorage) -> Study:
     if known != signature and (known is not None or study.trials):
         cure = "take another hydra.sweeper.storage, or leave it out"
         raise ConfigError(f"{plan.storage} belongs to another search ({difference(known or {}, signature)}); {cure}")
-    return study
-
-
-def check_storage(plan: SearchPlan) -> None:
-    """Raises ConfigError as `open_study` does, before anything is written beside a user's file."""
-    if plan.storage.exists():
-        storage = open_storage(plan.storage, write=False)
-        if get_all_study_names(storage):
-            own_study(plan, storage)
+    if write and known is None:
+        study.set_user_attr("signature", signature)
+    return study, storage
 
 
 def difference(known: dict[str, Any], wanted: dict[str, Any]) -> str:
@@ -165,3 +157,41 @@ def trial_status(trial: FrozenTrial) -> str:
     if trial.state == TrialState.FAIL:
         return "refused" if "refused" in trial.user_attrs else "failed"
     return trial.state.name.lower()
+
+
+def warmup(options: OptunaConf, epochs: int) -> int:
+    """The epochs that every run is trained. epochs: of the longest run."""
+    return min(epochs, options.warmup_epochs or math.ceil(epochs / 3))
+
+
+def make_pruner(options: OptunaConf, epochs: int) -> BasePruner:
+    """The pruner, whose steps are epochs from 1. epochs: of the longest run."""
+    least = warmup(options, epochs)
+    if options.pruner == "median":
+        return MedianPruner(n_startup_trials=options.startup_trials, n_warmup_steps=least)
+    if options.pruner == "asha":
+        return SuccessiveHalvingPruner(min_resource=least)
+    if options.pruner == "hyperband":
+        return HyperbandPruner(min_resource=least, max_resource=epochs)
+    return NopPruner()
+
+
+class TrialReporter:
+    """Called with a run's rows after every epoch, reports val_acc; returns whether the run shall stop.
+
+    assignment: of the job, from the sweep's folder.
+    """
+
+    def __init__(self, assignment: dict[str, Any]) -> None:
+        options, epochs = OptunaConf(**assignment["options"]), assignment["epochs"]
+        self.storage = open_storage(Path(assignment["storage"]))
+        self.study = load_study(study_name=NAME, storage=self.storage, pruner=make_pruner(options, epochs))
+        self.number, self.warmup = assignment["trial"], warmup(options, epochs)
+
+    def __call__(self, rows: Sequence[Row]) -> bool:
+        trial = copy.deepcopy(report_epochs(self.storage, self.number, rows))
+        if len(rows) < self.warmup:
+            return False
+        reported = trial.intermediate_values  # a run that was killed may have reported one more than it kept
+        trial.intermediate_values = {epoch: value for epoch, value in reported.items() if epoch <= len(rows)}
+        return self.study.pruner.prune(self.study, trial)

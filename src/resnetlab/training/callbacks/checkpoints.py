@@ -29,17 +29,13 @@ from resnetlab.training.result import refuse_other_code
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and renames it: Lightning (2.6.6) copies from the temp folder, which is not atomic.
 
-    keep_previous: the path whose replaced checkpoint stays as <name>.prev.ckpt.
+    A run's last.ckpt that is replaced stays as last.prev.ckpt.
     """
 
-    def __init__(self, keep_previous: Path) -> None:
-        super().__init__()
-        self.keep_previous = keep_previous
-
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
-        if path == self.keep_previous and path.exists():
-            write_link(path, path.with_suffix(".prev" + path.suffix))
+        path, folder = Path(path), RunFolder(Path(path).parent.parent)
+        if path == folder.last and path.exists():
+            write_link(path, folder.previous)
         try:
             checkpoint = on_host(checkpoint)
             write_atomically(path, lambda file: torch.save(checkpoint, file))
@@ -138,7 +134,7 @@ def shapes_of(state: dict[str, torch.Tensor], prefix: str) -> set[tuple[str, tor
 def read_run_checkpoint(path: Path, config: Config) -> dict[str, Any]:
     """A checkpoint's plain data, as read_checkpoint; raises LabError unless it is of the run of `config`."""
     checkpoint = read_checkpoint(path)
-    saved, stored = from_plain(checkpoint["config"], checked=False), checkpoint.get("identity", {})
+    saved, stored = from_plain(checkpoint["config"]), checkpoint.get("identity", {})
     identity = saved.identity | {"init": stored["init"]} if "init" in stored else saved.identity
     if (identity, saved.seed) != (config.identity, config.seed):
         raise LabError(f"it belongs to another run, {saved.name}, seed {saved.seed}")
@@ -225,9 +221,7 @@ def resume_point(folder: RunFolder, config: Config) -> tuple[Path | None, list[s
     Raises LabError for one that was trained with other code of the user's.
     """
     remarks = []
-    for path in (folder.last, folder.previous):
-        if not path.exists():
-            continue
+    for path in filter(Path.exists, (folder.last, folder.previous)):
         try:
             checkpoint = read_run_checkpoint(path, config)
             epochs = len(checkpoint["callbacks"][Recorder.__name__]["rows"])

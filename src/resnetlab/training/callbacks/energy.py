@@ -68,35 +68,50 @@ def energy_source(device: torch.device) -> dict[str, str | None]:
     return {"energy_source": "counter", "energy_reason": None}
 
 
-class EnergyMeter:
-    """Measures one GPU from start() to stop(). A thread of its own samples the load, so that no step waits for NVML."""
+class Energy(L.Callback):
+    """Measures every training epoch, its validation included. A thread samples the load, so no step waits for NVML."""
 
-    def __init__(self, handle: Any, interval: float = 1.0) -> None:
-        self.handle, self.interval = handle, interval
+    def __init__(self, interval: float = 1.0) -> None:
+        self.interval = interval  # of the samples, in seconds
+        self.handle: Any = None  # NVML's, while a GPU is measured
         self.loads: list[float | None] = []
         self.joules: float | None = None
         self.started = 0.0
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._sample, name="resnetlab-energy", daemon=True)
-        self.thread.start()
 
-    def start(self) -> None:
-        self.joules, self.started, self.loads = self.read_joules(), time.perf_counter(), []
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        with suppress(NoGpuSensor):
+            self.handle = open_gpu(pl_module.device)
+            self.ended.clear()
+            self.thread = threading.Thread(target=self._sample, name="resnetlab-energy", daemon=True)
+            self.thread.start()
 
-    def stop(self) -> Metrics:
-        """power/joules, power/watts and power/gpu_load since start(); without those that NVML did not answer."""
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.handle is not None:
+            self.joules, self.started, self.loads = self.read_joules(), time.perf_counter(), []
+
+    def metrics(self) -> Metrics:
+        """The power/* columns of the epoch that ends now, over all devices; every process has to call it."""
+        return combine_gpus(gather({} if self.handle is None else self.measured()))
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str = "fit") -> None:
+        if self.handle is not None:
+            self.ended.set()
+            self.thread.join(timeout=5)
+            shutdown()
+            self.handle = None
+
+    def measured(self) -> Metrics:
+        """power/joules, power/watts and power/gpu_load since the epoch's start, but for what NVML did not answer."""
         now, seconds = self.read_joules(), time.perf_counter() - self.started
         metrics: Metrics = {}
         if now is not None and self.joules is not None and now > self.joules:  # a counter that stands still is broken
             metrics = {"power/joules": now - self.joules, "power/watts": (now - self.joules) / seconds}
         loads = [load for load in (*self.loads, self.read_load()) if load is not None]
         return metrics | ({"power/gpu_load": statistics.fmean(loads)} if loads else {})
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self.ended.set()
-        self.thread.join(timeout=5)
-        shutdown()
 
     def read_joules(self) -> float | None:
         """Since the driver was loaded, so that only differences mean something; None while NVML does not answer."""
@@ -112,7 +127,7 @@ class EnergyMeter:
 
     def _sample(self) -> None:
         while not self.ended.wait(self.interval):
-            loads = self.loads  # a start() in between begins another list, which this sample is not part of
+            loads = self.loads  # an epoch that starts in between begins another list, which this sample is not part of
             loads.append(self.read_load())
 
 
@@ -120,30 +135,3 @@ def combine_gpus(gpus: list[Metrics]) -> Metrics:
     """The metrics of a run on several GPUs: sums, of the load the mean; only what every GPU has measured."""
     common = [key for key in gpus[0] if all(key in gpu for gpu in gpus)]
     return {key: (statistics.fmean if key == "power/gpu_load" else sum)([gpu[key] for gpu in gpus]) for key in common}
-
-
-class Energy(L.Callback):
-    """Measures every training epoch, its validation included."""
-
-    def __init__(self) -> None:
-        self.meter: EnergyMeter | None = None
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        with suppress(NoGpuSensor):
-            self.meter = EnergyMeter(open_gpu(pl_module.device))
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.meter is not None:
-            self.meter.start()
-
-    def metrics(self) -> Metrics:
-        """The power/* columns of the epoch that ends now, over all devices; every process has to call it."""
-        return combine_gpus(gather({} if self.meter is None else self.meter.stop()))
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.teardown(trainer, pl_module)
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str = "fit") -> None:
-        if self.meter is not None:
-            self.meter.close()
-            self.meter = None

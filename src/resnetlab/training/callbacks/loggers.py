@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from matplotlib.figure import Figure
 from torch.utils.tensorboard.summary import hparams
@@ -19,7 +18,6 @@ from torchvision.utils import make_grid
 
 from resnetlab.config.schema import Config
 from resnetlab.console import print_stderr
-from resnetlab.data import ImageData
 from resnetlab.errors import first_line
 from resnetlab.runs.files import read_json, write_json
 from resnetlab.runs.layout import LOGGER_RUNS, run_key
@@ -75,8 +73,10 @@ class TensorBoardPages(TensorBoardLogger):
             module.step_hooks.append(partial(self.log_step, module))
         self.experiment.add_custom_scalars({"training and validation": LAYOUT})
         if trainer.current_epoch == 0:
-            grid = input_grid(trainer.datamodule, module.device)  # type: ignore[attr-defined]
-            self.experiment.add_image("pictures/first batch, augmented", grid, 0)
+            x, _ = next(module.data.batches(1, module.device))
+            pixels = x[:GRID_IMAGES] * module.data.normalizer.std + module.data.normalizer.mean  # on the same device
+            grid = make_grid(pixels.clamp(0, 1).cpu(), nrow=8).repeat_interleave(MAGNIFY, 1)
+            self.experiment.add_image("pictures/first batch, augmented", grid.repeat_interleave(MAGNIFY, 2), 0)
             self.experiment.add_text("model", f"```\n{module.model}\n```", 0)
 
     def log_step(self, module: ImageClassifier) -> None:
@@ -116,8 +116,7 @@ class Attempts:
 
     def __call__(self, name: str, function: Callable[..., Any], *arguments: Any, **keys: Any) -> Any:
         """The function's result; None if it throws, or the logger has thrown before."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             try:
                 return None if name in self.broken else function(*arguments, **keys)
             except Exception as error:
@@ -170,7 +169,8 @@ class Loggers(L.Callback):
 
     def send(self, rows: Sequence[Row], loggers: Sequence[Logger]) -> None:
         for row, logger in product(rows, loggers):
-            logger.log_metrics(scalars(row) if isinstance(logger, TensorBoardPages) else row, step=int(row["epoch"]))
+            cards = {card(column): value for column, value in row.items() if column != "epoch"}  # their axis
+            logger.log_metrics(cards if isinstance(logger, TensorBoardPages) else row, step=int(row["epoch"]))
 
     def finish(self, trainer: L.Trainer, summary: Summary, make_figures: Callable[[], Mapping[str, Figure]]) -> None:
         """Sends the summary's numbers, and to TensorBoard the figures."""
@@ -228,12 +228,8 @@ def begin_sweep(config: Config, sweep: Path) -> Callable[[Mapping[str, float], b
     return end
 
 
-def scalars(row: Mapping[str, float]) -> dict[str, float]:
-    """A row of metrics.csv under TensorBoard's names: val/acc_recal becomes accuracy/val_recal; no epoch, its axis."""
-    return {card(column): value for column, value in row.items() if column != "epoch"}
-
-
 def card(column: str) -> str:
+    """TensorBoard's name of a column of metrics.csv: val/acc_recal becomes accuracy/val_recal."""
     part, _, rest = column.partition("/")
     metric, _, kind = rest.partition("_")
     if part in CARDS:
@@ -255,11 +251,3 @@ def hyperparameters(config: Config) -> dict[str, bool | int | float | str]:
     values = config.identity | {choice: getattr(config, choice).name for choice in CHOICES}
     values |= {key: getattr(config, key) for key in SETTINGS}
     return {key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()}
-
-
-def input_grid(data: ImageData, device: torch.device) -> torch.Tensor:
-    """The first images of epoch 1 as the network sees them, the mean added again: (3, H, W) in [0, 1]."""
-    x, _ = next(data.batches(1, device))
-    pixels = x[:GRID_IMAGES] * data.normalizer.std.to(device) + data.normalizer.mean.to(device)
-    grid = make_grid(pixels.clamp(0, 1).cpu(), nrow=8)
-    return grid.repeat_interleave(MAGNIFY, 1).repeat_interleave(MAGNIFY, 2)

@@ -1,8 +1,10 @@
 """Where the time of a step goes: a trace of some steps, for a browser, and a table of the most expensive operations."""
 
 import os
+from collections.abc import Generator
 from contextlib import nullcontext
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import lightning as L
@@ -35,57 +37,46 @@ def steps_warning(steps: int | None, per_epoch: int) -> str | None:
 class Profile(L.Callback):
     """Records `steps` training steps of the first epoch that this process trains, and changes nothing else.
 
-    Writes profile/trace.json.gz, a Chrome trace, and profile/operations.txt. The module calls `count_step` after every
-    step, however many are in a batch of Lightning's.
+    Writes profile/trace.json.gz, a Chrome trace, and profile/operations.txt. The module goes on with `record` after
+    every step, however many are in a batch of Lightning's.
     """
 
     def __init__(self, folder: RunFolder, steps: int) -> None:
         self.folder, self.steps = folder, steps
-        self.steps_seen: int | None = None  # until the first epoch that is trained here
-        self.profiler: profile | None = None
+        self.recording: Generator[None, None, None] | None = None  # until the first epoch that is trained here
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if self.steps_seen is not None or not trainer.is_global_zero:
-            return
-        self.steps_seen = 0
-        self.first, self.count = recorded_steps(self.steps, pl_module.span.steps_per_epoch)
-        pl_module.step_hooks.append(partial(self.count_step, pl_module))
-        # in a graph the marks are those of the recording, which is made in the first steps
-        pl_module.step.mark = record_function
-        if self.first == 0:
-            self.begin(pl_module)
+        if self.recording is None and trainer.is_global_zero:
+            # in a graph the marks are those of the recording, which is made in the first steps
+            pl_module.step.mark = record_function
+            self.recording = self.record(pl_module)
+            pl_module.step_hooks.append(partial(next, self.recording))
+            next(self.recording)
 
-    def count_step(self, module: ImageClassifier) -> None:
-        assert self.steps_seen is not None
-        self.steps_seen += 1
-        if self.steps_seen == self.first:
-            self.begin(module)
-        elif self.steps_seen == self.first + self.count:
-            self.stop(module, save=True)
-
-    def begin(self, module: ImageClassifier) -> None:
+    def record(self, module: ImageClassifier) -> Generator[None, None, None]:
+        """Goes on from one yield to the next after each step. Closed while it records, it writes no file."""
+        first, count = recorded_steps(self.steps, module.span.steps_per_epoch)
+        yield from repeat(None, first)
         if module.engine_name == "graph":
             os.environ.update(FOR_GRAPHS)  # for good: CUPTI stays as long as the process
         on_cuda = [ProfilerActivity.CUDA] if module.device.type == "cuda" else []
         if on_cuda:
             torch.cuda.synchronize(module.device)  # the steps before are not recorded
         # without acc_events torch warns that the events of a second recording would be lost
-        self.profiler = profile(activities=[ProfilerActivity.CPU, *on_cuda], acc_events=True)
-        self.profiler.start()
-
-    def stop(self, module: ImageClassifier, save: bool) -> None:
-        """Ends the recording, if there is one. save: writes the files."""
-        profiler, self.profiler = self.profiler, None
-        if profiler is None:
-            return
-        profiler.stop()  # which waits for the device
-        module.step.mark = nullcontext
-        if save:
-            self.folder.trace.parent.mkdir(exist_ok=True)
-            profiler.export_chrome_trace(str(self.folder.trace))
-            order = f"self_{module.device.type}_time_total"
-            table = profiler.key_averages().table(sort_by=order, row_limit=OPERATIONS, max_name_column_width=80)
-            write_text(self.folder.operations, f"{self.count} steps from step {self.first} of the epoch on\n{table}\n")
+        profiler = profile(activities=[ProfilerActivity.CPU, *on_cuda], acc_events=True)
+        profiler.start()
+        try:
+            yield from repeat(None, count)
+        finally:
+            profiler.stop()  # which waits for the device
+            module.step.mark = nullcontext
+        self.folder.trace.parent.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(self.folder.trace))
+        order = f"self_{module.device.type}_time_total"
+        table = profiler.key_averages().table(sort_by=order, row_limit=OPERATIONS, max_name_column_width=80)
+        write_text(self.folder.operations, f"{count} steps from step {first} of the epoch on\n{table}\n")
+        yield from repeat(None)
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self.stop(pl_module, save=False)
+        if self.recording is not None:
+            self.recording.close()

@@ -30,8 +30,10 @@ class ProgressDisplay(L.Callback):
     def __init__(self, style: str, recorder: Recorder, folder: RunFolder) -> None:
         self.style = ("bar" if on_terminal() else "lines") if style == "auto" else style
         self.recorder, self.folder = recorder, folder
-        self.console = Console(highlight=False, soft_wrap=True)
-        self.bar: Progress | None = None
+        left, note = TextColumn("left {task.fields[left]}"), TextColumn("{task.fields[note]}")
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), left, note
+        console = Console(highlight=False, soft_wrap=True)
+        self.bar = Progress(*columns, console=console, disable=self.style != "bar")
         self.start = self.last_line = 0.0
         self.first_step = self.step = self.total = self.per_epoch = 0
 
@@ -39,12 +41,8 @@ class ProgressDisplay(L.Callback):
         self.total, self.per_epoch = pl_module.span.steps, pl_module.span.steps_per_epoch
         self.first_step = self.step = trainer.current_epoch * self.per_epoch
         self.start = self.last_line = time.monotonic()
-        if self.style == "bar":
-            left, note = TextColumn("left {task.fields[left]}"), TextColumn("{task.fields[note]}")
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-            self.bar = Progress(*columns, left, note, console=self.console)
-            self.bar.add_task("training", total=self.total, completed=self.step, left="?", note="")
-            self.bar.start()
+        self.bar.add_task("training", total=self.total, completed=self.step, left="?", note="")
+        self.bar.start()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Chunk, batch_idx: int
@@ -72,10 +70,10 @@ class ProgressDisplay(L.Callback):
         self.update(note=f"val_acc {row['val/acc']:.4f}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.stop()
+        self.bar.stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.stop()
+        self.bar.stop()
         if isinstance(exception, INTERRUPTIONS):
             self.say(f"interrupted; epochs kept: {len(self.recorder.rows)}; the same command goes on from there")
 
@@ -85,16 +83,11 @@ class ProgressDisplay(L.Callback):
         return duration((time.monotonic() - self.start) / done * (self.total - self.step) if done else None)
 
     def say(self, line: str) -> None:
-        if self.bar is not None:
-            self.console.print(line, markup=False)
+        if self.style == "bar":
+            self.bar.console.print(line, markup=False)
         elif self.style != "off":
             say(line)
 
     def update(self, **fields: str) -> None:
-        if self.bar is not None:
+        if not self.bar.disable:
             self.bar.update(self.bar.task_ids[0], completed=self.step, left=self.left(), **fields)  # type: ignore[arg-type]
-
-    def stop(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None

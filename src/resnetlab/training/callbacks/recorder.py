@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
 
 from resnetlab.errors import DataError, RunPruned
 from resnetlab.runs.files import write_rows
@@ -21,9 +22,7 @@ class Recorder(L.Callback):
     nothing of a half-finished epoch is left in it.
     """
 
-    def __init__(
-        self, folder: RunFolder, energy: Energy, patience: int | None = None, best_column: str = "val/acc"
-    ) -> None:
+    def __init__(self, folder: RunFolder, energy: Energy, patience: int | None, best_column: str) -> None:
         self.folder, self.energy, self.patience, self.best_column = folder, energy, patience, best_column
         self.rows: list[Row] = []
         self.epoch_start = self.training_end = 0.0
@@ -60,31 +59,21 @@ class Recorder(L.Callback):
             trainer.should_stop = True
 
 
-class Pruning(L.Callback):
+class Pruning(Checkpoint):
     """Calls the hook with the rows after every epoch, and ends the training with RunPruned if it returns True.
 
-    Not before the epoch's checkpoints are written, which Lightning does after all other callbacks.
+    A Checkpoint, which Lightning calls after all other callbacks: behind Checkpoints, so that the epoch's are written.
     """
 
     def __init__(self, recorder: Recorder, hook: EpochHook) -> None:
         self.recorder, self.hook = recorder, hook
-        self.pruned = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.recorder.rows and self.ask(trainer):  # resumed: the same answer as before the interruption
-            self.on_train_end(trainer, pl_module)
+        if self.recorder.rows:  # resumed: the same answer as before the interruption
+            self.on_train_epoch_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.ask(trainer):
-            trainer.should_stop = True
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if self.pruned:
+        stop = self.hook(self.recorder.rows)  # also asked after the last epoch, whose rows it reports, but not obeyed
+        last = len(self.recorder.rows) == trainer.max_epochs or trainer.should_stop
+        if stop and not last:
             raise RunPruned(f"after epoch {len(self.recorder.rows)} of {trainer.max_epochs}")
-
-    def ask(self, trainer: L.Trainer) -> bool:
-        """Whether the run ends here: also asked after the last epoch, whose rows the hook reports, but not obeyed."""
-        stop = self.hook(self.recorder.rows)
-        epochs_left = trainer.max_epochs is not None and len(self.recorder.rows) < trainer.max_epochs
-        self.pruned = stop and epochs_left and not trainer.should_stop
-        return self.pruned

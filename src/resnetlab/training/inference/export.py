@@ -20,15 +20,10 @@ from resnetlab.runs.summary import best_column
 from resnetlab.training.inference.predict import Classifier, read_images
 
 FILES = {
-    "safetensors": "model.safetensors",
-    "onnx": "model.onnx",
-    "torch-export": "model.pt2",
-    "state-dict": "model.pt",
+    **{"safetensors": "model.safetensors", "onnx": "model.onnx", "torch-export": "model.pt2", "state-dict": "model.pt"},
 }
 BOUND = 1e-4  # largest difference of logits, relative to the largest logit (to 1 if that is smaller)
-DYNAMIC = ({0: torch.export.Dim("N", min=1)},)
-FOLDER = PackageLoader("resnetlab.training.inference", "")
-TEMPLATES = Environment(loader=FOLDER, undefined=StrictUndefined, autoescape=False)
+TEMPLATES = Environment(loader=PackageLoader("resnetlab.training.inference", ""), undefined=StrictUndefined)
 
 
 @torch.inference_mode()
@@ -43,10 +38,8 @@ def export(
     if out.exists():
         raise DataError(f"{out} is there already; name another folder with --out, or remove it")
     try:
-        if images:
-            pixels = read_images(images, model.size)[1]
-        else:
-            pixels = ImageData(model.config.data, 1, 0.0, 0).val.pixels[:64]
+        own = ImageData(model.config.data, 1, 0.0, 0)
+        pixels = read_images(images, model.size)[1] if images else own.val.pixels[:64]
     except LabError as error:
         raise DataError(f"{error}; --images FILE compares on other pictures") from None
     wanted = model(pixels)
@@ -94,7 +87,7 @@ def write_model(model: Classifier, form: str, folder: Path) -> Callable[[Tensor]
             layer.weight, layer.__class__ = nn.Parameter(layer.standardized()), nn.Conv2d  # type: ignore[assignment]
     if form in ("onnx", "torch-export"):
         example = torch.zeros(2, 3, *model.size, dtype=torch.uint8)  # part of the file: no picture of the user's
-        program = torch.export.export(model, (example,), dynamic_shapes=DYNAMIC)
+        program = torch.export.export(model, (example,), dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)  # names files of this machine
         if form == "onnx":

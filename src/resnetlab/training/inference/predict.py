@@ -22,15 +22,8 @@ from resnetlab.errors import DataError, LabError, first_line, require_one_of
 from resnetlab.runs.files import write_rows
 from resnetlab.runs.layout import MANIFEST
 from resnetlab.runs.summary import AVERAGED, best_column
+from resnetlab.training import evaluate
 from resnetlab.training.callbacks.checkpoints import network_state
-from resnetlab.training.evaluate import (
-    build_recorded,
-    checkpoint_in,
-    load_state,
-    load_weights,
-    read_config,
-    require_weights,
-)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -70,22 +63,21 @@ def load_model(
     best.ckpt. root: of the data set, for older checkpoints. model: dotted path of a custom one. Raises LabError.
     """
     require_one_of("weights", weights, ("best", "last", "averaged", "reestimated"))
-    path = checkpoint_in(Path(checkpoint), "last.ckpt" if weights == "last" else "best.ckpt")
-    config, content = read_config(path, root, model, with_data=False)
+    path = evaluate.checkpoint_in(Path(checkpoint), "last.ckpt" if weights == "last" else "best.ckpt")
+    config, content = evaluate.read_config(path, root, model, with_data=False)
     averaged = best_column(config) == AVERAGED and int(content["state_dict"].get("average.n_averaged", 0)) > 0
     kind = {"best": "averaged" if averaged else "raw", "last": "raw"}.get(weights, weights)
-    require_weights(path, content, kind)
+    evaluate.require_weights(path, content, kind)
     preprocessing = content.get("preprocessing")
     if preprocessing is None or (kind != "raw" and kind not in content["statistics"]):
-        lacking = f"the normalization or the statistics of its {kind} weights"
-        print_stderr(f"{path} lacks {lacking}; reading its data set for them")
-        module, data = build_recorded(config, content, path)
+        print_stderr(f"{path} lacks the normalization or its {kind} weights' statistics; reading its data set for them")
+        module, data, content = evaluate.open_checkpoint(path, root, model)
         preprocessing = data.preprocessing()
-        with load_weights(module, data, content, kind, TrainerOptions().device):
+        with evaluate.load_weights(module, data, content, kind, TrainerOptions().device):
             network = deepcopy(module.model).cpu()
     else:
         network = config.model.build(len(preprocessing["classes"]), torch.Generator())
-        load_state(network, network_state(content, kind), path)
+        evaluate.load_state(network, network_state(content, kind), path)
         network = network.to(memory_format=torch.channels_last) if config.trainer.channels_last else network
     found = Classifier(network, preprocessing)
     found.config, found.checkpoint, found.path, found.weights = config, content, path, kind
@@ -123,9 +115,8 @@ def read_path(path: Path) -> Iterator[tuple[str, Pixels]]:
         return
     try:
         loaded = np.load(path, allow_pickle=False)
-        arrays = {
-            key: pixels_of_array(array) for key, array in (loaded if path.suffix == ".npz" else {"": loaded}).items()
-        }
+        named = loaded if path.suffix == ".npz" else {"": loaded}
+        arrays = {key: pixels_of_array(array) for key, array in named.items()}
         if not arrays:
             raise ValueError("it holds no array")
     except Exception as error:  # NumPy raises many kinds for damaged files
@@ -153,7 +144,5 @@ def print_predictions(names: Sequence[str], classes: Sequence[str], p: Tensor, a
             rows[-1] |= {f"class_{n}": classes[place], f"probability_{n}": value}
     if csv is not None:
         write_rows(csv, rows)
-    for row in [] if as_json else rows:
-        say("  ".join(f"{value:.4f}" if isinstance(value, float) else value for value in row.values()))
-    if as_json:
-        say(json.dumps(rows, indent=1))
+    cells = ([f"{cell:.4f}" if isinstance(cell, float) else cell for cell in row.values()] for row in rows)
+    say(json.dumps(rows, indent=1) if as_json else "\n".join(map("  ".join, cells)))
