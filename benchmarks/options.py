@@ -15,7 +15,8 @@ from resnetlab.config.compose import compose
 from resnetlab.config.schema import Config
 from resnetlab.errors import LIMITS, ConfigError
 
-NAMES = ("keras", "torch_loop", "lightning_plain", "bare", "lab_eager", "lab_compile", "lab_graph")
+GRAPHS = ("lab_graph", "lab_graph_compile")
+NAMES = ("keras", "torch_loop", "lightning_plain", "bare", "lab_eager", "lab_compile", *GRAPHS)
 SIZES = (64, 32, 128, 512)
 HAS_KERAS = "import sys; from importlib.util import find_spec as f; sys.exit(not (f('keras') and f('tensorflow')))"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
@@ -119,8 +120,8 @@ class Options(argparse.Namespace):
     def check(self) -> None:
         if self.images < (least := 2 * max(self.sizes)):
             raise ConfigError(f"--images (={self.images}) must be a number in {least}..50,000")
-        if self.device == "cpu" and "lab_graph" in (self.names or ()):
-            raise ConfigError("--names (=lab_graph) needs a CUDA device, and torch sees none; leave it out")
+        if self.device == "cpu" and (graphs := [name for name in GRAPHS if name in (self.names or ())]):
+            raise ConfigError(f"--names (={graphs[0]}) needs a CUDA device, and torch sees none; leave it out")
         if self.device == "cpu" and "16-mixed" in (self.precisions or ()):
             raise ConfigError("--precisions (=16-mixed) needs a CUDA device; on the cpu take 32-true or bf16-mixed")
         if self.keras_python is not None and self.why_no_keras is not None:
@@ -180,9 +181,10 @@ class Options(argparse.Namespace):
         """
         why_not = {"keras": self.why_no_keras} if self.why_no_keras else {}
         if self.device == "cpu":
-            why_not["lab_graph"] = "a CUDA graph needs a CUDA device"
+            why_not |= dict.fromkeys(GRAPHS, "a CUDA graph needs a CUDA device")
         if setting.batch_size != self.sizes[0]:
-            why_not["lab_compile"] = f"compiled anew for each size, so at the first one (={self.sizes[0]}) only"
+            why = f"compiled anew for each size, so at the first one (={self.sizes[0]}) only"
+            why_not |= dict.fromkeys(("lab_compile", "lab_graph_compile"), why)
         names = NAMES if self.names is None else {*self.names, *(["lab_eager"] if "bare" in self.names else [])}
         asked = [name for name in NAMES if name in names]
         return [n for n in asked if n not in why_not], {n: why for n, why in why_not.items() if n in asked}

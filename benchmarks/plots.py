@@ -10,8 +10,10 @@ from benchmarks.options import NAMES, Setting
 from benchmarks.table import BOUNDS
 from resnetlab.runs.files import write_atomically
 
-COLORS = dict(zip(NAMES, ("#d55e00", "#e69f00", "#cc79a7", "#000000", "#0072b2", "#56b4e9", "#009e73"), strict=True))
-MARKERS = dict(zip(NAMES, "vs^oDPX", strict=True))
+COLORS = dict(
+    zip(NAMES, ("#d55e00", "#e69f00", "#cc79a7", "#000000", "#0072b2", "#56b4e9", "#009e73", "#f0e442"), strict=True)
+)
+MARKERS = dict(zip(NAMES, "vs^oDPX*", strict=True))
 
 
 def draw(content: dict[str, Any], out: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from benchmarks.rounds import Measurements
 
 IMAGES = 50_000  # an epoch of CIFAR-10
 FINE = ("lab_eager", "bare")  # in one process, in turn every few steps
-LABS = ("lab_eager", "lab_compile", "lab_graph")
+LABS = ("lab_eager", "lab_compile", "lab_graph", "lab_graph_compile")
 
 Grains = list[list[float]]
 

@@ -28,8 +28,8 @@ class Rig:
     """One run on `device`.
 
     engine: eager | compile | graph | timed | fewer. The last two are what a graph records, run plainly: on a GPU both
-    with FewerLaunches as in a run, on a CPU the latter alone. scale: the gradient scaler's initial factor; None for no
-    scaler. half: in float16, as 16-mixed, or in another type.
+    with FewerLaunches as in a run, on a CPU the latter alone; "graph compiled" and the like are compiled before. scale:
+    the gradient scaler's initial factor; None for no scaler. half: in float16, as 16-mixed, or in another type.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Rig:
         self.k = 0
 
     def choose(self, engine: str) -> None:
+        engine, compiled = engine.removesuffix(" compiled"), engine.endswith(" compiled")
         self.engine: EagerRunner | CudaGraphRunner
         if engine in ("graph", "timed", "fewer"):
             self.engine = graph = CudaGraphRunner(self.step, self.lab.model, self.scaled, self.lab.lr_momentum_table)
@@ -58,7 +59,9 @@ class Rig:
                 graph if engine == "graph" else lambda images, lr, momentum: graph.step_at_global_step(images)
             )
         else:
-            self.run = self.engine = EagerRunner(self.step, self.scaled.optimizer, compiled=engine == "compile")
+            self.run = self.engine = EagerRunner(self.step, self.scaled.optimizer)
+        if engine == "compile" or compiled:
+            self.step.compile()
 
     def train(self, steps: int) -> list[float]:
         """The next steps' losses."""

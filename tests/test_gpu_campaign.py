@@ -17,30 +17,69 @@ from resnetlab.training.result import completed
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_campaign.sh"
 STANDIN = """#!/bin/sh
-case "$*" in "-c import torch"*) echo "NVIDIA H200"; exit;; esac
+case "$*" in "-c import"*) echo "NVIDIA H200"; exit;; esac
 printf "%s\\n" "$*" >>"$CALLS"
 case "$*" in "-m pytest"*) echo passed;; "-m benchmarks"*) echo '{"seconds": 1}' >"$OUT/bench.json";; esac
+case "$*" in *study=profile*) exit 1;; esac
 """
 
 
-def calls(budget: int = 600) -> list[list[str]]:
+def calls(*parts: str, budget: int = 600) -> list[list[str]]:
     """What the script has the stand-in do, one list of arguments a call."""
     python, log = Path("python").absolute(), Path("calls").absolute()
     python.write_text(STANDIN)
     python.chmod(0o755)
     log.write_text("")
     told = {"PYTHON": str(python), "CALLS": str(log), "OUT": str(Path("out").absolute()), "BUDGET_S": str(budget)}
-    subprocess.run(["bash", SCRIPT], env=os.environ | told, check=True, timeout=60)
+    subprocess.run(["bash", SCRIPT, *parts], env=os.environ | told, check=True, timeout=60)
     return [shlex.split(line) for line in log.read_text().splitlines()]
+
+
+def test_tests_come_before_the_bench_and_short_runs_before_long_ones() -> None:
+    """And a part that fails, here the profile, ends nothing."""
+    found = calls()
+    assert [" ".join(call[:2]) for call in found[1:3]] == ["-m pytest", "-m benchmarks"]
+    assert [call[0] for call in found] == ["train.py", "-m", "-m", *["train.py"] * 5, "-m"]
+    keys = [{word.partition("=")[0]: word.partition("=")[2] for word in call if "=" in word} for call in found]
+    assert [k.get("study") or k.get("experiment", "") for k in (keys[0], *keys[3:6])] == [
+        "smoke-${engine}", "profile", "cifar10p2-onecycle-30", "post4-table3-25",
+    ]  # fmt: skip
+    assert keys[6]["experiment"].count(",") == 17
 
 
 def test_the_second_campaign_skips_what_is_done() -> None:
     first, second = calls(), calls()
-    assert [call[:2] for call in first[:2]] == [["-m", "benchmarks"], ["-m", "pytest"]]
-    assert [call[0] for call in first[2:4]] == ["train.py", "train.py"]
     assert first[-1][:3] == ["-m", "resnetlab.cli", "report"]
-    assert second == first[2:]
+    assert second == first[3:]
     assert Path("out/gpu-tests.txt").read_text() == "passed\n"
+    assert not Path("out/gpu-tests.log").exists()
+
+
+def test_named_parts_are_the_only_ones() -> None:
+    assert [call[1] for call in calls("smoke", "bench")] == ["data=digits", "benchmarks", "resnetlab.cli"]
+    with pytest.raises(subprocess.CalledProcessError) as found:
+        calls("smoke", "benhc")
+    assert found.value.returncode == 2
+    assert Path("calls").read_text() == ""
+
+
+def test_more_time_has_the_whole_bench_and_all_tests() -> None:
+    short, whole = (calls("tests", "bench", budget=budget) for budget in (1799, 1800) if not shutil.rmtree("out", True))
+    assert "not compiled" in " ".join(short[0])
+    assert "compiled" not in " ".join(whole[0])
+    assert ("--batch-sizes" in short[1], "--batch-sizes" in whole[1]) == (True, False)
+
+
+def test_what_a_run_has_written_so_far_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of one that was cut off, whose profile there is, and no summary."""
+    monkeypatch.setenv("RESNETLAB_OUTPUTS", str(Path("runs").absolute()))
+    run = Path("runs/profile/a/seed=0")
+    (run / "profile").mkdir(parents=True)
+    for name in ("metrics.csv", "config.yaml", "profile/operations.txt", "curves.png"):
+        (run / name).write_text(name)
+    calls("smoke")
+    there = {path.name for path in Path("out/profile/a/seed=0").iterdir()}
+    assert there == {"metrics.csv", "config.yaml", "operations.txt"}
 
 
 def test_a_new_machine_takes_up_what_the_results_have(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,13 +111,22 @@ def test_a_finished_run_of_the_results_is_not_trained_again(finished: Config, em
     assert completed(config) == json.loads(finished.folder.summary.read_text())
 
 
+@pytest.mark.parametrize("part", ["smoke", "profile", "short"])
+def test_the_other_parts_commands_are_valid(part: str) -> None:
+    for call in calls(part)[:-1]:
+        arguments = normalize_arguments([a for a in call[1:] if a not in ("-m", "force=true")])
+        jobs = compose_jobs(arguments, multirun="-m" in call)
+        assert len({config.folder.path for _, config in jobs}) == {"smoke": 8, "profile": 1, "short": 2}[part]
+
+
 def test_without_time_there_is_the_report_alone() -> None:
     assert [call[2] for call in calls(budget=0)] == ["report"]
 
 
 def test_the_campaigns_runs_are_of_presets_that_there_are() -> None:
     """19 configurations with two seeds each, all with seed 0 first; composed with one, in half the time."""
-    sweeps = [normalize_arguments([a for a in call[1:] if a != "-m"]) for call in calls() if call[0] == "train.py"]
+    found = calls("published")
+    sweeps = [normalize_arguments([a for a in call[1:] if a != "-m"]) for call in found if call[0] == "train.py"]
     assert all(arguments[0] == "seed=range(0,2)" for arguments in sweeps)
     jobs = [job for arguments in sweeps for job in compose_jobs(["seed=range(0,1)", *arguments[1:]], multirun=True)]
     assert len({label for label, _ in jobs[:-1]}) == len(jobs) - 1 == 18

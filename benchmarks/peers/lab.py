@@ -111,7 +111,7 @@ def main() -> None:
     module, data, trainer = build(config, data)
     losses[lab] = partial(epoch_loss, module)
     chosen, why = select_engine(config)
-    if chosen != lab.removeprefix("lab_"):
+    if chosen != lab.removeprefix("lab_").removesuffix("_compile"):
         raise SystemExit(why)
 
     def facts() -> dict[str, dict[str, float]]:

@@ -88,8 +88,6 @@ class JsonLines:
     def __init__(self) -> None:
         self.answers = os.fdopen(os.dup(1), "w", buffering=1)
         os.dup2(2, 1)
-        if folder := os.environ.get("RESNETLAB_BENCH_FOLDER"):  # where a killed bench cannot remove it
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     def write(self, **content: Any) -> None:
         print(json.dumps(content), file=self.answers)
@@ -98,6 +96,8 @@ class JsonLines:
         """The next order. Raises SystemExit when there will be none."""
         line = sys.stdin.readline()
         if not line:
+            if folder := os.environ.get("RESNETLAB_BENCH_FOLDER"):  # a killed bench cannot remove it
+                atexit.register(shutil.rmtree, folder, ignore_errors=True)
             raise SystemExit
         order: dict[str, Any] = json.loads(line)
         return order

@@ -18,7 +18,9 @@ AMP_TYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 def config_of(spec: PeerSpec) -> Config:
-    engines = [f"engine={name.removeprefix('lab_')}" for name in spec.names if name.startswith("lab_")]
+    names = [name.removeprefix("lab_") for name in spec.names if name.startswith("lab_")]
+    engines = [f"engine={name.removesuffix('_compile')}" for name in names]
+    engines += ["trainer.compile=true" for name in names if name.endswith("_compile")]
     return compose(
         *(f"model={spec.model}", f"batch_size={spec.batch_size}", "schedule=constant", "epochs=1000", *engines),
         *(f"trainer.precision={spec.precision}", f"trainer.accelerator={spec.device}", "trainer.progress=off"),

@@ -168,6 +168,16 @@ def test_a_peer_that_fails_says_why(started: PeerProcess) -> None:
         started.turn(TIMEOUT, leaps=1)
 
 
+def test_the_reason_outlives_a_peer_that_ends_by_itself() -> None:
+    program = "from benchmarks.peers.protocol import JsonLines; JsonLines(); raise SystemExit('a word')"
+    environment = os.environ | {"PYTHONPATH": import_path()}
+    with PeerProcess(["small"], [sys.executable, "-c", program], environment) as peer:
+        with pytest.raises(PeerFailed, match=r"^a word$"):
+            peer.read(TIMEOUT)
+        assert peer.process.wait(TIMEOUT) == 1
+        assert peer.errors.exists()
+
+
 def test_a_peer_that_fails_costs_its_own_rows_only() -> None:
     """The second one gets as far as its first word."""
     reported: list[str] = []

@@ -4,6 +4,7 @@ does where no graph can be recorded; and that a GPU is waited for no oftener tha
 import io
 import json
 from collections import OrderedDict
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.training import module as training_module
 from resnetlab.training.build import build
 from resnetlab.training.callbacks.checkpoints import on_host
-from resnetlab.training.engine.cuda_graph import CaptureFailed, CudaGraphRunner
+from resnetlab.training.engine.cuda_graph import CaptureFailed, CudaGraphRunner, StatisticsRunner
 from rig import CYCLING, Rig
 
 ALL = ("batch_size=8", "data.limit=30", "epochs=3")
@@ -154,6 +155,76 @@ def test_reestimated_statistics_are_torchs_cumulative_mean_to_the_bit(model: str
     assert int(next(value for name, value in found.items() if name.endswith("tracked"))) == len(inputs)
 
 
+class Replay:
+    """What a recording of the runner's forward pass does, with the momentum that the norms had when it was made."""
+
+    def __init__(self, runner: StatisticsRunner) -> None:
+        self.runner, self.momenta = runner, [norm.momentum for norm in batch_norms(runner.network)]
+
+    def replay(self) -> None:
+        for norm, momentum in zip(batch_norms(self.runner.network), self.momenta, strict=True):
+            norm.momentum = momentum
+        self.runner.network(self.runner.images)
+
+
+def test_replayed_statistics_are_the_mean_over_the_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal to forward passes but for rounding, also when they are re-estimated again, of other batches and weights."""
+    monkeypatch.setattr(StatisticsRunner, "record", lambda runner: Replay(runner))
+    rig = Rig(tiny("batch_size=8"), "cpu", "eager")
+    network = rig.lab.model
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    runner = StatisticsRunner(network)
+    for epoch in (1, 2):
+        inputs = list(rig.data.recalibration_inputs(60, epoch, rig.device))
+        assert len(inputs) == 7
+        found = []
+        for take in (None, runner):
+            with reestimated_statistics(network, inputs, take):
+                found.append({name: buffer.clone() for name, buffer in network.named_buffers()})
+        for name, wanted in found[0].items():
+            torch.testing.assert_close(found[1][name], wanted, rtol=1e-5, atol=1e-6, msg=name)
+            assert torch.equal(dict(network.named_buffers())[name], before[name])
+        for weight in network.parameters():
+            weight.data.mul_(1.1)
+
+
+def test_statistics_are_those_of_forward_passes_where_no_graph_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, and the recording is tried once."""
+    tried = []
+
+    def record(runner: StatisticsRunner) -> None:
+        tried.append(runner)
+        raise CaptureFailed("planted")
+
+    monkeypatch.setattr(StatisticsRunner, "record", record)
+    rig = Rig(tiny("batch_size=8"), "cpu", "eager")
+    network, runner = rig.lab.model, StatisticsRunner(rig.lab.model)
+    inputs, found = list(rig.data.recalibration_inputs(60, 1, rig.device)), []
+    for take in (None, runner, runner):
+        with reestimated_statistics(network, inputs, take):
+            found.append([buffer.clone() for buffer in network.buffers()])
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*found, strict=True))
+    assert tried == [runner]
+
+
+def test_the_statistics_of_a_run_as_a_graph_are_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the raw weights and of the average, which are two networks; not those of an eager run."""
+    used = []
+    monkeypatch.setattr(StatisticsRunner, "__call__", lambda runner, x, number: used.append(runner.network))
+    rig = Rig(tiny("batch_size=8", "trainer.recalibration_images=16", "averaging=ema"), "cpu", "eager")
+    lab = rig.lab
+    lab.trainer, lab.data = SimpleNamespace(current_epoch=0), rig.data  # type: ignore[assignment]
+    assert lab.average is not None
+    networks = {"reestimated": lab.model, "averaged": lab.average.module}
+    for engine, calls in (("eager", 0), ("graph", 2), ("graph", 2)):  # of two batches
+        lab.engine_name = engine
+        for weights, network in networks.items():
+            used.clear()
+            lab.validate_with_fresh_statistics(network, "", weights)
+            assert used == [network] * calls
+    assert lab.statistics_runners.keys() == networks.keys()
+
+
 # --- a run
 
 
@@ -175,6 +246,7 @@ def plant_graph(monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
         return Replayed(runner, images)
 
     monkeypatch.setattr(CudaGraphRunner, "record", record)
+    monkeypatch.setattr(StatisticsRunner, "record", lambda runner: Replay(runner))
     monkeypatch.setattr(training_module, "select_engine", lambda config: ("graph", None))
 
 

@@ -1,6 +1,7 @@
 """The engines against each other, and the updates with tensors against torch's optimizers."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,8 @@ def test_steps_in_chunks_are_the_same_steps() -> None:
 
 
 def test_neither_chunk_nor_engine_nor_profile_are_part_of_what_a_run_is() -> None:
-    assert tiny("trainer.chunk=7", "engine=compile", "trainer.profile=7").folder.path == tiny().folder.path
+    others = ("trainer.chunk=7", "engine=compile", "trainer.profile=7", "trainer.compile=true")
+    assert tiny(*others).folder.path == tiny().folder.path
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -85,6 +87,36 @@ def test_a_compiled_step_equals_the_plain_one() -> None:
     """Other kernels, so other rounding: as above."""
     config = tiny(*HUNDRED, *CYCLING)
     plain, compiled = losses(config, "eager", 104), losses(config, "compile", 104)
+    assert compiled[:10] == pytest.approx(plain[:10], rel=1e-4)
+    assert compiled == pytest.approx(plain, rel=0.05)
+
+
+@pytest.mark.parametrize("half", [False, torch.bfloat16], ids=["32-true", "bf16-mixed"])
+def test_what_a_graph_records_compiles_as_one_region(monkeypatch: pytest.MonkeyPatch, half: Any) -> None:
+    """With FewerLaunches, whose copies of the weights stand in for them; traced by Dynamo and by autograd, no kernels.
+
+    Both batch sizes of an epoch, so that the second does not reuse what was traced of the first.
+    """
+    compiler, traced = torch.compile, []
+
+    def compile_without_kernels(function: Any, *, dynamic: bool, options: dict[str, bool]) -> Any:
+        traced.append((dynamic, options))
+        return compiler(function, backend="aot_eager", fullgraph=True, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", compile_without_kernels)
+    config = tiny("batch_size=8", "data.limit=20", "lr=1e-3", *CYCLING)
+    rigs = [Rig(config, "cpu", engine, half=half) for engine in ("fewer", "fewer compiled")]
+    losses = [rig.train(4) for rig in rigs]
+    assert traced == [(False, {"triton.cudagraphs": False})]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3 if half else 1e-6)
+    if not half:
+        assert_same_state(rigs[1].state(), rigs[0].state(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_compiled_step_of_a_graph_equals_the_plain_one() -> None:
+    config = tiny(*HUNDRED, *CYCLING)
+    plain, compiled = losses(config, "fewer", 24), losses(config, "fewer compiled", 24)
     assert compiled[:10] == pytest.approx(plain[:10], rel=1e-4)
     assert compiled == pytest.approx(plain, rel=0.05)
 
@@ -232,6 +264,11 @@ def test_the_engine_is_the_one_that_fits() -> None:
     assert chosen(device="cpu") == ("eager", None)
     assert chosen("engine=eager") == ("eager", None)
     assert chosen("engine=compile", device="cpu") == ("compile", None)
+    assert chosen("trainer.compile=true") == ("graph", None)
+    assert chosen("trainer.compile=true", device="cpu") == ("compile", None)
+    why = "engine=compile, because a CUDA graph needs a CUDA device, and this is a cpu"
+    assert chosen("engine=graph", "trainer.compile=true", device="cpu") == ("compile", why)
+    assert chosen("optimizer=muon", "trainer.compile=true")[0] == "compile"
 
 
 @pytest.mark.parametrize(
@@ -254,6 +291,18 @@ def test_what_does_not_fit_is_run_eagerly_and_said(overrides: list[str], device:
 
 def test_what_has_a_state_of_its_own_is_known() -> None:
     assert {name for name, kind in SCHEDULES.items() if kind.stateful} == {"reduce_on_plateau"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["engine=eager"], r"trainer\.compile \(=true\) goes with engine=auto or graph; .* engine=compile"),
+        (["data.device=cpu"], r"trainer\.compile \(=true\) gathers the images on their device, .* engine=eager"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny("trainer.compile=true", *overrides)
 
 
 def test_an_engine_that_there_is_not_is_refused() -> None:

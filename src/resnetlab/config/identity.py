@@ -14,6 +14,7 @@ NOT_IDENTITY = {
     *("predictions", "data.device", "data.skip_broken", "data.function", "data.parameters"),  # the images have a digest
     *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
     *("trunk", "outputs", "logger", "logger.use", "logger.project", "logger.offline", "logger.uri", "logger.every"),
+    "trainer.compile",  # as engine
 }
 
 SHORT, LONG = 8, 12  # hexadecimal digits at the end of a configuration's name, and of its folder's

@@ -21,6 +21,7 @@ class TrainerOptions:
     precision: str = "auto"
     tf32: bool | None = None  # TF32 on a GPU for float32 products; null: torch's own, in convolutions, not in matrices
     channels_last: bool = True  # weights and images in memory as N H W C, which is faster
+    compile: bool = False  # what engine=graph or auto records, through torch.compile first: fused kernels in the graph
     # steps per batch of Lightning's, whose cost is paid once a batch; null: 1, or 50 with engine=graph
     chunk: int | None = None
     profile: int | None = None  # steps of the first epoch to record in profile/trace.json.gz; null: off

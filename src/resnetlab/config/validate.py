@@ -105,8 +105,13 @@ def check_batches(config: Config) -> None:
     """The model trains on every batch, also the last one of an epoch, and each device has images to validate."""
     if config.recalibrate_bn and config.model.norm != "batch":
         raise ConfigError(f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} has no statistics")
-    if config.data.device == "cpu" and config.engine == "compile":
-        raise ConfigError("engine (=compile) gathers the images on their device, not data.device (=cpu); take eager")
+    compiled = "engine (=compile)" if config.engine == "compile" else "trainer.compile (=true)"
+    if config.data.device == "cpu" and (config.engine == "compile" or config.trainer.compile):
+        raise ConfigError(f"{compiled} gathers the images on their device, not data.device (=cpu); take engine=eager")
+    if config.trainer.compile and config.engine == "eager":
+        raise ConfigError(
+            "trainer.compile (=true) goes with engine=auto or graph; alone, without a graph: engine=compile"
+        )
     devices = config.trainer.devices
     check_last_batch(config, config.data.images(), *config.data.size())
     val_images = config.data.val_images()

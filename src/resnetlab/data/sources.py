@@ -2,7 +2,6 @@
 
 import hashlib
 import pickle
-import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from resnetlab.errors import DataError, first_line
+from resnetlab.runs.files import data_beside
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ def load(name: str, root: str, labels: str = "fine") -> Source:
 
     labels: "coarse" for CIFAR-100's 20 superclasses instead of its 100 classes.
     """
-    folder = Path(root).expanduser()
-    return coarse(folder) if labels == "coarse" else SOURCES[name](folder)
+    return (coarse if labels == "coarse" else SOURCES[name])(Path(root).expanduser())
 
 
 def by_torchvision(root: Path, name: str, key: str = "train", **options: Any) -> Source:
@@ -121,7 +120,7 @@ def digits(root: Path) -> Source:
     return Source(both[torch.from_numpy(train)], both[torch.from_numpy(test)], tuple(map(str, range(10))))
 
 
-SETS: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("sources.toml").read_text("utf-8"))
+SETS: dict[str, dict[str, Any]] = data_beside(__file__, "sources.toml")
 SOURCES: dict[str, Callable[[Path], Source]] = {
     name: partial(by_torchvision, **about["torchvision"]) if "torchvision" in about else digits
     for name, about in SETS.items()
@@ -146,10 +145,9 @@ def _open(cls: Any, root: Path, **part: Any) -> Any:
     """Torchvision's data set, read or downloaded. Raises DataError."""
     from torchvision.datasets.utils import check_integrity
 
-    folder, files = root / getattr(cls, "base_folder", cls.__name__), []
-    if hasattr(cls, "meta"):  # CIFAR
-        listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
-        files = [(folder / name, md5) for name, md5 in listed]
+    listed = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])] if hasattr(cls, "meta") else []
+    folder = root / getattr(cls, "base_folder", cls.__name__)
+    files = [(folder / name, md5) for name, md5 in listed]  # of CIFAR alone
     if any(path.exists() for path, _ in files):
         for path, md5 in files:  # instead of downloading over what a user has put there
             name = path.absolute()

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from resnetlab.errors import require, require_one_of
 
-NORMS = ("batch", "group", "group_ws")
 Norm = Callable[[int], nn.Module]  # of a number of channels
 
 # Wu & He 2018, table 3: 16 channels a group do as well as 32 groups, and 16 is our narrowest layer
@@ -27,7 +26,7 @@ def norm_factory(
     """
     require(0 < bn_momentum <= 1, "model.bn_momentum", bn_momentum, "be in (0, 1]; Keras' 0.99 is 0.01 here")
     require(0 < bn_eps < 1, "model.bn_eps", bn_eps, "be in (0, 1)")
-    require_one_of("model.norm", norm, NORMS)
+    require_one_of("model.norm", norm, ("batch", "group", "group_ws"))
     divides = channels_per_group >= 1 and narrowest % channels_per_group == 0
     must = f"divide the {narrowest} channels of the narrowest layer"
     require(divides, "model.channels_per_group", channels_per_group, must)

@@ -192,16 +192,7 @@ def seeded_by(generator: torch.Generator | None) -> Iterator[None]:
         yield
 
 
-MODELS: dict[str, Model] = {
-    model.name: model
-    for model in (
-        ResNetV2Model("resnet20v2", depth=20),
-        ResNetV2Model("resnet56v2", depth=56),
-        ResNetV2Model("resnet110v2", depth=110),
-        ResNetV1Model("resnet56v1"),
-        ResNetV1Model("resnet56v1_concat", head="concat"),
-        TorchvisionModel("resnet18"),
-        TorchvisionModel("resnet9"),
-        CustomModel(),
-    )
-}
+_V2 = [ResNetV2Model(f"resnet{depth}v2", depth=depth) for depth in (20, 56, 110)]
+_V1 = [ResNetV1Model("resnet56v1"), ResNetV1Model("resnet56v1_concat", head="concat")]
+_OTHERS = [*map(TorchvisionModel, BLOCKS), CustomModel()]
+MODELS: dict[str, Model] = {model.name: model for model in (*_V2, *_V1, *_OTHERS)}

@@ -13,7 +13,6 @@ batch-norm statistics, 58 convolutions, 0.386 GFLOP an image forward.
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,6 @@ from resnetlab.models.norm import CHANNELS_PER_GROUP, Norm, norm_factory
 Activation = Callable[[Tensor], Tensor]
 ACTIVATIONS: dict[str, Activation] = {f.__name__: f for f in (F.relu, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish)}
 
-HEADS = ("average", "concat")  # of v1
 WIDTHS = (16, 32, 64)  # of v1
 
 # the standard deviation of a normal distribution truncated at two of its standard deviations
@@ -153,16 +151,7 @@ def check_v2(depth: int, shortcut_kernel: int, activation: str) -> None:
 
 
 # n = 2, 6 (the network of the published series) and 12; options as in ResNetV2
-def resnet20v2(classes: int = 10, **options: Any) -> ResNetV2:
-    return ResNetV2(20, classes, **options)
-
-
-def resnet56v2(classes: int = 10, **options: Any) -> ResNetV2:
-    return ResNetV2(56, classes, **options)
-
-
-def resnet110v2(classes: int = 10, **options: Any) -> ResNetV2:
-    return ResNetV2(110, classes, **options)
+resnet20v2, resnet56v2, resnet110v2 = (partial(ResNetV2, depth) for depth in (20, 56, 110))
 
 
 class BasicBlock(nn.Module):
@@ -257,5 +246,5 @@ def check_v1(depth: int, head: str, dropout: float) -> None:
     """Raises ConfigError, naming the key and the value."""
     depth_ok = 8 <= depth <= 2000 and (depth - 2) % 6 == 0
     require(depth_ok, "model.depth", depth, "be 6n + 2 with n >= 1: 8, 14, 20, ... 56, ... 110")
-    require_one_of("model.head", head, HEADS)
+    require_one_of("model.head", head, ("average", "concat"))
     require(0 <= dropout < 1, "model.dropout", dropout, "be in [0, 1)")

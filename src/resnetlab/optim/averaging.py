@@ -6,7 +6,7 @@ raw weights; whoever evaluates it has to re-estimate them (Izmailov et al. 2018,
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
@@ -154,10 +154,13 @@ def resolve_momentum(averaging: Averaging, momentum: float | None) -> float | No
 
 
 @contextmanager
-def reestimated_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> Iterator[None]:
+def reestimated_statistics(
+    model: nn.Module, inputs: Iterable[Tensor], take: Callable[[Tensor, int], object] | None = None
+) -> Iterator[None]:
     """Inside: the model's running statistics are the plain mean over `inputs`; outside: the model is as it was.
 
     inputs: batches (N, C, H, W) of training images. Only batch norms see training mode, so no random number is drawn.
+    take: instead of a forward pass of the model, with a batch and its number (from 1).
     """
     norms = batch_norms(model)
     buffers = [{name: buffer.clone() for name, buffer in norm.named_buffers()} for norm in norms]
@@ -171,7 +174,7 @@ def reestimated_statistics(model: nn.Module, inputs: Iterable[Tensor]) -> Iterat
             for number, x in enumerate(inputs if norms else (), 1):
                 for norm in norms:
                     norm.momentum = 1 / number  # as momentum=None, which reads a counter back in each layer and batch
-                model(x)
+                model(x) if take is None else take(x, number)
         model.eval()
         yield
     finally:

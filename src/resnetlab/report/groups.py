@@ -112,7 +112,7 @@ def interval_of(metric: str, values: Sequence[float]) -> MeanInterval | None:
 
 def bounds(metric: str) -> tuple[float, float]:
     """The least and the greatest value that the metric can have."""
-    if metric in ("final_penalty", "best_minus_final", "best_minus_test"):  # label smoothing may lower the loss
+    if metric in ("final_penalty", "best_minus_final", "best_minus_test"):  # differences
         return -math.inf, math.inf
     if metric == "gpu_load":  # in percent
         return 0.0, 100.0

@@ -69,13 +69,13 @@ def legend_above(figure: Figure, axes: Any) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
-    columns = max(1, min(len(labels), 81 // (max(map(len, labels)) + 9)))
+    columns = max(1, min(len(labels), 71 // (max(map(len, labels)) + 9)))
     (wide, high), margins = figure.get_size_inches(), figure.subplotpars
-    grown = high + 0.16 * math.ceil(len(labels) / columns) + 0.1
+    grown = high + 0.18 * math.ceil(len(labels) / columns) + 0.1
     top = 1 - ((1 - margins.top) * high + grown - high) / grown
     figure.set_size_inches(wide, grown)
     figure.subplots_adjust(bottom=margins.bottom * high / grown, top=top)
-    figure.legend(handles, labels, loc="upper center", ncols=columns, fontsize=7, frameon=False)
+    figure.legend(handles, labels, loc="upper center", ncols=columns, fontsize=8, frameon=False)
 
 
 def write_plot(plot: Plot, folder: Path, prefix: str) -> Plot:
@@ -139,12 +139,12 @@ def draw_band(
 
 def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
     """Horizontal lines: the first solid, the others dotted; what is far from the curves is only said."""
-    style = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 7, "color": "tab:green"}
+    style = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8, "color": "tab:green"}
     values = [float(name) for name in thresholds]
     shown = within_reach(axes, values)
     if hidden := [number(value, None) for value in sorted(values) if value not in shown]:
         corner = {"transform": axes.transAxes, "va": "bottom", "ha": "right"}
-        axes.text(0.99, 0.02, f"off this axis: {', '.join(hidden)}", fontsize=7, color="tab:green", **corner)
+        axes.text(0.99, 0.02, f"off this axis: {', '.join(hidden)}", fontsize=8, color="tab:green", **corner)
     for place, value in enumerate(values):
         if value in shown:
             axes.axhline(value, color="tab:green", linestyle=":" if place else "-", linewidth=1)

@@ -23,7 +23,7 @@ from resnetlab.runs.load import read_manifest
 from resnetlab.training.build import Session
 from resnetlab.training.callbacks.energy import energy_source
 from resnetlab.training.callbacks.profiler import steps_warning
-from resnetlab.training.engine.select import select_engine
+from resnetlab.training.engine.select import select_engine, without_graph
 from resnetlab.training.isolation import BACKENDS
 from resnetlab.training.result import finished, print_line
 
@@ -52,7 +52,7 @@ def describe(config: Config, session: Session, manifest: dict[str, Any], resumed
 def record_fallback(config: Config, manifest: dict[str, Any], reason: str) -> None:
     """Says that the run goes on eagerly, and notes it in its manifest."""
     print_line(config, f"note: {reason}")
-    write_json(config.folder.manifest, manifest | {"engine": "eager"})
+    write_json(config.folder.manifest, manifest | {"engine": without_graph(config)})
 
 
 def description(config: Config, session: Session, manifest: dict[str, Any]) -> Iterator[str]:
@@ -99,6 +99,7 @@ def make_manifest(config: Config, session: Session, command: Sequence[str]) -> d
     command: of this run alone.
     """
     device, module = config.trainer.device, session.module
+    compiled = " + compile" if module.engine_name == "graph" and config.trainer.compile else ""
     products: dict[str, Any] = {"convolutions": BACKENDS.cudnn.conv, "matrices": BACKENDS.cuda.matmul}
     tf32 = [name for name, backend in products.items() if backend.fp32_precision == "tf32"]
     return {
@@ -112,7 +113,7 @@ def make_manifest(config: Config, session: Session, command: Sequence[str]) -> d
         **{"threads": torch.get_num_threads(), "precision": config.trainer.resolved_precision},
         **energy_source(device),
         **{"model": model_counts(module.model), "optimizer_groups": group_counts(module.build_optimizer())},
-        **{"engine": module.engine_name, "tf32": tf32 if device.type == "cuda" else None},
+        **{"engine": module.engine_name + compiled, "tf32": tf32 if device.type == "cuda" else None},
     }
 
 

@@ -24,9 +24,9 @@ from resnetlab.optim.regularization import conv_kernels, penalty
 from resnetlab.optim.schedules import ReduceOnPlateau, RunLength, schedule_table
 from resnetlab.runs.summary import Row
 from resnetlab.training.distributed import all_reduce, rank, world_size
-from resnetlab.training.engine.cuda_graph import CaptureFailed, CudaGraphRunner
+from resnetlab.training.engine.cuda_graph import CaptureFailed, CudaGraphRunner, StatisticsRunner
 from resnetlab.training.engine.fewer_launches import FewerLaunches
-from resnetlab.training.engine.select import select_engine
+from resnetlab.training.engine.select import select_engine, without_graph
 from resnetlab.training.engine.step import SAM, DeviceBatches, EagerRunner, ScaledOptimizer, TrainStep, clip_gradients
 from resnetlab.training.lightning_internals import advance_global_step, exit_at_sigterm, gradient_scaler
 from resnetlab.training.metrics import EpochMetrics
@@ -83,6 +83,7 @@ class ImageClassifier(L.LightningModule):
         self.began = False  # whether the training has, after all that is restored
         # {"averaged", "reestimated"}: the batch-norm statistics that its *_avg and *_recal were measured with
         self.statistics: dict[str, dict[str, Tensor]] = {}
+        self.statistics_runners: dict[str, StatisticsRunner] = {}  # of the same two, with engine=graph
         self.on_fallback: Callable[[str], None] = warnings.warn  # called with the reason
         self.step_hooks: list[Callable[[], None]] = []  # called after every training step
         self.register_buffer("relative_update", torch.tensor(0.0), persistent=False)  # |new - old| / |old| of one step
@@ -162,7 +163,9 @@ class ImageClassifier(L.LightningModule):
                 self.runner.fewer_launches = FewerLaunches(self.model)
         else:
             self.step = TrainStep(batches, self.batch_loss, self.manual_backward, optimizer, *how)
-            self.runner = EagerRunner(self.step, self.raw_optimizer, compiled=self.engine_name == "compile")
+            self.runner = EagerRunner(self.step, self.raw_optimizer)
+        if self.config.trainer.compile or self.engine_name == "compile":
+            self.step.compile()
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(derive_seed(self.config.seed, self.current_epoch + 1, rank()))
@@ -201,8 +204,8 @@ class ImageClassifier(L.LightningModule):
         except CaptureFailed as error:
             if self.config.engine == "graph":
                 raise LabError(f"engine=graph: {error}; take engine=eager") from error
-            self.runner, self.engine_name = EagerRunner(self.step, self.raw_optimizer), "eager"
-            self.on_fallback(f"engine=eager, because {error}")
+            self.runner, self.engine_name = EagerRunner(self.step, self.raw_optimizer), without_graph(self.config)
+            self.on_fallback(f"engine={self.engine_name}, because {error}")
         self.runner(images, lr, momentum)  # when the error is gone, which holds the recording's tensors
 
     def lr_momentum(self, step: int) -> tuple[float, float]:
@@ -278,7 +281,13 @@ class ImageClassifier(L.LightningModule):
         """The validation of `network` with re-estimated statistics, which are kept; the network's own stay."""
         data, images = self.data, self.config.trainer.recalibration_images
         inputs = data.recalibration_inputs(images, self.current_epoch + 1, self.device)
-        with torch.no_grad(), reestimated_statistics(network, inputs):
+        if (
+            weights not in self.statistics_runners
+            and self.engine_name == "graph"
+            and self.config.model.name != "custom"
+        ):
+            self.statistics_runners[weights] = StatisticsRunner(network)
+        with torch.no_grad(), reestimated_statistics(network, inputs, self.statistics_runners.get(weights)):
             for x, y in data.eval_batches(data.val, self.device, (rank(), world_size())):
                 self.validate_batch(network, x, y)
             saved = network.state_dict().keys()  # which a buffer may be left out of

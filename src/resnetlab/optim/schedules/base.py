@@ -7,7 +7,7 @@ holds at a moment (`lr_factor`); interval, stretch, warmup and warmup_prefix are
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -138,11 +138,9 @@ class Schedule:
 
     def check(self) -> None:
         """Refuses any value that makes no sense whatever the run. Raises ConfigError with key, value and cure."""
-        own = type(self).name
-        require(self.name == own, "name", self.name, f"{own} in a {type(self).__name__}")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            require(not isinstance(value, float) or math.isfinite(value), field.name, value, "a finite number")
+        require(self.name == type(self).name, "name", self.name, f"{type(self).name} in a {type(self).__name__}")
+        for key, value in vars(self).items():
+            require(not isinstance(value, float) or math.isfinite(value), key, value, "a finite number")
         for keys, holds, must in RULES:
             for owner, _, key in (key.rpartition(".") for key in keys.split()):
                 if owner in ("", self.name) and hasattr(self, key):
@@ -194,12 +192,10 @@ def schedule_table(
         made = f"from lr (={lr:g}), momentum (={momentum:g}) it makes {rows[k, 0]:g}, {rows[k, 1]:g} at step {k}"
         errors.require(False, "schedule.name", schedule.name, f"keep the lr finite in float32 and not negative: {made}")
     if span.steps_per_epoch > 1 and not rows[: span.steps_per_epoch, 0].any():
-        by_step = replace(schedule, interval="step")
-        rises = any(by_step.lr(k, lr, span) for k in range(span.steps_per_epoch))
-        cure = "; schedule.interval=step lets it rise within the epoch" if rises else ""
-        errors.require(
-            False, "schedule.name", schedule.name, f"not be 0 throughout epoch 1, which learns nothing{cure}"
-        )
+        by_step, must = replace(schedule, interval="step"), "not be 0 throughout epoch 1, which learns nothing"
+        if any(by_step.lr(k, lr, span) for k in range(span.steps_per_epoch)):
+            must += "; schedule.interval=step lets it rise within the epoch"
+        errors.require(False, "schedule.name", schedule.name, must)
     return rows
 
 

@@ -73,8 +73,9 @@ class TensorBoardPages(TensorBoardLogger):
             module.step_hooks.append(partial(self.log_step, module))
         self.experiment.add_custom_scalars({"training and validation": LAYOUT})
         if trainer.current_epoch == 0:
-            x, _ = next(module.data.batches(1, module.device))
-            pixels = x[:GRID_IMAGES] * module.data.normalizer.std + module.data.normalizer.mean  # on the same device
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            pixels = next(data.batches(1, module.device))[0][:GRID_IMAGES]
+            pixels = pixels * data.normalizer.std + data.normalizer.mean  # of that device by now
             grid = make_grid(pixels.clamp(0, 1).cpu(), nrow=8).repeat_interleave(MAGNIFY, 1)
             self.experiment.add_image("pictures/first batch, augmented", grid.repeat_interleave(MAGNIFY, 2), 0)
             self.experiment.add_text("model", f"```\n{module.model}\n```", 0)
@@ -156,8 +157,7 @@ class Loggers(L.Callback):
 
     def catch_up(self, trainer: L.Trainer) -> None:
         """Sends the rows of a trunk to all loggers, those of a run that goes on to the csv file, which is made anew."""
-        made_anew = [*filter(None, [self.made.get("csv")])]
-        self.send(self.recorder.rows, trainer.loggers if self.behind else made_anew)
+        self.send(self.recorder.rows, [logger for name, logger in self.made.items() if self.behind or name == "csv"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.catch_up(trainer)

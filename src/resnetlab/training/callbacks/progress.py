@@ -34,26 +34,22 @@ class ProgressDisplay(L.Callback):
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), left, note
         console = Console(highlight=False, soft_wrap=True)
         self.bar = Progress(*columns, console=console, disable=self.style != "bar")
-        self.start = self.last_line = 0.0
-        self.first_step = self.step = self.total = self.per_epoch = 0
+        self.last_line = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.total, self.per_epoch = pl_module.span.steps, pl_module.span.steps_per_epoch
-        self.first_step = self.step = trainer.current_epoch * self.per_epoch
-        self.start = self.last_line = time.monotonic()
-        self.bar.add_task("training", total=self.total, completed=self.step, left="?", note="")
+        self.last_line, first = time.monotonic(), trainer.current_epoch * pl_module.span.steps_per_epoch
+        self.bar.add_task("training", total=pl_module.span.steps, completed=first, first=first, left="?", note="")
         self.bar.start()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Chunk, batch_idx: int
+        self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Chunk, batch_idx: int
     ) -> None:
-        self.step += batch.steps
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.update(description=epoch)
+        self.bar.advance(self.bar.task_ids[0], batch.steps)
+        self.bar.update(self.bar.task_ids[0], left=self.left(), description=epoch)
         if self.style == "lines" and time.monotonic() - self.last_line > HEARTBEAT_SECONDS:
             self.last_line = time.monotonic()
-            within = self.step - trainer.current_epoch * self.per_epoch
-            self.say(f"{epoch}  step {within}/{self.per_epoch}  left {self.left()}")
+            self.say(f"{epoch}  step {batch.first + batch.steps}/{pl_module.span.steps_per_epoch}  left {self.left()}")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         (*earlier, row), column = self.recorder.rows, self.recorder.best_column
@@ -67,7 +63,7 @@ class ProgressDisplay(L.Callback):
             before = best_row(earlier, column) or {}
             change = f"improved from {before[key]:.5f} to" if key in before else "is"
             self.say(f"epoch {row['epoch']}: {name} {change} {row[key]:.5f}, saved {self.folder.best.name}")
-        self.update(note=f"val_acc {row['val/acc']:.4f}")
+        self.bar.update(self.bar.task_ids[0], left=self.left(), note=f"val_acc {row['val/acc']:.4f}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.bar.stop()
@@ -79,15 +75,12 @@ class ProgressDisplay(L.Callback):
 
     def left(self) -> str:
         """The time left at the speed so far, validation included; "?" before the first step."""
-        done = self.step - self.first_step
-        return duration((time.monotonic() - self.start) / done * (self.total - self.step) if done else None)
+        task = self.bar.tasks[0]
+        done = task.completed - task.fields["first"]
+        return duration((task.elapsed or 0.0) / done * (task.remaining or 0.0) if done else None)
 
     def say(self, line: str) -> None:
         if self.style == "bar":
             self.bar.console.print(line, markup=False)
         elif self.style != "off":
             say(line)
-
-    def update(self, **fields: str) -> None:
-        if not self.bar.disable:
-            self.bar.update(self.bar.task_ids[0], completed=self.step, left=self.left(), **fields)  # type: ignore[arg-type]

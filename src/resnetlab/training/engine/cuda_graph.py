@@ -6,8 +6,10 @@ after a checkpoint was restored, never before, because restoring puts other tens
 """
 
 import gc
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from resnetlab.errors import LabError, first_line
+from resnetlab.optim.averaging import batch_norms
 from resnetlab.optim.optimizers.base import make_capturable, set_lr_momentum
 from resnetlab.training.engine.fewer_launches import FewerLaunches
 from resnetlab.training.engine.step import ScaledOptimizer, TrainStep
@@ -64,32 +67,22 @@ class CudaGraphRunner:
         restore = snapshot(self.state())
         scale = None if self.scaler is None else self.scaler.state_dict()
         generator = torch.cuda.default_generators[self.step.global_step.device.index]
-        random, state = generator.get_state(), generator.clone_state()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
+        random = generator.get_state()
+        with another_stream():
             for _ in range(WARM_UP):
                 self.step_at_global_step(images)
                 restore()
-        torch.cuda.current_stream().wait_stream(stream)
         generator.set_state(random)
         if self.scaler is not None:
             self.scaler.load_state_dict(scale)
         self.optimizer.zero_grad(set_to_none=True)  # the recording makes gradients of its own, in the graph's memory
-        gc.collect()  # an earlier run's graph, which lies in cycles, may not be collected while this one is made
-        graph = torch.cuda.CUDAGraph()
         pool = next(iter(self.graphs.values())).pool() if self.graphs else None
         try:
-            with torch.cuda.graph(graph, pool=pool):
-                self.step_at_global_step(images)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:  # of the end of the recording; what has spoilt it is its context
-            generator.graphsafe_set_state(state)  # torch 2.11: or it would be recording for good
+            return recorded(partial(self.step_at_global_step, images), generator, pool)
+        except CaptureFailed:
             if self.scaler is not None:
                 self.scaler._per_optimizer_states.clear()
-            raise CaptureFailed(f"this step cannot be captured ({first_line(error.__context__ or error)})") from error
-        return graph
+            raise
 
     def state(self) -> Iterable[Tensor]:
         """Every tensor that a step changes, but the scaler's, and lr, momentum and gradients, which it makes anew."""
@@ -98,6 +91,73 @@ class CudaGraphRunner:
             yield from (value for value in values.values() if isinstance(value, Tensor))
         step = self.step
         yield from (step.batches.position, step.global_step, step.first_nonfinite_step, step.metrics.sums)
+
+
+class StatisticsRunner:
+    """Takes batch after batch into a network's running statistics, by one replay for a forward pass's launches.
+
+    The network is in evaluation mode but for its batch norms, whose momentum is 1 / number. A forward pass that cannot
+    be recorded is run as it is.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network, norms = network, batch_norms(network)
+        self.statistics: list[Any] = [s for norm in norms for s in (norm.running_mean, norm.running_var)]
+        self.means = [torch.zeros_like(s) for s in self.statistics]
+        self.graph: torch.cuda.CUDAGraph | None = None
+        self.recordable = True
+
+    def __call__(self, x: Tensor, number: int) -> None:
+        """The statistics are the plain mean over `number` batches afterwards, of which x (N, C, H, W) is the last."""
+        if self.graph is None and self.recordable:
+            self.images = x.clone()
+            try:
+                self.graph = self.record()
+            except CaptureFailed:
+                self.recordable = False
+        if self.graph is None:
+            self.network(x)
+            return
+        self.images.copy_(x)
+        self.graph.replay()
+        if number == 1:
+            torch._foreach_zero_(self.means)
+        torch._foreach_lerp_(self.means, self.statistics, 1 / number)
+        torch._foreach_copy_(self.statistics, self.means)
+
+    def record(self) -> torch.cuda.CUDAGraph:
+        """The graph of a forward pass of `images`, with momentum 1; the network's buffers are as they were."""
+        restore = snapshot(self.network.buffers())
+        with another_stream():
+            self.network(self.images)
+        restore()
+        return recorded(partial(self.network, self.images), torch.cuda.default_generators[self.images.device.index])
+
+
+def recorded(call: Callable[[], object], generator: torch.Generator, pool: Any = None) -> torch.cuda.CUDAGraph:
+    """The graph of a call. generator: the device's. Raises CaptureFailed, the generator as it was."""
+    state = generator.clone_state()
+    gc.collect()  # an earlier run's graph, which lies in cycles, may not be collected while this one is made
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph, pool=pool):
+            call()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # of the end of the recording; what has spoilt it is its context
+        generator.graphsafe_set_state(state)  # torch 2.11: or it would be recording for good
+        raise CaptureFailed(f"this step cannot be captured ({first_line(error.__context__ or error)})") from error
+    return graph
+
+
+@contextmanager
+def another_stream() -> Iterator[None]:
+    """Runs what is inside on a stream of its own, after all work before it and before all work behind it."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 def snapshot(tensors: Iterable[Tensor]) -> Callable[[], None]:

@@ -8,7 +8,7 @@ GRAPH_CHUNK = 50  # steps in a batch of Lightning's with engine=graph, whose ste
 
 
 def select_engine(config: Config, device: torch.device | None = None) -> tuple[str, str | None]:
-    """(eager | compile | graph, a remark or None). auto: graph where it can be captured, else eager.
+    """(eager | compile | graph, a remark or None). auto: graph where it can be captured, else without_graph.
 
     device: instead of the configuration's.
     """
@@ -19,7 +19,13 @@ def select_engine(config: Config, device: torch.device | None = None) -> tuple[s
     if reason is None:
         return "graph", None
     silent = config.engine == "auto" and device.type == "cpu"  # nobody expects a graph there
-    return "eager", None if silent else f"engine=eager, because {reason}"
+    name = without_graph(config)
+    return name, None if silent else f"engine={name}, because {reason}"
+
+
+def without_graph(config: Config) -> str:
+    """The engine of a run whose step is not captured, though it might be."""
+    return "compile" if config.trainer.compile else "eager"
 
 
 def why_no_graph(config: Config, device: torch.device) -> str | None:

@@ -85,6 +85,14 @@ class TrainStep:
         self.global_step = torch.zeros_like(batches.position)  # over the whole run, from 0
         self.first_nonfinite_step = torch.full_like(batches.position, self.NO_STEP)  # of this epoch
 
+    def compile(self) -> None:
+        """Gather, augmentation, forward and backward by torch.compile; the optimizer has fused kernels already.
+
+        Without inductor's own CUDA graphs: CudaGraphRunner records all of the step, the optimizer too.
+        """
+        compiled = torch.compile(self.forward, dynamic=False, options={"triton.cudagraphs": False})
+        self.forward = compiled  # type: ignore[method-assign]
+
     def start_epoch(self, epoch: int, step: int) -> None:
         """Goes to the first batch of `epoch` (from 1), which is step `step` of the run."""
         self.batches.start_epoch(epoch)
@@ -191,16 +199,11 @@ class ScaledOptimizer:
 
 
 class EagerRunner:
-    """Runs the step as it stands, lr and momentum set from the host before each.
+    """Runs the step as it stands, lr and momentum set from the host before each."""
 
-    compiled: gather, augmentation, forward and backward by torch.compile; the optimizer has fused kernels already.
-    """
-
-    def __init__(self, step: TrainStep, optimizer: torch.optim.Optimizer, compiled: bool = False) -> None:
+    def __init__(self, step: TrainStep, optimizer: torch.optim.Optimizer) -> None:
         self.step, self.optimizer = step, optimizer
         make_eager(optimizer)
-        if compiled:
-            step.forward = torch.compile(step.forward, dynamic=False)  # type: ignore[method-assign]
 
     def __call__(self, images: int, lr: float, momentum: float) -> None:
         set_lr_momentum(self.optimizer, lr, momentum)
