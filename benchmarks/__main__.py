@@ -8,7 +8,7 @@ from benchmarks.options import Options
 from resnetlab.config.messages import USAGE_ERRORS, print_error
 from resnetlab.console import interrupted
 from resnetlab.errors import LabError
-from resnetlab.sweeps.worker import sigterm_as_exit
+from resnetlab.sweeps.process_setup import sigterm_as_exit
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.options import Options, Setting
 from benchmarks.peers.protocol import PeerSpec
-from resnetlab.sweeps.worker import import_path
+from resnetlab.sweeps.process_setup import import_path
 
 ROOT = Path(__file__).parents[1]
 EPOCH_STEPS = 8  # of the lab's epoch on the cpu, so that its end is seen

@@ -23,7 +23,7 @@ from benchmarks.peers.protocol import PeerSpec, resident_peak
 from benchmarks.peers.torch_parts import peak_mib
 from benchmarks.process import ROOT, PeerFailed, PeerProcess, start_peer
 from benchmarks.rounds import measure
-from resnetlab.sweeps.worker import import_path, sigterm_as_exit
+from resnetlab.sweeps.process_setup import import_path, sigterm_as_exit
 
 PARAMETERS = 570_602  # of a ResNet20v2 by Atienza's code, batch-norm statistics not counted
 RECIPE: dict[str, Any] = {"lr": 8e-4, "wd": 0.2, "shift": 0.07, "depth": 20}

@@ -15,10 +15,10 @@ from resnetlab import compose
 from resnetlab.cli import main
 from resnetlab.published.series_plots import SERIES_PLOTS
 from resnetlab.report import table
-from resnetlab.report.answer_plots import plot_accuracy
 from resnetlab.report.card import model_card
 from resnetlab.report.columns import columns
 from resnetlab.report.groups import Collection, bounds, collect, groups_along
+from resnetlab.report.headline_plots import plot_accuracy
 from resnetlab.report.headlines import command, lag_line
 from resnetlab.report.plots import Plot, color_of, plot_lengths
 from resnetlab.report.table import print_table

@@ -161,7 +161,7 @@ def test_trackio_is_sent_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_bad_values_are_errors_in_one_line(overrides: list[str], wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resnetlab.config.logger.find_spec", lambda name: None)
+    monkeypatch.setattr("resnetlab.config.trainer.find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         tiny(*overrides)
     assert wanted in str(caught.value)

@@ -16,7 +16,7 @@ MOST_NAMED = 5  # configurations in a sentence
 ELSEWHERE = {"precision": "trainer.precision"}  # keys of the identity that the command line calls otherwise
 
 
-class Answer(NamedTuple):
+class Headline(NamedTuple):
     """What came out of a study. lead: one clause. sentences: the figures behind it. ranked: the best first.
 
     command: repeats the best; "" where its settings are not known.
@@ -29,8 +29,8 @@ class Answer(NamedTuple):
     command: str
 
 
-def answers(collection: Collection) -> Iterator[Answer]:
-    """The answer of each study with an accuracy; where statistics lag, by the re-estimated one, if there is one."""
+def headlines(collection: Collection) -> Iterator[Headline]:
+    """The headline of each study with an accuracy; where statistics lag, by the re-estimated one, if there is one."""
     for study, configurations in collection.studies.items():
         again = any(lags(run) for c in configurations for run in c.runs) and "final_val_acc_recal"
         metric = again if again and any(c.values(again) for c in configurations) else "best_val_acc"
@@ -39,16 +39,16 @@ def answers(collection: Collection) -> Iterator[Answer]:
             best, *others = [c for c in ranked if c.values(metric)]
             pairs = compare_with_best(best, others, metric)
             sentences = [accuracy(best, metric, collection.thresholds), *open_pairs(best, pairs)]
-            yield Answer(study, lead(best, pairs, metric), sentences, ranked, command(best))
+            yield Headline(study, lead(best, pairs, metric), sentences, ranked, command(best))
 
 
 def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
     """Whether the best is shown to be it; of configurations that differ in epochs alone, how their means go."""
-    along = groups_along([best, *(pair.second for pair in pairs)], "epochs")
+    along = groups_along([c for c in (best, *(p.second for p in pairs)) if c.values("final_val_acc")], "epochs")
     if len(along) == 1 and len(along[0]) == len(pairs) + 1:
-        fewest, most, means = along[0][0], along[0][-1], [c.mean("final_val_acc") for c in along[0]]
-        epochs = f"From {fewest.setting('epochs')} to {most.setting('epochs')} epochs"
-        return f"{epochs} the mean final validation accuracy goes from {means[0]:.4f} to {means[-1]:.4f}"
+        fewest, *_, most = along[0]
+        what = f"{fewest.setting('epochs')} to {most.setting('epochs')} epochs the mean final validation accuracy"
+        return f"From {what} goes from {fewest.mean('final_val_acc'):.4f} to {most.mean('final_val_acc'):.4f}"
     lagging = "Batch-norm statistics lag; re-estimated, " if metric == "final_val_acc_recal" else ""
     lower, among, mean = sum(map(is_shown, pairs)), f"{len(pairs) + 1} configurations", f"{best.mean(metric):.4f}"
     if not pairs:

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from resnetlab.report.columns import SETTINGS, Column, ReferenceValues, cell, columns, measured_columns, number
 from resnetlab.report.compare import Comparison, is_shown
 from resnetlab.report.groups import NOTHING, Collection, Configuration, Key
-from resnetlab.report.headlines import Answer, described, lag_line
+from resnetlab.report.headlines import Headline, described, lag_line
 from resnetlab.report.plots import Plot
 from resnetlab.report.table import FIRST, count_text
 
@@ -25,7 +25,7 @@ class StudyPlots(NamedTuple):
     """One study's plots. added: the caller's. absent: a sentence for each that cannot be drawn or was left out."""
 
     study: str
-    answer: Answer | None
+    headline: Headline | None
     opening: Sequence[Plot]
     added: Sequence[Plot]
     curves: Sequence[Plot]

@@ -13,7 +13,7 @@ from resnetlab.console import Console
 from resnetlab.report.columns import COSTS, SETTINGS, ReferenceValues, cell, columns, mean_sd, measured_columns
 from resnetlab.report.compare import Comparison
 from resnetlab.report.groups import Collection, Configuration, Key
-from resnetlab.report.headlines import answers, common_reduction, described, lag_line
+from resnetlab.report.headlines import common_reduction, described, headlines, lag_line
 from resnetlab.report.statistics import MeanInterval
 from resnetlab.runs.files import csv_text, records_csv
 
@@ -76,7 +76,7 @@ def fitting(columns: Sequence[Sequence[str]], room: int) -> int:
 
 def closing_lines(collection: Collection) -> Iterator[str]:
     """What came out of each study with the command that repeats its best, and stale batch-norm statistics."""
-    for found in answers(collection):
+    for found in headlines(collection):
         yield f"{found.study}: {found.lead}. {' '.join(found.sentences)}"
         yield f"  to repeat it: {found.command}" if found.command else ""
     yield lag_line(collection)

@@ -5,11 +5,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
-from resnetlab.report.answer_plots import answer_plots
 from resnetlab.report.columns import ReferenceValues
 from resnetlab.report.compare import compare
 from resnetlab.report.groups import Collection, Configuration, Key, best_first
-from resnetlab.report.headlines import answers
+from resnetlab.report.headline_plots import headline_plots
+from resnetlab.report.headlines import headlines
 from resnetlab.report.page import Origin, Section, StudyPlots, page
 from resnetlab.report.plots import Plot, plot_curves, write_plot
 from resnetlab.report.table import pairs_csv, table_csv, table_md
@@ -80,11 +80,11 @@ def remove_old_plots(folder: Path, stems: Set[str]) -> None:
 def write_plots(collection: Collection, folder: Path, plots: Sequence[PlotStudy]) -> Iterator[StudyPlots]:
     """Draw and write all plots, study by study."""
     best, thresholds = best_first(collection.configurations)[:MOST_CURVES], collection.thresholds
-    known = {answer.study: answer for answer in answers(collection)}
+    known = {headline.study: headline for headline in headlines(collection)}
     for place, (study, configurations) in enumerate(collection.studies.items(), 1):
         prefix = f"{place:02d}-{re.sub(r'[^A-Za-z0-9._-]+', '-', study)[:60] or 'study'}"
         chosen = [c for c in best if c.study == study]
-        opening = answer_plots(known[study].ranked, thresholds) if study in known else ()
+        opening = headline_plots(known[study].ranked, thresholds) if study in known else ()
         added = [draw(configurations, thresholds) for draw in plots]
         curves = (plot_curves(f"curves-{number:02d}", c, thresholds) for number, c in enumerate(chosen, 1))
         absent = [plot for plot in added if isinstance(plot, str)]

@@ -21,11 +21,11 @@ from resnetlab.console import interrupted, say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.launchers import AROUND, LAUNCHERS, checked_settings, choice, refuse_several_devices
+from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.seeds import SeedRounds
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, seed_metrics, table_lines
 from resnetlab.sweeps.trunks import write_trunks
-from resnetlab.sweeps.worker import sigterm_as_exit
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 

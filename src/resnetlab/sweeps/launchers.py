@@ -25,7 +25,7 @@ from resnetlab.errors import ConfigError, require
 from resnetlab.runs.files import data_beside
 from resnetlab.runs.sweep_records import NO_OBJECTIVE, Outcome, SweepFolder
 from resnetlab.sweeps.parallelism import cores
-from resnetlab.sweeps.worker import end_with_parent
+from resnetlab.sweeps.process_setup import end_with_parent
 
 Values = Mapping[str, Any]
 LOST = "its job {} ended without a result (killed, cancelled or out of time; the same command goes on)"

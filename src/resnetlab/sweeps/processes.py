@@ -24,7 +24,8 @@ from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import POLL_SECONDS, Job, cause_of_death, killed_outcome
 from resnetlab.sweeps.parallelism import resources_per_job
-from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, import_path, train_forked
+from resnetlab.sweeps.process_setup import import_path
+from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, train_forked
 
 GRACE_SECONDS = 10.0  # for a job to end in order when the sweep is interrupted
 SERVER_LOG = "server.log"

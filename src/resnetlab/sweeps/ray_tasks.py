@@ -24,8 +24,9 @@ from resnetlab.runs.layout import OUTPUTS_VARIABLE
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import Job, killed_outcome
 from resnetlab.sweeps.parallelism import JobResources, cores, gpus_per_job
+from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.run_job import failure
-from resnetlab.sweeps.worker import import_path, train_task
+from resnetlab.sweeps.worker import train_task
 
 OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third of the memory
 

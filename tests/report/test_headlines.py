@@ -1,6 +1,7 @@
-"""What the report opens with: each study's answer and figures and the columns in view, against independent ones."""
+"""What the report opens with: each study's headline and figures and the columns in view, against independent ones."""
 
 import csv
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -12,10 +13,10 @@ import pytest
 from scipy import stats
 
 from resnetlab.cli import main
-from resnetlab.report.answer_plots import answer_plots, plot_accuracy, plot_profiles, plot_reached
 from resnetlab.report.compare import compare_with_best, is_shown
 from resnetlab.report.groups import Configuration, collect
-from resnetlab.report.headlines import Answer, answers
+from resnetlab.report.headline_plots import headline_plots, plot_accuracy, plot_profiles, plot_reached
+from resnetlab.report.headlines import Headline, headlines
 from resnetlab.report.statistics import holm, share_interval, welch
 from resnetlab.runs.load import Run
 from synthetic import change_summary, synthetic_rows, write_run
@@ -34,13 +35,13 @@ def planted(name: str, *curves: Sequence[float]) -> Configuration:
     return Configuration("one", name, tuple(runs), {"x": name}, label=name)
 
 
-def write(accuracies: dict[float, Sequence[float]], **settings: object) -> Answer:
-    """The answer to runs of each wd with those best accuracies."""
+def write(accuracies: dict[float, Sequence[float]], **settings: object) -> Headline:
+    """The headline of runs of each wd with those best accuracies."""
     for wd, values in accuracies.items():
         for seed, value in enumerate(values):
             change_summary(write_run(RUNS, seed=seed, wd=wd, **settings), best_val_acc=value)
-    (answer,) = answers(collect([RUNS]))
-    return answer
+    (headline,) = headlines(collect([RUNS]))
+    return headline
 
 
 def test_the_best_is_compared_with_holms_correction_over_all_pairs() -> None:
@@ -67,9 +68,9 @@ def test_further_seeds_are_those_of_a_t_test_with_four_fifths_power() -> None:
 
     assert pair.seeds is not None
     assert power(pair.seeds - 1) < 0.8 <= power(pair.seeds)
-    answer = write({0.1: values[0], 0.2: values[1]})
+    headline = write({0.1: values[0], 0.2: values[1]})
     said = f"About {pair.seeds - 3:.0f} further seeds of each would tell it from wd 0.2"
-    assert said in " ".join(answer.sentences)
+    assert said in " ".join(headline.sentences)
 
 
 def test_of_equal_configurations_the_best_is_seldom_shown_to_be_it() -> None:
@@ -104,10 +105,10 @@ def test_of_equal_configurations_the_best_is_seldom_shown_to_be_it() -> None:
     ],
 )
 def test_the_lead_says_whether_the_best_is_shown_to_be_it(accuracies: dict[float, Sequence[float]], lead: str) -> None:
-    answer = write(accuracies)
-    assert answer.lead == lead.format(answer.ranked[0].label)
+    headline = write(accuracies)
+    assert headline.lead == lead.format(headline.ranked[0].label)
     values = next(iter(accuracies.values()))
-    interval = re.search(r"95 % interval (\S+) to (\S+)\)", answer.sentences[0])
+    interval = re.search(r"95 % interval (\S+) to (\S+)\)", headline.sentences[0])
     assert (interval is not None) == (len(values) > 2)
     if interval is not None:
         expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
@@ -115,10 +116,10 @@ def test_the_lead_says_whether_the_best_is_shown_to_be_it(accuracies: dict[float
 
 
 def test_one_run_each_tells_nothing_about_the_spread() -> None:
-    answer = write({0.1: (0.9,), 0.2: (0.92,)})
-    assert answer.lead.startswith("None of 2 configurations is shown to be the best")
-    assert answer.sentences[-1].startswith("n = 1 in 2 of 2 configurations: nothing can be told about the spread; ")
-    assert "seeds=5" in answer.sentences[-1]
+    headline = write({0.1: (0.9,), 0.2: (0.92,)})
+    assert headline.lead.startswith("None of 2 configurations is shown to be the best")
+    assert headline.sentences[-1].startswith("n = 1 in 2 of 2 configurations: nothing can be told about the spread; ")
+    assert "seeds=5" in headline.sentences[-1]
 
 
 def test_where_statistics_lag_the_reestimated_accuracy_decides() -> None:
@@ -126,17 +127,17 @@ def test_where_statistics_lag_the_reestimated_accuracy_decides() -> None:
         rows = [row | {"val/acc_recal": row["val/acc"]} for row in synthetic_rows(6, 0.86)]
         rows[-1] |= {"val/acc": last, "val/acc_recal": again}
         write_run(RUNS, wd=wd, rows=rows)
-    (answer,) = answers(collect([RUNS]))
+    (headline,) = headlines(collect([RUNS]))
     lead = "Batch-norm statistics lag; re-estimated, none of 2 configurations is shown to be the best; wd 0.1 is the "
-    assert answer.lead == f"{lead}highest: 0.9000"
-    assert answer.sentences[0].startswith("wd 0.1: re-estimated final validation accuracy 0.9000 (n = 1); the mean")
+    assert headline.lead == f"{lead}highest: 0.9000"
+    assert headline.sentences[0].startswith("wd 0.1: re-estimated final validation accuracy 0.9000 (n = 1); the mean")
 
 
 def test_configurations_that_differ_in_their_epochs_alone_are_answered_by_how_their_means_go() -> None:
     for epochs, value in ((4, 0.5), (16, 0.8), (8, 0.7)):
         change_summary(write_run(RUNS / str(epochs), epochs=epochs), final_val_acc=value)
-    (answer,) = answers(collect([RUNS]))
-    assert answer.lead == "From 4 to 16 epochs the mean final validation accuracy goes from 0.5000 to 0.8000"
+    (headline,) = headlines(collect([RUNS]))
+    assert headline.lead == "From 4 to 16 epochs the mean final validation accuracy goes from 0.5000 to 0.8000"
 
 
 def test_the_mean_crosses_a_threshold_later_than_lucky_epochs_of_single_runs() -> None:
@@ -168,7 +169,7 @@ def test_performance_profiles_by_hand() -> None:
     """a takes 2 and 9 epochs to two thresholds, b 4 and 6, c 3 to the first alone."""
     curves = {"a": (0, 0.5, *[0.6] * 6, 0.9), "b": (0, 0, 0, 0.5, 0.6, 0.9), "c": (0, 0, 0.5)}
     configurations = [planted(name, curve) for name, curve in curves.items()]
-    plots = {plot.stem: plot for plot in answer_plots(configurations, ["0.5", "0.9"])}
+    plots = {plot.stem: plot for plot in headline_plots(configurations, ["0.5", "0.9"])}
     assert plots.keys() == {"accuracy", "profiles"}  # n = 1 has no share of runs
     lines = [line.get_xydata().tolist() for line in plots["profiles"].figure.axes[0].get_lines()]
     assert [line[:-1] for line in lines] == [
@@ -220,3 +221,14 @@ def test_pairs_without_a_spread_have_no_number_of_seeds() -> None:
     (pair,) = compare_with_best(a, [b], METRIC)
     assert (pair.seeds, welch([0.9, 0.9], [0.8, 0.8])) == (None, None)
     assert compare_with_best(a, [], METRIC) == []
+
+
+def test_a_run_whose_accuracies_are_not_numbers_costs_no_report() -> None:
+    rows = [row | {"val/acc": math.nan} for row in synthetic_rows(6, 0.9)]
+    folder = write_run(RUNS, epochs=6, rows=rows)
+    path = folder / "summary.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"best_val_acc": 0.9, "final_val_acc": 0.9, "best_epoch": 1})
+    )
+    assert main(["report", "runs", "--out", "out"]) == 0
+    assert "is the only configuration: 0.9000" in Path("out/report.html").read_text()

@@ -15,10 +15,10 @@ GREY = "#b4bac1"
 HIGH, LINE = 3.4, 0.15  # inches: the large figure, and a line of the names beside it
 
 
-def answer_plots(ranked: Configurations, thresholds: Sequence[str]) -> Iterator[Plot]:
+def headline_plots(ranked: Configurations, thresholds: Sequence[str]) -> Iterator[Plot]:
     """The large figure, and the others where they can be drawn. ranked: a study's configurations, the best first."""
-    ranked = [c for c in ranked if c.by_epoch("val/acc")]
-    yield plot_accuracy(ranked, thresholds)
+    if ranked := [c for c in ranked if c.by_epoch("val/acc")]:
+        yield plot_accuracy(ranked, thresholds)
     if groups := groups_along(ranked, "epochs"):
         yield plots.plot_lengths("lengths", groups, thresholds)
     for name in thresholds[:1]:
@@ -45,7 +45,7 @@ def plot_accuracy(ranked: Configurations, thresholds: Sequence[str]) -> Plot:
     plots.draw_thresholds(axes, thresholds)
     risen = max(len(run.rows) for run in ranked[0].runs) // 3  # epochs: the steep rise, which would squash the rest
     late = [fmean(values) for c in colored for e, values in c.by_epoch("val/acc").items() if e > risen]
-    axes.set_ylim(bottom=min(late) - 0.01)
+    axes.set_ylim(bottom=min(late or [0.01]) - 0.01)
     plots.legend_above(figure, axes)
     name_ends(axes, colored)
     figure.subplots_adjust(right=0.68)
