@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from resnetlab.config.compose import compose_node, hydra_context, parse
 from resnetlab.config.messages import print_error
-from resnetlab.config.option_files import options, top_level
+from resnetlab.config.option_files import TOP_LEVEL, options
 from resnetlab.config.schema import GROUPS, Config
 from resnetlab.errors import ConfigError
 
@@ -109,4 +109,4 @@ def test_every_typed_key_is_tried() -> None:
     """All that the comments of the option files name."""
     assert {key for key, *_ in cases().values()} >= {
         key.name for group in GROUPS for option in options(group) for key in option.keys
-    } | {key.name for key in top_level().keys}
+    } | {key.name for key in TOP_LEVEL.keys}

@@ -15,7 +15,7 @@ from resnetlab import Config, compose
 from resnetlab.cli import main
 from resnetlab.config.compose import to_plain
 from resnetlab.config.help import help_text, preset_families
-from resnetlab.config.option_files import OptionFile, conf_dir, default_options, options, top_level
+from resnetlab.config.option_files import TOP_LEVEL, OptionFile, conf_dir, default_options, options
 from resnetlab.config.schema import GROUPS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "write_option_files.py"
@@ -36,7 +36,7 @@ def test_every_key_of_every_option_has_a_meaning(group: str, name: str) -> None:
 
 
 def test_every_top_level_key_has_a_meaning() -> None:
-    assert [key.name for key in top_level().keys] == [f.name for f in fields(Config) if f.name not in GROUPS]
+    assert [key.name for key in TOP_LEVEL.keys] == [f.name for f in fields(Config) if f.name not in GROUPS]
     assert list(default_options().items()) == [(g, to_plain(compose())[g]["name"]) for g in default_options()]
     assert set(default_options()) == set(GROUPS)
 

@@ -137,6 +137,8 @@ def test_numbers_of_a_csv_stay_numbers(value: object) -> None:
     "overrides",
     [
         ("data=digits", "model.depth=11", "epochs=3", "wd=0.25"),
+        ("data=digits", "data.flip=true", "model.bn_momentum=0.01"),  # the lab's defaults, which digits set otherwise
+        ("data=svhn", "data.flip=true"),
         ("optimizer=sgd", "regularization=coupled", "schedule=cosine", "schedule.final=0.1", "momentum=0.5"),
         ("averaging=ema", "ema_momentum=0.9", "recalibrate_bn=true", "lr=1e-5", "data.augment=false"),
         ("experiment=post4-table1-09", "trainer.precision=bf16-mixed"),
@@ -145,12 +147,14 @@ def test_numbers_of_a_csv_stay_numbers(value: object) -> None:
 )
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2), (3, 7), (5,)])
 def test_the_command_that_repeats_a_run_has_its_identity(overrides: tuple[str, ...], seeds: tuple[int, ...]) -> None:
-    identity = compose(*overrides).identity
+    config = compose(*overrides)
+    identity = config.identity
     for seed in seeds:
         folder = write_run(RUNS, seed=seed)
         path = folder / "manifest.json"
-
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"differs_from_defaults": identity}))
+        parts = {"data": {"flip": config.data.flip}, "model": {"bn_momentum": config.model.bn_momentum}}
+        known = {"differs_from_defaults": identity, "config": parts}
+        path.write_text(json.dumps(json.loads(path.read_text()) | known))
         said = json.loads((folder / "summary.json").read_text())
         change_summary(folder, **{key: value for key, value in identity.items() if key in said})
     (configuration,) = collect([RUNS]).configurations

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from resnetlab.config.option_files import Key, conf_dir, default_options, options, suggestion, top_level
+from resnetlab.config.option_files import TOP_LEVEL, Key, conf_dir, default_options, options, suggestion
 from resnetlab.errors import ConfigError
 
 HELP = Path(__file__).with_name("help.txt")  # its beginning
@@ -23,7 +23,7 @@ def help_text() -> str:
         names = [first, *(option.name for option in options(group) if option.name != first)]
         lines += _wrapped(f"    {group}=", names, 20)
     lines += ["", "Top-level keys (resnetlab options KEY):"]
-    lines += _wrapped("", [f"{key.name}={key.default}" for key in top_level().keys], 4)
+    lines += _wrapped("", [f"{key.name}={key.default}" for key in TOP_LEVEL.keys], 4)
     presets = [preset.name for preset in options("experiment")]
     listed = "resnetlab options experiment lists them; resnetlab published has their results"
     lines += ["", f"{len(presets)} presets ({listed}):"]
@@ -35,7 +35,7 @@ def options_text(names: Sequence[str]) -> str:
     """The text of `resnetlab options NAMES`: of a group, an option, a key, or all groups. Raises ConfigError."""
     first, *rest = [name for part in names for name in part.split("=", maxsplit=1) if name] or [""]
     if not first:
-        keys = f"Top-level keys:\n{_key_lines(top_level().keys)}"
+        keys = f"Top-level keys:\n{_key_lines(TOP_LEVEL.keys)}"
         more = "resnetlab options GROUP, GROUP=OPTION or KEY says more."
         return "\n\n".join([*map(group_summary, default_options()), keys, more])
     if first in (*default_options(), "experiment"):
@@ -90,7 +90,7 @@ def key_text(name: str) -> str:
 
 def key_owners() -> dict[Key, list[str]]:
     """{key: the options that have it with this default and meaning, or none for a top-level key}."""
-    owners: dict[Key, list[str]] = {key: [] for key in top_level().keys}
+    owners: dict[Key, list[str]] = {key: [] for key in TOP_LEVEL.keys}
     for group in default_options():
         for option in options(group):
             for key in option.keys:

@@ -89,9 +89,12 @@ class OptionFile:
         return [Key(**match.groupdict()) for match in KEY.finditer(self.text.partition(MARKER)[2])]
 
 
+TOP_LEVEL = OptionFile(conf_dir() / "config.yaml")
+
+
 def default_options() -> dict[str, str]:
     """{group: its default option}, in the order of conf/config.yaml."""
-    return dict(re.findall(r"^  - (\w+): (?!null)(\w+)", top_level().text, flags=re.MULTILINE))
+    return dict(re.findall(r"^  - (\w+): (?!null)(\w+)", TOP_LEVEL.text, flags=re.MULTILINE))
 
 
 def options(group: str) -> list[OptionFile]:
@@ -99,11 +102,6 @@ def options(group: str) -> list[OptionFile]:
     folders = filter(None, (own_conf_dir(), conf_dir()))
     found = {path.stem: path for folder in folders for path in (folder / group).glob("*.yaml")}
     return [OptionFile(found[name]) for name in sorted(found)]
-
-
-def top_level() -> OptionFile:
-    """conf/config.yaml."""
-    return OptionFile(conf_dir() / "config.yaml")
 
 
 def suggestion(name: str, known: Iterable[str], otherwise: str) -> str:

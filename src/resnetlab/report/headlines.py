@@ -95,7 +95,12 @@ def command(configuration: Configuration) -> str:
     if configuration.identity is None:
         return ""
     settings = [f"{ELSEWHERE.get(key, key)}={override(value)}" for key, value in configuration.identity.items()]
-    root = configuration.runs[0].manifest.get("config", {}).get("data", {}).get("root")
+    config = configuration.runs[0].manifest.get("config", {})
+    root = config.get("data", {}).get("root")
+    for part, key in (("data", "flip"), ("model", "bn_momentum")):  # which data=digits, mnist ... set otherwise
+        missing = f"{part}.{key}" not in configuration.identity and key in config.get(part, {})
+        if missing and not str(configuration.identity.get("data")).startswith("cifar"):
+            settings.append(f"{part}.{key}={override(config[part][key])}")
     if root is not None and "data.digest" in configuration.identity:  # images of the user's own
         settings = [f"data.root={root}", *(s for s in settings if not s.startswith("data.digest="))]
     seeds = sorted({run.seed for run in configuration.runs})
