@@ -69,8 +69,7 @@ def test_further_seeds_are_those_of_a_t_test_with_four_fifths_power() -> None:
     assert pair.seeds is not None
     assert power(pair.seeds - 1) < 0.8 <= power(pair.seeds)
     headline = write({0.1: values[0], 0.2: values[1]})
-    said = f"About {pair.seeds - 3:.0f} further seeds of each would tell it from wd 0.2"
-    assert said in " ".join(headline.sentences)
+    assert f"differences are as large as here: {pair.seeds - 3:.0f} from wd 0.2." in " ".join(headline.sentences)
 
 
 def test_of_equal_configurations_the_best_is_seldom_shown_to_be_it() -> None:
@@ -130,14 +129,19 @@ def test_where_statistics_lag_the_reestimated_accuracy_decides() -> None:
     (headline,) = headlines(collect([RUNS]))
     lead = "Batch-norm statistics lag; re-estimated, none of 2 configurations is shown to be the best; wd 0.1 is the "
     assert headline.lead == f"{lead}highest: 0.9000"
-    assert headline.sentences[0].startswith("wd 0.1: re-estimated final validation accuracy 0.9000 (n = 1); the mean")
+    assert headline.sentences[0].startswith(
+        "wd 0.1: re-estimated final validation accuracy 0.9000 (n = 1); as usually "
+    )
 
 
 def test_configurations_that_differ_in_their_epochs_alone_are_answered_by_how_their_means_go() -> None:
     for epochs, value in ((4, 0.5), (16, 0.8), (8, 0.7)):
         change_summary(write_run(RUNS / str(epochs), epochs=epochs), final_val_acc=value)
     (headline,) = headlines(collect([RUNS]))
-    assert headline.lead == "From 4 to 16 epochs the mean final validation accuracy goes from 0.5000 to 0.8000"
+    assert (
+        headline.lead
+        == "From 4 to 16 epochs the mean final validation accuracy goes from 0.5000 to 0.8000 (not shown at n = 1)"
+    )
 
 
 def test_the_mean_crosses_a_threshold_later_than_lucky_epochs_of_single_runs() -> None:
@@ -232,3 +236,26 @@ def test_a_run_whose_accuracies_are_not_numbers_costs_no_report() -> None:
     )
     assert main(["report", "runs", "--out", "out"]) == 0
     assert "is the only configuration: 0.9000" in Path("out/report.html").read_text()
+
+
+def test_further_seeds_are_told_of_the_nearest_and_of_the_farthest_configuration() -> None:
+    headline = write(
+        {0.1: [0.90, 0.92, 0.91], 0.2: [0.89, 0.92, 0.90], 0.3: [0.80, 0.95, 0.90], 0.4: [0.70, 0.90, 0.86]}
+    )
+    best, *others = headline.ranked
+    more = [pair.seeds - 3 for pair in compare_with_best(best, others, METRIC) if pair.seeds is not None]
+    said = f"here: {more[0]:,.0f} from {others[0].label}; {more[-1]:,.0f} from {others[-1].label}."
+    assert len(more) == 3
+    assert headline.sentences[-1].endswith(said)
+
+
+def test_means_that_are_shown_to_rise_with_the_epochs_say_so_without_a_reservation() -> None:
+    for epochs, value in ((4, 0.5), (16, 0.8)):
+        for seed, noise in enumerate((0.0, 0.01, -0.01, 0.005)):
+            change_summary(
+                write_run(RUNS / str(epochs), epochs=epochs, seed=seed),
+                final_val_acc=value + noise,
+                best_val_acc=value + noise,
+            )
+    (headline,) = headlines(collect([RUNS]))
+    assert headline.lead.endswith("0.8013")

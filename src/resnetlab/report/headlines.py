@@ -48,7 +48,9 @@ def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
     if len(along) == 1 and len(along[0]) == len(pairs) + 1:
         fewest, *_, most = along[0]
         what = f"{fewest.setting('epochs')} to {most.setting('epochs')} epochs the mean final validation accuracy"
-        return f"From {what} goes from {fewest.mean('final_val_acc'):.4f} to {most.mean('final_val_acc'):.4f}"
+        means = f"{fewest.mean('final_val_acc'):.4f} to {most.mean('final_val_acc'):.4f}"
+        shown = all(is_shown(pair) for pair in pairs if pair.second in (fewest, most))
+        return f"From {what} goes from {means}" + ("" if shown else f" (not shown at n = {fewest.n})")
     lagging = "Batch-norm statistics lag; re-estimated, " if metric == "final_val_acc_recal" else ""
     lower, among, mean = sum(map(is_shown, pairs)), f"{len(pairs) + 1} configurations", f"{best.mean(metric):.4f}"
     if not pairs:
@@ -63,19 +65,20 @@ def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
 
 def accuracy(best: Configuration, metric: str, thresholds: Sequence[str]) -> str:
     """Mean, sd, n and interval of the best, and at which epoch its mean over seeds reaches the first threshold."""
-    kind, found = "best" if metric == "best_val_acc" else "re-estimated final", best.interval(metric)
+    kind, usual = ("best", "") if metric == "best_val_acc" else ("re-estimated final", "as usually computed, ")
+    found = best.interval(metric)
     text = f"{kind} validation accuracy {mean_sd(found, best.n, 4)} (n = {best.n}"
     if found is not None and found.low is not None:
         text += f", 95 % interval {found.low:.4f} to {found.high:.4f}"
     for threshold in thresholds[:1]:
         epoch = best.crossing(threshold)
         reached = f"does not reach {threshold}" if epoch is None else f"reaches {threshold} at epoch {epoch:g}"
-        return f"{best.label}: {text}); the mean over seeds {reached}."
+        return f"{best.label}: {text}); {usual}the mean over seeds {reached}."
     return f"{best.label}: {text})."
 
 
 def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]:
-    """Which configurations are not told apart from the best, and how many further seeds would do for the nearest."""
+    """What is not told apart from the best, and how many further seeds would do for the nearest and the farthest."""
     found = [pair for pair in pairs if not is_shown(pair)]
     names = [pair.second.label for pair in found]
     if names:
@@ -84,10 +87,11 @@ def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str
     if singles := sum(c.n == 1 for c in (best, *(pair.second for pair in pairs))):
         of = f" in {singles} of {len(pairs) + 1} configurations" if pairs else ""
         yield f"n = 1{of}: nothing can be told about the spread; repeat with seeds=5."
-    elif found and found[0].seeds is not None:
-        seeds = found[0].seeds - min(found[0].counts)
-        further = "More than 10,000" if seeds == math.inf else f"About {seeds:,}"
-        yield f"{further} further seeds of each would tell it from {names[0]}, if the difference is as large as here."
+        return
+    ends = [(p.second.label, p.seeds - min(p.counts)) for p in (*found[:1], *found[1:][-1:]) if p.seeds is not None]
+    further = "; ".join(f"{'more than 10,000' if n == math.inf else f'{n:,.0f}'} from {name}" for name, n in ends)
+    if further:
+        yield f"Further seeds of each that would tell it, if the differences are as large as here: {further}."
 
 
 def command(configuration: Configuration) -> str:

@@ -139,15 +139,15 @@ def draw_band(
 
 def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
     """Horizontal lines: the first solid, the others dotted; what is far from the curves is only said."""
-    style = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8, "color": "tab:green"}
+    style = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "fontsize": 8, "color": "0.35"}
     values = [float(name) for name in thresholds]
     shown = within_reach(axes, values)
     if hidden := [number(value, None) for value in sorted(values) if value not in shown]:
         corner = {"transform": axes.transAxes, "va": "bottom", "ha": "right"}
-        axes.text(0.99, 0.02, f"off this axis: {', '.join(hidden)}", fontsize=8, color="tab:green", **corner)
+        axes.text(0.99, 0.02, f"off this axis: {', '.join(hidden)}", fontsize=8, color="0.35", **corner)
     for place, value in enumerate(values):
         if value in shown:
-            axes.axhline(value, color="tab:green", linestyle=":" if place else "-", linewidth=1)
+            axes.axhline(value, color="0.35", linestyle=":" if place else "-", linewidth=1)
             axes.annotate(number(value, None), (0.01, value), (0, 1 if place else -8), **style)
 
 

@@ -190,7 +190,8 @@ class ImageClassifier(L.LightningModule):
         for hook in self.step_hooks:
             hook()
         if last:
-            self.relative_update.copy_(relative_change(before, list(self.model.parameters())))
+            change = torch._foreach_sub([p.detach() for p in self.model.parameters()], before)
+            self.relative_update.copy_(get_total_norm(change) / get_total_norm(before))
         if self.average is not None:
             self.config.averaging.update(self.average, self.model, step, self.span, self.config.ema_momentum)
         if last or (self.device.type == "cpu" and world_size() == 1):
@@ -293,9 +294,3 @@ class ImageClassifier(L.LightningModule):
             saved = network.state_dict().keys()  # which a buffer may be left out of
             self.statistics[weights] = {k: buffer.clone() for k, buffer in network.named_buffers() if k in saved}
         return self.val_metrics.compute("val/", suffix)
-
-
-def relative_change(before: list[Tensor], after: list[Tensor]) -> Tensor:
-    """|after - before| / |before|, over all tensors together: how far one step turned the weights."""
-    change = torch._foreach_sub([p.detach() for p in after], before)
-    return get_total_norm(change) / get_total_norm(before)
