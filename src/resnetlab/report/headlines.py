@@ -50,7 +50,7 @@ def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
         what = f"{fewest.setting('epochs')} to {most.setting('epochs')} epochs the mean final validation accuracy"
         means = f"{fewest.mean('final_val_acc'):.4f} to {most.mean('final_val_acc'):.4f}"
         shown = all(is_shown(pair) for pair in pairs if pair.second in (fewest, most))
-        return f"From {what} goes from {means}" + ("" if shown else f" (not shown at n = {fewest.n})")
+        return f"From {what} goes from {means}" + ("" if shown else f" (n = {fewest.n}: not shown to differ)")
     lagging = "Batch-norm statistics lag; re-estimated, " if metric == "final_val_acc_recal" else ""
     lower, among, mean = sum(map(is_shown, pairs)), f"{len(pairs) + 1} configurations", f"{best.mean(metric):.4f}"
     if not pairs:
@@ -83,7 +83,7 @@ def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str
     names = [pair.second.label for pair in found]
     if names:
         more = f"; {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        yield f"Not told apart from it: {'; '.join(names[:MOST_NAMED])}{more}."
+        yield f"Not shown to be lower: {'; '.join(names[:MOST_NAMED])}{more}."
     if singles := sum(c.n == 1 for c in (best, *(pair.second for pair in pairs))):
         of = f" in {singles} of {len(pairs) + 1} configurations" if pairs else ""
         yield f"n = 1{of}: nothing can be told about the spread; repeat with seeds=5."
@@ -91,7 +91,7 @@ def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str
     ends = [(p.second.label, p.seeds - min(p.counts)) for p in (*found[:1], *found[1:][-1:]) if p.seeds is not None]
     further = "; ".join(f"{'more than 10,000' if n == math.inf else f'{n:,.0f}'} from {name}" for name, n in ends)
     if further:
-        yield f"Further seeds of each that would tell it, if the differences are as large as here: {further}."
+        yield f"Further seeds of each that would show it, if the differences are as large as here: {further}."
 
 
 def command(configuration: Configuration) -> str:
