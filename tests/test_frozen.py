@@ -132,7 +132,7 @@ def number(cell: str) -> float | str:
 def assert_same_table(name: str) -> None:
     """But for the last digits of numbers, which another SciPy or processor may round differently.
 
-    Behind its columns may stand others, which are empty: they are of predictions, which no run kept then.
+    Behind the columns of pairs.csv may stand others, which are empty: of predictions, which no run kept then.
     """
     now, then = cells(Path(name)), cells(FROZEN / "said" / name)
     assert len(now) == len(then)

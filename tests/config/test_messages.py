@@ -22,8 +22,9 @@ from resnetlab.console import interrupted
 TOP = (
     "model, data, optimizer, schedule, regularization, averaging, trainer, logger, study, outputs, seed, "
     "epochs, batch_size, lr, wd, l2, momentum, ema_momentum, shift, thresholds, objective, threads, engine, "
-    "recalibrate_bn, init, freeze, callbacks, snapshots, trunk, force"
+    "recalibrate_bn, flip_tta, init, freeze, callbacks, snapshots, predictions, trunk, force"
 )
+ADAM = "norm_bias_lr, sam, beta2, eps, fused"
 
 
 @pytest.mark.parametrize(
@@ -35,8 +36,8 @@ TOP = (
         ("wdd=0.1", f"unknown key wdd; did you mean wd? valid: {TOP}"),
         ("+wdd=0.1", f"unknown key wdd; did you mean wd? valid: {TOP}"),
         ("patience=1", "unknown key patience; did you mean schedule.patience or trainer.patience?"),
-        ("optimizer.bta2=1", "unknown key optimizer.bta2; did you mean optimizer.beta2? valid: beta2, eps, fused"),
-        ("+optimizer.bta2=1", "unknown key optimizer.bta2; did you mean optimizer.beta2? valid: beta2, eps, fused"),
+        ("optimizer.bta2=1", f"unknown key optimizer.bta2; did you mean optimizer.beta2? valid: {ADAM}"),
+        ("+optimizer.bta2=1", f"unknown key optimizer.bta2; did you mean optimizer.beta2? valid: {ADAM}"),
         ("epochs=many", "epochs (=many) must be a whole number"),
         ("trainer.devices=2.5", "trainer.devices (=2.5) must be a whole number"),
         ("wd=abc", "wd (=abc) must be a number"),

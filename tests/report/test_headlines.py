@@ -139,8 +139,8 @@ def test_configurations_that_differ_in_their_epochs_alone_are_answered_by_how_th
         change_summary(write_run(RUNS / str(epochs), epochs=epochs), final_val_acc=value)
     (headline,) = headlines(collect([RUNS]))
     assert (
-        headline.lead
-        == "From 4 to 16 epochs the mean final validation accuracy goes from 0.5000 to 0.8000 (n = 1: not shown to differ)"
+        headline.lead == "From 4 to 16 epochs the mean final validation accuracy goes from 0.5000 to 0.8000 "
+        "(n = 1: not shown to differ)"
     )
 
 

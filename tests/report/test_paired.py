@@ -32,7 +32,8 @@ def write_predictions(folder: Path, seed: int, images: str = "a", **changes: Any
     arrays = {"logits": logits, "mirrored": mirrored, "labels": LABELS, "images": images, "ece": 0.01 * seed} | changes
     np.savez(folder / "predictions.npz", **{key: value for key, value in arrays.items() if value is not None})
     accuracy = float((logits.argmax(1) == LABELS).mean())
-    change_summary(folder, final_val_acc=accuracy)
+    ce = torch.nn.functional.cross_entropy(torch.tensor(logits).double(), torch.tensor(LABELS))
+    change_summary(folder, final_val_acc=accuracy, final_val_ce=float(ce))
     return logits, mirrored
 
 
@@ -122,7 +123,7 @@ def test_the_table_has_tta_ensemble_calibration_and_noise_in_columns_of_their_ow
         views = torch.from_numpy(np.array(written[wd])).float().softmax(3)  # (seed, view, N, class)
         plain, tta = ((p.argmax(2).numpy() == LABELS).mean(1) for p in (views[:, 0], views.mean(1)))
         assert c.values("final_val_acc")[:3] == pytest.approx(list(plain))
-        assert c.values("final_val_acc_tta") == pytest.approx(list(tta))
+        assert c.values("final_val_acc_flip") == pytest.approx(list(tta))
         ensemble = c.interval("final_val_acc_ensemble")
         assert (ensemble.n, ensemble.sd, ensemble.low) == (3, None, None)
         assert ensemble.mean == (views[:, 0].mean(0).argmax(1).numpy() == LABELS).mean()
@@ -183,6 +184,14 @@ def test_a_seed_on_other_images_is_left_out_with_a_remark() -> None:
     total = sum(torch.from_numpy(v[0]).float().softmax(1) for v in written[:2])
     assert c.mean("final_val_acc_ensemble") == (total.argmax(1).numpy() == LABELS).mean()  # type: ignore[union-attr]
     assert remarks() == ["predictions.npz cannot be used: it is of other images than those of the seeds before"]
+
+
+def test_predictions_of_another_epoch_with_the_same_accuracy_are_left_out_with_a_remark() -> None:
+    folder = write_run(RUNS)
+    logits, mirrored = write_predictions(folder, 0)
+    np.savez(folder / "predictions.npz", logits=1.2 * logits, mirrored=mirrored, labels=LABELS, images="a", ece=0.01)
+    (remark,) = remarks()
+    assert remark.startswith("predictions.npz cannot be used: with a cross-entropy of ")
 
 
 class Trap:

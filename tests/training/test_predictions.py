@@ -53,7 +53,7 @@ def test_a_run_keeps_the_logits_of_its_last_weights_and_their_labels() -> None:
     assert found["ece"] == evaluate_checkpoint(config.folder.last)["ece"]
     (c,) = collect([Path("outputs")]).configurations
     assert c.values("final_val_ece") == [found["ece"]]
-    assert c.values("final_val_acc_tta") == [(views.argmax(1) == labels).float().mean()]  # type: ignore[union-attr]
+    assert c.values("final_val_acc_flip") == [(views.argmax(1) == labels).float().mean()]  # type: ignore[union-attr]
     assert c.runs[0].remarks == []
 
 

@@ -27,7 +27,7 @@ def pad_crop(x: Tensor, shift: Tensor, reflect: bool = False) -> Tensor:
     """
     for axis, offset in zip((2, 3), shift.long().unbind(1), strict=True):
         wanted, last = _wanted(x, offset, axis), x.shape[axis] - 1
-        wanted = last - (last - wanted.remainder(2 * last)).abs() if reflect else wanted
+        wanted = last - (last - wanted.remainder(max(1, 2 * last))).abs() if reflect else wanted
         x = _taken(x, wanted, axis, zeros=not reflect)
     return x
 

@@ -31,7 +31,7 @@ class Data:
     alternating_flip: bool = False
     translate: str = "shift"  # shift: subpixel, by the top-level key shift | pad_crop: whole pixels, by padding | none
     padding: int = 4  # of translate=pad_crop, pixels on each side, 1 to 8
-    # beyond the edge with translate=pad_crop: mean: 0 after normalization | black: 0 before it | reflect: mirrored
+    # beyond the edge with translate=pad_crop: mean: 0 when normalized | black: 0 before | reflect: mirrored, normalized
     fill: str = "mean"
     mixup: float = 0.0  # alpha of mixup's Beta(alpha, alpha), 1 in its paper (Zhang et al., arXiv 1710.09412); 0: off
     cutmix: float = 0.0  # the same of CutMix (Yun et al., arXiv 1905.04899); with mixup too, half of the images each

@@ -18,7 +18,7 @@ from resnetlab.runs.summary import FLUCTUATION_EPOCHS
 
 TEXTS = data_beside(__file__, "batchnorm_lag.toml")
 LEAST_RATIO = 2.0  # the validation loss fluctuates by more than so many times what the training loss does
-SILENT = {"recalibrate_bn", "threads"}  # keys that change nothing in the training
+SILENT = {"recalibrate_bn", "flip_tta", "threads"}  # keys that change nothing in the training
 EXPLAINED = 0.5  # by the statistics, if less than this share of the fluctuation is left with re-estimated ones
 
 

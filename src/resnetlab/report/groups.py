@@ -22,7 +22,7 @@ NOTHING = "\N{EN DASH}"  # what is not known, or not used
 # keys of the summary; those that depend on a choice's default (wd 0.2) stand there as they were used;
 # subset: the number of training images if the runs saw only the first of them, else None
 TOP_LEVEL = (*(key for key in SETTINGS if key not in ("study", "seed")), "subset")
-SHOWN_APART = ("data.limit", "data.resolution", "recalibrate_bn")  # by reduced_data; changes no metric of a run
+SHOWN_APART = ("data.limit", "data.resolution", "recalibrate_bn", "flip_tta")  # changes no metric
 THRESHOLD = re.compile(r"epoch_to_(0\.\d*[1-9]\d*)")
 SHORT = {"batch_size": "batch", "ema_momentum": "EMA momentum", "recalibrate_bn": "recalibrated"}
 

@@ -49,7 +49,7 @@ def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
         fewest, *_, most = along[0]
         what = f"{fewest.setting('epochs')} to {most.setting('epochs')} epochs the mean final validation accuracy"
         means = f"{fewest.mean('final_val_acc'):.4f} to {most.mean('final_val_acc'):.4f}"
-        shown = all(is_shown(pair) for pair in pairs if pair.second in (fewest, most))
+        shown = is_shown(compare_with_best(most, [fewest], "final_val_acc")[0])  # chosen by epochs: no correction
         return f"From {what} goes from {means}" + ("" if shown else f" (n = {fewest.n}: not shown to differ)")
     lagging = "Batch-norm statistics lag; re-estimated, " if metric == "final_val_acc_recal" else ""
     lower, among, mean = sum(map(is_shown, pairs)), f"{len(pairs) + 1} configurations", f"{best.mean(metric):.4f}"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 OUTPUTS_VARIABLE = "RESNETLAB_OUTPUTS"
 SEED = "seed="  # begins the name of a run's folder
-RUN_FILES = ("config.yaml", "manifest.json", "metrics.csv", "summary.json", "predictions.npz")
-CONFIG, MANIFEST, METRICS, SUMMARY, PREDICTIONS = RUN_FILES
+RUN_FILES = ("config.yaml", "manifest.json", "metrics.csv", "summary.json")
+CONFIG, MANIFEST, METRICS, SUMMARY = RUN_FILES
+PREDICTIONS = "predictions.npz"  # not among them: resnetlab evaluate may add it to a run that has ended
 SWEEPS = "sweeps"
 SWEEP_PLAN = "sweep.json"  # all jobs of a sweep
 TRUNKS = "trunks.json"  # of a sweep with trunk=auto: the jobs that go on from others, and at which epochs

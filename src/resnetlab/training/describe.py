@@ -50,7 +50,7 @@ def describe(config: Config, session: Session, manifest: dict[str, Any], resumed
 
 
 def record_fallback(config: Config, manifest: dict[str, Any], reason: str) -> None:
-    """Says that the run goes on eagerly, and notes it in its manifest."""
+    """Says that the run goes on without a graph, and notes it in its manifest."""
     print_line(config, f"note: {reason}")
     write_json(config.folder.manifest, manifest | {"engine": without_graph(config)})
 

@@ -27,10 +27,10 @@ from resnetlab.training.metrics import EpochMetrics
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.plots import write_mistakes
 
-Answers = tuple[dict[str, float], Tensor]
+Evaluation = tuple[dict[str, float], Tensor]
 
 
-def evaluate(module: ImageClassifier, data: ImageData, images: Images, device: torch.device) -> Answers:
+def evaluate(module: ImageClassifier, data: ImageData, images: Images, device: torch.device) -> Evaluation:
     """({loss, ce, acc, acc5, ece: calibration error in 15 bins}, logits (N, classes) on the CPU), in float32."""
     module.to(device)
     mode, metrics, found = module.training, EpochMetrics(device, module.top5), []
@@ -48,19 +48,19 @@ def evaluate(module: ImageClassifier, data: ImageData, images: Images, device: t
     return metrics.compute() | {"ece": float(error)}, logits
 
 
-def write_predictions(path: Path, module: ImageClassifier, data: ImageData, images: Images, answers: Answers) -> None:
+def write_predictions(path: Path, module: ImageClassifier, data: ImageData, images: Images, found: Evaluation) -> None:
     """Writes predictions.npz: float16 logits (N, classes) of the images and, if training mirrors, of mirrored ones.
 
     Less each image's largest, so that rounding leaves the largest where it is: plain ones near 10 are 0.008 apart.
     """
-    views = {"logits": answers[1]}
+    views = {"logits": found[1]}
     if data.config.augment and data.config.flip:
         mirrored = Images(images.pixels.flip(3), images.labels)
         views["mirrored"] = evaluate(module, data, mirrored, module.device)[1]
     arrays: dict[str, Any] = {
         name: (x - x.amax(1, keepdim=True)).clamp(min=-60_000).half() for name, x in views.items()
     }
-    arrays |= {"labels": images.labels.cpu(), "images": digest_of(data.class_names, [images]), "ece": answers[0]["ece"]}
+    arrays |= {"labels": images.labels.cpu(), "images": digest_of(data.class_names, [images]), "ece": found[0]["ece"]}
     write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 

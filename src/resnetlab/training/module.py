@@ -198,7 +198,7 @@ class ImageClassifier(L.LightningModule):
             self.check_finite()
 
     def run_step(self, images: int, lr: float, momentum: float) -> None:
-        """One step; engine=auto goes on eagerly, from the same state, with one that cannot be captured."""
+        """One step; engine=auto goes on without a graph, from the same state, where it cannot be captured."""
         try:
             self.runner(images, lr, momentum)
             return

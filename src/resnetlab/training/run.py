@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from resnetlab.config.schema import Config
 from resnetlab.errors import DataError, Diverged, LabError, RunLocked, RunPruned
-from resnetlab.runs.layout import RUN_FILES, RunFolder
+from resnetlab.runs.layout import PREDICTIONS, RUN_FILES, RunFolder
 from resnetlab.runs.summary import Summary, out_of_patience
 from resnetlab.training.build import Session, build_session
 from resnetlab.training.callbacks.checkpoints import read_checkpoint, refuse_link_to_other_run, resume_point
@@ -79,7 +79,8 @@ def prepare_run(
         start_over(folder)
     elif (done := finished(folder, config)) is not None:  # by the process that was waited for
         return done, None
-    for path in (*map(folder.path.joinpath, RUN_FILES), folder.curves, folder.best, folder.last, folder.previous):
+    names = *RUN_FILES, PREDICTIONS
+    for path in (*map(folder.path.joinpath, names), folder.curves, folder.best, folder.last, folder.previous):
         if path.is_dir():
             raise DataError(f"{path} is a folder, where the run has a file; move it away")
     checkpoint, remarks = resume_point(folder, config)

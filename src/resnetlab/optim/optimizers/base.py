@@ -169,13 +169,14 @@ def convert_momentum(group: dict[str, Any], into: Callable[[Any], Any]) -> None:
 
 
 def group_counts(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """One row a parameter group, {"name", "tensors", "parameters", "wd"}, for the log and the manifest."""
+    """A row a parameter group, {"name", "tensors", "parameters", "wd", maybe "lr_factor"}, for log and manifest."""
     return [
         {
             "name": group.get("name", str(i)),
             "tensors": len(group["params"]),
             "parameters": sum(p.numel() for p in group["params"]),
             "wd": float(group.get("decoupled_wd") or group["weight_decay"]),
+            **({"lr_factor": group["lr_factor"]} if group.get("lr_factor", 1.0) != 1.0 else {}),
         }
         for i, group in enumerate(optimizer.param_groups)
     ]

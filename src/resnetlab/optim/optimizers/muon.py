@@ -100,7 +100,7 @@ class Muon(Optimizer):
 
     name: str = "muon"
     nesterov: bool = True  # orthogonalise the momentum looked ahead
-    # scale each kernel to the norm sqrt(out) before each step, as airbench94_muon (github.com/KellerJordan) does
+    # scale each kernel to the norm sqrt(out) before each step, which undoes wd (github.com/KellerJordan/...airbench)
     renormalize: bool = False
     adamw_lr: float | None = None  # of AdamW's part, which the schedule multiplies as it does lr; null: lr
     ns_steps: int = 5  # Newton-Schulz steps, 1 to 99

@@ -26,11 +26,8 @@ class DeviceBatches:
         data.normalizer.to(device)  # before a step is compiled or captured
         self.images = data.resident(data.train, device)
         plan = data.plan(1)
-        self.plan, self.host_order, self.shown = (
-            plan.each(lambda part: part.to(device)),
-            plan.order,
-            0,
-        )  # shown: images of the epoch so far
+        self.plan = plan.each(lambda part: part.to(device))
+        self.host_order, self.shown = plan.order, 0  # shown: images of the epoch so far
         self.offsets = torch.arange(shard[0], data.batch_size, shard[1], device=device)
         self.position = torch.zeros((), dtype=torch.int64, device=device)  # in the plan, of the batch's first image
 
@@ -48,7 +45,7 @@ class DeviceBatches:
         order: Tensor | None = None
         if self.data.config.device == "cpu":  # the host runs ahead of a GPU, and gathers while that computes
             order = self.host_order[self.shown : self.shown + images][self.shard[0] :: self.shard[1]]
-        self.shown += images
+            self.shown += images  # not elsewhere: a compiled step would be compiled anew for each number
         return self.data.planned(self.images, self.plan, rows, order)
 
     def share_of(self, images: int) -> int:
@@ -160,9 +157,11 @@ class SAM:
         pairs = [(weight.detach(), weight.grad) for weight in self.weights if weight.grad is not None]
         weights, grads = map(list, zip(*pairs, strict=True))
         torch._foreach_add_(weights, torch._foreach_mul(grads, self.rho / (gradient_norm(grads) + 1e-12)))
-        yield
-        for tensors, copies in self.kept:
-            torch._foreach_copy_(tensors, copies)
+        try:
+            yield
+        finally:
+            for tensors, copies in self.kept:
+                torch._foreach_copy_(tensors, copies)
 
 
 def gradient_norm(grads: list[Tensor]) -> Tensor:
