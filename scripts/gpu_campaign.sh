@@ -45,7 +45,7 @@ keep() {  # copies what the runs have written, without checkpoints and pictures
         local run=${metrics%/*} saved
         saved=$OUT/${run#"$outputs"/}
         mkdir -p "$saved"
-        for name in config.yaml metrics.csv manifest.json summary.json profile/operations.txt; do
+        for name in config.yaml metrics.csv manifest.json summary.json predictions.npz profile/operations.txt; do
             [ ! -e "$run/$name" ] || cp "$run/$name" "$saved/"
         done
     done
@@ -55,7 +55,8 @@ keep() {  # copies what the runs have written, without checkpoints and pictures
 find "$OUT"/{published,campaign,profile} -name summary.json 2>/dev/null | while read -r summary; do
     saved=${summary%/*}
     run=$outputs/${saved#"$OUT"/}
-    [ -e "$run/summary.json" ] || { mkdir -p "$run" && cp "$saved"/{config.yaml,metrics.csv,manifest.json,summary.json} "$run/"; }
+    [ -e "$run/summary.json" ] || { mkdir -p "$run" && cp "$saved"/*.{yaml,csv,json} "$run/"; }
+    [ ! -e "$saved/predictions.npz" ] || cp -n "$saved/predictions.npz" "$run/"
 done
 
 smoke() {  # without a job for each process, whose imports would take most of the time
@@ -84,7 +85,7 @@ profile() {
     within 150 "$PYTHON" train.py study=profile epochs=3 schedule=constant recalibrate_bn=true trainer.profile=20
 }
 
-sweep=(train.py -m seed="range(0,2)" recalibrate_bn=true hydra/launcher=processes)
+sweep=(train.py -m seed="range(0,2)" recalibrate_bn=true predictions=true hydra/launcher=processes)
 short() {
     for preset in cifar10p2-onecycle-30 post4-table3-25; do
         within "$BUDGET_S" "$PYTHON" "${sweep[@]}" experiment="$preset" || unfinished=true

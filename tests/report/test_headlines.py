@@ -249,6 +249,15 @@ def test_further_seeds_are_told_of_the_nearest_and_of_the_farthest_configuration
     assert headline.sentences[-1].endswith(said)
 
 
+def test_equal_ends_around_a_better_middle_are_not_shown_to_differ() -> None:
+    for epochs, value in ((4, 0.55), (8, 0.6), (16, 0.55)):
+        for seed, noise in enumerate((0.0, 0.001, -0.001, 0.002)):
+            folder = write_run(RUNS / str(epochs), epochs=epochs, seed=seed)
+            change_summary(folder, final_val_acc=value + noise, best_val_acc=value + noise)
+    (headline,) = headlines(collect([RUNS]))
+    assert headline.lead.endswith("goes from 0.5505 to 0.5505 (n = 4: not shown to differ)")
+
+
 def test_means_that_are_shown_to_rise_with_the_epochs_say_so_without_a_reservation() -> None:
     for epochs, value in ((4, 0.5), (16, 0.8)):
         for seed, noise in enumerate((0.0, 0.01, -0.01, 0.005)):

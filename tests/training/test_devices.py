@@ -92,6 +92,17 @@ def test_two_devices_equal_one_and_only_the_first_writes() -> None:
 
 
 @pytest.mark.slow
+def test_sam_on_two_devices_equals_one() -> None:
+    overrides = (*UNEVEN, "optimizer.sam=0.2")
+    succeed(*overrides, "trainer.devices=2")
+    run(tiny(*overrides))
+    ours, alone = (metrics(tiny(*overrides, *more).folder) for more in (["trainer.devices=2"], []))
+    assert len(ours) == len(alone) == 2
+    for a, b in zip(ours, alone, strict=True):
+        assert a == pytest.approx(b, rel=1e-6, abs=1e-6)  # as without it
+
+
+@pytest.mark.slow
 def test_a_batch_norm_is_validated_with_the_statistics_that_are_saved() -> None:
     overrides = (*UNEVEN, "model.norm=batch", "model.bn_momentum=0.5", "trainer.devices=2")
     succeed(*overrides)
