@@ -127,7 +127,7 @@ def test_where_statistics_lag_the_reestimated_accuracy_decides() -> None:
         rows[-1] |= {"val/acc": last, "val/acc_recal": again}
         write_run(RUNS, wd=wd, rows=rows)
     (headline,) = headlines(collect([RUNS]))
-    lead = "Batch-norm statistics lag; re-estimated, none of 2 configurations is shown to be the best; wd 0.1 is the "
+    lead = "Batch-norm statistics lag; none of 2 re-estimated configurations is shown to be the best; wd 0.1 is the "
     assert headline.lead == f"{lead}highest: 0.9000"
     assert headline.sentences[0].startswith(
         "wd 0.1: re-estimated final validation accuracy 0.9000 (n = 1); as usually "
@@ -268,3 +268,16 @@ def test_means_that_are_shown_to_rise_with_the_epochs_say_so_without_a_reservati
             )
     (headline,) = headlines(collect([RUNS]))
     assert headline.lead.endswith("0.8013")
+
+
+def test_configurations_on_other_images_are_not_ranked_together() -> None:
+    for data, value in (("cifar10", 0.9), ("digits", 0.99), ("cifar100", 0.7)):
+        change_summary(write_run(RUNS / data, data=data), best_val_acc=value)
+    (headline,) = headlines(collect([RUNS]))
+    assert headline.lead == "digits is the only configuration: 0.9900"
+
+
+def test_a_configuration_of_defaults_beside_others_is_called_so() -> None:
+    change_summary(write_run(RUNS), best_val_acc=0.9)
+    change_summary(write_run(RUNS, **{"optimizer.sam": 0.5}), best_val_acc=0.8)
+    assert [c.label for c in collect([RUNS]).configurations] == ["defaults", "sam 0.5"]

@@ -139,6 +139,11 @@ def test_numbers_of_a_csv_stay_numbers(value: object) -> None:
         ("data=digits", "model.depth=11", "epochs=3", "wd=0.25"),
         ("data=digits", "data.flip=true", "model.bn_momentum=0.01"),  # the lab's defaults, which digits set otherwise
         ("data=svhn", "data.flip=true"),
+        (
+            "model.depth=11",
+            "init=null",
+            'callbacks=[{function: lightning.pytorch.callbacks.ModelCheckpoint, parameters: {filename: "a b"}}]',
+        ),
         ("optimizer=sgd", "regularization=coupled", "schedule=cosine", "schedule.final=0.1", "momentum=0.5"),
         ("averaging=ema", "ema_momentum=0.9", "recalibrate_bn=true", "lr=1e-5", "data.augment=false"),
         ("experiment=post4-table1-09", "trainer.precision=bf16-mixed"),

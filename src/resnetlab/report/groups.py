@@ -256,17 +256,15 @@ def label_study(configurations: Sequence[Configuration]) -> list[Configuration]:
     if len(configurations) == 1:
         varied = ["model", "optimizer", "schedule", "regularization"]
     labels = [", ".join(filter(None, (describe_setting(c, key) for key in varied))) for c in configurations]
-    return make_unique([replace(c, label=label) for c, label in zip(configurations, labels, strict=True)])
+    named = [label or "defaults" * (c.identity is not None) for label, c in zip(labels, configurations, strict=True)]
+    return make_unique([replace(c, label=label) for c, label in zip(configurations, named, strict=True)])
 
 
 def make_unique(named: Sequence[Configuration]) -> list[Configuration]:
     """Append the hash to labels that are empty or shared, and then a number to those that are still shared."""
     shared = Counter(c.label for c in named)
     labels = [f"{c.label} {c.name[-8:]}".strip() if shared[c.label] > 1 or not c.label else c.label for c in named]
-    for label, count in Counter(labels).items():
-        if count > 1:
-            numbers = iter(range(1, count + 1))
-            labels = [f"{label} #{next(numbers)}" if other == label else other for other in labels]
+    labels = [f"{x} #{labels[: i + 1].count(x)}" if labels.count(x) > 1 else x for i, x in enumerate(labels)]
     return [replace(c, label=label) for c, label in zip(named, labels, strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -37,6 +38,8 @@ def headlines(collection: Collection) -> Iterator[Headline]:
         ranked = best_first(configurations, metric)
         if ranked[0].values(metric):
             best, *others = [c for c in ranked if c.values(metric)]
+            images = best.setting("data"), best.reduced_data
+            others = [c for c in others if (c.setting("data"), c.reduced_data) == images]
             pairs = compare_with_best(best, others, metric)
             sentences = [accuracy(best, metric, collection.thresholds), *open_pairs(best, pairs)]
             yield Headline(study, lead(best, pairs, metric), sentences, ranked, command(best))
@@ -51,10 +54,11 @@ def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
         means = f"{fewest.mean('final_val_acc'):.4f} to {most.mean('final_val_acc'):.4f}"
         shown = is_shown(compare_with_best(most, [fewest], "final_val_acc")[0])  # chosen by epochs: no correction
         return f"From {what} goes from {means}" + ("" if shown else f" (n = {fewest.n}: not shown to differ)")
-    lagging = "Batch-norm statistics lag; re-estimated, " if metric == "final_val_acc_recal" else ""
-    lower, among, mean = sum(map(is_shown, pairs)), f"{len(pairs) + 1} configurations", f"{best.mean(metric):.4f}"
+    lagging, again = ("Batch-norm statistics lag; ", "re-estimated ") if metric == "final_val_acc_recal" else ("", "")
+    lower, mean = sum(map(is_shown, pairs)), f"{best.mean(metric):.4f}"
+    among = f"{len(pairs) + 1} {again}configurations"
     if not pairs:
-        return f"{lagging}{best.label} is the only configuration: {mean}"
+        return f"{lagging}{best.label} is the only {again}configuration: {mean}"
     if lower == len(pairs):
         return f"{lagging}{best.label} is the best of {among}: {mean}"
     if lower:
@@ -84,13 +88,12 @@ def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str
     if names:
         more = f"; {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         yield f"Not shown to be lower: {'; '.join(names[:MOST_NAMED])}{more}."
+    ends = [(p.second.label, p.seeds - min(p.counts)) for p in (*found[:1], *found[1:][-1:]) if p.seeds is not None]
+    further = "; ".join(f"{'more than 10,000' if n == math.inf else f'{n:,.0f}'} from {name}" for name, n in ends)
     if singles := sum(c.n == 1 for c in (best, *(pair.second for pair in pairs))):
         of = f" in {singles} of {len(pairs) + 1} configurations" if pairs else ""
         yield f"n = 1{of}: nothing can be told about the spread; repeat with seeds=5."
-        return
-    ends = [(p.second.label, p.seeds - min(p.counts)) for p in (*found[:1], *found[1:][-1:]) if p.seeds is not None]
-    further = "; ".join(f"{'more than 10,000' if n == math.inf else f'{n:,.0f}'} from {name}" for name, n in ends)
-    if further:
+    elif further:
         yield f"Further seeds of each that would show it, if the differences are as large as here: {further}."
 
 
@@ -118,7 +121,7 @@ def command(configuration: Configuration) -> str:
 def override(value: Any) -> str:
     """A setting as the command line takes it; a float in full."""
     plain = value is None or isinstance(value, bool | list | dict)
-    return json.dumps(value).replace(" ", "") if plain else str(value)
+    return re.sub(r'"(\w+)":', r"\1:", json.dumps(value, separators=(",", ":"))) if plain else str(value)
 
 
 def lag_line(collection: Collection) -> str:

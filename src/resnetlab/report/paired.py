@@ -39,13 +39,12 @@ def answers_of(runs: Iterable[Run]) -> Answers:
         if (run.path / PREDICTIONS).is_file():
             try:
                 views, labels, images = read_predictions(run, images)
+                total, right[run.seed] = total + views[0], views[0].argmax(1) == labels
             except Exception as error:  # NumPy raises many kinds for damaged files
                 run.remarks.append(f"{PREDICTIONS} cannot be used: {first_line(error)}")
                 continue
-            total, right[run.seed] = total + views[0], views[0].argmax(1) == labels
             if len(views) > 1:
-                flips = float((np.sum(views, 0).argmax(1) == labels).mean())
-                run.metrics.setdefault("final_val_acc_flip", flips)
+                run.metrics.setdefault("final_val_acc_flip", float((np.sum(views, 0).argmax(1) == labels).mean()))
     if len(right) < 2:
         return Answers(images, right)
     ensemble = {"final_val_acc_ensemble": float((total.argmax(1) == labels).mean())}

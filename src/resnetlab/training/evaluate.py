@@ -104,7 +104,8 @@ def evaluate_checkpoint(
     with load_weights(module, data, checkpoint, weights, device):
         found, logits = answers = evaluate(module, data, images, device)
         if out is not None:
-            write_predictions(out / PREDICTIONS, module, data, images, answers)
+            name = PREDICTIONS if (part, weights, path.name) == ("val", "raw", "last.ckpt") else f"{part}_{PREDICTIONS}"
+            write_predictions(out / name, module, data, images, answers)
             write_mistakes(out, logits, images, data.class_names)
     what = {"checkpoint": str(path), "epoch": checkpoint["epoch"] + 1, "part": part, "images": len(images)}
     return what | ({} if weights == "raw" else {"weights": weights}) | without_guesses(found)

@@ -194,8 +194,9 @@ class ImageClassifier(L.LightningModule):
             self.relative_update.copy_(get_total_norm(change) / get_total_norm(before))
         if self.average is not None:
             self.config.averaging.update(self.average, self.model, step, self.span, self.config.ema_momentum)
-        if last or (self.device.type == "cpu" and world_size() == 1):
-            self.check_finite()
+        waits = last or (self.device.type == "cpu" and world_size() == 1)  # for the device, to see if it has diverged
+        if waits and (bad := int(all_reduce(self.step.first_nonfinite_step, "MIN"))) < TrainStep.NO_STEP:
+            raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def run_step(self, images: int, lr: float, momentum: float) -> None:
         """One step; engine=auto goes on without a graph, from the same state, where it cannot be captured."""
@@ -217,11 +218,6 @@ class ImageClassifier(L.LightningModule):
             group = self.raw_optimizer.param_groups[0]
             lr = float(group["lr"]) / group.get("lr_factor", 1.0)
         return lr, momentum
-
-    def check_finite(self) -> None:
-        """Raises Diverged if a loss of this epoch was not finite. It waits for the device."""
-        if (bad := int(all_reduce(self.step.first_nonfinite_step, "MIN"))) < TrainStep.NO_STEP:
-            raise Diverged("train/loss", self.current_epoch + 1, bad)
 
     def on_validation_start(self) -> None:
         if self.trainer.state.fn != "fit":  # of trainer.validate or test

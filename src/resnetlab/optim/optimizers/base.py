@@ -72,7 +72,7 @@ class Optimizer:
             decay = 0.0 if name.startswith("rest") else (wd or 0.0) / own.get("lr_factor", 1.0)  # lr*wd is what it was
             groups.append({"name": name, "params": [p for _, p in named], "weight_decay": decay, **own})
         found = factor == 1 or any("lr_factor" in group for group in groups)
-        require(found, "optimizer.norm_bias_lr", factor, "be 1 for a network whose norms have no bias to train")
+        require(found, "optimizer.norm_bias_lr", factor, "be 1: no batch or group norm of this network has a bias")
         groups = self._split(model, groups)
         optimizer = self._make(groups, lr, momentum, regularization.decay_kind == "decoupled")
         set_lr_momentum(optimizer, lr)
