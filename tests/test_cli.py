@@ -15,13 +15,14 @@ from resnetlab.cli import COMMANDS, TABLE, add_arguments, main
 from resnetlab.config.compose import to_plain
 from resnetlab.report.columns import mean_sd
 from resnetlab.report.groups import collect
+from resnetlab.report.statistics import mean_interval
 
 
 def test_mean_and_sd_by_hand() -> None:
-    assert mean_sd([0.92, 0.93, 0.94], of=3) == "0.93 ± 0.01"  # the sd of a sample: n - 1
-    assert mean_sd([0.5], of=1, digits=4) == "0.5000"
-    assert mean_sd([0.5], of=2) == "0.5 (1 of 2)"
-    assert mean_sd([], of=2) == "\N{EN DASH}"
+    assert mean_sd(mean_interval([0.92, 0.93, 0.94]), of=3) == "0.93 ± 0.01"  # the sd of a sample: n - 1
+    assert mean_sd(mean_interval([0.5]), of=1, digits=4) == "0.5000"
+    assert mean_sd(mean_interval([0.5]), of=2) == "0.5 (1 of 2)"
+    assert mean_sd(None, of=2) == "\N{EN DASH}"
 
 
 def test_the_report_counts_seeds_and_names_what_is_not_in_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,7 +169,7 @@ def test_a_peer_that_fails_says_why(started: PeerProcess) -> None:
 
 
 def test_the_reason_outlives_a_peer_that_ends_by_itself() -> None:
-    program = "from benchmarks.peers.protocol import JsonLines; JsonLines(); raise SystemExit('a word')"
+    program = "from benchmarks.peers.protocol import JsonLines; pipe = JsonLines(); raise SystemExit('a word')"
     environment = os.environ | {"PYTHONPATH": import_path()}
     with PeerProcess(["small"], [sys.executable, "-c", program], environment) as peer:
         with pytest.raises(PeerFailed, match=r"^a word$"):

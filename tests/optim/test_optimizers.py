@@ -269,7 +269,10 @@ def test_norm_biases_have_a_multiple_of_lr_and_the_same_decay(regularization: st
         step(twin, plain, grads)
     for p, q in zip(weights(model), weights(twin), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
-    assert group_counts(optimizer)[1] == {"name": "all-norm-biases", "tensors": 1, "parameters": 4, "wd": 0.2 / 64}
+    assert group_counts(optimizer)[1] == {
+        **{"name": "all-norm-biases", "tensors": 1, "parameters": 4},
+        **{"wd": 0.2 / 64, "lr_factor": 64.0},
+    }
 
 
 def test_norm_biases_of_muon_have_their_multiple_of_the_adamw_parts_lr() -> None:

@@ -271,7 +271,7 @@ def test_networks_differ_where_the_sources_do() -> None:
     groups = {name for name in PRESETS if composed(name).model.channels_per_group == 4}
     assert groups == {"part1-gn-ws-resnet9-bs32", "part1-gn-ws-resnet18-bs32"}
     assert options("cifar10p2-cosine-50") == ("cifar", "batch", False, None)
-    assert options("post6-headline-20ep") == (None, "batch", None, 3)
+    assert options("post6-headline-20ep") == (None, "batch", False, 3)
     assert composed("part1-naive-resnet18-adam").optimizer.eps == 1e-8  # type: ignore[attr-defined]
     assert composed("post1-bs64").optimizer.eps == 1e-7  # type: ignore[attr-defined]
     assert composed("atienza-resnet56v1-200").model.bn_momentum == composed("post1-bs64").model.bn_momentum == 0.01

@@ -323,7 +323,7 @@ def test_a_file_in_place_of_the_reports_folder_is_an_error_at_once(capsys: pytes
 
 def test_the_columns_file_holds_headings_titles_and_digits_once_each() -> None:
     found = columns(["0.93", "0.92"])
-    assert len({c.metric for c in found}) == len({c.heading for c in found}) == len(found) == 25 + 2 * 3
+    assert len({c.metric for c in found}) == len({c.heading for c in found}) == len(found) == 26 + 2 * 3
     for c in found:
         assert all(isinstance(text, str) and text.strip() == text != "" for text in (c.metric, c.heading, c.title))
         assert c.digits in (None, 1, 4)

@@ -453,7 +453,7 @@ def test_evaluate_writes_what_the_network_gets_wrong(trained: RunFolder, capsys:
     assert [[int(row[f"answered {n}"]) for n in range(10)] for row in rows] == counts.tolist()
     assert [float(row["acc"]) for row in rows] == pytest.approx((counts.diagonal() / counts.sum(1)).tolist())
     assert f"3: {float(rows[3]['acc']):.4f} of {rows[3]['images']} images" in capsys.readouterr().out
-    assert {path.name for path in Path("wrong").iterdir()} >= {"reliability.png", "predictions.npz"}
+    assert {path.name for path in Path("wrong").iterdir()} >= {"reliability.png", "val_predictions.npz"}
     for name in ("confusion.png", "mistakes.png"):
         with Image.open(f"wrong/{name}") as picture:
             assert picture.size == (1000, 1000)

@@ -147,7 +147,7 @@ def test_one_line_before_anything_is_done(words: str, said: str) -> None:
 
 def test_a_multiple_for_biases_that_are_not_there_is_refused() -> None:
     config = tiny("optimizer.norm_bias_lr=4")
-    with pytest.raises(ConfigError, match=r"optimizer\.norm_bias_lr \(=4\.0\) must be 1 for a network whose norms"):
+    with pytest.raises(ConfigError, match=r"optimizer\.norm_bias_lr \(=4\.0\) must be 1: no batch or group norm"):
         config.optimizer.build(nn.Linear(2, 2), lr=0.1, momentum=0.9, wd=None, regularization=config.regularization)
 
 

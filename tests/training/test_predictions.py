@@ -82,7 +82,9 @@ def test_evaluate_keeps_those_of_a_run_that_has_not(capsys: pytest.CaptureFixtur
     command = ["evaluate", str(config.folder.last), "--out", str(path.parent)]
     assert main(command) == 0
     assert path.read_bytes() == written
-    assert main([*command, "--on", "train"]) == 0
+    assert main([*command, "--on", "train"]) == 0  # another file
+    assert path.read_bytes() == written
+    path.with_name("train_predictions.npz").rename(path)
     (remark,) = collect([Path("outputs")]).runs[0].remarks
     assert "it is of other weights or images" in remark
     capsys.readouterr()
