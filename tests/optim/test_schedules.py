@@ -139,8 +139,9 @@ def test_piecewise_linear_meets_its_points_and_stays_between_neighbours(
     points: list[tuple[int, float]], steps_per_epoch: int
 ) -> None:
     points.sort(key=lambda point: point[0])
-    begins = np.interp([0.0, 0.5], *zip(*dict(points).items(), strict=True))
-    assume(steps_per_epoch == 1 or begins.any())  # 0 throughout epoch 1 is refused
+    times, values = zip(*points, strict=True)
+    begins = dict(points).get(0, values[0]), np.interp(0.5, times, values)  # at a jump: the last before, the last at it
+    assume(steps_per_epoch == 1 or any(begins))  # 0 throughout epoch 1 is refused
     span = RunLength(steps_per_epoch, 10)
     got = lrs(PiecewiseLinear(milestones=[list(p) for p in points], interval="step"), span, lr=1.0)
     for epoch, value in dict(points).items():  # of points at one epoch the last
