@@ -130,7 +130,7 @@ def test_after_ten_kills_of_trunk_branches_and_sweep_all_is_the_same() -> None:
         with started(*command_line) as parent:
             while targets and parent.poll() is None:
                 wait_for(lambda: workers(parent.pid) or parent.poll() is not None)
-                time.sleep(chance.uniform(0, 6))
+                time.sleep(chance.uniform(0, 1.5))  # an idle machine trains all of it in a minute
                 if kill_one(parent, targets[-1], chance):
                     targets.pop()
             assert targets == [] or parent.poll() != 0, "finished too soon for all kills"
