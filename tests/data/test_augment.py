@@ -98,6 +98,9 @@ def test_cutout_is_that_of_its_paper(side: int) -> None:
     many = cutouts(0, 1, 20_000, (9, 7), 1)  # a square of one pixel is its centre, everywhere alike
     counts = (many[:, 0] * 7 + many[:, 1]).bincount(minlength=63)
     assert all(abs(count - 20_000 / 63) < 5 * (20_000 / 63) ** 0.5 for count in counts.tolist())
+    for length, whole in ((17, True), (16, False)):  # of 9 pixels: what Data.check refuses, and what it lets pass
+        boxes = cutouts(0, 1, 2000, (9, 9), length)
+        assert bool((boxes == torch.tensor([0, 0, 9, 9])).all()) is whole
     assert torch.equal(cutouts(5, 2, 9, (9, 7), 4), cutouts(5, 2, 9, (9, 7), 4))
     assert not torch.equal(cutouts(5, 2, 9, (9, 7), 4), cutouts(5, 3, 9, (9, 7), 4))
 

@@ -615,6 +615,8 @@ def test_sizes_and_steps_are_known_before_the_images_are(keys: dict[str, Any], b
         ({"padding": 0}, "data.padding (=0) must be in 1..8"),
         ({"fill": "white", "translate": "pad_crop"}, "data.fill (=white) must be one of mean, black, reflect"),
         ({"cutout": -1}, "data.cutout (=-1) must be in 0..1024 pixels"),
+        ({"name": "cifar10", "cutout": 63}, "data.cutout (=63) must be at most 62: more covers every image"),
+        ({"cutout": 31}, "data.cutout (=31) must be at most 30: more covers every image"),
         ({"brightness": 1.5}, "data.brightness (=1.5) must be in 0..1"),
         ({"contrast": -0.1}, "data.contrast (=-0.1) must be in 0..1"),
         ({"fill": "black"}, "data.fill (=black) is used by data.translate=pad_crop only"),

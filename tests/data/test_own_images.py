@@ -243,6 +243,9 @@ def test_mixed_sizes_are_refused_or_resized(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one size: .*0.png is 40x20 and .*data.resize=N"):
         own(root)
     config = own(root, "data.resize=24")
+    own(root, "data.resize=80", "data.cutout=158")  # of the size that the images have
+    with pytest.raises(ConfigError, match=r"^data.cutout \(=47\) must be at most 46: more covers every image$"):
+        own(root, "data.resize=24", "data.cutout=47")
     data = image_data(config)
     assert data.train.pixels.shape == (8, 3, 24, 24)
     assert data.class_names == ("größe", "猫")

@@ -72,8 +72,6 @@ class Data:
             sides = [side for side in (8, 16) if side < SIDES[self.name]]
             must = f"be {' or '.join(map(str, sides))} pixels a side, or null for the {SIDES[self.name]} of {self.name}"
             require(self.resolution in sides, "data.resolution", self.resolution, must)
-        most = 2 * (self.resolution or self.resize or SIDES.get(self.name, 64)) - 2
-        require(self.cutout <= most, "data.cutout", self.cutout, f"be at most {most}, or nothing is left of an image")
         mixed = next((key for key in ("mixup", "cutmix") if getattr(self, key)), None)
         require(not mixed or self.balance != "weights", "data.balance", "weights", f"be sampling with data.{mixed}")
         require(not mixed or self.device != "cpu", "data.device", "cpu", f"be auto with data.{mixed}")
@@ -83,6 +81,8 @@ class Data:
             self.check_parts(self.index)
         if self.name in (*OWN, *SIZES):
             self.sizes()
+            most = 2 * max(self.size()) - 2
+            require(self.cutout <= most, "data.cutout", self.cutout, f"be at most {most}: more covers every image")
 
     def check_parts(self, index: Index) -> None:
         """Raises ConfigError if the split cannot be made of images of your own."""

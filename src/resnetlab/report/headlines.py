@@ -13,6 +13,7 @@ from resnetlab.report.groups import Collection, Configuration, best_first, forma
 from resnetlab.runs.load import Run, is_count
 from resnetlab.runs.summary import lag_note
 
+RECAL = "final_val_acc_recal"
 MOST_NAMED = 5  # configurations in a sentence
 ELSEWHERE = {"precision": "trainer.precision"}  # keys of the identity that the command line calls otherwise
 
@@ -33,19 +34,19 @@ class Headline(NamedTuple):
 def headlines(collection: Collection) -> Iterator[Headline]:
     """The headline of each study with an accuracy; where statistics lag, by the re-estimated one, if there is one."""
     for study, configurations in collection.studies.items():
-        again = any(lags(run) for c in configurations for run in c.runs) and "final_val_acc_recal"
-        metric = again if again and any(c.values(again) for c in configurations) else "best_val_acc"
+        lagging = any(lags(run) for c in configurations for run in c.runs)
+        metric = RECAL if lagging and any(c.values(RECAL) for c in configurations) else "best_val_acc"
         ranked = best_first(configurations, metric)
         if ranked[0].values(metric):
             best, *others = [c for c in ranked if c.values(metric)]
             images = best.setting("data"), best.reduced_data
             others = [c for c in others if (c.setting("data"), c.reduced_data) == images]
             pairs = compare_with_best(best, others, metric)
-            sentences = [accuracy(best, metric, collection.thresholds), *open_pairs(best, pairs)]
-            yield Headline(study, lead(best, pairs, metric), sentences, ranked, command(best))
+            sentences = [accuracy_sentence(best, metric, collection.thresholds), *undecided(best, pairs)]
+            yield Headline(study, lead_clause(best, pairs, metric), sentences, ranked, command(best))
 
 
-def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
+def lead_clause(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
     """Whether the best is shown to be it; of configurations that differ in epochs alone, how their means go."""
     along = groups_along([c for c in (best, *(p.second for p in pairs)) if c.values("final_val_acc")], "epochs")
     if len(along) == 1 and len(along[0]) == len(pairs) + 1:
@@ -54,7 +55,7 @@ def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
         means = f"{fewest.mean('final_val_acc'):.4f} to {most.mean('final_val_acc'):.4f}"
         shown = is_shown(compare_with_best(most, [fewest], "final_val_acc")[0])  # chosen by epochs: no correction
         return f"From {what} goes from {means}" + ("" if shown else f" (n = {fewest.n}: not shown to differ)")
-    lagging, again = ("Batch-norm statistics lag; ", "re-estimated ") if metric == "final_val_acc_recal" else ("", "")
+    lagging, again = ("Batch-norm statistics lag; ", "re-estimated ") if metric == RECAL else ("", "")
     lower, mean = sum(map(is_shown, pairs)), f"{best.mean(metric):.4f}"
     among = f"{len(pairs) + 1} {again}configurations"
     if not pairs:
@@ -67,7 +68,7 @@ def lead(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
     return f"{lagging}{none} of {among} is shown to be the best; {best.label} is the highest: {mean}"
 
 
-def accuracy(best: Configuration, metric: str, thresholds: Sequence[str]) -> str:
+def accuracy_sentence(best: Configuration, metric: str, thresholds: Sequence[str]) -> str:
     """Mean, sd, n and interval of the best, and at which epoch its mean over seeds reaches the first threshold."""
     kind, usual = ("best", "") if metric == "best_val_acc" else ("re-estimated final", "as usually computed, ")
     found = best.interval(metric)
@@ -81,7 +82,7 @@ def accuracy(best: Configuration, metric: str, thresholds: Sequence[str]) -> str
     return f"{best.label}: {text})."
 
 
-def open_pairs(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]:
+def undecided(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]:
     """What is not told apart from the best, and how many further seeds would do for the nearest and the farthest."""
     found = [pair for pair in pairs if not is_shown(pair)]
     names = [pair.second.label for pair in found]

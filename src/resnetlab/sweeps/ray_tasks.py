@@ -64,9 +64,8 @@ class RayTasks:
         """How many jobs fit on the nodes of the cluster as it is now, each on one node as a whole."""
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         needs = [(kind, need) for kind, need in self.needs.items() if need]
-        return sum(
-            min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in needs) for node in nodes
-        )  # 0.3 / 0.1 < 3
+        # 0.3 / 0.1 < 3
+        return sum(min(int(node.get(kind, 0.0) / need + 1e-9) for kind, need in needs) for node in nodes)
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         if self.problem:

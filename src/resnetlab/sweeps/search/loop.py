@@ -42,9 +42,8 @@ class Search:
             journal.open_study(self.plan, write=False)
         with journal.search_lock(self.plan):
             self.study, self.storage = journal.open_study(self.plan)
-            self.study.pruner = journal.make_pruner(
-                self.plan.options, self.plan.epochs
-            )  # Hyperband's changes the sampling
+            # Hyperband's changes the sampling
+            self.study.pruner = journal.make_pruner(self.plan.options, self.plan.epochs)
             yield
 
     @property
