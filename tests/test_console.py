@@ -60,8 +60,8 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_a_log(
         raise error
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr("resnetlab.config.help.help_text", fail)
-    monkeypatch.setattr("resnetlab.config.help.options_text", fail)
+    monkeypatch.setattr("resnetlab.config.help_and_completion.help_text", fail)
+    monkeypatch.setattr("resnetlab.config.help_and_completion.options_text", fail)
     assert entrance(["--help"] if entrance is main else ["options"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert len(line) < 2000

@@ -59,12 +59,12 @@ def command(argv: Sequence[str]) -> int:
 def run_subcommand(argv: list[str]) -> int:
     """Runs one subcommand, and raises what goes wrong. argv: without --config-dir."""
     if argv[:1] == ["train"]:
-        from resnetlab.config.help import help_text
+        from resnetlab.config.help_and_completion import help_text
 
         say(help_text())
         return 0
     if argv[:3] == ["completion", "words", "--"]:  # what the shells' scripts ask for
-        from resnetlab.config.help import candidates
+        from resnetlab.config.help_and_completion import candidates
 
         say("\n".join(candidates(argv[3:], [*COMMANDS])))
         return 0

@@ -7,7 +7,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from resnetlab import ConfigError, compose
-from resnetlab.config.help import key_owners
+from resnetlab.config.help_and_completion import key_owners
 from resnetlab.config.messages import (
     FOREIGN,
     OURS,

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from resnetlab import Config, compose
 from resnetlab.cli import main
 from resnetlab.config.compose import to_plain
-from resnetlab.config.help import help_text, preset_families
+from resnetlab.config.help_and_completion import help_text, preset_families
 from resnetlab.config.option_files import TOP_LEVEL, OptionFile, conf_dir, default_options, options
 from resnetlab.config.schema import GROUPS
 

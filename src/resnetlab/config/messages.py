@@ -20,7 +20,7 @@ from resnetlab.runs.files import data_beside
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as some of Hydra's
 TOP_LEVEL = {key.name for key in fields(Config)} - {*GROUPS}
-DATA = data_beside(__file__, "messages.toml")
+DATA = data_beside(__file__, "translations.toml")
 OURS: dict[str, str] = DATA["names"]
 FOREIGN = {name: ours for ours, names in OURS.items() for name in names.split()}
 PRESETS = "`resnetlab options experiment` lists them"
