@@ -22,7 +22,7 @@ from resnetlab.report.headline_plots import plot_accuracy
 from resnetlab.report.headlines import command, lag_line
 from resnetlab.report.plots import Plot, color_of, plot_lengths
 from resnetlab.report.table import print_table
-from resnetlab.runs.curves import draw_accuracy, draw_loss, epochs_rates
+from resnetlab.runs.curves_plot import draw_accuracy, draw_loss, epochs_rates
 from resnetlab.runs.files import safe_cell
 from resnetlab.runs.summary import lag_note
 from resnetlab.runs.sweep_records import Outcome

@@ -18,7 +18,7 @@ from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import jobs_of
 from resnetlab.runs.files import read_json
 from resnetlab.sweeps.jobs import Job, next_job
-from resnetlab.sweeps.trunks import plan_trunks
+from resnetlab.sweeps.trunk_plan import plan_trunks
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.trunk import shared_epochs
 

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches on their device: pure functions of the images and the epoch's plan."""
+"""Augmentation of whole batches on their device: pure functions of images and what epoch_plan.py has drawn for them."""
 
 import torch
 from torch import Tensor

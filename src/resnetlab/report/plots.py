@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from resnetlab.report.columns import number
 from resnetlab.report.groups import SHOWN_APART, Configuration, describe_setting
 from resnetlab.report.table import count_text
-from resnetlab.runs.curves import LINES, epochs_rates, within_reach
-from resnetlab.runs.curves import log_scale as log_scale
+from resnetlab.runs.curves_plot import LINES, epochs_rates, within_reach
+from resnetlab.runs.curves_plot import log_scale as log_scale
 from resnetlab.runs.files import write_atomically, write_text
 
 Configurations = Sequence[Configuration]

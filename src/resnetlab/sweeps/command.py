@@ -25,7 +25,7 @@ from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.seeds import SeedRounds
 from resnetlab.sweeps.table import collect, exit_status, seed_lines, seed_metrics, table_lines
-from resnetlab.sweeps.trunks import write_trunks
+from resnetlab.sweeps.trunk_plan import write_trunks
 from resnetlab.training.distributed import silence_secondary
 from resnetlab.training.isolation import preserve_process_state
 

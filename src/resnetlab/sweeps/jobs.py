@@ -18,7 +18,7 @@ SERVER_LOST = 255  # multiprocessing's exit status of a process whose fork serve
 
 @dataclass
 class Job:
-    """One run. overrides: its worker's. trunk: of sweeps/trunks.py. handle: of its backend, while one trains it."""
+    """One run. overrides: its worker's. trunk: of sweeps/trunk_plan.py. handle: of its backend, while one trains it."""
 
     number: int
     label: str

@@ -14,7 +14,7 @@ from resnetlab.sweeps.jobs import Backend, Job, run_jobs
 from resnetlab.sweeps.processes import Processes
 from resnetlab.sweeps.ray_tasks import RayTasks
 from resnetlab.sweeps.run_job import SweepTask, failure, record
-from resnetlab.sweeps.trunks import read_trunks
+from resnetlab.sweeps.trunk_plan import read_trunks
 
 # of the configurations and the launcher's values
 BACKENDS: dict[str, Callable[..., Backend]] = {"processes": Processes, "ray": RayTasks}

@@ -19,7 +19,7 @@ from resnetlab.errors import LabError, RunLocked, RunPruned, first_line
 from resnetlab.runs.layout import SWEEP_START
 from resnetlab.runs.summary import Summary
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps.trunks import with_branch_points
+from resnetlab.sweeps.trunk_plan import with_branch_points
 from resnetlab.training.result import EpochHook, completed, objective, print_line
 
 MAX_REASON = 500  # letters: it has to fit into a pipe and into a table

@@ -6,7 +6,7 @@ from typing import Any
 from resnetlab.config.schema import Config
 from resnetlab.data import Images
 from resnetlab.errors import DataError
-from resnetlab.runs.curves import Points, draw_curves
+from resnetlab.runs.curves_plot import Points, draw_curves
 from resnetlab.runs.files import write_json, write_rows
 from resnetlab.runs.layout import PREDICTIONS
 from resnetlab.runs.summary import AVERAGED, Summary, lag_note, summarize

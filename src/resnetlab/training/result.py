@@ -1,4 +1,4 @@
-"""The result of a run from its files, without Lightning: whose it is, whether it has ended, its objective."""
+"""The result of a run from its files, without Lightning: whose it is, whether it has ended, the lines printed of it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The trunks of a sweep with trunk=auto: which job goes on from which of the others, and from which epoch."""
+"""The trunks of a sweep: which job goes on from which other, and from where; training/trunk.py says which may."""
 
 from collections.abc import Sequence
 from dataclasses import replace
