@@ -1,4 +1,4 @@
-"""Write conf/experiment/<id>.yaml and published/presets.csv from the published data.
+"""Write conf/experiment/<id>.yaml and published/preset_digests.csv from the published data.
 
     python scripts/presets/make_presets.py
 

@@ -275,9 +275,22 @@ def test_configurations_on_other_images_are_not_ranked_together() -> None:
         change_summary(write_run(RUNS / data, data=data), best_val_acc=value)
     (headline,) = headlines(collect([RUNS]))
     assert headline.lead == "digits is the only configuration: 0.9900"
+    assert headline.sentences[-1] == "Those on other images are not compared."
+    assert [c.label for c in headline.ranked] == ["digits"]
 
 
 def test_a_configuration_of_defaults_beside_others_is_called_so() -> None:
     change_summary(write_run(RUNS), best_val_acc=0.9)
     change_summary(write_run(RUNS, **{"optimizer.sam": 0.5}), best_val_acc=0.8)
     assert [c.label for c in collect([RUNS]).configurations] == ["defaults", "sam 0.5"]
+
+
+def test_long_names_of_a_legend_are_wrapped_inside_the_figure_and_above_its_panels() -> None:
+    name = "digits, adamw, cosine, weight_decay, 3 epochs, lr 0.0008, wd 0.2, momentum 0.9, flip false, "
+    figure = plot_profiles([planted(name + end, [0.5, 0.9]) for end in ("one", "two", "three")], [{}]).figure
+    figure.canvas.draw()
+    legend, (axes,) = figure.legends[0].get_window_extent(), figure.axes
+    assert figure.bbox.x0 <= legend.x0 < legend.x1 <= figure.bbox.x1
+    assert axes.get_window_extent().y1 <= legend.y0 < legend.y1 <= figure.bbox.y1
+    texts = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
+    assert texts == [name + end for end in ("one", "two", "three")]

@@ -18,9 +18,9 @@ from resnetlab.report import table
 from resnetlab.report.card import model_card
 from resnetlab.report.columns import columns
 from resnetlab.report.groups import Collection, bounds, collect, groups_along
-from resnetlab.report.headline_plots import plot_accuracy
+from resnetlab.report.headline_plots import plot_accuracy, plot_lengths
 from resnetlab.report.headlines import command, lag_line
-from resnetlab.report.plots import Plot, color_of, plot_lengths
+from resnetlab.report.plots import Plot, color_of
 from resnetlab.report.table import print_table
 from resnetlab.runs.curves_plot import draw_accuracy, draw_loss, epochs_rates
 from resnetlab.runs.files import safe_cell
@@ -212,7 +212,7 @@ def test_accuracy_against_length_joins_the_means_of_runs_that_differ_in_their_le
     write_run(RUNS / "other", epochs=8, lr=1.0)  # alone in its group
     groups = groups_along(collect([RUNS]).configurations, "epochs")
     assert [[c.setting("epochs") for c in group] for group in groups] == [[4, 8, 16]]
-    plot = plot_lengths("lengths", groups, ["0.6"])
+    plot = plot_lengths(groups, ["0.6"])
     axes = plot.figure.axes[0]
     drawn = [line for line in axes.get_lines() if len(line.get_xdata()) == 3]
     means = [[sum(values) / 2 + more for values in ends.values()] for more in (0.0, 0.1)]

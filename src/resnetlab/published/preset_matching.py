@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from resnetlab.runs.files import digest
 
-FILE = Path(__file__).with_name("presets.csv")
+FILE = Path(__file__).with_name("preset_digests.csv")
 
 # what leaves accuracies and losses as they are, or about so: posts I and IV saw no effect of 16-mixed
 SILENT = ("precision", "recalibrate_bn", "flip_tta", "threads")
@@ -19,7 +19,7 @@ EPOCHS = 60  # the lab's default, which an identity leaves out
 
 
 class Preset(NamedTuple):
-    """A line of presets.csv. whole, core: digests of its configuration, and of what a reduction leaves alone."""
+    """A line of preset_digests.csv. whole, core: digests of its configuration, and of what a reduction leaves alone."""
 
     name: str
     whole: str

@@ -20,7 +20,7 @@ def headline_plots(ranked: Configurations, thresholds: Sequence[str]) -> Iterato
     if ranked := [c for c in ranked if c.by_epoch("val/acc")]:
         yield plot_accuracy(ranked, thresholds)
     if groups := groups_along(ranked, "epochs"):
-        yield plots.plot_lengths("lengths", groups, thresholds)
+        yield plot_lengths(groups, thresholds)
     for name in thresholds[:1]:
         if reached := [c for c in ranked if c.n > 1 and c.values(f"epoch_to_{name}")]:
             yield plot_reached(reached[:MOST_BANDS], name)
@@ -67,6 +67,25 @@ def name_ends(axes: Any, configurations: Configurations) -> None:
         middle = max(min((ends[c.key] - low) / (high - low), top - half), below + half)
         axes.text(1.03, middle, text, transform=axes.transAxes, va="center", fontsize=8, color=color_of(c))
         top = middle - half
+
+
+def plot_lengths(groups: Sequence[Configurations], thresholds: Sequence[str]) -> Plot:
+    """Final validation accuracy against the number of epochs, of groups that differ in that alone."""
+    figure, (axes,) = plots.make_panels("epochs of the run", {"final validation accuracy": 2.6})
+    ways = {"final_val_acc": "as usually computed"}
+    if any(c.values("final_val_acc_recal") for group in groups for c in group):
+        ways["final_val_acc_recal"] = "batch-norm statistics re-estimated"
+    for metric, label in ways.items():
+        filled = metric == "final_val_acc"
+        plots.draw_points(axes, groups, "epochs", metric, filled)
+        if len(ways) > 1:
+            color, face = ("#777777", None) if filled else ("#bbbbbb", "white")
+            axes.plot([], [], "o-", ms=4, lw=1, color=color, markerfacecolor=face, label=label)
+    plots.draw_thresholds(axes, thresholds)
+    plots.name_groups(axes, groups, "epochs")
+    plots.legend_above(figure, axes)
+    about = "Each point is a run of that many epochs; lines join the means, bars are 95 % intervals (from n = 3 on)."
+    return Plot("lengths", "Accuracy against number of epochs", f"{about} {plots.seeds_note(groups)}", figure)
 
 
 def plot_reached(configurations: Configurations, threshold: str) -> Plot:

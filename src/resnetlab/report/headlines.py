@@ -19,7 +19,7 @@ ELSEWHERE = {"precision": "trainer.precision"}  # keys of the identity that the 
 
 
 class Headline(NamedTuple):
-    """What came out of a study. lead: one clause. sentences: the figures behind it. ranked: the best first.
+    """What came out of a study. lead: one clause. sentences: the figures behind it. ranked: of its images, best first.
 
     command: repeats the best; "" where its settings are not known.
     """
@@ -37,12 +37,13 @@ def headlines(collection: Collection) -> Iterator[Headline]:
         lagging = any(lags(run) for c in configurations for run in c.runs)
         metric = RECAL if lagging and any(c.values(RECAL) for c in configurations) else "best_val_acc"
         ranked = best_first(configurations, metric)
+        images = ranked[0].setting("data"), ranked[0].reduced_data
+        ranked = [c for c in ranked if (c.setting("data"), c.reduced_data) == images]
         if ranked[0].values(metric):
             best, *others = [c for c in ranked if c.values(metric)]
-            images = best.setting("data"), best.reduced_data
-            others = [c for c in others if (c.setting("data"), c.reduced_data) == images]
             pairs = compare_with_best(best, others, metric)
             sentences = [accuracy_sentence(best, metric, collection.thresholds), *undecided(best, pairs)]
+            sentences += ["Those on other images are not compared."] * (len(ranked) < len(configurations))
             yield Headline(study, lead_clause(best, pairs, metric), sentences, ranked, command(best))
 
 

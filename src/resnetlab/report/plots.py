@@ -2,7 +2,7 @@
 
 import base64
 import io
-import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -70,8 +70,9 @@ def legend_above(figure: Figure, axes: Any) -> None:
     if not labels:
         return
     columns = max(1, min(len(labels), 71 // (max(map(len, labels)) + 9)))
+    labels = ["\n".join(textwrap.wrap(label, 62)) for label in labels]
     (wide, high), margins = figure.get_size_inches(), figure.subplotpars
-    grown = high + 0.18 * math.ceil(len(labels) / columns) + 0.1
+    grown = high + 0.18 * -(-sum(label.count("\n") + 1 for label in labels) // columns) + 0.1
     top = 1 - ((1 - margins.top) * high + grown - high) / grown
     figure.set_size_inches(wide, grown)
     figure.subplots_adjust(bottom=margins.bottom * high / grown, top=top)
@@ -107,25 +108,6 @@ def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[st
     return Plot(stem, configuration.label, caption, figure)
 
 
-def plot_lengths(stem: str, groups: Sequence[Configurations], thresholds: Sequence[str]) -> Plot:
-    """Final validation accuracy against the number of epochs, of groups that differ in that alone."""
-    figure, (axes,) = make_panels("epochs of the run", {"final validation accuracy": 2.6})
-    ways = {"final_val_acc": "as usually computed"}
-    if any(c.values("final_val_acc_recal") for group in groups for c in group):
-        ways["final_val_acc_recal"] = "batch-norm statistics re-estimated"
-    for metric, label in ways.items():
-        filled = metric == "final_val_acc"
-        draw_points(axes, groups, "epochs", metric, filled)
-        if len(ways) > 1:
-            color, face = ("#777777", None) if filled else ("#bbbbbb", "white")
-            axes.plot([], [], "o-", ms=4, lw=1, color=color, markerfacecolor=face, label=label)
-    draw_thresholds(axes, thresholds)
-    name_groups(axes, groups, "epochs")
-    legend_above(figure, axes)
-    about = "Each point is a run of that many epochs; lines join the means, bars are 95 % intervals (from n = 3 on)."
-    return Plot(stem, "Accuracy against number of epochs", f"{about} {seeds_note(groups)}", figure)
-
-
 def draw_band(
     axes: Any, configuration: Configuration, column: str, color: str, label: str | None, style: str = "-"
 ) -> None:
@@ -148,7 +130,7 @@ def draw_thresholds(axes: Any, thresholds: Sequence[str]) -> None:
     for place, value in enumerate(values):
         if value in shown:
             axes.axhline(value, color="0.35", linestyle=":" if place else "-", linewidth=1)
-            axes.annotate(number(value, None), (0.01, value), (0, 1 if place else -8), **style)
+            axes.annotate(number(value, None), (0.01 + 0.1 * place, value), (0, 1 if place else -8), **style)
 
 
 def draw_points(axes: Any, groups: Sequence[Configurations], key: str, metric: str, filled: bool = True) -> None:
