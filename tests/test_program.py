@@ -13,7 +13,7 @@ from conftest import TINY
 from processes import environment
 from resnetlab import compose
 from resnetlab.cli import main
-from resnetlab.config import help as help_module
+from resnetlab.config import help_and_completion
 from resnetlab.config.option_files import conf_dir, options
 from resnetlab.sweeps.launchers import LAUNCHERS
 
@@ -162,7 +162,7 @@ def test_bash_completes(line: str, wanted: list[str], tmp_path: Path) -> None:
 
 
 def test_completion_offers_every_launcher() -> None:
-    assert {*help_module.OTHERS["hydra/launcher"]} == {*LAUNCHERS} - {"basic"}
+    assert {*help_and_completion.OTHERS["hydra/launcher"]} == {*LAUNCHERS} - {"basic"}
 
 
 def test_completion_needs_no_torch_and_each_shell_has_a_script() -> None:
