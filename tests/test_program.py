@@ -190,7 +190,8 @@ def test_a_wheel_is_a_whole_program(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     done = lab("train", *TINY, "experiment=mine", "outputs=runs", "logger=[tensorboard,csv]")
     assert done.returncode == 0, done.stderr
     (summary,) = Path("runs").rglob("summary.json")
-    assert lab("report", "runs").returncode == 0
+    assert lab("report", "runs", "--out", "report").returncode == 0
+    assert "resnetlab train " in Path("report/report.html").read_text()  # train.py is not there
     assert lab("completion", "zsh").stdout.startswith("_resnetlab()")
     assert "mine" in lab("options", "experiment").stdout
     assert lab("evaluate", str(summary.parent / "checkpoints" / "best.ckpt")).returncode == 0

@@ -23,6 +23,8 @@ CONTROL_CODES = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x
 PLAIN = str.maketrans(dict.fromkeys(map(chr, CONTROL_CODES), "\N{REPLACEMENT CHARACTER}"))
 ASCII = str.maketrans({"±": "+-", "–": "-", "×": "x", "→": "->", "…": "..."})  # noqa: RUF001
 MOST_LETTERS = 1200  # of an error's line
+IN_WHEEL = Path(__file__).with_name("conf").is_dir()
+TRAIN_COMMAND = "resnetlab train" if IN_WHEEL else "python train.py"  # a wheel has no train.py
 
 
 def installed_version(package: str) -> str:

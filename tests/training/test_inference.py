@@ -6,10 +6,12 @@ import pickle
 import re
 import runpy
 import shutil
+import struct
 import subprocess
 import sys
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -332,6 +334,32 @@ def example_lines(form: str, capsys: Printed, monkeypatch: pytest.MonkeyPatch) -
     return capsys.readouterr().out.splitlines()
 
 
+def refused_by_example() -> None:
+    """out/example.py takes an opaque alpha channel, and refuses what `resnetlab predict` refuses of pictures."""
+    Image.new("RGBA", (16, 16), (9, 9, 9, 255)).save("opaque.png")
+    Image.new("RGBA", (16, 16), (9, 9, 9, 254)).save("transparent.png")
+    Image.new("I;16", (16, 16), 999).save("grey16.png")
+    Path("rgb16.png").write_bytes(png_of_16_bits())
+    for name in ("transparent.png", "grey16.png", "rgb16.png"):
+        command = [sys.executable, "-c", WITHOUT_LAB, "out/example.py", "opaque.png", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stdout.count("opaque.png") == 5
+        assert done.stderr.startswith(f"{name} cannot be used: ")
+        assert done.stderr.count("\n") == 1
+
+
+def png_of_16_bits() -> bytes:
+    """A PNG file of 1x1 pixel with 16 bits per channel, which Pillow reads as 8-bit RGB."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(7))),
+        (b"IEND", b""),
+    )
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 @pytest.mark.parametrize("form", exporting.FILES)
 def test_an_exported_network_works_where_there_is_no_lab(
     trained: RunFolder, form: str, capsys: Printed, monkeypatch: pytest.MonkeyPatch
@@ -349,6 +377,8 @@ def test_an_exported_network_works_where_there_is_no_lab(
         )
     about = json.loads(Path("out/model.json").read_text())
     assert (about["classes"], about["height"], about["width"]) == (list("0123456789"), *pixels.shape[2:])
+    if form == "onnx":
+        refused_by_example()
     for path in Path("out").iterdir():
         for private in (PRIVATE, str(Path(exporting.__file__).parents[2]), str(Path.home()), sys.prefix):
             assert private.encode() not in path.read_bytes(), path

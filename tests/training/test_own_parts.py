@@ -154,6 +154,7 @@ def test_edited_source_is_refused_and_comments_are_not(mine: Callable[..., None]
         ("model.bn_eps=0.1", "model.bn_eps (=0.1) must be left out with model=custom"),
         ("optimizer=custom", "optimizer.function must be given"),
         ("optimizer=custom optimizer.function=math.cos", "must return a Optimizer for"),
+        ("optimizer=custom optimizer.function=torch.optim.LBFGS", "must have a step that needs no closure"),
         ("optimizer=custom optimizer.function=torch.optim.SGD optimizer.parameters={momentum: 0.1}", "top-level keys"),
         ("init=nowhere.ckpt", "init (=nowhere.ckpt) must be a checkpoint that is there"),
         ("freeze=[stem]", "freeze (=stem) must be a part of the network, such as 0, 1, 4"),

@@ -1,5 +1,6 @@
 """predictions.npz: what it holds, that it costs a run nothing, and a kill before the summary."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def test_a_run_keeps_the_logits_of_its_last_weights_and_their_labels() -> None:
     assert c.values("final_val_ece") == [found["ece"]]
     assert c.values("final_val_acc_flip") == [(views.argmax(1) == labels).float().mean()]  # type: ignore[union-attr]
     assert c.runs[0].remarks == []
+
+
+def test_a_finished_run_says_how_to_make_them(capsys: pytest.CaptureFixture[str]) -> None:
+    run(tiny())
+    config = tiny("predictions=true", "trainer.progress=lines")
+    for missing in (True, False):
+        capsys.readouterr()
+        run(config)
+        found = re.findall(r"resnetlab (evaluate \S+ --out \S+)", capsys.readouterr().out)
+        assert len(found) == missing
+        if missing:
+            assert main(found[0].split()) == 0
+    assert (arrays(config.folder.path)["logits"].argmax(1) == arrays(config.folder.path)["labels"]).any()
 
 
 def test_a_kill_between_predictions_and_summary_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

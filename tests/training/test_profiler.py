@@ -104,7 +104,7 @@ def test_an_epoch_that_is_too_short_is_said(capsys: pytest.CaptureFixture[str]) 
     assert "note: trainer.profile=5: an epoch has 2 steps, 1 of them are recorded" in capsys.readouterr().out
     assert count(config)["resnetlab.step"] == 1
     run(config)
-    assert "nothing is trained, so nothing is recorded" in capsys.readouterr().out
+    assert "records nothing: nothing is trained" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,7 @@ def check_batches(config: Config) -> None:
     if config.data.device == "cpu" and (config.engine == "compile" or config.trainer.compile):
         raise ConfigError(f"{compiled} gathers the images on their device, not data.device (=cpu); take engine=eager")
     if config.trainer.compile and config.engine == "eager":
-        raise ConfigError(
-            "trainer.compile (=true) goes with engine=auto or graph; alone, without a graph: engine=compile"
-        )
+        raise ConfigError("trainer.compile (=true) goes with engine=auto or graph; without a graph: engine=compile")
     devices = config.trainer.devices
     check_last_batch(config, config.data.images(), *config.data.size())
     val_images = config.data.val_images()

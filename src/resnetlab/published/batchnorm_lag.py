@@ -67,10 +67,7 @@ def findings(configurations: Configurations) -> tuple[str, bool]:
     if not pairs:
         return "No run here was validated with both kinds of statistics, so the cause cannot be told.", False
     if not fluctuating:
-        return (
-            f"No validation loss fluctuates over {LEAST_RATIO:g} times as much as training's: nothing to explain.",
-            True,
-        )
+        return f"No validation loss fluctuates {LEAST_RATIO:g} times as much as training's: nothing to explain.", True
     return conclusion(fluctuating, [(c, control) for c in fluctuating if (control := control_of(c, found))])
 
 

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from resnetlab.console import TRAIN_COMMAND
 from resnetlab.report.columns import mean_sd
 from resnetlab.report.compare import Comparison, compare_with_best, is_shown
 from resnetlab.report.groups import Collection, Configuration, best_first, format_value, groups_along
@@ -117,7 +118,7 @@ def command(configuration: Configuration) -> str:
         settings += [f"seeds={len(seeds)}"] if len(seeds) > 1 else []
     else:
         settings = ["-m"] * (len(seeds) > 1) + settings + [f"seed={','.join(map(str, seeds))}"]
-    return "python train.py " + " ".join(map(shlex.quote, settings))
+    return f"{TRAIN_COMMAND} {shlex.join(settings)}"
 
 
 def override(value: Any) -> str:

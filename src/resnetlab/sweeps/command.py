@@ -17,7 +17,7 @@ from resnetlab.config.messages import USAGE_ERRORS, print_error
 from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
-from resnetlab.console import interrupted, say, unexpected
+from resnetlab.console import TRAIN_COMMAND, interrupted, say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.launchers import AROUND, LAUNCHERS, checked_settings, choice, refuse_several_devices
@@ -168,7 +168,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         raise ConfigError(str(error)) from None
     overrides = normalize_arguments([*options.overrides, *unknown, *(["-m"] if options.multirun else [])])
     if unknown:
-        cure = "a setting is KEY=VALUE without dashes; python train.py --help lists them"
+        cure = f"a setting is KEY=VALUE without dashes; {TRAIN_COMMAND} --help lists them"
         raise ConfigError(f"{unknown[0]} is not supported; {cure}")
     options.multirun = "-m" in overrides
     options.shows = [a for a in arguments if a not in (*options.overrides, "-m", "--multirun")]

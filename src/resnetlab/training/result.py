@@ -9,7 +9,7 @@ from typing import Any
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.errors import LabError
-from resnetlab.runs.layout import MANIFEST, METRICS, SEED, SUMMARY, RunFolder
+from resnetlab.runs.layout import MANIFEST, METRICS, PREDICTIONS, SEED, SUMMARY, RunFolder
 from resnetlab.runs.load import UnusableRun, is_accuracy, read_manifest, read_metrics, read_summary
 from resnetlab.runs.summary import Row, Summary, threshold_columns
 from resnetlab.training.distributed import is_secondary
@@ -39,9 +39,10 @@ def completed(config: Config) -> Summary | None:
             print_line(config, f"{folder.path}: {files} is damaged; made again from the last checkpoint")
         return None
     print_line(config, f"already {done['status']}: {folder.path} (force=true starts over)")
+    if config.predictions and not (folder.path / PREDICTIONS).exists():
+        print_line(config, f"note: no {PREDICTIONS} yet; make it: resnetlab evaluate {folder.last} --out {folder.path}")
     if config.trainer.profile is not None:
-        note = f"note: trainer.profile={config.trainer.profile}"
-        print_line(config, f"{note}: nothing is trained, so nothing is recorded")
+        print_line(config, f"note: trainer.profile={config.trainer.profile} records nothing: nothing is trained")
     return done
 
 

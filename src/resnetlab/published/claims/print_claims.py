@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from resnetlab.console import Console
+from resnetlab.console import TRAIN_COMMAND, Console
 from resnetlab.errors import ConfigError, require_one_of
 from resnetlab.published.claims.data import claims
 from resnetlab.published.claims.part_results import PartResult
@@ -119,7 +119,7 @@ def part_line(result: PartResult, single: bool) -> str:
 def commands(verdict: Verdict) -> list[str]:
     """The commands that would decide a claim that is not decided in full."""
     decide = () if verdict.full else verdict.claim.decided_by
-    return [f"python train.py {arguments} seeds={SEEDS}" for arguments in decide]
+    return [f"{TRAIN_COMMAND} {arguments} seeds={SEEDS}" for arguments in decide]
 
 
 def entry(verdict: Verdict) -> dict[str, Any]:

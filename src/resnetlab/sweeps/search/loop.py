@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from resnetlab.config.compose import compose
 from resnetlab.config.messages import USAGE_ERRORS
-from resnetlab.console import say
+from resnetlab.console import TRAIN_COMMAND, say
 from resnetlab.runs.files import digest, read_rows
 from resnetlab.runs.layout import METRICS
 from resnetlab.runs.sweep_records import Outcome
@@ -148,4 +148,4 @@ class Search:
         if counted["complete"]:
             best = self.study.best_trial
             say(f"best: trial {best.number}, {self.plan.config.objective} {best.value:.4f}; to repeat it:")
-            say(f"  {shlex.join(['python', 'train.py', *self.plan.space.job(best.params)])}")
+            say(f"  {TRAIN_COMMAND} {shlex.join(self.plan.space.job(best.params))}")
