@@ -5,7 +5,7 @@
 #   bench      one table of one batch size; with 1,800 s or more the whole bench
 #   profile    three epochs of the main recipe, and the kernels of 20 of its steps
 #   short      two short published recipes, each with two seeds
-#   published  all of them, every run with seed 0 before any with seed 1
+#   published  18 published presets, every run with seed 0 before any with seed 1
 # Given again, it goes on: what has passed is skipped, a run that was cut off is resumed. Nothing need be installed but
 # the packages that pyproject.toml names, and CIFAR_ROOT names the folder of CIFAR-10 where there is no network.
 #   BUDGET_S=440 PYTHON=python3 scripts/gpu_campaign.sh smoke tests bench          results: results/<device>/

@@ -295,7 +295,7 @@ def without_p(claim: dict[str, Any]) -> dict[str, Any]:
     parts = [{key: value for key, value in part.items() if not key.startswith("p_")} for part in claim["parts"]]
     for part in parts:
         part["why"] = re.sub(r"about \d+ seeds", "some seeds", part["why"])
-    return {**claim, "parts": parts}
+    return {**claim, "parts": parts, "look": ""}  # where a claim was looked at is no verdict
 
 
 def p_values(claim: dict[str, Any]) -> list[float | None]:

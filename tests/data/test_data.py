@@ -6,6 +6,8 @@ The official CIFAR files are not needed: a tiny set in their layout stands in, w
 import hashlib
 import pickle
 import struct
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from torchvision.transforms import functional as tv
 from resnetlab.data import SOURCES, Data, ImageData, Images, derive_seed, load
 from resnetlab.data.epoch_plan import epoch_plan as plan
 from resnetlab.data.normalize import Normalizer
-from resnetlab.data.sources import SIDES, SIZES
+from resnetlab.data.sources import SIDES, SIZES, Source
 from resnetlab.errors import ConfigError, DataError
 
 CPU = torch.device("cpu")
@@ -350,6 +352,15 @@ def test_mean_image_is_numpys_mean_in_float64() -> None:
     np.testing.assert_allclose(normalizer(train.pixels), train.pixels.numpy() / 255 - expected, rtol=0, atol=2e-7)
 
 
+def test_a_channel_that_is_the_same_everywhere_is_normalized_to_nothing() -> None:
+    train = images()
+    train.pixels[:, 2] = 77
+    y = Normalizer("channel", train)(train.pixels)
+    # 77 / 255 and its mean are one rounding of 6e-8 apart, over the least standard deviation of 1e-3.
+    np.testing.assert_allclose(y[:, 2], np.zeros(y[:, 2].shape), atol=1e-4)
+    assert float(y[:, :2].abs().max()) > 1
+
+
 def test_channel_moments_are_numpys_in_float64() -> None:
     train = images()
     normalizer = Normalizer("channel", train)
@@ -399,6 +410,25 @@ def test_pixels_and_labels_are_the_sources_in_the_plans_order() -> None:
         assert torch.equal(y, source.train.labels[order])
 
 
+def test_of_jobs_that_begin_together_one_downloads_and_the_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most = [0], [0]
+
+    def download(root: Path) -> str:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.05)
+        inside[0] -= 1
+        return "images"
+
+    monkeypatch.setitem(SOURCES, "cifar10", download)
+    jobs = [threading.Thread(target=load, args=("cifar10", "nowhere")) for _ in range(4)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert most == [1]
+
+
 def test_epochs_differ_and_repeat_to_the_bit() -> None:
     keys = {"augment": True, "normalize": "mean_image", "limit": 100}
     (first, labels, _), (again, _, _), (second, other, _) = (epoch(data(**keys), number) for number in (1, 1, 2))
@@ -437,6 +467,16 @@ def test_a_batch_is_normalised_then_moved_then_flipped_as_planned(
         np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
     assert torch.equal(y, some.train.labels[table.order])
     assert 0.3 < float(table.flip.double().mean()) < 0.7  # 100 images, 4 standard errors
+
+
+def test_images_that_are_not_square_are_shifted_by_fractions_of_their_own_sides() -> None:
+    """As Keras' height_shift_range and width_shift_range."""
+    both = Images(torch.zeros(400, 3, 8, 32, dtype=torch.uint8), torch.arange(400) % 10)
+    some = ImageData(Data(name="arrays", augment=True), 64, 0.25, 0, source=Source(both, both, tuple("0123456789")))
+    most = some.plan(1).shift.abs().max(0).values
+    # the greatest of 400 uniform numbers is below 0.95 of the bound with a probability of 1e-9
+    for found, bound in zip(most.tolist(), (2.0, 8.0), strict=True):
+        assert 0.95 * bound < found <= bound
 
 
 def test_alternating_flips_show_each_image_both_ways_in_any_two_epochs() -> None:

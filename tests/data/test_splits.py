@@ -145,3 +145,8 @@ def test_the_edges_of_what_is_possible_are_accepted(val_size: float) -> None:
     assert set(counts(parts.val)) == {val_size // 10}
     assert split_sizes("tail", 50_000, TEST, "all", 1, 10) == (49_999, 1)  # a tail may hold fewer images than classes
     assert cut("tail", val_size=1).val.tolist() == [49_999]
+
+
+def test_fewer_images_on_a_side_than_classes_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"data.val_size \(=5\)"):
+        cut("holdout", val_size=5)

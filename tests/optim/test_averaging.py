@@ -140,6 +140,20 @@ def test_without_running_statistics_the_model_passes_through_unchanged() -> None
 # --- EMA and SWA
 
 
+@pytest.mark.parametrize("averaging", [EMA(), SWA(start=1)])
+def test_the_buffers_of_an_average_are_the_networks_at_the_end_of_the_epoch(averaging: Averaging) -> None:
+    model, span = nn.InstanceNorm1d(3, affine=True, track_running_stats=True), RunLength(2, 2)
+    average = averaging.create(model)
+    assert average is not None
+    for step in range(4):
+        model(torch.randn(5, 3, 7, generator=torch.Generator().manual_seed(step)))
+        averaging.update(average, model, step, span, 0.9)
+    assert model.running_mean is not None
+    assert not torch.equal(model.running_mean, torch.zeros(3))
+    for name, buffer in model.named_buffers():
+        assert torch.equal(average.module.get_buffer(name), buffer)
+
+
 def walk(averaging: Averaging, momentum: float | None, span: RunLength) -> tuple[list[Any], list[Any]]:
     """Random walk of a small network; (raw weights, averaged weights) after every step."""
     generator = torch.Generator().manual_seed(0)

@@ -175,15 +175,3 @@ def test_check_groups_refuses_lost_doubled_frozen_and_foreign_tensors() -> None:
         reg.check_groups(model, {"a": tensors})
     with pytest.raises(ConfigError, match="no trainable tensor"):
         decay_groups(model.requires_grad_(False), "all")
-
-
-def test_wd_normalized_against_hand_numbers() -> None:
-    # 64 / (64 * 4) = 1/4; 128 / (50000 * 100) = 2.56e-5, root 5.0596e-3
-    assert reg.wd_normalized(0.05, 64, 64, 4) == 0.025
-    assert reg.wd_normalized(0.025, 128, 50_000, 100) == pytest.approx(1.26491e-4, rel=1e-5)
-    # IV-23: half the batch size and half the epochs give a factor of 1, half the batch size alone 0.7
-    paper = reg.wd_normalized(0.05, 128, 50_000, 100)
-    assert reg.wd_normalized(0.05, 64, 50_000, 50) == pytest.approx(paper, rel=1e-12)
-    assert reg.wd_normalized(0.05, 64, 50_000, 100) / paper == pytest.approx(0.7071, abs=1e-4)
-    with pytest.raises(ConfigError, match=r"epochs \(=0\) must be positive"):
-        reg.wd_normalized(0.05, 64, 50_000, 0)

@@ -449,10 +449,14 @@ def test_check_refuses_with_key_and_value_in_one_line(name: str, keys: dict[str,
         (OneCycle(), RunLength(1, 1), "schedule.name (=one_cycle) must be another one for a run of 1 step"),
         (OneCycle(length=1), RunLength(1, 5), "schedule.length (=1) must be at least 2 steps long"),
         (OneCycle(length=0.1), RunLength(2, 5), "schedule.length (=0.1) must be at least 2 steps long"),
-        (CosineRestarts(first=1e-30), RunLength(2, 5), "schedule.first (=1e-30) must be so long that a cycle lasts 1 "),
-        (CosineRestarts(first=0.3), RunLength(9, 5), "schedule.first (=0.3) must be so long that a cycle lasts 1 "),
+        (
+            CosineRestarts(first=1e-30),
+            RunLength(2, 5),
+            "schedule.first (=1e-30) must be so long that a cycle lasts at ",
+        ),
+        (CosineRestarts(first=0.3), RunLength(9, 5), "so long that a cycle lasts at least 1 epochs"),
         (CosineRestarts(first=0.3, interval="step"), RunLength(2, 5), "schedule.first (=0.3) must be so long that a"),
-        (Cyclic(up=1e-30), RunLength(2, 5), "schedule.up (=1e-30) must be so long that a cycle lasts 0.5 epochs"),
+        (Cyclic(up=1e-30), RunLength(2, 5), "(=1e-30) must be so long that a cycle lasts at least 0.5 epochs"),
         (Exponential(gamma=1e9), RunLength(2, 6), "schedule.name (=exponential) must keep the lr finite in float32"),
         (MultiStep(milestones=[1], gamma=1e45), RunLength(1, 2), "must keep the lr finite in float32"),
         (
@@ -468,6 +472,7 @@ def test_what_only_the_run_shows_is_refused_with_the_run(schedule: Schedule, spa
     with raises(message):
         schedule_table(schedule, LR, 0.9, span)
     Constant(warmup=2).check_span(RunLength(5, 2))  # what fits exactly is accepted
+    WarmupStableDecay(warmup=0.9, warmup_prefix=True).check_span(RunLength(10, 1))  # of what is left
     Constant(warmup=60, length=60, stretch=True).check_span(RunLength(5, 6))
     OneCycle().check_span(RunLength(2, 1))
     with raises("from lr (=-1), momentum (=0.9) it makes -1, 0.9 at step 0"):

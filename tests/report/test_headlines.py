@@ -144,6 +144,17 @@ def test_configurations_that_differ_in_their_epochs_alone_are_answered_by_how_th
     )
 
 
+def test_of_lengths_whose_statistics_lag_the_reestimated_means_are_told() -> None:
+    for epochs, seeds in ((4, 2), (8, 2), (16, 1)):
+        for seed in range(seeds):
+            rows = [row | {"val/acc_recal": 0.5 + 0.02 * epochs} for row in synthetic_rows(6, 0.86)]
+            rows[-1]["val/acc"] = 0.1
+            change_summary(write_run(RUNS / str(epochs), epochs=epochs, seed=seed, rows=rows), final_val_acc=0.1)
+    (headline,) = headlines(collect([RUNS]))
+    start = "Batch-norm statistics lag; from 4 to 16 epochs the mean re-estimated final validation accuracy goes from "
+    assert headline.lead == f"{start}0.5800 to 0.8200 (n = 1: not shown to differ)"
+
+
 def test_the_mean_crosses_a_threshold_later_than_lucky_epochs_of_single_runs() -> None:
     c = planted("a", [0.5, 0.92, 0.8, 0.93, 0.95], [0.5, 0.7, 0.92, 0.91, 0.93])
     assert c.crossing("0.92") == 4  # means 0.5, 0.81, 0.86, 0.92, 0.94; the runs are there in epochs 2 and 3
@@ -277,6 +288,15 @@ def test_configurations_on_other_images_are_not_ranked_together() -> None:
     assert headline.lead == "digits is the only configuration: 0.9900"
     assert headline.sentences[-1] == "Those on other images are not compared."
     assert [c.label for c in headline.ranked] == ["digits"]
+
+
+@pytest.mark.parametrize(("key", "values"), [("data.digest", "ab"), ("data.labels", "cd"), ("data.split", "ef")])
+def test_nor_are_those_of_other_folders_labels_or_splits(key: str, values: str) -> None:
+    for value, accuracy in zip(values, (0.9, 0.8), strict=True):
+        change_summary(write_run(RUNS, **{key: value}), best_val_acc=accuracy)
+    (headline,) = headlines(collect([RUNS]))
+    assert len(headline.ranked) == 1
+    assert headline.sentences[-1] == "Those on other images are not compared."
 
 
 def test_a_configuration_of_defaults_beside_others_is_called_so() -> None:

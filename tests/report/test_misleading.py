@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.colors import to_hex
@@ -195,12 +196,28 @@ def colors(plot: Plot | str, labels: list[str]) -> dict[str, str]:
     return {name: to_hex(line.get_color()) for line, name in names.items() if name in labels}
 
 
-def test_the_command_that_repeats_a_run_of_own_images_names_their_folder_and_not_their_digest() -> None:
-    folder = write_run(RUNS, **{"data": "folder", "data.digest": "0" * 16})
+def settings_of_repetition(config: dict[str, Any], **settings: Any) -> list[str]:
+    """The words of the command that repeats a run of these settings, whose manifest has that configuration."""
+    folder = write_run(RUNS, **settings)
     manifest = json.loads((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps(manifest | {"config": {"data": {"root": "my pictures"}}}))
-    words = shlex.split(command(collect([RUNS]).configurations[0]))
-    assert [word for word in words if word.startswith("data")] == ["data.root=my pictures", "data=folder"]
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"config": config}))
+    return shlex.split(command(collect([RUNS]).configurations[0]))[2:]
+
+
+def test_the_command_that_repeats_a_run_of_own_images_names_their_folder_and_not_their_digest() -> None:
+    known = {"root": "my pictures", "skip_broken": True, "function": None, "parameters": None}
+    words = settings_of_repetition({"data": known}, **{"data": "folder", "data.digest": "0" * 16})
+    found = [word for word in words if word.startswith("data")]
+    assert found == ["data.root='my pictures'", "data.skip_broken=true", "data=folder"]
+
+
+def test_the_command_that_repeats_a_run_names_its_function_of_images_and_its_first_weights() -> None:
+    known = {"root": None, "function": "mine.images", "parameters": {"side": 16}}
+    first = "outputs/default/a/seed=0/checkpoints/best.ckpt"
+    settings = {"data": "custom", "data.digest": "0" * 16, "init": "1" * 16}
+    words = settings_of_repetition({"data": known, "init": first}, **settings)
+    wanted = ["data.function=mine.images", "data.parameters={side:16}", "data=custom", f"init='{first}'"]
+    assert [word for word in words if word.startswith(("data", "init"))] == wanted
 
 
 def test_accuracy_against_length_joins_the_means_of_runs_that_differ_in_their_length_alone() -> None:

@@ -1,5 +1,6 @@
 """Parts of the user's own, init and freeze, clipping, accumulation and mixing, against plain torch and torchvision."""
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ from resnetlab.dotted import code_digest
 from resnetlab.optim.optimizers import OPTIMIZERS
 from resnetlab.optim.optimizers.base import set_lr_momentum
 from resnetlab.optim.regularization import REGULARIZATIONS
+from resnetlab.optim.schedules.base import SchedulePoint
 from resnetlab.runs.files import read_rows
 from resnetlab.training.build import build_module
 from resnetlab.training.engine.select import select_engine
@@ -49,6 +51,8 @@ class Buffered(Net):
     def __init__(self, classes):
         super().__init__(classes)
         self.register_buffer("table", torch.ones(3), persistent=False)
+class Closed(torch.optim.SGD):
+    def step(self): super().step()
 def wrong(num_classes): return torch.nn.Flatten()
 def no_network(num_classes): return 3
 def fails(num_classes): raise KeyError("gone\\nfor good")
@@ -154,7 +158,8 @@ def test_edited_source_is_refused_and_comments_are_not(mine: Callable[..., None]
         ("model.bn_eps=0.1", "model.bn_eps (=0.1) must be left out with model=custom"),
         ("optimizer=custom", "optimizer.function must be given"),
         ("optimizer=custom optimizer.function=math.cos", "must return a Optimizer for"),
-        ("optimizer=custom optimizer.function=torch.optim.LBFGS", "must have a step that needs no closure"),
+        ("optimizer=custom optimizer.function=torch.optim.LBFGS", "must have a step(closure=None)"),
+        ("optimizer=custom optimizer.function=net_of_mine.Closed", "must have a step(closure=None)"),
         ("optimizer=custom optimizer.function=torch.optim.SGD optimizer.parameters={momentum: 0.1}", "top-level keys"),
         ("init=nowhere.ckpt", "init (=nowhere.ckpt) must be a checkpoint that is there"),
         ("freeze=[stem]", "freeze (=stem) must be a part of the network, such as 0, 1, 4"),
@@ -206,6 +211,22 @@ def test_an_optimizer_without_momentum_is_given_none() -> None:
 def test_schedule_custom_is_schedule_lambda() -> None:
     keys = "schedule.function=math.exp", "lr=1e-4"
     assert tiny("schedule=custom", *keys).identity == tiny("schedule=lambda", *keys).identity
+
+
+def test_a_schedules_function_is_read_again_where_a_notebook_has_changed_it(empty_folder: Path) -> None:
+    found = []
+    sys.path.insert(0, str(empty_folder))
+    try:
+        for text in ("def f(t): return 1.0", "def f(t): return 0.5  # changed"):
+            Path("changing.py").write_text(text)
+            importlib.invalidate_caches()
+            sys.modules.pop("changing", None)
+            config = tiny("schedule=custom", "schedule.function=changing.f")
+            found.append(config.schedule.lr_factor(SchedulePoint(0.0, 2.0, 0, 4)))
+    finally:
+        sys.path.remove(str(empty_folder))
+        sys.modules.pop("changing", None)
+    assert found == [1.0, 0.5]
 
 
 def test_clipping_is_torchs() -> None:
@@ -508,6 +529,9 @@ def test_lightnings_early_stopping_ends_a_run(capsys: pytest.CaptureFixture[str]
     config = tiny(f"callbacks=[{{function: lightning.pytorch.callbacks.EarlyStopping, {given}}}]", "epochs=3")
     summary = run(replace(config, trainer=replace(config.trainer, progress="lines")))
     assert (summary["status"], summary["epochs_trained"]) == ("finished", 1)
+    assert "stopped early after epoch 1: a callback asked for it" in capsys.readouterr().out
+    config = replace(config, seed=1, trainer=replace(config.trainer, progress="lines", patience=2))
+    run(config)  # which the callback ends before its patience does
     assert "stopped early after epoch 1: a callback asked for it" in capsys.readouterr().out
 
 

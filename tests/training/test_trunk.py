@@ -1,5 +1,6 @@
 """A run that goes on from another one's checkpoint equals, to the bit, the run from its beginning."""
 
+import subprocess
 from dataclasses import replace
 from functools import cache
 from hashlib import sha256
@@ -18,6 +19,7 @@ from resnetlab.config.compose import to_plain
 from resnetlab.optim.optimizers import OPTIMIZERS
 from resnetlab.optim.schedules import SCHEDULES
 from resnetlab.runs.files import read_json, read_rows, write_json
+from resnetlab.training import describe
 from resnetlab.training.build import build_session
 from resnetlab.training.callbacks.checkpoints import on_host, read_checkpoint
 from resnetlab.training.describe import CONDITIONS, git_state
@@ -338,3 +340,18 @@ def test_the_code_is_a_condition_whether_it_is_committed_or_not() -> None:
     content = b"".join(file.read_bytes() for file in files)
     assert git_state()["code"] == sha256(content).hexdigest()[:16]
     assert "git" in CONDITIONS
+
+
+def test_the_commit_of_a_repository_that_has_not_the_code_is_not_the_codes(
+    monkeypatch: pytest.MonkeyPatch, empty_folder: Path
+) -> None:
+    """A package installed below a repository of the user's."""
+    for words in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a", "--allow-empty"]):
+        subprocess.run(["git", *words], check=True)
+    installed = empty_folder / ".venv" / "resnetlab" / "training" / "describe.py"
+    installed.parent.mkdir(parents=True)
+    installed.touch()
+    monkeypatch.setattr(describe, "__file__", str(installed))
+    assert (git_state()["sha"], git_state()["dirty"]) == (None, None)
+    subprocess.run(["git", "add", "-f", "."], check=True)
+    assert git_state()["sha"] is not None

@@ -137,10 +137,11 @@ class ImageData(L.LightningDataModule):
         return f"{'; '.join(reductions)}; not a result for the whole of {self.config.name}" if reductions else None
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The EpochPlan of `epoch` (from 1): order, shifts and flips of the training images."""
+        """The EpochPlan of `epoch` (from 1): all that the configured augmentation draws for the training images."""
         translate = self.config.translate if self.config.augment else "none"
         height, width = self.train.pixels.shape[2:]
-        pixels = {"shift": self.shift * width, "pad_crop": float(self.config.padding), "none": 0.0}[translate]
+        pad, shift = float(self.config.padding), (self.shift * height, self.shift * width)
+        pixels = {"shift": shift, "pad_crop": (pad, pad), "none": (0.0, 0.0)}[translate]
         how = {"whole_pixels": translate == "pad_crop", "alternating": self.config.alternating_flip}
         plan = epoch_plan.epoch_plan(self.seed, epoch, len(self.train), pixels, **how)
         if self.config.balance == "sampling":

@@ -5,6 +5,7 @@ So a killed run resumes to the bit, processes agree without communication, and a
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ ORDER, SHIFT, FLIP, TORCH, MIX, BALANCE, OPERATIONS, CUTOUT, JITTER = range(9)
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """Order, shift and flip of each image in an epoch.
+    """All that is drawn for the images of an epoch: order, shift and flip of each, and what mixes or changes them.
 
     order: int64 (N,), the images' indices in the order in which they are shown.
     shift: float32 (N, 2), rows and columns in pixels, for the n-th image shown.
@@ -44,22 +45,20 @@ class EpochPlan:
 
 
 def epoch_plan(
-    seed: int, epoch: int, images: int, max_shift: float, *, whole_pixels: bool = False, alternating: bool = False
+    seed: int, epoch: int, images: int, max_shift: Any, *, whole_pixels: bool = False, alternating: bool = False
 ) -> EpochPlan:
     """The plan of `epoch` (from 1) for a set of `images`.
 
-    max_shift, in pixels: shifts are uniform in [-max_shift, max_shift), continuous as Keras' ImageDataGenerator draws
-    them, or with whole_pixels uniform over the integers -max_shift..max_shift, as pad-and-crop does. alternating: a
-    random half of the images is mirrored in the odd epochs, the other half in the even ones.
+    max_shift, in pixels, of rows and columns or one for both: shifts are uniform in [-max_shift, max_shift), continuous
+    as Keras' ImageDataGenerator draws them, or with whole_pixels uniform over the integers -max_shift..max_shift, as
+    pad-and-crop does. alternating: a random half of the images is mirrored in odd epochs, the other half in even ones.
     """
     order = _stream(seed, epoch, ORDER).permutation(images)
     uniform = _stream(seed, epoch, SHIFT).random((images, 2), dtype=np.float32)
     flip = _stream(seed, 0 if alternating else epoch, FLIP).random(images, dtype=np.float32) < 0.5
     flip = flip[order] ^ (epoch % 2 == 0) if alternating else flip
-    if whole_pixels:
-        shift = np.floor(uniform * (2 * max_shift + 1)) - max_shift
-    else:
-        shift = (2 * uniform - 1) * np.float32(max_shift)
+    most = np.float32(max_shift)
+    shift = np.floor(uniform * (2 * most + 1)) - most if whole_pixels else (2 * uniform - 1) * most
     return EpochPlan(torch.from_numpy(order), torch.from_numpy(shift.astype(np.float32)), torch.from_numpy(flip))
 
 

@@ -20,7 +20,8 @@ class Normalizer:
             values = torch.arange(256, dtype=torch.float64) / 255
             counts = [torch.bincount(channel.flatten(), minlength=256).double() for channel in train.pixels.unbind(1)]
             means = [(n @ values) / n.sum() for n in counts]
-            stds = [((n @ (values - mean) ** 2) / n.sum()).sqrt() for n, mean in zip(counts, means, strict=True)]
+            squares = [(n @ (values - mean) ** 2) / n.sum() for n, mean in zip(counts, means, strict=True)]
+            stds = [square.sqrt().clamp(min=1e-3) for square in squares]  # of a channel that is the same everywhere: 0
             self.mean, self.std = (torch.stack(moments).float()[:, None, None] for moments in (means, stds))
 
     def __call__(self, pixels: Tensor) -> Tensor:

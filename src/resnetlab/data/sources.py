@@ -1,15 +1,18 @@
 """Image sets by name, as uint8 arrays: those that torchvision has of this size, and scikit-learn's digits."""
 
 import hashlib
+import os
 import pickle
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -77,7 +80,8 @@ def load(name: str, root: str, labels: str = "fine") -> Source:
 
     labels: "coarse" for CIFAR-100's 20 superclasses instead of its 100 classes.
     """
-    return (coarse if labels == "coarse" else SOURCES[name])(Path(root).expanduser())
+    with FileLock(Path(gettempdir(), f"resnetlab-{os.environ.get('USER')}.lock")):  # one of several jobs downloads
+        return (coarse if labels == "coarse" else SOURCES[name])(Path(root).expanduser())
 
 
 def by_torchvision(root: Path, name: str, key: str = "train", **options: Any) -> Source:

@@ -33,7 +33,8 @@ def split(
     holdout: stratified, from the training images; like "tail" it leaves the official test set for one final test.
     val_size: a fraction below 1 or a number of images; None = the split's own default.
     """
-    train_images, val_images = split_sizes(kind, len(labels) - test_images, test_images, pool, val_size, classes=0)
+    classes, train_images = len(np.unique(labels)), len(labels) - test_images
+    train_images, val_images = split_sizes(kind, train_images, test_images, pool, val_size, classes)
     count = train_images + val_images
     everyone, test = torch.arange(count), None if count == len(labels) else torch.arange(count, len(labels))
     if kind in ("official", "tail"):

@@ -78,7 +78,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNetV2(nn.Module):
-    """(N, 3, H, W) float -> (N, classes) logits, for any H and W that are multiples of 4.
+    """(N, 3, H, W) float -> (N, classes) logits, for any H and W.
 
     Weights are drawn from `generator` (None: torch's global one). Raises ConfigError for impossible arguments.
     """
@@ -202,7 +202,7 @@ class AverageHead(nn.Module):
 
 
 class ResNetV1(nn.Module):
-    """(N, 3, H, W) float -> (N, classes) logits, for any H and W from 4 up.
+    """(N, 3, H, W) float -> (N, classes) logits, for any H and W.
 
     Weights are drawn from torch's global generator. Raises ConfigError for impossible arguments.
     """

@@ -1,8 +1,8 @@
 """Weight averages (EMA, SWA), and batch-norm statistics re-estimated for the weights as they are now.
 
 An average is a second network beside the one that is trained, kept by torch's AveragedModel: it is part of every
-checkpoint, and training does not see it (but for EMA's overwrite_frequency). Its batch-norm statistics are those of the
-raw weights; whoever evaluates it has to re-estimate them (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
+checkpoint, and training does not see it (but for EMA's overwrite_frequency). Its buffers are the network's after the
+last averaged epoch: batch-norm statistics are to be re-estimated (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
 """
 
 import math
@@ -54,7 +54,7 @@ class Averaging:
     def update(self, average: PairedAverage, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
         """Takes the weights after `step` (from 0, over the run) into the average, where due. m: ema_momentum."""
 
-    def override_lr(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
+    def override_lr(self, table: npt.NDArray[np.float64], span: RunLength) -> None:
         """Writes a learning rate of its own into the run's table (steps, 2), in place."""
 
 
@@ -88,6 +88,9 @@ class EMA(Averaging):
         else:
             torch._foreach_lerp_(averages, weights, 1 - m)
         average.n_averaged += 1
+        if (step + 1) % span.steps_per_epoch == 0:
+            for own, trained in zip(average.module.buffers(), model.buffers(), strict=True):
+                own.copy_(trained)
         if self.overwrite_frequency is not None and (step + 1) % self.overwrite_frequency == 0:
             torch._foreach_copy_(weights, averages)
 
@@ -132,9 +135,9 @@ class SWA(Averaging):
         if rest == 0 and epochs > self.epochs_before(span):
             average.update_parameters(model)
 
-    def override_lr(self, timetable: npt.NDArray[np.float64], span: RunLength) -> None:
+    def override_lr(self, table: npt.NDArray[np.float64], span: RunLength) -> None:
         if self.lr is not None:
-            rates = timetable[self.epochs_before(span) * span.steps_per_epoch :, 0]
+            rates = table[self.epochs_before(span) * span.steps_per_epoch :, 0]
             x = np.minimum(np.arange(len(rates)) // span.steps_per_epoch / (self.anneal_epochs or 1), 1.0)
             x = (1 - np.cos(np.pi * x)) / 2 if self.anneal == "cos" else x
             rates[:] = self.lr + (rates[0] - self.lr) * (1 - x) if self.anneal_epochs else self.lr

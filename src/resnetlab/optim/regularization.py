@@ -183,15 +183,3 @@ def check_groups(model: nn.Module, groups: Mapping[str, Iterable[Tensor]]) -> No
             raise ConfigError(f"tensor {name} is in {len(where)} parameter groups {where} and {must}")
     if found:
         raise ConfigError(f"{len(found)} tensors in the groups are not this model's; build the optimizer from it")
-
-
-def wd_normalized(factor: float, batch_size: int, images: int, epochs: float) -> float:
-    """Loshchilov & Hutter's normalized decay for a budget: lambda = factor * sqrt(b / (B*T)).
-
-    b batch_size; B images trained on per epoch; T epochs of the whole run (arXiv:1711.05101, appendix; claim IV-23).
-    Their lambda acts without the learning rate: the wd to give here is wd_normalized(...) / lr. Raises ConfigError
-    unless all are positive.
-    """
-    for key, value in {"factor": factor, "batch_size": batch_size, "images": images, "epochs": epochs}.items():
-        require(math.isfinite(value) and value > 0, key, value, "be positive and finite to normalize a decay")
-    return factor * math.sqrt(batch_size / (images * epochs))

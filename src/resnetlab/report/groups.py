@@ -22,7 +22,7 @@ NOTHING = "\N{EN DASH}"  # what is not known, or not used
 # keys of the summary; those that depend on a choice's default (wd 0.2) stand there as they were used;
 # subset: the number of training images if the runs saw only the first of them, else None
 TOP_LEVEL = (*(key for key in SETTINGS if key not in ("study", "seed")), "subset")
-SHOWN_APART = ("data.limit", "data.resolution", "recalibrate_bn", "flip_tta")  # changes no metric
+SHOWN_APART = ("data.limit", "data.resolution", "recalibrate_bn", "flip_tta")  # not in labels: reduced data are marked
 THRESHOLD = re.compile(r"epoch_to_(0\.\d*[1-9]\d*)")
 SHORT = {"batch_size": "batch", "ema_momentum": "EMA momentum", "recalibrate_bn": "recalibrated"}
 
@@ -66,7 +66,7 @@ class Configuration:
         return [run.metrics[metric] for run in self.runs if metric in run.metrics]
 
     def interval(self, metric: str) -> MeanInterval | None:
-        """Mean, sd and interval over the runs that have the metric; of one of all runs together, its one value."""
+        """Mean, sd and interval over the runs that have it; of an ensemble's metric its one value."""
         if metric in self.answers.metrics:
             return MeanInterval(len(self.answers.right), self.answers.metrics[metric])
         return interval_of(metric, self.values(metric))
@@ -203,8 +203,8 @@ def group_by_configuration(runs: Iterable[Run]) -> list[Configuration]:
     found = []
     for (study, name), identities in sorted(groups.items()):
         if len(identities) == 2 and "" in identities:  # runs without a manifest go with the others of their folder
-            without = identities.pop("")
-            next(iter(identities.values())).extend(without)
+            without, (known,) = identities.pop(""), identities.values()
+            known.extend(run for run in without if run.seed not in {other.seed for other in known})
         for runs_of_one in identities.values():
             identity = next((r.manifest["differs_from_defaults"] for r in runs_of_one if r.manifest), None)
             ordered = sorted(runs_of_one, key=lambda run: run.seed)

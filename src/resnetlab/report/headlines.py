@@ -15,6 +15,7 @@ from resnetlab.runs.load import Run, is_count
 from resnetlab.runs.summary import lag_note
 
 RECAL = "final_val_acc_recal"
+IMAGES = ("data", *(f"data.{key}" for key in ("digest", "labels", "split", "pool", "val_size", "split_seed")))
 MOST_NAMED = 5  # configurations in a sentence
 ELSEWHERE = {"precision": "trainer.precision"}  # keys of the identity that the command line calls otherwise
 
@@ -38,8 +39,8 @@ def headlines(collection: Collection) -> Iterator[Headline]:
         lagging = any(lags(run) for c in configurations for run in c.runs)
         metric = RECAL if lagging and any(c.values(RECAL) for c in configurations) else "best_val_acc"
         ranked = best_first(configurations, metric)
-        images = ranked[0].setting("data"), ranked[0].reduced_data
-        ranked = [c for c in ranked if (c.setting("data"), c.reduced_data) == images]
+        images = [[*map(c.setting, IMAGES), c.reduced_data] for c in ranked]
+        ranked = [c for c, own in zip(ranked, images, strict=True) if own == images[0]]
         if ranked[0].values(metric):
             best, *others = [c for c in ranked if c.values(metric)]
             pairs = compare_with_best(best, others, metric)
@@ -50,14 +51,18 @@ def headlines(collection: Collection) -> Iterator[Headline]:
 
 def lead_clause(best: Configuration, pairs: Sequence[Comparison], metric: str) -> str:
     """Whether the best is shown to be it; of configurations that differ in epochs alone, how their means go."""
-    along = groups_along([c for c in (best, *(p.second for p in pairs)) if c.values("final_val_acc")], "epochs")
+    lagging, again = ("Batch-norm statistics lag; ", "re-estimated ") if metric == RECAL else ("", "")
+    final = RECAL if lagging else "final_val_acc"
+    along = groups_along([c for c in (best, *(p.second for p in pairs)) if c.values(final)], "epochs")
     if len(along) == 1 and len(along[0]) == len(pairs) + 1:
         fewest, *_, most = along[0]
-        what = f"{fewest.setting('epochs')} to {most.setting('epochs')} epochs the mean final validation accuracy"
-        means = f"{fewest.mean('final_val_acc'):.4f} to {most.mean('final_val_acc'):.4f}"
-        shown = is_shown(compare_with_best(most, [fewest], "final_val_acc")[0])  # chosen by epochs: no correction
-        return f"From {what} goes from {means}" + ("" if shown else f" (n = {fewest.n}: not shown to differ)")
-    lagging, again = ("Batch-norm statistics lag; ", "re-estimated ") if metric == RECAL else ("", "")
+        ends = f"{fewest.setting('epochs')} to {most.setting('epochs')} epochs"
+        means = (
+            f"the mean {again}final validation accuracy goes from {fewest.mean(final):.4f} to {most.mean(final):.4f}"
+        )
+        shown = is_shown(compare_with_best(most, [fewest], final)[0])  # chosen by epochs: no correction
+        seen = "" if shown else f" (n = {min(fewest.n, most.n)}: not shown to differ)"
+        return f"{lagging}{'from' if lagging else 'From'} {ends} {means}{seen}"
     lower, mean = sum(map(is_shown, pairs)), f"{best.mean(metric):.4f}"
     among = f"{len(pairs) + 1} {again}configurations"
     if not pairs:
@@ -85,7 +90,7 @@ def accuracy_sentence(best: Configuration, metric: str, thresholds: Sequence[str
 
 
 def undecided(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]:
-    """What is not told apart from the best, and how many further seeds would do for the nearest and the farthest."""
+    """What is not shown to be lower than the best, and how many further seeds might show it: least and most."""
     found = [pair for pair in pairs if not is_shown(pair)]
     names = [pair.second.label for pair in found]
     if names:
@@ -97,22 +102,24 @@ def undecided(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]
         of = f" in {singles} of {len(pairs) + 1} configurations" if pairs else ""
         yield f"n = 1{of}: nothing can be told about the spread; repeat with seeds=5."
     elif further:
-        yield f"Further seeds of each that would show it, if the differences are as large as here: {further}."
+        yield f"Further seeds of each that would tell it apart, if the differences are as large as here: {further}."
 
 
 def command(configuration: Configuration) -> str:
     """A shell command that trains the configuration with the same seeds; "" where no manifest tells its settings."""
     if configuration.identity is None:
         return ""
-    settings = [f"{ELSEWHERE.get(key, key)}={override(value)}" for key, value in configuration.identity.items()]
     config = configuration.runs[0].manifest.get("config", {})
-    root = config.get("data", {}).get("root")
+    given = {**configuration.identity, **({"init": config["init"]} if config.get("init") else {})}  # not its digest
+    settings = [f"{ELSEWHERE.get(key, key)}={override(value)}" for key, value in given.items()]
     for part, key in (("data", "flip"), ("model", "bn_momentum")):  # which data=digits, mnist ... set otherwise
         missing = f"{part}.{key}" not in configuration.identity and key in config.get(part, {})
         if missing and not str(configuration.identity.get("data")).startswith("cifar"):
             settings.append(f"{part}.{key}={override(config[part][key])}")
-    if root is not None and "data.digest" in configuration.identity:  # images of the user's own
-        settings = [f"data.root={root}", *(s for s in settings if not s.startswith("data.digest="))]
+    own = config.get("data", {}) if "data.digest" in given else {}  # images of the user's own
+    places = [f"data.{k}={override(own[k])}" for k in ("root", "skip_broken", "function", "parameters") if own.get(k)]
+    if places:
+        settings = [*places, *(s for s in settings if not s.startswith("data.digest="))]
     seeds = sorted({run.seed for run in configuration.runs})
     if seeds == list(range(len(seeds))):
         settings += [f"seeds={len(seeds)}"] if len(seeds) > 1 else []
@@ -123,8 +130,9 @@ def command(configuration: Configuration) -> str:
 
 def override(value: Any) -> str:
     """A setting as the command line takes it; a float in full."""
-    plain = value is None or isinstance(value, bool | list | dict)
-    return re.sub(r'"(\w+)":', r"\1:", json.dumps(value, separators=(",", ":"))) if plain else str(value)
+    if value is None or isinstance(value, bool | list | dict):
+        return re.sub(r'"(\w+)":', r"\1:", json.dumps(value, separators=(",", ":")))
+    return str(value) if re.fullmatch(r"[\w./:+-]*", str(value)) else f"'{value}'"
 
 
 def lag_line(collection: Collection) -> str:

@@ -70,17 +70,11 @@ def page(
     listed.sort(key=lambda column: column.metric not in FIRST)  # keeps their order
     room = MOST_COLUMNS - 2 - (collection.thresholds != []) - (len(collection.studies) > 1)
     varied = [key for key in SETTINGS if len({c.setting_text(key) for c in collection.configurations}) > 1]
-    constant = [
-        (key, c.setting_text(key)) for c in collection.configurations[:1] for key in SETTINGS if key not in varied
-    ]
+    fixed = [(key, c.setting_text(key)) for c in collection.configurations[:1] for key in SETTINGS if key not in varied]
     return environment.get_template("page.html").render(
         **{"cell_of": cell, "count_text": count_text, "described": described},
-        **{
-            "number": number,
-            "most_pairs": MOST_PAIRS,
-            "nothing": NOTHING,
-            "selection": [Column(name, "", "", 4) for name in SELECTION],
-        },
+        **{"number": number, "most_pairs": MOST_PAIRS, "nothing": NOTHING},
+        selection=[Column(name, "", "", 4) for name in SELECTION],
         **{"collection": collection, "references": references or {}, "origins": origins, "comparisons": comparisons},
         **{"sections": sections, "studies": plots, "lag": lag_line(collection)},
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -92,7 +86,7 @@ def page(
         first=next(iter(collection.thresholds), None),
         unmeasured=[c.heading for c in columns(collection.thresholds) if c not in measured],
         settings={key: SETTINGS[key] for key in varied},
-        constants=[f"{SETTINGS[key]} {text}" for key, text in constant if text != NOTHING],
+        constants=[f"{SETTINGS[key]} {text}" for key, text in fixed if text != NOTHING],
         series_studies={study for study, *_ in (*(references or {}), *origins)},
         skipped={kind: [run for run in collection.skipped if run.kind == kind] for kind in KINDS},
         remarks=[(run.path, remark) for run in runs for remark in run.remarks],

@@ -12,9 +12,9 @@ from resnetlab.runs.load import Run
 
 
 class Answers(NamedTuple):
-    """Predictions of a configuration: digest of the images, {seed: (N,) of bool}, and metrics of all runs together."""
+    """Predictions of a configuration: the digest of its images, {seed: (N,) of bool}, and metrics of all runs together."""
 
-    images: str = ""
+    digest: str = ""
     right: Mapping[int, np.ndarray] = {}
     metrics: Mapping[str, float] = {}
 
@@ -34,11 +34,11 @@ class PairedTests(NamedTuple):
 
 def answers_of(runs: Iterable[Run]) -> Answers:
     """Reads the predictions of a configuration's runs; adds metrics and remarks to the runs."""
-    right, total, labels, images = dict[int, np.ndarray](), np.zeros(1), np.zeros(1), ""
+    right, total, labels, digest = dict[int, np.ndarray](), np.zeros(1), np.zeros(1), ""
     for run in runs:
         if (run.path / PREDICTIONS).is_file():
             try:
-                views, labels, images = read_predictions(run, images)
+                views, labels, digest = read_predictions(run, digest)
                 total, right[run.seed] = total + views[0], views[0].argmax(1) == labels
             except Exception as error:  # NumPy raises many kinds for damaged files
                 run.remarks.append(f"{PREDICTIONS} cannot be used: {first_line(error)}")
@@ -46,33 +46,33 @@ def answers_of(runs: Iterable[Run]) -> Answers:
             if len(views) > 1:
                 run.metrics.setdefault("final_val_acc_flip", float((np.sum(views, 0).argmax(1) == labels).mean()))
     if len(right) < 2:
-        return Answers(images, right)
+        return Answers(digest, right)
     ensemble = {"final_val_acc_ensemble": float((total.argmax(1) == labels).mean())}
-    return Answers(images, right, ensemble | accuracy_noise(np.array([*right.values()])))
+    return Answers(digest, right, ensemble | accuracy_noise(np.array([*right.values()])))
 
 
-def read_predictions(run: Run, images: str) -> tuple[list[np.ndarray], np.ndarray, str]:
+def read_predictions(run: Run, digest: str) -> tuple[list[np.ndarray], np.ndarray, str]:
     """(probabilities (N, classes) of the images and, if kept, of their mirror images; labels; digest of the images).
 
-    Adds the calibration error to the run. images: digest that is expected; "" for any. Raises many kinds of errors.
+    Adds the calibration error to the run. digest: the one that is expected; "" for any. Raises many kinds of errors.
     """
     with (run.path / PREDICTIONS).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        labels, digest, error = file["labels"], str(file["images"]), float(file["ece"])
+        labels, found, error = file["labels"], str(file["images"]), float(file["ece"])
         logits = [file[name].astype(np.float32) for name in ("logits", "mirrored") if name in file]
     views = [softmax(view.reshape(len(labels), -1), axis=1) for view in logits]
     ce = float(-np.log(np.maximum(views[0][np.arange(len(labels)), labels], 1e-30)).mean())
     known = abs(ce - run.metrics.get("final_val_ce", -1)) <= 0.002 * (1 + ce)  # float16, another device's rounding
     if not (known and np.isfinite(views).all() and 0 <= error <= 1):
         raise ValueError(f"with a cross-entropy of {ce:.4f} it is of other weights or images, or has NaN in it")
-    if images not in ("", digest):
+    if digest not in ("", found):
         raise ValueError("it is of other images than those of the seeds before")
     run.metrics["final_val_ece"] = error
-    return views, labels, digest
+    return views, labels, found
 
 
 def paired_tests(first: Answers, second: Answers) -> PairedTests | None:
     """None where a side has no predictions, or the images are not the same."""
-    if not first.images or first.images != second.images:
+    if not first.digest or first.digest != second.digest:
         return None
     a, b = (np.mean([*side.right.values()], axis=0) for side in (first, second))
     ps = {seed: mcnemar(first.right[seed], second.right[seed]) for seed in first.right if seed in second.right}

@@ -17,7 +17,7 @@ SAME = 1e-9  # an sd of differences that are equal but for rounding: accuracies 
 
 
 class Verdict(NamedTuple):
-    """Mean of a configuration minus that of the other, +- half, after n common seeds: the first that decide, or all."""
+    """What n common seeds say of two configurations: the mean difference (the other's subtracted) +- half."""
 
     other: int
     n: int
@@ -41,9 +41,10 @@ def running(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def half_widths(alpha: float, most: int) -> np.ndarray:
-    """Of the intervals after 1 to `most` seeds, in sd of a difference: all hold with 1 - alpha; infinite at first.
+    """Half widths of intervals after 1 to `most` seeds, in sd of a difference, which together hold with 1 - alpha.
 
-    Pocock's: Student's, of one level for all looks, simulated with a fixed seed; Bonferroni's for a very small alpha.
+    Infinite below FEWEST. Pocock's: Student's, of one level for all looks, simulated with a fixed seed; Bonferroni's
+    for a very small alpha.
     """
     n, level = np.arange(FEWEST, most + 1), alpha / (most - FEWEST + 1)
     if alpha * PATHS >= 100:
@@ -54,7 +55,7 @@ def half_widths(alpha: float, most: int) -> np.ndarray:
 
 
 def compare(own: Sequence[float], others: Sequence[float], other: int, half: np.ndarray, least: float) -> Verdict:
-    """own, others: by seed. A look at equal differences alone, which have no sd, decides nothing."""
+    """The verdict at the first look that decides, or the last. own, others: by seed. Equal differences do not."""
     count = min(len(own), len(others), len(half))
     means, sd = running(np.subtract(own[:count], others[:count]))
     width = half[:count] * np.where(sd < SAME, np.inf, sd)

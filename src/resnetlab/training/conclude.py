@@ -9,7 +9,7 @@ from resnetlab.errors import DataError
 from resnetlab.runs.curves_plot import Points, draw_curves
 from resnetlab.runs.files import write_json, write_rows
 from resnetlab.runs.layout import PREDICTIONS
-from resnetlab.runs.summary import AVERAGED, Summary, lag_note, summarize
+from resnetlab.runs.summary import AVERAGED, Summary, lag_note, out_of_patience, summarize
 from resnetlab.training.build import Session
 from resnetlab.training.callbacks.checkpoints import describe_damage, read_run_checkpoint
 from resnetlab.training.describe import model_counts
@@ -31,8 +31,8 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
     if is_secondary():
         return summary
     if status == "finished" and len(rows) < config.epochs:
-        patience = config.trainer.patience
-        why = f"no new best val_acc for {patience}" if patience else "a callback asked for it"
+        lost = out_of_patience(rows, config.trainer.patience)
+        why = f"no new best val_acc for {config.trainer.patience} epochs" if lost else "a callback asked for it"
         print_line(config, f"stopped early after epoch {len(rows)}: {why}")
     write_rows(folder.metrics, rows)
     if status == "finished" and data.test_images is not None:

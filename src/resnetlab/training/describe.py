@@ -127,12 +127,12 @@ def model_counts(model: nn.Module) -> dict[str, int]:
 
 
 def git_state() -> dict[str, Any]:
-    """The commit of the source tree and whether it has uncommitted changes, null outside git; a digest of the code."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    commands = ([*git, "rev-parse", "HEAD"], [*git, "status", "--porcelain"])
+    """Commit of the source tree and whether it has uncommitted changes, null where git does not know it; its digest."""
+    commands = ["rev-parse", "HEAD"], ["status", "--porcelain"], ["ls-files", "--error-unmatch", __file__]
+    git = partial(subprocess.run, cwd=Path(__file__).parent, check=True, capture_output=True, text=True)
     code = sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parents[1].rglob("*.py"))))
     try:
-        sha, status = (subprocess.run(c, check=True, capture_output=True, text=True).stdout.strip() for c in commands)
+        sha, status, _ = (git(["git", *words]).stdout.strip() for words in commands)
     except (OSError, subprocess.CalledProcessError):
         return {"sha": None, "dirty": None, "code": code}
     return {"sha": sha, "dirty": bool(status), "code": code}

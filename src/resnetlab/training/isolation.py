@@ -31,7 +31,8 @@ def preserve_process_state(threads: int | None = None) -> Iterator[None]:
     the loggers' levels and handlers, and the handlers of SIGINT and SIGTERM.
     """
     restore = [*settings(), (random.setstate, random.getstate()), (np.random.set_state, np.random.get_state())]
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    gpus = range(torch.cuda.device_count()) or None  # named, or torch warns where there are several
+    with torch.random.fork_rng(gpus), warnings.catch_warnings():
         if threads is not None:
             torch.set_num_threads(threads)
         try:

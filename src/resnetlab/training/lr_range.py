@@ -71,7 +71,7 @@ def range_test(module: ImageClassifier, data: ImageData, ramp: Ramp, device: tor
     rows: list[Row] = []
     mean, countdown = 0.0, Countdown("step", ramp.steps)
     module = deepcopy(module).to(device).train()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(range(torch.cuda.device_count()) or None):
         torch.manual_seed(derive_seed(module.config.seed, 1))  # of dropout
         optimizer = module.build_optimizer()
         batches = chain.from_iterable(data.batches(epoch, device) for epoch in count(1))

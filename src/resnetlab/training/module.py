@@ -55,7 +55,7 @@ class ImageClassifier(L.LightningModule):
     """
 
     def __init__(self, config: Config | dict[str, Any], steps_per_epoch: int, classes: int) -> None:
-        """config: of load_from_checkpoint as plain data; code that it names is not called before it is trained."""
+        """config: a dict from load_from_checkpoint, whose code of the user's is not called before it is trained."""
         super().__init__()
         self.automatic_optimization, recorded = False, isinstance(config, dict)
         config = from_plain(config) if isinstance(config, dict) else config
@@ -278,11 +278,8 @@ class ImageClassifier(L.LightningModule):
         """The validation of `network` with re-estimated statistics, which are kept; the network's own stay."""
         data, images = self.data, self.config.trainer.recalibration_images
         inputs = data.recalibration_inputs(images, self.current_epoch + 1, self.device)
-        if (
-            weights not in self.statistics_runners
-            and self.engine_name == "graph"
-            and self.config.model.name != "custom"
-        ):
+        graph = self.engine_name == "graph" and self.config.model.name != "custom"
+        if graph and weights not in self.statistics_runners:
             self.statistics_runners[weights] = StatisticsRunner(network)
         with torch.no_grad(), reestimated_statistics(network, inputs, self.statistics_runners.get(weights)):
             for x, y in data.eval_batches(data.val, self.device, (rank(), world_size())):

@@ -113,7 +113,8 @@ def fit(config: Config, session: Session, checkpoint: Path | None) -> tuple[str,
         if checkpoint is None or session.module.began or is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{checkpoint} does not fit this network and optimizer ({said}); {CURE}") from None
+        fits = "does not fit this network and optimizer, or a callback failed before the training"
+        raise DataError(f"{checkpoint} {fits} ({said}); {CURE}") from None
     return "finished", {}
 
 

@@ -207,8 +207,8 @@ class CustomOptimizer(Optimizer):
         must = "have a weight_decay of its own with regularization=coupled; take regularization=weight_decay"
         own_decay = decoupled or key in made.defaults or not any(group["weight_decay"] for group in groups)
         require(own_decay, "optimizer.function", self.function, must)
-        closure = inspect.signature(made.step).parameters.get("closure")
-        optional = closure is None or closure.default is not closure.empty
-        require(optional, "optimizer.function", self.function, "have a step that needs no closure")
+        taken = inspect.signature(made.step).parameters.values()  # Lightning passes a closure by name
+        fits = any(p.kind is p.VAR_KEYWORD or (p.name == "closure" and p.default is not p.empty) for p in taken)
+        require(fits, "optimizer.function", self.function, "have a step(closure=None), which needs none but takes one")
         made.register_step_pre_hook(lambda optimizer, *_: decay_decoupled(optimizer))
         return made

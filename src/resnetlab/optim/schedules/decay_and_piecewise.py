@@ -132,7 +132,8 @@ class WarmupStableDecay(Schedule):
 
     def check_epochs(self, epochs: float) -> None:
         super().check_epochs(epochs)
-        require(self.decay <= epochs, "decay", self.decay, f"at most the schedule's {epochs:g} epochs")
+        fits = self.decay < 1 or self.decay <= epochs
+        require(fits, "decay", self.decay, f"at most the schedule's {epochs:g} epochs")
 
 
 @dataclass

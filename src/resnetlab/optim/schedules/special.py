@@ -41,6 +41,7 @@ class Lambda(Schedule):
         named = given and not {"t", "T", "step", "steps"} & {*(self.parameters or {})}
         must = "{name: value, ...}, or null; t, T, step and steps are given anyway"
         require(named, "parameters", self.parameters, must)
+        _function.cache_clear()  # a notebook may have changed it since
         _function(self.function)
 
 

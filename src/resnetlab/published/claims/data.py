@@ -56,9 +56,7 @@ class Claim:
 
 def claims(post: str | None = None) -> list[Claim]:
     """All claims, or those of one source, in the sources' order. Raises ConfigError for a source that has none."""
-    found = [
-        Claim(**raw | {"parts": [Part(**part) for part in raw.get("parts", ())]}) for raw in claims_file()["claim"]
-    ]
+    found = [Claim(**raw | {"parts": [Part(**p) for p in raw.get("parts", ())]}) for raw in claims_file()["claim"]]
     if post is not None:
         require_one_of("post", post, dict.fromkeys(claim.post for claim in found))
     return [claim for claim in found if post in (None, claim.post)]

@@ -85,9 +85,7 @@ def onset(rows: Sequence[Row]) -> float | None:
 OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
     "amplitude": fluctuation,
     "fluctuation_left": lambda rows: ratio(loss_range(rows, "val/ce_recal"), loss_range(rows, "val/ce")),
-    "jump_ratio": lambda rows: ratio(
-        largest_jump(rows_within(rows, "val/ce")), largest_jump(rows_within(rows, "train/ce"))
-    ),
+    "jump_ratio": lambda rows: ratio(*(largest_jump(rows_within(rows, f"{part}/ce")) for part in ("val", "train"))),
     "calm_ratio": calm_ratio,
     "lowest_acc": lambda rows: min(rows_within(rows, "val/acc"), default=None),
     "onset": onset,

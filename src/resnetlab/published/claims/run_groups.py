@@ -138,21 +138,19 @@ def differences(groups: Iterable[RunGroup], part: Part, free_keys: Iterable[str]
     other: dict[str, None] = {}
     other_recipe = False
     for group in groups:
-        published = group.preset is not None and (
-            group.preset in part.named_presets or one(group.preset).post == source
-        )
+        printed = group.preset is not None and (group.preset in part.named_presets or one(group.preset).post == source)
         for key in sorted(k for k in {*group.settings, *context} if not is_free(k, free, group)):
             mine, theirs = (side.get(key, DEFAULTS.get(key)) for side in (group.settings, context))
             if mine == theirs or (key == "optimizer" and {mine, theirs} == {"adam", "adamw"}):  # one algorithm
                 continue
             longer = key == "epochs" and mine is not None and mine > theirs
             if key in SMALLER and not longer:
-                if key not in BUDGET or not published:
+                if key not in BUDGET or not printed:
                     reduced[describe_setting(key, mine)] = None
-            elif not published:
+            elif not printed:
                 other[describe_setting(key, mine)] = None
                 other_recipe |= key in RECIPE and (mine, str(theirs).split("_")[0]) != ("constant", "piecewise")
-        if not published and not free & {"wd", "l2"}:
+        if not printed and not free & {"wd", "l2"}:
             other_recipe |= {decays(group.settings), decays(context)} == {"wd", "l2"}
     return Differences(tuple(reduced), tuple(other), other_recipe)
 

@@ -94,7 +94,7 @@ class CudaGraphRunner:
 
 
 class StatisticsRunner:
-    """Takes batch after batch into a network's running statistics, by one replay for a forward pass's launches.
+    """Re-estimates a network's running statistics, a batch a call; each forward pass is the replay of one CUDA graph.
 
     The network is in evaluation mode but for its batch norms, whose momentum is 1 / number. A forward pass that cannot
     be recorded is run as it is.
