@@ -12,7 +12,7 @@ from resnetlab.runs.load import Run
 
 
 class Answers(NamedTuple):
-    """Predictions of a configuration: the digest of its images, {seed: (N,) of bool}, and metrics of all runs together."""
+    """Predictions of a configuration: digest of its images, {seed: (N,) of bool}, and metrics of all runs together."""
 
     digest: str = ""
     right: Mapping[int, np.ndarray] = {}
