@@ -12,7 +12,7 @@ import pytest
 
 from resnetlab import cli
 from resnetlab.cli import train_main as main
-from resnetlab.console import Console, age, duration, guarded, plain, print_stderr, say, tolerant_output
+from resnetlab.console import Console, Countdown, age, duration, guarded, plain, print_stderr, say, tolerant_output
 
 
 def test_durations_by_hand() -> None:
@@ -116,3 +116,16 @@ def test_without_a_temporary_folder_the_cure_is_said(
     assert said.count("\n") == 1
     assert "No usable temporary directory found in ['/no/such/folder']; free a disk" in said
     assert "TMPDIR" in said
+
+
+def test_a_countdown_tells_the_time_left_by_the_parts_that_are_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("resnetlab.console.time.monotonic", lambda: now[0])
+    countdown = Countdown("step", 10)
+    for _ in range(10):
+        now[0] += 4.0
+        countdown.tick()
+    left = [f"step {done} of 10  left {duration(4 * (10 - done))}" for done in (3, 6, 9)]  # at most every ten seconds
+    assert capsys.readouterr().out.splitlines() == left

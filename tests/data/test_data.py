@@ -469,6 +469,28 @@ def test_a_batch_is_normalised_then_moved_then_flipped_as_planned(
     assert 0.3 < float(table.flip.double().mean()) < 0.7  # 100 images, 4 standard errors
 
 
+def test_a_batch_is_jittered_normalized_moved_flipped_and_cut_out_in_this_order() -> None:
+    keys = {"cutout": 4, "brightness": 0.2, "contrast": 0.2, "flip": True, "normalize": "mean_image", "limit": 100}
+    some = data(augment=True, shift=0.1, **keys)
+    table, (x, _, _) = some.plan(3), epoch(some, 3)
+    assert table.jitter is not None
+    assert table.cutout is not None
+    source = load("digits", "nowhere").train.pixels[:100]
+    mean = source.numpy().mean(0) / 255
+    planned = (table.order, table.shift, table.flip, table.jitter, table.cutout)
+    for got, index, (dy, dx), mirror, (brightness, contrast), box in zip(
+        x, *(p.tolist() for p in planned), strict=True
+    ):
+        image = tv.adjust_contrast(tv.adjust_brightness(source[index], brightness), contrast)
+        wanted = scipy.ndimage.shift(image.numpy() / 255 - mean, (0, -dy, -dx), order=1, mode="nearest")
+        wanted = wanted[:, :, ::-1].copy() if mirror else wanted
+        top, left, bottom, right = box
+        wanted[:, top:bottom, left:right] = 0
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1.01 / 255)  # jitter rounds some pixels the other way
+        assert not bool(got[:, top:bottom, left:right].any())
+        assert float(np.abs(got.numpy() - wanted).mean()) < 0.03 / 255
+
+
 def test_images_that_are_not_square_are_shifted_by_fractions_of_their_own_sides() -> None:
     """As Keras' height_shift_range and width_shift_range."""
     both = Images(torch.zeros(400, 3, 8, 32, dtype=torch.uint8), torch.arange(400) % 10)

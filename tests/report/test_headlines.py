@@ -55,6 +55,24 @@ def test_the_best_is_compared_with_holms_correction_over_all_pairs() -> None:
     assert [pair.adjusted for pair in pairs] == pytest.approx(holm([*ps, 1.0])[:2])
 
 
+@pytest.mark.parametrize(
+    ("own", "other", "shown"),
+    [
+        ((0.90, 0.91, 0.92), (0.50, 0.51, 0.52), True),  # the least p of a permutation of 3 and 3 is 0.1: not asked
+        ((0.90, 0.91, 0.92, 0.93), (0.50, 0.51, 0.52, 0.53), True),
+        ((0.900, 0.901, 0.902, 0.903), (0.800, 0.801, 0.802, 0.9025), False),
+    ],
+)
+def test_from_four_seeds_on_the_permutation_test_has_to_agree(
+    own: Sequence[float], other: Sequence[float], shown: bool
+) -> None:
+    pair = planted("a", *([x] for x in own)), planted("b", *([x] for x in other))
+    (found,) = compare_with_best(pair[0], pair[1:], METRIC)
+    tested = stats.permutation_test((own, other), lambda x, y: np.mean(x) - np.mean(y), n_resamples=np.inf)
+    assert found.permutation_p == pytest.approx(tested.pvalue)
+    assert is_shown(found) is shown
+
+
 def test_further_seeds_are_those_of_a_t_test_with_four_fifths_power() -> None:
     values = (0.93, 0.934, 0.932), (0.931, 0.929, 0.933)
     sides = [planted(name, *([value] for value in found)) for name, found in zip("ab", values, strict=True)]
@@ -290,10 +308,10 @@ def test_configurations_on_other_images_are_not_ranked_together() -> None:
     assert [c.label for c in headline.ranked] == ["digits"]
 
 
-@pytest.mark.parametrize(("key", "values"), [("data.digest", "ab"), ("data.labels", "cd"), ("data.split", "ef")])
-def test_nor_are_those_of_other_folders_labels_or_splits(key: str, values: str) -> None:
-    for value, accuracy in zip(values, (0.9, 0.8), strict=True):
-        change_summary(write_run(RUNS, **{key: value}), best_val_acc=accuracy)
+@pytest.mark.parametrize("key", ["digest", "labels", "split", "pool", "val_size", "split_seed"])
+def test_nor_are_those_of_other_folders_labels_or_splits(key: str) -> None:
+    for value, accuracy in (("a", 0.9), ("b", 0.8)):
+        change_summary(write_run(RUNS, **{f"data.{key}": value}), best_val_acc=accuracy)
     (headline,) = headlines(collect([RUNS]))
     assert len(headline.ranked) == 1
     assert headline.sentences[-1] == "Those on other images are not compared."

@@ -351,6 +351,8 @@ def test_an_epochs_rate_stands_over_the_epoch_in_which_it_was_applied() -> None:
         ({"train/acc": 0.12, "val/acc": 0.10}, 10, None),  # learned nothing yet
         ({"train/acc": 0.99, "val/acc": 0.45}, 10, None),  # overfits
         ({"train/acc": 0.93, "val/acc": 0.92, "val/acc_recal": 0.93}, 10, None),
+        ({"train/acc": 0.93, "val/acc": 0.90, "val/acc_recal": 0.96}, 10, "lag"),  # from 0.05 on
+        ({"train/acc": 0.93, "val/acc": 0.90, "val/acc_recal": 0.94}, 10, None),
     ],
 )
 def test_lagging_statistics_are_said(last: dict[str, float], classes: int, said: str | None) -> None:

@@ -50,6 +50,12 @@ def test_the_table_says_of_every_run_what_it_is(capsys: pytest.CaptureFixture[st
     sweep.record(3, Outcome("failed", reason="CUDA out of memory\nSecond line", folder=str(failed.path)))
     sweep.record(4, Outcome("failed", reason="of long ago", folder=str(replace(ten_epochs(), wd=0.2).folder.path)))
     os.utime(sweep.path / "job-4.json", (1, 1))
+    older = SweepFolder.open("older")
+    older.record(0, Outcome("failed", reason="an old reason", folder=str(failed.path)))
+    hour_ago = time.time() - 3600
+    for path in (*failed.path.rglob("*"), failed.path):
+        os.utime(path, (hour_ago - 60, hour_ago - 60))
+    os.utime(older.path / "job-0.json", (hour_ago, hour_ago))
     jobs = [replace(ten_epochs(), wd=0.6), replace(ten_epochs(), wd=0.6, seed=1), replace(ten_epochs(), wd=0.1)]
     sweep.write_plan((f"job {n}", config) for n, config in enumerate(jobs))
     sweep.record(0, Outcome("failed", reason="file in the way", folder=str(jobs[0].folder.path)))
@@ -72,6 +78,7 @@ def test_the_table_says_of_every_run_what_it_is(capsys: pytest.CaptureFixture[st
         ("0.5", "0", "diverged", "2/10"),
     ]
     assert "failed: wd 0.4, seed 0: CUDA out of memory" in printed
+    assert "an old reason" not in printed
     assert "file in the way" in printed
     assert "Second line" not in printed
     assert "of long ago" not in printed

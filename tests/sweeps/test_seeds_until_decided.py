@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import TINY
@@ -24,6 +25,7 @@ from resnetlab.config.compose import hydra_context
 from resnetlab.config.overrides import normalize_arguments
 from resnetlab.errors import LabError
 from resnetlab.report.groups import collect
+from resnetlab.report.sequential import half_widths
 from resnetlab.runs.sweep_records import Outcome, SweepFolder, read_plan
 from resnetlab.sweeps.launchers import checked_settings
 from resnetlab.sweeps.run_job import SweepTask
@@ -84,6 +86,14 @@ def table(rounds: SeedRounds, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [re.sub("  +", " | ", line) for line in capsys.readouterr().out.splitlines()]
 
 
+def assert_half_width(rounds: SeedRounds, line: str, alpha: float) -> None:
+    """That of the interval of wd=0.2 less wd=0.1 at its n, for a pair's share of alpha."""
+    n, printed = int(line.rpartition(" = ")[2]), re.findall(r"± (0\.\d+)", line)[0]
+    differences = np.subtract(rounds.values[0][:n], rounds.values[1][:n])
+    half = half_widths(alpha, 20)[n - 1] * differences.std(ddof=1)
+    assert printed == f"{half:.{len(printed) - 2}f}"
+
+
 def test_only_configurations_that_are_not_told_apart_get_further_seeds(capsys: pytest.CaptureFixture[str]) -> None:
     launcher = Launcher()
     rounds = play(launcher, "wd=0.1,0.2,0.3")
@@ -98,6 +108,7 @@ def test_only_configurations_that_are_not_told_apart_get_further_seeds(capsys: p
     assert lines[0].split(" | ") == ["alpha 0.05", "verdict", "final_val_acc"]
     assert lines[2] == "wd=0.2 | best"
     assert re.fullmatch(rf"wd=0\.1 \| lower than wd=0\.2 \| -0\.0\d+ ± 0\.0\d+ \| n = {counts['wd=0.1']}", lines[1])
+    assert_half_width(rounds, lines[1], 0.05 / 3)
     assert re.fullmatch(rf"wd=0\.3 \| lower than wd=0\.2 \| -0\.3\d+ ± 0\.\d+ \| n = {counts['wd=0.3']}", lines[3])
     assert [job.run.rpartition("=")[2] for job in read_plan(launcher.task.folder.path)] == [
         *(label.rpartition("=")[2] for labels in launcher.rounds for label in labels)

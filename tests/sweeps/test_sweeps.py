@@ -28,7 +28,7 @@ from resnetlab.config.overrides import job_labels
 from resnetlab.runs.files import read_rows, write_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps import display, launch
+from resnetlab.sweeps import display, launch, processes
 from resnetlab.sweeps import parallelism as machine
 from resnetlab.sweeps.display import Display
 from resnetlab.sweeps.jobs import Job, run_jobs
@@ -294,6 +294,17 @@ def test_gpus_take_turns(sixteen_cores: None, monkeypatch: pytest.MonkeyPatch) -
         assert (divided.jobs, divided.threads) == (4, 4)
         assert [divided.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == names * 2
     assert resources_per_job([tiny("trainer=cpu")], None, 2) == JobResources(16, 1)
+
+
+def test_a_job_gets_the_gpu_of_the_one_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = []
+    monkeypatch.setattr(processes, "fork", lambda log, overrides, env: devices.append(env["CUDA_VISIBLE_DEVICES"]))
+    monkeypatch.setattr(processes, "resources_per_job", lambda *_: JobResources(2, 1, ("0", "1")))
+    backend = Processes([tiny()], 2, 1, 0)
+    first, second, third = (Job(number, str(number), [], tiny()) for number in range(3))
+    for job, running in ((first, []), (second, [first]), (third, [second])):
+        backend.start(job, Path("log"), running)
+    assert devices == ["0", "1", "0"]
 
 
 def jobs_with_files() -> list[Job]:

@@ -512,6 +512,7 @@ def test_the_card_has_the_interval_over_the_seeds(trained: RunFolder, capsys: Pr
             writer.writeheader()
             writer.writerows(changed)
         summary = json.loads((folder / "summary.json").read_text()) | {"final_val_acc_avg": values[-1]}
+        summary |= {"best_test_acc": 0.5 + seed / 100, "final_test_acc": 0.1}
         write_json(folder / "summary.json", summary | {"best_val_acc_avg": values[-1], "best_epoch_avg": 1})
     assert main(["export", str(study / "recipe" / "seed=0"), "--to", "state-dict", "--out", "out", "--card"]) == 0
     text = Path("out/README.md").read_text()
@@ -522,6 +523,8 @@ def test_the_card_has_the_interval_over_the_seeds(trained: RunFolder, capsys: Pr
     (result,) = front["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == pytest.approx(values[0])
     assert "selected by val/acc_avg on the same validation images" in text
+    first = json.loads((trained.path / "summary.json").read_text())
+    assert f"On test images untouched until then: {np.mean([first['best_test_acc'], 0.51, 0.52]):.4f}" in text
 
 
 def test_a_checkpoint_has_the_identity_of_its_run(trained: RunFolder) -> None:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -298,6 +299,14 @@ def test_the_table_of_mixing_has_the_distributions_of_the_papers() -> None:
     cut = area > 0
     np.testing.assert_allclose(weight[cut], 1 - area[cut] / 128, atol=1e-6)
     assert 0.35 < cut.mean() < 0.5  # some boxes are empty
+    stream = np.random.default_rng([0, 1, 4])  # without mixup every image is cut, as torchvision's v2.CutMix does it
+    _, _, lam, _ = stream.permutation(500), stream.random(500), stream.beta(1, 1, 500), stream.beta(1, 1, 500)
+    centres = stream.integers(0, (8, 16), (500, 2)).tolist()
+    for row, share, (y, x) in zip(mixing(0, 1, 500, (8, 16), 0.0, 1.0).tolist(), lam.tolist(), centres, strict=True):
+        r = 0.5 * math.sqrt(1 - share)
+        wanted = [max(y - int(r * 8), 0), max(x - int(r * 16), 0), min(y + int(r * 8), 8), min(x + int(r * 16), 16)]
+        assert row[2:] == wanted
+        assert row[1] == pytest.approx(1 - (wanted[2] - wanted[0]) * (wanted[3] - wanted[1]) / 128)
     mixed = mixing(0, 1, n, (8, 16), 0.4, 0.0).numpy()[:, 1]
     assert np.var(mixed) == pytest.approx(1 / (4 * (2 * 0.4 + 1)), rel=0.03)  # of Beta(a, a)
     assert (mixing(0, 1, n, (8, 16), 0.4, 1.0).numpy() == table).all()
