@@ -114,4 +114,4 @@ for part in $parts; do
     keep
 done
 ! "$unfinished" || echo "not all runs are done; the same command goes on"
-"$PYTHON" -m resnetlab.cli report "$OUT" --out "$OUT/report"
+"$PYTHON" -m resnetlab report "$OUT" --out "$OUT/report"

@@ -132,7 +132,7 @@ def test_an_interrupt_before_anything_was_done_says_so(
         monkeypatch.setattr(f"resnetlab.training.{name}", interrupted)
     for command in ("evaluate a.ckpt", "schedule", "lr-range", "interpolate a.ckpt b.ckpt --alpha 0,1"):
         assert main(command.split()) == 130
-        assert capsys.readouterr().err == "interrupted; nothing was written\n"
+        assert capsys.readouterr().err == "interrupted\n"
     assert not any(Path().iterdir())
 
 
@@ -185,3 +185,11 @@ def test_an_abbreviation_is_refused(arguments: list[str], capsys: pytest.Capture
         main(arguments)
     assert stopped.value.code == 2
     assert "unrecognized arguments" in capsys.readouterr().err
+
+
+def test_options_explains_every_key_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for keys in (["wd"], ["lr"], ["wd", "lr=0.1"]):
+        assert main(["options", *keys]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[2] == texts[0] + texts[1]

@@ -129,3 +129,15 @@ def test_a_countdown_tells_the_time_left_by_the_parts_that_are_done(
         countdown.tick()
     left = [f"step {done} of 10  left {duration(4 * (10 - done))}" for done in (3, 6, 9)]  # at most every ten seconds
     assert capsys.readouterr().out.splitlines() == left
+
+
+class Gone(io.StringIO):
+    def write(self, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_an_error_for_a_reader_who_has_gone_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", Gone())
+    for _ in range(2):
+        print_stderr("job 0 failed")
+    sys.stderr.close()

@@ -155,7 +155,7 @@ def report(folders: list[Path], out: Path | None, wide: bool) -> None:
         make_folder(out / "figures")
     collection = collect(folders)
     paths: Sequence[Path] = []
-    if out is not None:  # before anything is printed, which may fail
+    if out is not None:  # first, because it may fail: then nothing is printed
         from resnetlab.published.series_report import write_series_report
 
         try:
@@ -180,7 +180,3 @@ def published(form: str, post: str | None, wide: bool, claims: list[Path] | None
     from resnetlab.published.results import find
 
     print_rows(find(post, **chosen), form, wide)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Printing to a console that may be closed or know few letters, durations, a countdown, and the last net for errors."""
+"""Printing to a console that may be closed or know few letters, durations, a countdown, errors nobody has caught."""
 
 import codecs
 import io
@@ -23,8 +23,7 @@ CONTROL_CODES = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x
 PLAIN = str.maketrans(dict.fromkeys(map(chr, CONTROL_CODES), "\N{REPLACEMENT CHARACTER}"))
 ASCII = str.maketrans({"±": "+-", "–": "-", "×": "x", "→": "->", "…": "..."})  # noqa: RUF001
 MOST_LETTERS = 1200  # of an error's line
-IN_WHEEL = Path(__file__).with_name("conf").is_dir()
-TRAIN_COMMAND = "resnetlab train" if IN_WHEEL else "python train.py"  # a wheel has no train.py
+TRAIN_COMMAND = "resnetlab train" if Path(__file__).with_name("conf").is_dir() else "python train.py"  # wheel or clone
 
 
 def installed_version(package: str) -> str:
@@ -78,12 +77,15 @@ def print_stderr(line: str) -> None:
     line = line.replace("\n", "\\n")
     if len(line) > MOST_LETTERS:
         line = f"{line[: MOST_LETTERS // 2]} ... {line[-MOST_LETTERS // 2 :]}"
-    print(plain(line), file=sys.stderr, flush=True)
+    try:
+        print(plain(line), file=sys.stderr, flush=True)
+    except OSError:  # as in `say`
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def interrupted(stop: KeyboardInterrupt) -> int:
     """Print one line on stderr, the interrupt's own if it has one. Return the shell's status for Ctrl-C, 130."""
-    print_stderr(str(stop) or "interrupted; nothing was written")
+    print_stderr(str(stop) or "interrupted")
     return 130
 
 

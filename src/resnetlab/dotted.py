@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from resnetlab.errors import require
 
 T = TypeVar("T")
-LIBRARIES = sysconfig.get_path("stdlib"), str(Path(__file__).parent)
+LIBRARIES = f"{sysconfig.get_path('stdlib')}/", f"{Path(__file__).parent}/", "/site-packages/", "/dist-packages/"
 
 
 def import_callable(key: str, path: str, what: str) -> tuple[Callable[..., Any], frozenset[str]]:
@@ -60,7 +60,7 @@ def code_digest(path: str) -> str:
     while names:
         module = sys.modules.get(name := names.pop())
         file = str(getattr(module, "__file__", None))
-        if name not in found and file.endswith(".py") and not file.startswith(LIBRARIES) and "-packages" not in file:
+        if name not in found and file.endswith(".py") and not any(part in file for part in LIBRARIES):
             found[name] = ast.unparse(ast.parse(Path(file).read_bytes()))
             names += [str(getattr(v, "__module__", getattr(v, "__name__", ""))) for v in vars(module).values()]
     return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]

@@ -140,6 +140,6 @@ def test_the_exit_status_says_whose_fault_it_is(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.splitlines() == [
         "error: lr (=-1) must be above 0",
         "error: no space left",
-        "interrupted; nothing was written",
+        "interrupted",
         "interrupted; epoch 3 is kept",
     ]

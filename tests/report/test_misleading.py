@@ -18,6 +18,7 @@ from resnetlab.published.series_plots import SERIES_PLOTS
 from resnetlab.report import table
 from resnetlab.report.card import model_card
 from resnetlab.report.columns import columns
+from resnetlab.report.derive import add_derived_metrics
 from resnetlab.report.groups import Collection, bounds, collect, groups_along
 from resnetlab.report.headline_plots import plot_accuracy, plot_lengths
 from resnetlab.report.headlines import command, lag_line
@@ -25,6 +26,7 @@ from resnetlab.report.plots import Plot, color_of
 from resnetlab.report.table import print_table
 from resnetlab.runs.curves_plot import draw_accuracy, draw_loss, epochs_rates
 from resnetlab.runs.files import safe_cell
+from resnetlab.runs.load import read_run, run_paths
 from resnetlab.runs.summary import lag_note
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.table import seed_metrics
@@ -399,3 +401,29 @@ def test_tensorboard_links_have_the_reports_names() -> None:
     links = {name: path.resolve() for name, path in found.items() if path.is_symlink()}
     assert folder.resolve() in links.values()
     assert len(links) == 2
+
+
+def test_what_a_best_checkpoint_loses_on_test_images_is_of_the_same_weights() -> None:
+    """With an average best.ckpt is the average's best, unless the objective says otherwise (test_checkpoints)."""
+    found = {"best_val_acc": 0.92, "best_val_acc_avg": 0.94, "final_val_acc": 0.9, "best_test_acc": 0.935}
+    for objective, best in (("final_val_acc_avg", 0.94), ("best_val_acc", 0.92)):
+        run = read_run(write_run(RUNS))
+        run.metrics, run.manifest = dict(found), {"config": {"objective": objective}}
+        add_derived_metrics(run, [])
+        assert run.metrics["best_minus_test"] == pytest.approx(best - 0.935)
+        assert run.metrics["best_minus_final"] == pytest.approx(0.02)
+
+
+def test_a_report_below_the_folder_that_it_reads_leaves_the_runs_their_places() -> None:
+    folders = [write_run(RUNS, study=study, seed=seed) for study in ("alpha", "zeta") for seed in range(2)]
+    for _ in range(2):
+        assert main(["report", "runs", "--out", "runs/report"]) == 0
+    assert sorted(run_paths([RUNS])) == sorted(folders)
+
+
+def test_runs_of_long_names_have_a_link_each() -> None:
+    for seed in range(3):
+        write_run(RUNS, seed=seed, study="s" * 230)
+    assert main(["report", "runs", "--out", "out"]) == 0
+    links = {path.resolve() for path in Path("out/tensorboard").iterdir()}
+    assert links == {path.resolve() for path in RUNS.rglob("seed=*")}

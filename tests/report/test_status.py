@@ -201,6 +201,18 @@ def test_on_a_terminal_it_follows_the_runs_until_ctrl_c() -> None:
             os.close(child)
 
 
+def test_two_folders_of_equal_names_are_two_runs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Of which the second's job has failed, after it was interrupted like the first's."""
+    first = begin_run(3, wd=0.4)
+    shutil.copytree("outputs", "others")
+    copied = Path("others") / first.path.relative_to("outputs")
+    sweep = SweepFolder(copied.parents[1] / "sweeps" / "later")
+    sweep.path.mkdir(parents=True)
+    sweep.record(0, Outcome("failed", reason="a full disk", folder=str(copied)))
+    assert main(["status", "--once", "outputs", "others"]) == 0
+    assert capsys.readouterr().out.startswith("2 runs: 1 failed, 1 interrupted")
+
+
 def wait_for(terminal: int, condition: Callable[[str], bool]) -> str:
     """What the terminal shows until then."""
     text, end = "", time.monotonic() + 30

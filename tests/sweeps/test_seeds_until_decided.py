@@ -143,15 +143,15 @@ def test_one_that_diverged_or_failed_is_out_and_the_others_go_on(capsys: pytest.
 
     launcher = Launcher(result)
     lines = table(play(launcher, "wd=0.1,0.2,0.3"), capsys)
-    assert lines[1:] == ["wd=0.1 | best", "wd=0.2 | out: seed 5: full", "wd=0.3 | out: seed 1: diverged"]
+    assert lines[1:] == ["wd=0.1 | best", "wd=0.2 | dropped: seed 5: full", "wd=0.3 | dropped: seed 1: diverged"]
     assert max(launcher.trained) == "wd=0.3, seed=3"
     del launcher.ended["wd=0.2, seed=5"]
     launcher.result = value_of
     lines = table(play(launcher, "wd=0.1,0.2,0.3"), capsys)
-    assert lines[2:] == ["wd=0.2 | best", "wd=0.3 | out: seed 1: diverged"]
+    assert lines[2:] == ["wd=0.2 | best", "wd=0.3 | dropped: seed 1: diverged"]
     assert lines[1].startswith("wd=0.1 | lower than wd=0.2")
     lines = table(play(Launcher(lambda label: Outcome("failed", reason="x")), "wd=0.1,0.2"), capsys)
-    assert lines[1:] == ["wd=0.1 | out: seed 0: x", "wd=0.2 | out: seed 0: x"]
+    assert lines[1:] == ["wd=0.1 | dropped: seed 0: x", "wd=0.2 | dropped: seed 0: x"]
 
 
 def test_the_same_command_after_an_end_at_any_run_trains_none_twice_and_decides_the_same(capsys) -> None:
@@ -192,7 +192,7 @@ def test_real_runs_are_decided_and_neither_status_nor_report_calls_them_unfinish
     status, out, _ = sweep(*arguments)
     assert status == 0
     assert re.search(r"^wd=0\.1 +\S+ ± \S+ +n = 4$", out, re.MULTILINE)  # the table over seeds
-    assert verdicts(out)[1:] == ["wd=0.1      best", "wd=1e+30    out: seed 0: diverged"]
+    assert verdicts(out)[1:] == ["wd=0.1      best", "wd=1e+30    dropped: seed 0: diverged"]
     again = sweep(*arguments)
     assert again[0] == 0
     assert verdicts(again[1]) == verdicts(out)

@@ -179,7 +179,7 @@ def test_what_the_first_process_cannot_begin_ends_both_with_one_line() -> None:
 
 
 def test_without_torchrun_its_command_is_said() -> None:
-    command = "torchrun --standalone --nproc-per-node=2 train.py ... trainer.devices=2"
+    command = "torchrun --standalone --nproc-per-node=2 -m resnetlab train ... trainer.devices=2"
     with pytest.raises(ConfigError, match=rf"trainer.devices \(=2\) needs a process for each device: {command}"):
         run(tiny(*UNEVEN, "trainer.devices=2"))
 

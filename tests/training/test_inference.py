@@ -514,7 +514,10 @@ def test_the_card_has_the_interval_over_the_seeds(trained: RunFolder, capsys: Pr
         summary = json.loads((folder / "summary.json").read_text()) | {"final_val_acc_avg": values[-1]}
         summary |= {"best_test_acc": 0.5 + seed / 100, "final_test_acc": 0.1}
         write_json(folder / "summary.json", summary | {"best_val_acc_avg": values[-1], "best_epoch_avg": 1})
-    assert main(["export", str(study / "recipe" / "seed=0"), "--to", "state-dict", "--out", "out", "--card"]) == 0
+    command = ["export", str(study / "recipe" / "seed=0"), "--to", "state-dict", "--card", "--out"]
+    assert main([*command, "new/folder", "--weights", "reestimated"]) == 0
+    assert "On test images" not in Path("new/folder/README.md").read_text()  # those were seen with other statistics
+    assert main([*command, "out"]) == 0
     text = Path("out/README.md").read_text()
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert f"{np.mean(values):.4f}, sd {np.std(values, ddof=1):.4f}" in text

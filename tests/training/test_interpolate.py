@@ -110,6 +110,17 @@ def test_different_networks_are_refused(override: str, wanted: str, ends: tuple[
         list(interpolate(ends[1], one_epoch(override), [0.5]))
 
 
+def test_of_two_runs_the_folder_names_the_other_and_what_changes_no_run_may_differ(
+    run_folder: RunFolder, ends: tuple[Path, Path]
+) -> None:
+    places = set()
+    for seed in (1, 2):
+        other = one_epoch(f"seed={seed}", "data.eval_batch_size=7")
+        assert main(["interpolate", str(ends[0]), str(other), "--alpha", "0,1", "--limit", "10"]) == 0
+        places |= set(run_folder.path.glob("interpolation-epoch=3-last-*"))
+        assert len(places) == seed
+
+
 def test_the_command_writes_a_picture_and_its_metrics(
     run_folder: RunFolder, ends: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

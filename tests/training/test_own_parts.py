@@ -698,3 +698,21 @@ def test_a_run_with_randaugment_goes_on_as_if_it_had_not_been_killed() -> None:
 def test_the_network_is_named_rightly_before_images_are_decoded() -> None:
     with pytest.raises(ConfigError, match=r"model.function \(=nowhere.Net\)"):
         compose("model=custom", "model.function=nowhere.Net", "data=folder", "data.root=not there")
+
+
+@pytest.mark.parametrize("folder", ["my-packages", "src/resnetlab_extra"])
+def test_code_in_a_folder_that_is_called_like_a_librarys_is_digested(folder: str, empty_folder: Path) -> None:
+    (place := empty_folder / folder).mkdir(parents=True)
+    sys.path.insert(0, str(place))
+    digests = []
+    try:
+        for text in ("def f(t): return 1.0", "def f(t): return 0.5"):
+            (place / "somewhere.py").write_text(text)
+            importlib.invalidate_caches()
+            sys.modules.pop("somewhere", None)
+            importlib.import_module("somewhere")
+            digests.append(code_digest("somewhere.f"))
+    finally:
+        sys.path.remove(str(place))
+        sys.modules.pop("somewhere", None)
+    assert digests[0] != digests[1]

@@ -329,6 +329,17 @@ def test_it_is_said_that_no_checkpoint_of_the_common_epochs_is_left(
     assert f"note: trunk=auto takes nothing from {finished.folder.path}: {reason}" in said
 
 
+def test_a_neighbour_of_another_version_with_other_epochs_is_left_alone(
+    finished: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its settings are not read: they have a key that this version lacks."""
+    manifest = read_json(finished.folder.manifest)
+    manifest["config"]["schedule"]["of_the_future"] = 1
+    write_json(finished.folder.manifest, manifest)
+    recorded, _ = plant(finished, capsys)
+    assert "trunk" not in recorded
+
+
 def test_loggers_get_the_rows_of_a_branch_that_has_nothing_left_to_train(finished: Config) -> None:
     run(branch := auto("epochs=2", "logger=csv"))
     assert read_json(branch.folder.manifest)["trunk"]["epoch"] == 2

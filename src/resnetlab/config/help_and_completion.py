@@ -40,7 +40,7 @@ def options_text(names: Sequence[str]) -> str:
         return "\n\n".join([*map(group_summary, default_options()), keys, more])
     if first in (*default_options(), "experiment"):
         return option_text(first, rest[0]) if rest else group_text(first)
-    return key_text(first)
+    return "\n".join(key_text(name.partition("=")[0]) for name in names if name)
 
 
 def group_summary(group: str) -> str:

@@ -1,8 +1,8 @@
 """Weight averages (EMA, SWA), and batch-norm statistics re-estimated for the weights as they are now.
 
 An average is a second network beside the one that is trained, kept by torch's AveragedModel: it is part of every
-checkpoint, and training does not see it (but for EMA's overwrite_frequency). Its buffers are the network's after the
-last averaged epoch: batch-norm statistics are to be re-estimated (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
+checkpoint, and training does not see it (but for EMA's overwrite_frequency). Its batch-norm statistics are not its own:
+whoever evaluates it has to re-estimate them (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
 """
 
 import math
@@ -89,8 +89,10 @@ class EMA(Averaging):
             torch._foreach_lerp_(averages, weights, 1 - m)
         average.n_averaged += 1
         if (step + 1) % span.steps_per_epoch == 0:
+            statistics = {id(b) for norm in batch_norms(model) for b in norm.buffers()}  # which are re-estimated
             for own, trained in zip(average.module.buffers(), model.buffers(), strict=True):
-                own.copy_(trained)
+                if id(trained) not in statistics:
+                    own.copy_(trained)
         if self.overwrite_frequency is not None and (step + 1) % self.overwrite_frequency == 0:
             torch._foreach_copy_(weights, averages)
 

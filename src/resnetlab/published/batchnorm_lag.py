@@ -7,6 +7,7 @@ with re-estimated statistics, and with group norm, which keeps none), or the los
 import math
 from collections.abc import Sequence
 
+from resnetlab.published.preset_matching import UNSEEN
 from resnetlab.report import plots
 from resnetlab.report.columns import Column
 from resnetlab.report.groups import Collection, Configuration, differing_keys
@@ -18,7 +19,6 @@ from resnetlab.runs.summary import FLUCTUATION_EPOCHS
 
 TEXTS = data_beside(__file__, "batchnorm_lag.toml")
 LEAST_RATIO = 2.0  # the validation loss fluctuates by more than so many times what the training loss does
-SILENT = {"recalibrate_bn", "flip_tta", "threads"}  # keys that change nothing in the training
 EXPLAINED = 0.5  # by the statistics, if less than this share of the fluctuation is left with re-estimated ones
 
 
@@ -73,7 +73,7 @@ def findings(configurations: Configurations) -> tuple[str, bool]:
 
 def control_of(c: Configuration, found: Configurations) -> Configuration | None:
     """The configuration that differs in its norm alone; None where there is none."""
-    return next((other for other in found if (differing_keys(c, other) or set()) - SILENT == {"model.norm"}), None)
+    return next((other for other in found if (differing_keys(c, other) or set()) - UNSEEN == {"model.norm"}), None)
 
 
 def conclusion(

@@ -38,17 +38,10 @@ def configuration(row: Published) -> dict[str, Any]:
     The groups' names come first. Precision, thresholds and the study are not in it.
     """
     row, _ = fill(row)
-    keys: dict[str, Any] = {
-        "model": row.model,
-        "data": row.dataset,
-        "optimizer": row.optimizer,
-        "schedule": row.schedule,
-        "regularization": row.regularization,
-        **({"averaging": "swa"} if "averaging.start" in row.options else {}),
-        "epochs": row.epochs,
-        "batch_size": row.batch_size,
-        "lr": row.lr,
-    }
+    keys: dict[str, Any] = {"model": row.model, "data": row.dataset, "optimizer": row.optimizer}
+    keys |= {"schedule": row.schedule, "regularization": row.regularization}
+    keys |= {"averaging": "swa"} if "averaging.start" in row.options else {}
+    keys |= {"epochs": row.epochs, "batch_size": row.batch_size, "lr": row.lr}
     decays = row.regularization in ("weight_decay", "l2_weight_decay", "coupled")
     penalizes = row.regularization in ("l2", "l2_weight_decay")
     keys |= {"wd": row.wd} if decays else {}

@@ -20,7 +20,8 @@ def model_card(run_folder: Path, about: dict[str, Any], rows: Sequence[Row], ran
     about: model.json. rows: of the checkpoint. ranked: the column that best.ckpt is the best of.
     """
     column, best = COLUMNS[about["weights"]], best_row(rows, ranked) == about["figures"]
-    test = "best_test_acc" if best else {"raw": "final_test_acc", "averaged": "averaged_test_acc"}.get(about["weights"])
+    final = {"raw": "final_test_acc", "averaged": "averaged_test_acc"}.get(about["weights"])
+    test = final if not best else "best_test_acc" if column == ranked else None  # which was of other weights
     values, tests = [], []
     for folder in sorted(run_folder.absolute().parent.glob("seed=*")):
         with suppress(UnusableRun):

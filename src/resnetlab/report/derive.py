@@ -19,9 +19,12 @@ def add_derived_metrics(run: Run, thresholds: Iterable[str]) -> None:
     last = run.rows[-1]
     if "train/loss" in last and "train/ce" in last:
         run.metrics["final_penalty"] = last["train/loss"] - last["train/ce"]
-    for name, other in (("best_minus_final", "final_val_acc"), ("best_minus_test", "best_test_acc")):
-        if {"best_val_acc", other} <= run.metrics.keys():
-            run.metrics[name] = run.metrics["best_val_acc"] - run.metrics[other]
+    averaged = "best_val_acc_avg" in run.metrics and run.manifest.get("config", {}).get("objective") != "best_val_acc"
+    tested = "best_val_acc_avg" if averaged else "best_val_acc"  # of the weights that best.ckpt was saved for
+    pairs = ("best_minus_final", "best_val_acc", "final_val_acc"), ("best_minus_test", tested, "best_test_acc")
+    for name, own, other in pairs:
+        if {own, other} <= run.metrics.keys():
+            run.metrics[name] = run.metrics[own] - run.metrics[other]
     run.metrics |= fluctuations(run)
     if (scale := noise_scale(run)) is not None:
         run.metrics["noise_scale"] = scale
@@ -39,7 +42,7 @@ def threshold_metrics(rows: Iterable[Row], name: str) -> dict[str, float]:
 def fluctuations(run: Run) -> dict[str, float]:
     """Metrics of the fluctuation over epochs 10 to 36; absent if unknown.
 
-    None where the schedule is stretched, which takes its high rates out of these epochs. fluctuation_*: max - min of a
+    Empty where the schedule is stretched, which takes its high rates out of these epochs. fluctuation_*: max - min of a
     cross-entropy less its regression line; weight_norm and relative_update (of one step): means.
     """
     if run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):

@@ -58,8 +58,8 @@ def link_runs(collection: Collection, folder: Path) -> None:
         link.unlink()
     for c in collection.configurations:
         for run in c.runs:
-            name = re.sub(r"[/\x00-\x1f]", "_", f"{c.study}, {c.label}, seed {run.seed}")
-            link = folder / name.encode()[:200].decode(errors="ignore")
+            name = re.sub(r"[/\x00-\x1f]", "_", f"{c.study}, {c.label}").encode()[:200].decode(errors="ignore")
+            link = folder / f"{name}, seed {run.seed}"
             if not os.path.lexists(link):
                 link.symlink_to(os.path.relpath(run.path.resolve(), folder.resolve()))
 

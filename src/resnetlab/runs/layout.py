@@ -1,7 +1,7 @@
 """File names and paths of a run and of a sweep: the one place where they are spelt.
 
-outputs/<study>/<configuration>/seed=<n> holds a run, outputs/<study>/sweeps/<when>-<process> a sweep. The name of the
-configuration's folder is made in config/identity.py.
+outputs/<study>/<configuration>/seed=<n> holds a run, outputs/<study>/sweeps/<when>-<process>-<random> a sweep. The name
+of the configuration's folder is made in config/identity.py.
 """
 
 import os

@@ -86,15 +86,15 @@ class StateReader:
         sweeps = sweeps_of(paths)
         ends = self.ends(sweeps)
         keys = {run.key for run in found}
-        planned = {job.run: job for sweep in sweeps for job in self.planned(sweep)}
-        absent = [job for key, job in planned.items() if key not in keys]
-        for job in absent:  # of which some failed before they had a folder
-            if job.run in ends and ends[job.run].status in ENDED_BADLY:
+        planned = {f"{sweep.parents[2]}/{job.run}": job for sweep in sweeps for job in self.planned(sweep)}
+        absent = {key: job for key, job in planned.items() if key not in keys}
+        for key, job in absent.items():  # of which some failed before they had a folder
+            if key in ends and ends[key].status in ENDED_BADLY:
                 place = Path(job.run), *job.configuration, job.seed
-                found.append(RunState(*place, {}, [], {}, key=job.run, epochs=job.epochs))
+                found.append(RunState(*place, {}, [], {}, key=key, epochs=job.epochs))
         labels = self.label(found)
         runs = [replace(with_state(run, ends.get(run.key), now), label=labels[run.path]) for run in found]
-        return RunStates(sorted(runs, key=rank), [job for job in absent if job.run not in ends])
+        return RunStates(sorted(runs, key=rank), [job for key, job in absent.items() if key not in ends])
 
     def run_at(self, path: Path) -> RunState | None:
         """The run without its state; None where the folder has vanished."""
@@ -117,7 +117,8 @@ class StateReader:
         for sweep in sweeps:
             for path in sweep.glob(layout.OUTCOME.format("*")):
                 if (end := self.end(path)) is not None:
-                    found[end.run] = max(found.get(end.run, end), end)
+                    run = f"{sweep.parents[2]}/{end.run}"
+                    found[run] = max(found.get(run, end), end)
         return found
 
     def remembered(self, path: Path, found: Stamps, read: Callable[[Path], T]) -> T:
@@ -166,7 +167,7 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
         summary=settings,
         rows=[],
         manifest=manifest,
-        key=layout.run_key(whole),
+        key=str(path.resolve()),
         state=summary.get("status", ""),
         reason=damage,
         epochs=None if epochs is None else int(epochs),

@@ -38,7 +38,7 @@ class Job:
 class Backend(Protocol):
     """Trains jobs in workers."""
 
-    elsewhere: bool  # on machines whose GPUs are not this one's, which decide what run it is, and if it is finished
+    elsewhere: bool  # on other machines, whose GPUs decide what run it is: only they can tell if it is finished
 
     def has_room(self, running: Sequence[Job]) -> bool:
         """Whether one more job can be started."""

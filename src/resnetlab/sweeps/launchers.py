@@ -75,7 +75,7 @@ def choice(settings: DictConfig, group: str) -> str:
 def checked_settings(overrides: Sequence[str]) -> DictConfig:
     """Hydra's own part of the configuration, its launcher checked.
 
-    Call it within hydra.initialize_config_dir. Raises ConfigError or one of Hydra's errors.
+    Call it within hydra_context. Raises ConfigError or one of Hydra's errors.
     """
     try:
         settings = hydra_settings(overrides)

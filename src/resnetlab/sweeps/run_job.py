@@ -121,7 +121,7 @@ def failure(error: BaseException, log: Path, folder: str = "", cause: BaseExcept
     reason = error_message(cause) if expected else f"{type(cause).__name__}: {first_line(cause)}"
     reason = reason if len(reason) <= MAX_REASON else f"{reason[:MAX_REASON]}..."
     try:
-        with log.open("a") as file:
+        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
             traceback.print_exception(error, file=file)
     except OSError as problem:
         return Outcome("failed", reason=f"{reason} (and no log: {first_line(problem)})", folder=folder)

@@ -19,7 +19,7 @@ from resnetlab.sweeps.table import aligned
 
 
 class SeedRounds:
-    """A sweep until it is decided, checked. values: objectives by seed. jobs: begun. out: why one has no further part.
+    """A sweep until it is decided, checked. values: objectives by seed. jobs: begun. dropped: why one is out.
 
     What is next depends on results alone, so the same command again comes to the same verdicts.
     """
@@ -36,7 +36,7 @@ class SeedRounds:
         require(0 < least < 1, "hydra.sweeper.least_difference", least, "be in (0, 1), a difference of accuracies")
         require(FEWEST <= most <= MOST, "hydra.sweeper.max_seeds", most, f"be in {FEWEST}..{MOST}")
         require_one_of("hydra.sweeper.baseline", options.baseline, ("best", *self.labels))
-        self.options, self.jobs, self.out = options, list[tuple[str, Config]](), dict[int, str]()
+        self.options, self.jobs, self.dropped = options, list[tuple[str, Config]](), dict[int, str]()
         self.values = {place: list[float]() for place in range(len(self.labels))}
         self.baseline = self.labels.index(options.baseline) if options.baseline in self.labels else None
         pairs = (len(self.labels) - 1) * (len(self.labels) / 2 if self.baseline is None else 1)
@@ -60,7 +60,8 @@ class SeedRounds:
                     cure = "nothing is decided; give the command again later"
                     raise LabError(f"{task.labels[number]} {end.reason}: {cure}")
                 if end.diverged or end.objective is None:
-                    self.out.setdefault(place, f"out: seed {seed}: {'diverged' if end.diverged else end.reason}")
+                    why = "diverged" if end.diverged else end.reason
+                    self.dropped.setdefault(place, f"dropped: seed {seed}: {why}")
                     self.values.pop(place, None)
                 elif place in self.values:
                     self.values[place].append(end.objective)
@@ -71,7 +72,7 @@ class SeedRounds:
         rows = [(f"alpha {self.options.alpha:g}", "verdict", self.configs[0].objective, "")]
         for place, label in enumerate(self.labels):
             role = "not compared" if place != best else "best" if self.baseline is None else "baseline"
-            rows.append((label, self.out.get(place, role), "", ""))
+            rows.append((label, self.dropped.get(place, role), "", ""))
             if found := verdicts.get(place):
                 verdict = f"{found.relation or 'not told apart from'} {self.labels[found.other]}"
                 rows[-1] = label, verdict, f"{found.difference:+.4f} ± {found.half:.4f}", f"n = {found.n}"

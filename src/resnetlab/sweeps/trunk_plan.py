@@ -44,7 +44,7 @@ def read_trunks(folder: SweepFolder) -> Trunks:
 
 
 def with_branch_points(config: Config, folder: SweepFolder, number: int) -> Config:
-    """With a snapshot wherever another job branches off, or this one should have if it has to train these epochs."""
+    """With a snapshot at each epoch where another job branches off this one, or this one off its trunk."""
     pairs = read_trunks(folder).items()
     points = {epoch for branch, (job, epoch) in pairs if number in (job, branch) and epoch < config.epochs}
     return replace(config, snapshots=sorted({*config.snapshots, *points})) if points else config

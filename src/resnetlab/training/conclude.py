@@ -82,7 +82,7 @@ def test_accuracies(config: Config, session: Session, images: Images) -> dict[st
         damage = describe_damage(config.folder.best, error)
         print_line(config, f"note: {config.folder.best} cannot be used ({damage}): best_test_acc is unknown")
     accuracies, device = {}, config.trainer.device
-    for name, checkpoint, weights in (*parts, ("final", final, "raw")):  # the final ones last, which stay
+    for name, checkpoint, weights in (*parts, ("final", final, "raw")):  # these last: they stay in the module
         with load_weights(module, session.data, checkpoint, weights, device):
             accuracies[f"{name}_test_acc"] = evaluate(module, session.data, images, device)[0]["acc"]
     return accuracies

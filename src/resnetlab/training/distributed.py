@@ -30,7 +30,7 @@ def check_launch(devices: int) -> None:
     if (processes := launched_processes()) == devices:
         return
     if processes == 1:
-        command = f"torchrun --standalone --nproc-per-node={devices} train.py ... trainer.devices={devices}"
+        command = f"torchrun --standalone --nproc-per-node={devices} -m resnetlab train ... trainer.devices={devices}"
         raise ConfigError(f"trainer.devices (={devices}) needs a process for each device: {command}")
     raise ConfigError(f"trainer.devices (={devices}) must be {processes}, the processes that torchrun has started")
 

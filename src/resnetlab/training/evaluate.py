@@ -115,9 +115,9 @@ def require_weights(path: Path, checkpoint: dict[str, Any], weights: str) -> Non
     """Raises ConfigError for weights that the checkpoint does not hold."""
     state = checkpoint["state_dict"]
     if weights == "averaged" and not int(state.get("average.n_averaged", 0)):
-        raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or leave --averaged out")
+        raise ConfigError(f"{path} holds no averaged weights; train with averaging=ema or swa, or take other weights")
     if weights == "reestimated" and not any(name.endswith("running_mean") for name in state):
-        raise ConfigError(f"{path} has no batch norm, whose statistics --reestimated is about; leave it out")
+        raise ConfigError(f"{path} has no batch norm, whose statistics could be re-estimated; take other weights")
 
 
 def checkpoint_in(path: Path, name: str) -> Path:
@@ -153,7 +153,7 @@ def read_config(
         unnamed = [group for group in custom if group not in named]
         plain["model"] |= {} if model is None else {"function": model}
         if plain["data"]["root"] == Data.root or "data" in custom:
-            recorded = read_manifest(path.absolute().parents[1]).get("config", {}).get("data", {})
+            recorded = read_manifest(path.absolute().parent.parent).get("config", {}).get("data", {})
             plain["data"] |= {key: recorded[key] for key in ("root", "parameters") if key in recorded}
         if root is not None or "data" in custom:  # what the file names is not called
             plain["data"]["function" if "data" in custom else "root"] = root or ""

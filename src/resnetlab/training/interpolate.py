@@ -12,13 +12,14 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from resnetlab.config.identity import NOT_IDENTITY
 from resnetlab.config.schema import Config
 from resnetlab.config.trainer import TrainerOptions
 from resnetlab.console import Countdown, say
 from resnetlab.data import ImageData, Images
 from resnetlab.errors import ConfigError, DataError
 from resnetlab.optim.averaging import batch_norms, reestimated_statistics
-from resnetlab.runs.files import make_folder, write_rows
+from resnetlab.runs.files import digest, make_folder, write_rows
 from resnetlab.runs.summary import Row
 from resnetlab.training.evaluate import evaluate, open_checkpoint, without_guesses
 from resnetlab.training.module import ImageClassifier
@@ -78,7 +79,7 @@ def refuse_different(first: Path, second: Path, a: Config, b: Config) -> None:
     for group in ("model", "data"):
         part, other = asdict(getattr(a, group)), asdict(getattr(b, group))
         for key, value in part.items():
-            if (group, key) != ("data", "root") and value != other.get(key):
+            if f"{group}.{key}" not in NOT_IDENTITY and value != other.get(key):
                 found = f"{group}.{key} ({value} and {other.get(key)})"
                 advice = "interpolate between two checkpoints of one network on the same data"
                 raise DataError(f"{first} and {second} differ in {found}; {advice}")
@@ -102,7 +103,8 @@ def interpolate_command(
         raise ConfigError(f"{first} and {second} are one file; interpolate between two")
     if out is not None:
         make_folder(out)
-    folder = out or first.parent.parent / f"interpolation-{first.stem}-{second.stem}"
+    other = "" if first.resolve().parent == second.resolve().parent else f"-{digest(str(second.resolve()))}"
+    folder = out or first.parent.parent / f"interpolation-{first.stem}-{second.stem}{other}"
     names = (first.stem, second.stem) if first.stem != second.stem else (f"A, {first.stem}", f"B, {second.stem}")
     rows: list[Row] = []
     with write_even_if_interrupted(lambda: write_interpolation(folder, rows, *names), rows):

@@ -35,8 +35,8 @@ def completed(config: Config) -> Summary | None:
     done = finished(folder, config)
     if done is None:
         if os.path.exists(folder.summary):
-            files = f"{SUMMARY} or {METRICS} is another run's, or it or {MANIFEST}"
-            print_line(config, f"{folder.path}: {files} is damaged; made again from the last checkpoint")
+            damaged = f"{SUMMARY}, {METRICS} or {MANIFEST} is another run's or is damaged"
+            print_line(config, f"{folder.path}: {damaged}; made again from the last checkpoint")
         return None
     print_line(config, f"already {done['status']}: {folder.path} (force=true starts over)")
     if config.predictions and not (folder.path / PREDICTIONS).exists():
@@ -117,7 +117,7 @@ def result_lines(folder: RunFolder, summary: Summary) -> list[str]:
         f"{summary['status']}: " + "  ".join(metrics),
         *([f"curves: {folder.curves}", f"checkpoints: {folder.best}, {folder.last}"] if folder.last.exists() else []),
         *([profile] if folder.trace.exists() else []),
-        f"TensorBoard: tensorboard --logdir {folder.path}",
+        *([f"TensorBoard: tensorboard --logdir {folder.path}"] if any(folder.path.glob("events.out*")) else []),
     ]
 
 

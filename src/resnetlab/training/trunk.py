@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from resnetlab.config.compose import from_plain
 from resnetlab.config.schema import Config
-from resnetlab.errors import LabError
+from resnetlab.errors import first_line
 from resnetlab.optim.averaging import SWA
 from resnetlab.runs.layout import SEED, RunFolder, run_key
 from resnetlab.runs.load import read_manifest
@@ -73,12 +73,12 @@ def shared_epochs(now: Manifest, recorded: Manifest) -> tuple[int, str]:
         for key in sorted({*here, *there}):
             if here.get(key) != there.get(key):
                 return 0, f"{key} is {there.get(key, 'at its default')!s:.200} there, {here.get(key)!s:.200} here"
-    mine, theirs = (from_plain(dict(manifest["config"])) for manifest in (now, recorded))
     try:
+        mine, theirs = (from_plain(dict(manifest["config"])) for manifest in (now, recorded))
         if "digests" in recorded and recorded["digests"].get("schedule") != theirs.code_digests.get("schedule"):
             return 0, "its schedule.function made other learning rates than now"
-    except LabError as error:
-        return 0, str(error)
+    except Exception as error:  # OmegaConf raises many kinds for the keys of another version
+        return 0, first_line(error)
     if stateful := [config.schedule.name for config in (mine, theirs) if config.schedule.stateful]:
         return 0, f"schedule={stateful[0]} depends on the run's figures, not on the time alone"
     if mine.callbacks:
@@ -96,7 +96,7 @@ def find_branch(config: Config, session: Session, now: Manifest) -> Branch | Non
         recorded, least = read_manifest(path), branch.trunk["epoch"] if branch else 0
         if path != config.folder.path and settings(recorded) == settings(now):
             most, why = shared_epochs(now, recorded)
-            found = read_branch(session, recorded, RunFolder(path), range(most, least, -1))
+            found = read_branch(session, recorded, RunFolder(path), range(most, least, -1)) if most > least else None
             if (branch := found or branch) is None:
                 why = why or f"of the {most} epochs in common no checkpoint is left (snapshots=[{most}] keeps one)"
                 line = f"note: trunk=auto takes nothing from {path}: {why}"
@@ -107,7 +107,7 @@ def find_branch(config: Config, session: Session, now: Manifest) -> Branch | Non
 
 def read_branch(session: Session, recorded: Manifest, folder: RunFolder, epochs: range) -> Branch | None:
     """From the run's first checkpoint that is of one of these epochs, and whose best is there too."""
-    places = [(folder.last, folder.best), (folder.previous, folder.best)] if epochs else []
+    places = [(folder.last, folder.best), (folder.previous, folder.best)]
     places += [(folder.snapshot(k), folder.snapshot_best(k)) for k in epochs if folder.snapshot(k).exists()]
     theirs, own = from_plain(dict(recorded["config"])), session.module.config.folder
     for last_place, best_place in places:

@@ -9,7 +9,7 @@ from typing import Any
 from resnetlab.published.claims.data import Part, Where, claims_file
 from resnetlab.published.claims.metrics import may_be_unreached, value_of
 from resnetlab.published.configuration import configuration
-from resnetlab.published.preset_matching import REDUCING, SILENT, matching_presets
+from resnetlab.published.preset_matching import REDUCING, UNSEEN, matching_presets
 from resnetlab.published.results import one, rows
 from resnetlab.report.groups import Collection, format_value
 from resnetlab.runs.load import Run
@@ -17,7 +17,6 @@ from resnetlab.runs.summary import CHOICES, SETTINGS
 
 TOP = (*CHOICES, *(key for key in SETTINGS if key not in ("study", "seed")))
 DEFAULTS, SCHEDULE_DEFAULTS = claims_file()["defaults"], claims_file()["schedule_defaults"]
-UNSEEN = {*SILENT} - {"precision"}  # change no metric but costs; claims name the precision
 SMALLER = ("data", *REDUCING)
 BUDGET = ("epochs", "schedule.length", "schedule.stretch")  # which each publication has its own of
 RECIPE = ("optimizer", "schedule", "regularization")

@@ -60,12 +60,12 @@ def on_host(checkpoint: dict[str, Any]) -> dict[str, Any]:
 def write_link(path: Path, link: Path) -> None:
     """Makes `link` a second name of the file, atomically replacing what had that name."""
     temporary = link.with_suffix(".part")
-    temporary.unlink(missing_ok=True)
     try:
         os.link(path, temporary)
     except OSError:  # a file system without hard links
         shutil.copyfile(path, temporary)
     os.replace(temporary, link)
+    temporary.unlink(missing_ok=True)  # which is left where both were one file already
 
 
 class Checkpoints(Checkpoint):

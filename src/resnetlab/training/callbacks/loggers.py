@@ -133,7 +133,7 @@ class Loggers(L.Callback):
         self.config, self.recorder, self.sweep = config, recorder, sweep
         self.made: dict[str, Any] = {}
         self.attempt = Attempts()
-        self.behind = False  # whether it begins with rows of a trunk, which have been sent to none
+        self.behind = False  # whether its first rows are a trunk's, which no tracker has yet
 
     def setup(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
         """Makes them, once, in the first process; Lightning calls them too, so each of their methods is guarded."""
@@ -156,7 +156,7 @@ class Loggers(L.Callback):
         return logger
 
     def catch_up(self, trainer: L.Trainer) -> None:
-        """Sends the rows of a trunk to all loggers, those of a run that goes on to the csv file, which is made anew."""
+        """Sends all rows so far: to every logger if they are a trunk's, else to the csv file alone, made anew."""
         self.send(self.recorder.rows, [logger for name, logger in self.made.items() if self.behind or name == "csv"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -15,7 +15,7 @@ from resnetlab.console import say
 from resnetlab.data import ImageData
 from resnetlab.errors import DataError, LabError, first_line
 from resnetlab.models.norm import StandardizedConv2d
-from resnetlab.runs.files import write_json, write_text
+from resnetlab.runs.files import make_folder, write_json, write_text
 from resnetlab.runs.summary import best_column
 from resnetlab.training.inference.predict import Classifier, read_images
 
@@ -37,6 +37,7 @@ def export(
     """
     if out.exists():
         raise DataError(f"{out} is there already; name another folder with --out, or remove it")
+    make_folder(out.absolute().parent)
     try:
         own = ImageData(model.config.data, 1, 0.0, 0)
         pixels = read_images(images, model.size)[1] if images else own.val.pixels[:64]
@@ -59,7 +60,7 @@ def export(
         write_text(folder / "example.py", example + "\n")
         if card is not None:
             rows, ranked = model.checkpoint["callbacks"]["Recorder"]["rows"], best_column(model.config)
-            write_text(folder / "README.md", card(model.path.absolute().parents[1], about, rows, ranked))
+            write_text(folder / "README.md", card(model.path.absolute().parent.parent, about, rows, ranked))
         folder.rename(out)
     say(f"{out}: {FILES[form]}; logits differ by at most {difference:.2g} on {len(pixels)} images (bound {BOUND:g})")
 

@@ -59,8 +59,8 @@ def load_model(
     """The network of a checkpoint, or of a run's folder, on the CPU and in evaluation mode.
 
     weights: best: those that chose the best epoch, the average where there is one; last: as the last step left them;
-    averaged; reestimated: the last with re-estimated batch-norm statistics. Of a folder, last is last.ckpt, the others
-    best.ckpt. root: of the data set, for older checkpoints. model: dotted path of a custom one. Raises LabError.
+    averaged; reestimated: the raw ones with re-estimated batch-norm statistics. Of a folder, last is last.ckpt, the
+    others best.ckpt. root: of the data set, for older checkpoints. model: dotted path of a custom one. Raises LabError.
     """
     require_one_of("weights", weights, ("best", "last", "averaged", "reestimated"))
     path = evaluate.checkpoint_in(Path(checkpoint), "last.ckpt" if weights == "last" else "best.ckpt")
