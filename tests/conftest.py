@@ -16,11 +16,14 @@ from hydra._internal.defaults_list import DefaultsList, Overrides
 from resnetlab import Config, compose
 from resnetlab.cli import train_main as main
 from resnetlab.config.option_files import conf_dir
+from resnetlab.runs.files import read_rows
+from resnetlab.runs.layout import RunFolder
 
 TINY = (
     *("model=resnet20v2", "model.depth=11", "data=digits", "data.limit=60", "batch_size=32", "trainer.progress=off"),
     "logger=none",  # TensorBoard's pictures of the validation images were half of the seconds of such a run
 )
+TIMES = ("time/", "power/")  # begin the columns that may differ between equal runs
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +84,28 @@ def merged_once() -> Iterator[tuple[Callable[..., Any], Callable[..., Any]]]:
 def tiny(*overrides: str) -> Config:
     """A configuration that trains in a second or two: 60 images in two steps an epoch, three epochs."""
     return compose(*TINY, "epochs=3", *overrides)
+
+
+def deterministic(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The columns that may not differ between equal runs."""
+    return [{key: value for key, value in row.items() if not key.startswith(TIMES)} for row in rows]
+
+
+def rows_of(run: Config | RunFolder) -> list[dict[str, float]]:
+    """The deterministic columns of a run's rows."""
+    return deterministic(read_rows((run.folder if isinstance(run, Config) else run).metrics))
+
+
+def equal(one: Any, other: Any, but: tuple[str, ...] = ()) -> bool:
+    """Whether plain data with tensors in it are the same to the bit, but for keys that begin with one of `but`."""
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [key for key in {*one, *other} if not str(key).startswith(but)]
+        return all(key in one and key in other and equal(one[key], other[key], but) for key in keys)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(equal(*pair, but) for pair in zip(one, other, strict=True))
+    return bool(one == other)
 
 
 @pytest.fixture(scope="session")

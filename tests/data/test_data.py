@@ -411,17 +411,25 @@ def test_pixels_and_labels_are_the_sources_in_the_plans_order() -> None:
 
 
 def test_of_jobs_that_begin_together_one_downloads_and_the_others_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    inside, most = [0], [0]
+    """The first download goes on until a moment after all have begun, however slowly the threads start."""
+    inside, most, begun, all_begun = [0], [0], list[None](), threading.Event()
 
     def download(root: Path) -> str:
         inside[0] += 1
         most[0] = max(most[0], inside[0])
+        assert all_begun.wait(600)
         time.sleep(0.05)
         inside[0] -= 1
         return "images"
 
+    def begin() -> None:
+        begun.append(None)
+        if len(begun) == 4:
+            all_begun.set()
+        load("cifar10", "nowhere")
+
     monkeypatch.setitem(SOURCES, "cifar10", download)
-    jobs = [threading.Thread(target=load, args=("cifar10", "nowhere")) for _ in range(4)]
+    jobs = [threading.Thread(target=begin) for _ in range(4)]
     for job in jobs:
         job.start()
     for job in jobs:

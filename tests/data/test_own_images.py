@@ -3,10 +3,8 @@
 import io
 import os
 import signal
-import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from test_inference import png_of_16_bits
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import functional as tv
 
-from conftest import tiny
+from conftest import rows_of, tiny
 from resnetlab import Config, ConfigError, DataError, build, compose, load_model, run
 from resnetlab.data import ImageData, load
 from resnetlab.data.epoch_plan import balanced_order
 from resnetlab.data.own_images import fit, read_image
-from resnetlab.runs.files import read_rows
 from resnetlab.training.engine.select import select_engine
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.module import ImageClassifier
@@ -62,9 +60,7 @@ def image_data(config: Config) -> ImageData:
 
 def metrics(config: Config) -> list[dict[str, float]]:
     run(config)
-    return [
-        {key: value for key, value in row.items() if "time/" not in key} for row in read_rows(config.folder.metrics)
-    ]
+    return rows_of(config)
 
 
 # --- files
@@ -165,10 +161,7 @@ def test_a_file_that_cannot_be_used_is_named_or_left_out(
 
 
 def test_colour_of_16_bits_is_not_cut_to_8(tmp_path: Path) -> None:
-    rows = b"".join(bytes([0, *range(24)]) for _ in range(4))  # filter 0, then four pixels of three 16-bit channels
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
-    parts = [struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks]
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    (tmp_path / "a.png").write_bytes(png_of_16_bits())
     assert "16 bits" in str(read_image(tmp_path / "a.png"))
 
 

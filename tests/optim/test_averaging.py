@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_captured_step import NoReadBack
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
-from conftest import tiny
+from conftest import rows_of, tiny
 from resnetlab import Config, ConfigError, run
 from resnetlab.models import ResNetV1, ResNetV2
 from resnetlab.optim.averaging import EMA, SWA, Averaging, reestimated_statistics
 from resnetlab.optim.schedules import RunLength
-from resnetlab.runs.files import read_rows
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.callbacks.recorder import Recorder
 from resnetlab.training.evaluate import evaluate_checkpoint
@@ -57,7 +57,7 @@ def test_inside_the_statistics_are_those_of_torchs_update_bn() -> None:
     twin = copy.deepcopy(model)
     update_bn(inputs(), twin)
     before = state(model)["tensors"]
-    with reestimated_statistics(model, inputs()):
+    with NoReadBack(), reestimated_statistics(model, inputs()):
         inside = state(model)["tensors"]
     changed = [name for name in inside if not torch.equal(inside[name], before[name])]
     assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var", "num_batches_tracked"}
@@ -123,7 +123,7 @@ def test_no_random_number_is_drawn_and_dropout_stays_off() -> None:
     model, twin = with_dropout(0.5), with_dropout(0.0)
     update_bn(inputs(), twin)
     before = torch.get_rng_state()
-    with reestimated_statistics(model, inputs()):
+    with NoReadBack(), reestimated_statistics(model, inputs()):
         for name, expected in twin.state_dict().items():
             assert torch.equal(model.state_dict()[name], expected), name
     assert torch.equal(torch.get_rng_state(), before)
@@ -223,11 +223,6 @@ def test_swa_has_a_learning_rate_of_its_own_from_start_on() -> None:
     np.testing.assert_array_equal(changed[:6], plan[:6])
     np.testing.assert_array_equal(changed[6:, 0], 0.05)
     np.testing.assert_array_equal(changed[:, 1], 0.9)
-
-
-def rows_of(config: Config) -> list[dict[str, float]]:
-    rows = read_rows(config.folder.metrics)
-    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
 
 
 def test_an_average_leaves_the_training_alone_and_is_validated_beside_it() -> None:

@@ -496,7 +496,6 @@ def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "wanted"),
     [
-        ("--claims nowhere", ["nowhere is not a folder"]),
         ("--claims .", ["no finished run below (1 diverged)"]),
         ("--claims . --post VII", ["post (=VII) must be one of I, II"]),
         ("--claims . --format xml", ["format (=xml) must be one of table, json"]),

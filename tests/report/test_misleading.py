@@ -399,6 +399,8 @@ def test_tensorboard_links_have_the_reports_names() -> None:
     found = {path.name: path for path in Path("out/tensorboard").iterdir()}
     assert "mine" in found
     links = {name: path.resolve() for name, path in found.items() if path.is_symlink()}
+    wanted = {f"{c.study}, {c.label}, seed 0".replace("/", "_") for c in collect([Path("runs")]).configurations}
+    assert links.keys() == wanted >= {"a_.._b, resnet56v2, adamw, piecewise_linear, weight_decay, seed 0"}
     assert folder.resolve() in links.values()
     assert len(links) == 2
 

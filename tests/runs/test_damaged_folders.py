@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_run import deterministic
 
-from conftest import TINY
+from conftest import TINY, rows_of
 from resnetlab import compose, run
 from resnetlab.cli import main as resnetlab
 from resnetlab.cli import train_main as train
-from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 
@@ -147,7 +145,7 @@ def test_a_damaged_file_is_noticed_or_does_not_matter(
         out, error = capsys.readouterr()
         assert clean(error), f"{what}: {error}"
         if status == 0 and "already finished" not in out:
-            assert deterministic(read_rows(here.metrics)) == deterministic(read_rows(undisturbed.metrics)), what
+            assert rows_of(here) == rows_of(undisturbed), what
             one, other = (read_checkpoint(place.last)["state_dict"] for place in (here, undisturbed))
             assert all(torch.equal(one[key], other[key]) for key in other), what
             assert json.loads(here.summary.read_text())["status"] == "finished"

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,8 +90,7 @@ def test_no_content_of_a_sweeps_files_is_a_traceback_or_a_hang(text: str | None)
 @pytest.mark.parametrize("objective", ["final_val_acc", "best_val_acc", "final_test_acc"])
 def test_a_run_whose_objective_is_no_number_is_not_finished(value: object, objective: str) -> None:
     folder = begin_run(10, "finished")
-    config = ten_epochs()
-    config.objective = objective
+    config = replace(ten_epochs(), objective=objective)
     assert finished(folder, config) is not None
     change_summary(folder.path, **{objective: value})
     assert finished(folder, config) is None

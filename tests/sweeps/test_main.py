@@ -41,36 +41,6 @@ def test_arguments_that_are_refused_by_name(wrong: str) -> None:
         normalize_arguments(wrong.split())
 
 
-PROCESSES = "hydra/launcher=processes"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        *([word] for word in ("wdd=1", "+typo=1", "optimizer=adamx", "lr=abc", "seeds=0", "=1", "lr", "~lr")),
-        *(["-m", word] for word in ("wd=0.1,-0.1", "seed=range(0,0)", "model=glob(*)", "trainer.devices=1,2")),
-        *(["-m", "--cfg=job"], ["model=null"]),
-        *(["-m", PROCESSES, f"hydra.launcher.{word}"] for word in ("jobs=0", "jobs=x", "retries=-1", "jobs=1,2")),
-        ["-m", PROCESSES, "++hydra.launcher.jobs=-1"],
-        ["-m", PROCESSES, "hydra.launcher={jobs: 0}"],
-        *(["-m", "wd=0.1,0.2", f"hydra/launcher={word}"] for word in ("threads", "null")),
-        *([word] for word in ["hydra.job.chdir=true", "--config-name=x", "--experimental-rerun=x", "--conf=x"]),
-        *(["--cfg=all", "--multi"], ["--resolve"], ["--info=x"], ["-m", "hydra.sweep.dir=/proc/nope"]),
-        ["seeds=2", "seed=1"],
-    ],
-)
-def test_a_usage_error_is_one_line_and_status_2_and_creates_nothing(
-    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["train.py"])
-    assert main([*QUICK, *arguments]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("error: ")
-    assert printed.err.count("\n") == 1
-    assert not any(Path().iterdir())
-
-
 @pytest.mark.slow
 def test_a_reader_that_goes_away_costs_nothing() -> None:
     """train.py | head -1: the run goes on in silence to its end."""
@@ -98,6 +68,8 @@ def test_missing_data_is_one_line_and_status_1_and_creates_nothing(
     proxy = "http://127.0.0.1:9"  # the discard port: refused at once, so the download fails without leaving the machine
     for name in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, proxy)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(urllib.request, "_opener", None)  # made at the first use, with the proxies of that time
     monkeypatch.setattr(sys, "argv", ["train.py"])
     assert main(["epochs=1", f"data.root={tmp_path / 'nowhere'}", "trainer.progress=off"]) == 1

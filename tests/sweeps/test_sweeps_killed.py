@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from test_resume import heed_interrupts
-from test_sweeps import assert_equal, table_of
+from test_sweeps import PROCESSES, assert_equal, table_of
 
 from conftest import TINY
 from processes import command, environment
@@ -27,7 +27,6 @@ from resnetlab.sweeps.jobs import cause_of_death
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the workers in /proc")
 
 
-PROCESSES = ("hydra/launcher=processes", "hydra.launcher.jobs=2")
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 LONG = ("epochs=40", "data.limit=320", "batch_size=8", "trainer.progress=lines")
 
@@ -242,35 +241,31 @@ for name in ("is_available", "device_count", "init", "_lazy_init", "current_devi
 open("no_cuda.loaded", "w").close()
 """
 FORK_TWICE = """
-import os, time
+import os
 from multiprocessing import forkserver
 from pathlib import Path
 from resnetlab.sweeps import processes
 
-def seconds(number):
-    start = time.monotonic()
+processes.PRELOAD.insert(0, "no_cuda")
+for number in range(2):
     job = processes.fork(Path(f"job-{number}.log").resolve(), ["no_such_key=1"], dict(os.environ))
     assert "no_such_key" in job.outcome.recv()["reason"]
     job.process.join()
-    return time.monotonic() - start
-
-processes.PRELOAD.insert(0, "no_cuda")
-first, second = seconds(0), seconds(1)
 maps = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/maps").read_text()
-print("libtorch" in maps, second < first / 3)
+print("libtorch" in maps)
 """
 
 
 def test_the_fork_server_has_imported_what_a_job_needs_and_touches_no_gpu() -> None:
-    """Its memory maps show it; and the second job begins in a fraction of the first's time (1.5 s, not 14 s).
+    """Its memory maps show it, after jobs that are refused at once (a wrong key).
 
-    The jobs are refused at once (a wrong key), so that what is timed is the way there. CUDA does not survive a fork,
-    nor heed a CUDA_VISIBLE_DEVICES that comes after: a server that asks for it ends, and no job begins.
+    CUDA does not survive a fork, nor heed a CUDA_VISIBLE_DEVICES that comes after: a server that asks for it ends, and
+    no job begins.
     """
     Path("no_cuda.py").write_text(NO_CUDA)
     call = [sys.executable, "-c", FORK_TWICE]
     done = subprocess.run(call, capture_output=True, text=True, env=environment(), timeout=120)
-    assert done.stdout == "True True\n", done.stdout + done.stderr
+    assert done.stdout == "True\n", done.stdout + done.stderr
     assert Path("no_cuda.loaded").exists()
 
 
@@ -380,9 +375,7 @@ def test_joblibs_workers_end_with_a_killed_parent() -> None:
         wait_for(lambda: has_rows(folders(LONG, "seed", (0,))[0], 1), parent)
         children = descendants_of(parent.pid)
         parent.kill()
-        began = time.monotonic()
         wait_for(lambda: all(gone(pid) for pid in children))
-    assert time.monotonic() - began < 30
     assert len(children) >= 3
 
 

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_run import rows_of
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from conftest import tiny
+from conftest import rows_of, tiny
 from resnetlab import Config, LabError, compose, run
 from resnetlab.console import installed_version
 from resnetlab.models.options import MODELS
@@ -137,25 +136,6 @@ def test_the_biases_without_effect_are_those_that_only_a_norm_reads(name: str) -
     assert MODELS[name].__class__("g", norm="group").build(10).normalized_convolutions() == []  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("model", ["resnet20v2", "resnet56v1_concat"])
-def test_reestimated_statistics_are_torchs_cumulative_mean_to_the_bit(model: str) -> None:
-    depth = "model.depth=11" if model == "resnet20v2" else "model.depth=8"
-    rig = Rig(tiny(f"model={model}", depth), "cpu", "eager")
-    network, inputs = rig.lab.model, list(rig.data.recalibration_inputs(60, 1, rig.device)) * 3
-    with NoReadBack(), reestimated_statistics(network, inputs):
-        found = {name: buffer.clone() for name, buffer in network.named_buffers()}
-    network.eval()
-    for norm in batch_norms(network):
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    with torch.no_grad():
-        for x in inputs:
-            network(x)
-    assert all(torch.equal(found[name], buffer) for name, buffer in network.named_buffers())
-    assert int(next(value for name, value in found.items() if name.endswith("tracked"))) == len(inputs)
-
-
 class Replay:
     """What a recording of the runner's forward pass does, with the momentum that the norms had when it was made."""
 
@@ -269,7 +249,6 @@ def test_auto_goes_on_eagerly_from_the_same_state_and_says_so_once(
     said = "engine=eager, because this step cannot be captured (planted)"
     assert capsys.readouterr().out.count(said) == 1
     assert manifest_of(planted)["engine"] == "eager"
-    assert manifest_of(planted) | {"engine": "graph"} != manifest_of(planted)
 
 
 def test_auto_goes_on_after_a_graph_for_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +259,7 @@ def test_auto_goes_on_after_a_graph_for_another_size(monkeypatch: pytest.MonkeyP
     run(planted)
     curves = [[row["train/ce"] for row in rows_of(config)] for config in (plain, planted)]
     assert curves[1] == pytest.approx(curves[0], rel=1e-3)
+    assert manifest_of(planted)["engine"] == "eager"
     module, data, trainer = build(tiny(*CYCLING, "study=again"))
     plant_graph(monkeypatch, fails_at=99)
     trainer.fit(module, datamodule=data)

@@ -10,14 +10,13 @@ import torch
 from test_resume import start_and_wait
 from test_sweeps_killed import children_of, gone, wait_for
 
-from conftest import TINY, tiny
+from conftest import TINY, rows_of, tiny
 from processes import train
 from resnetlab import build, run
 from resnetlab.cli import train_main as main
 from resnetlab.config.overrides import compose_jobs
 from resnetlab.data import derive_seed
 from resnetlab.errors import ConfigError
-from resnetlab.runs.files import read_rows
 from resnetlab.runs.layout import RunFolder
 from resnetlab.sweeps.launchers import refuse_several_devices
 from resnetlab.training.callbacks.energy import combine_gpus
@@ -42,11 +41,6 @@ sys.addaudithook(audit)
 
 def folder_of(*overrides: str) -> RunFolder:
     return tiny(*UNEVEN, *overrides).folder
-
-
-def metrics(folder: RunFolder) -> list[dict[str, float]]:
-    """The rows without the times."""
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in read_rows(folder.metrics)]
 
 
 def succeed(*overrides: str, **extra: str) -> None:
@@ -81,7 +75,7 @@ def test_two_devices_equal_one_and_only_the_first_writes() -> None:
     path = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
     succeed(*UNEVEN, "logger=tensorboard", "trainer.devices=2", PYTHONPATH=path)
     run(tiny(*UNEVEN))
-    ours, alone = metrics(folder_of("trainer.devices=2")), metrics(folder_of())
+    ours, alone = rows_of(folder_of("trainer.devices=2")), rows_of(folder_of())
     assert len(ours) == len(alone) == 2
     for a, b in zip(ours, alone, strict=True):
         assert a == pytest.approx(b, rel=1e-6, abs=1e-6)
@@ -96,7 +90,7 @@ def test_sam_on_two_devices_equals_one() -> None:
     overrides = (*UNEVEN, "optimizer.sam=0.2")
     succeed(*overrides, "trainer.devices=2")
     run(tiny(*overrides))
-    ours, alone = (metrics(tiny(*overrides, *more).folder) for more in (["trainer.devices=2"], []))
+    ours, alone = (rows_of(tiny(*overrides, *more)) for more in (["trainer.devices=2"], []))
     assert len(ours) == len(alone) == 2
     for a, b in zip(ours, alone, strict=True):
         assert a == pytest.approx(b, rel=1e-6, abs=1e-6)  # as without it
@@ -109,7 +103,7 @@ def test_a_batch_norm_is_validated_with_the_statistics_that_are_saved() -> None:
     folder = tiny(*overrides).folder
     again = evaluate_checkpoint(folder.last)
     # the same images and weights in other batches: rounding of float32
-    assert metrics(folder)[-1]["val/ce"] == pytest.approx(again["ce"], rel=1e-6)
+    assert rows_of(folder)[-1]["val/ce"] == pytest.approx(again["ce"], rel=1e-6)
 
 
 @pytest.mark.slow
@@ -151,7 +145,7 @@ def test_a_killed_process_ends_the_others_and_costs_nothing(
             assert all(gone(pid) for pid in pids)
             assert victim == 0 or "error: another process of the run has ended" in Path("log").read_text()
         succeed(*LONG)
-        rows.append(metrics(tiny(*LONG).folder))
+        rows.append(rows_of(tiny(*LONG)))
     assert rows[0] == rows[1]
 
 

@@ -6,7 +6,6 @@ address only, so that a look-up by number would fail. A real GPU's answers are i
 
 import json
 import threading
-import time
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -23,18 +22,19 @@ from resnetlab.training.callbacks import energy
 from resnetlab.training.callbacks.energy import Energy, NoGpuSensor, energy_source, open_gpu
 from resnetlab.training.callbacks.progress import ProgressDisplay
 
-POWER_COLUMNS = {"power/joules", "power/watts", "power/gpu_load"}
-
 
 class FakeNvml:
-    """Two GPUs of constant power (200 W and 300 W, 40 % and 60 %). counts: whether they count their energy."""
+    """Two GPUs of constant power (200 W and 300 W, 40 % and 60 %). counts: whether they count their energy.
+
+    seconds: the time of its clock, which goes on by one at each look at the counter.
+    """
 
     NVMLError = pynvml.NVMLError
     WATTS: ClassVar = {"GPU-aaaa": 200.0, "GPU-bbbb": 300.0}
     PLACES: ClassVar = {"00000000:3b:00.0": "GPU-aaaa", "00000001:af:00.0": "GPU-bbbb"}
 
     def __init__(self, counts: bool = True) -> None:
-        self.counts, self.users = counts, 0
+        self.counts, self.users, self.seconds = counts, 0, 0.0
 
     def nvmlInit(self) -> None:
         self.users += 1
@@ -53,15 +53,17 @@ class FakeNvml:
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
         if not self.counts:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
-        return int(1000 * self.WATTS[handle] * time.perf_counter())  # mJ
+        self.seconds += 1
+        return int(1000 * self.WATTS[handle] * self.seconds)  # mJ
 
     def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
         return SimpleNamespace(gpu={"GPU-aaaa": 40, "GPU-bbbb": 60}[handle], memory=1)
 
 
 def use(monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml) -> FakeNvml:
-    """Puts the fake in NVML's place, and gives the (CPU) runs of this test its first GPU."""
+    """Puts the fake and its clock in their places, and gives the (CPU) runs of this test its first GPU."""
     monkeypatch.setattr(energy, "pynvml", nvml)
+    monkeypatch.setattr(energy, "time", SimpleNamespace(perf_counter=lambda: nvml.seconds))
 
     def opened(device: torch.device) -> str:
         nvml.nvmlInit()
@@ -76,21 +78,14 @@ def meter_threads() -> list[threading.Thread]:
 
 
 def test_power_times_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 W for a while: joules are watts times seconds, from the counter in mJ."""
-    use(monkeypatch, FakeNvml())
+    """200 W for 5 s: joules are watts times seconds, from the counter in mJ."""
+    nvml = use(monkeypatch, FakeNvml())
     meter = Energy(interval=0.01)
     meter.on_train_start(None, SimpleNamespace(device="cpu"))
-    begin = time.perf_counter()
     meter.on_train_epoch_start(None, None)
-    time.sleep(0.3)
-    metrics = meter.metrics()
-    seconds = time.perf_counter() - begin
+    nvml.seconds += 4
+    assert meter.metrics() == {"power/joules": 1000, "power/watts": 200, "power/gpu_load": 40}
     meter.teardown(None, None)
-    assert metrics.keys() == POWER_COLUMNS
-    # reads on a busy machine are not one moment
-    assert metrics["power/joules"] == pytest.approx(200 * seconds, rel=0.3)
-    assert metrics["power/watts"] == pytest.approx(200, rel=0.3)
-    assert metrics["power/gpu_load"] == 40
     assert not meter_threads()
 
 
@@ -164,9 +159,9 @@ def test_a_resumed_run_keeps_what_the_epochs_before_used(monkeypatch: pytest.Mon
     rows = read_rows(config.folder.metrics)
     assert not meter_threads()
     assert rows[:2] == before
-    assert all(row.keys() >= POWER_COLUMNS for row in rows)
-    assert summary["energy_wh"] == pytest.approx(sum(row["power/joules"] for row in rows) / 3600)
-    assert summary["power_w"] == pytest.approx(200, rel=0.3)
+    assert [(row["power/joules"], row["power/watts"]) for row in rows] == [(200, 200)] * 3
+    assert summary["energy_wh"] == pytest.approx(600 / 3600)
+    assert summary["power_w"] == pytest.approx(600 / sum(row["time/epoch"] for row in rows))
     assert summary["gpu_load"] == pytest.approx(40)
 
 
@@ -187,12 +182,11 @@ def test_ctrl_c_ends_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_summary_by_hand() -> None:
-    """900 J in 10 s and 2,700 J in 10 s are 1 Wh at 180 W; means weigh an epoch by its seconds."""
-    common = {"train/ce": 1.0, "val/ce": 1.0, "val/acc": 0.5, "power/watts": 180.0}
-    rows = [
-        {"epoch": epoch, "time/epoch": seconds, "power/joules": joules, "power/gpu_load": load, **common}
-        for epoch, seconds, joules, load in ((1, 5.0, 900.0, 80.0), (2, 15.0, 2700.0, 40.0))
-    ]
+    """1,500 J in 5 s (300 W) and 2,100 J in 15 s (140 W) are 1 Wh at 180 W; means weigh an epoch by its seconds."""
+    common = {"train/ce": 1.0, "val/ce": 1.0, "val/acc": 0.5}
+    keys = ("epoch", "time/epoch", "power/joules", "power/watts", "power/gpu_load")
+    values = ((1, 5.0, 1500.0, 300.0, 80.0), (2, 15.0, 2100.0, 140.0, 40.0))
+    rows = [common | dict(zip(keys, row, strict=True)) for row in values]
     row = summarize(tiny(), rows, status="finished")
     assert (row["energy_wh"], row["power_w"], row["gpu_load"]) == (1.0, 180.0, 50.0)
     for name in ("power/joules", "power/gpu_load"):

@@ -5,16 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_run import deterministic, stop_after
+from test_run import stop_after
 from torch import Tensor
 
-from conftest import TINY, tiny
+from conftest import TINY, rows_of, tiny
 from resnetlab import Config, compose
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers import OPTIMIZERS
 from resnetlab.optim.optimizers.base import make_capturable, set_lr_momentum
-from resnetlab.optim.schedules import SCHEDULES
-from resnetlab.runs.files import read_rows
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner, snapshot
 from resnetlab.training.engine.select import select_engine
 from resnetlab.training.engine.step import TrainStep
@@ -38,7 +36,7 @@ def test_steps_in_chunks_are_the_same_steps() -> None:
     configs = [tiny(*more, f"study=of{chunk}", f"trainer.chunk={chunk}") for chunk in (1, 3, 100)]
     for config in configs:
         stop_after(config, epochs=3)
-    rows = [deterministic(read_rows(config.folder.metrics)) for config in configs]
+    rows = [rows_of(config) for config in configs]
     assert len(rows[0]) == 3
     assert rows[0] == rows[1] == rows[2]
 
@@ -282,10 +280,6 @@ def test_what_does_not_fit_is_run_eagerly_and_said(overrides: list[str], device:
     assert name == "eager"
     assert remark is not None
     assert reason in remark
-
-
-def test_what_has_a_state_of_its_own_is_known() -> None:
-    assert {name for name, kind in SCHEDULES.items() if kind.stateful} == {"reduce_on_plateau"}
 
 
 @pytest.mark.parametrize(

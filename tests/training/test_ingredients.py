@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_run import rows_of, stop_after, summary_of
+from test_run import stop_after, summary_of
 from torch import Tensor, nn
 
-from conftest import tiny
+from conftest import rows_of, tiny
 from resnetlab import ConfigError, load_model, run
 from resnetlab.data import ImageData
 from resnetlab.optim.schedules import ReduceOnPlateau
@@ -112,18 +112,20 @@ def test_the_flipped_accuracy_is_predicts_mean_of_both_in_a_column_of_its_own() 
     assert (config.identity["flip_tta"], "flip_tta" in plain.identity) == (True, False)
 
 
-def test_reduce_on_plateau_reduces_every_group_once() -> None:
+@pytest.mark.parametrize(("kernel", "rates"), [("stem.weight,", [0.8]), ("", [0.1, 0.8])], ids=["frozen", "trained"])
+def test_reduce_on_plateau_reduces_every_group_once(kernel: str, rates: list[float]) -> None:
     """Where the first group has a factor of its own, its lr is not taken for the run's."""
-    frozen = "freeze=[stem.weight,stem.bias,units,head,norm.weight,stem_norm.weight]"  # all but two norms' biases
+    frozen = f"freeze=[{kernel}stem.bias,units,head,norm.weight,stem_norm.weight]"  # all other but two norms' biases
     config = tiny("optimizer=sgd", "optimizer.norm_bias_lr=8", "schedule=reduce_on_plateau", "lr=0.1", frozen)
     module, _, _ = build(config)
     assert isinstance(config.schedule, ReduceOnPlateau)
     module.raw_optimizer = module.build_optimizer()
-    (group,) = module.raw_optimizer.param_groups
-    scheduler = config.schedule.build(module.raw_optimizer)
-    assert (group["lr"], module.lr_momentum(3)[0]) == (pytest.approx(0.8), pytest.approx(0.1))
+    groups, scheduler = module.raw_optimizer.param_groups, config.schedule.build(module.raw_optimizer)
+    assert [group["lr"] for group in groups] == pytest.approx(rates)
+    assert module.lr_momentum(3)[0] == pytest.approx(0.1)
     for _ in range(8):
         scheduler.step(1.0)
+    assert [group["lr"] for group in groups] == pytest.approx([rate * 0.1**0.5 for rate in rates])
     assert module.lr_momentum(3)[0] == pytest.approx(0.1 * 0.1**0.5)
 
 

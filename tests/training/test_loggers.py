@@ -18,21 +18,17 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from conftest import TINY, tiny
+from conftest import TINY, rows_of, tiny
 from resnetlab import ConfigError, run
 from resnetlab.cli import train_main as main
 from resnetlab.config.compose import to_plain
 from resnetlab.errors import RunPruned
 from resnetlab.report.statistics import mean_interval
 from resnetlab.runs.files import read_rows
+from resnetlab.runs.layout import RunFolder
 from resnetlab.training.callbacks import loggers
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.run import train
-
-
-def untimed(path: Path) -> list[dict[str, float]]:
-    """A run's rows without what a clock says."""
-    return [{k: v for k, v in row.items() if not k.startswith(("time/", "power/"))} for row in read_rows(path)]
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -64,15 +60,12 @@ def test_the_csv_logger_holds_the_rows_of_a_run_that_was_interrupted_and_went_on
     assert [point.value for point in scalars] == pytest.approx([row["val/acc"] for row in found])
 
 
-def test_tensorboard_has_the_pictures_the_layout_and_the_steps() -> None:
+def test_tensorboard_has_the_layout_and_the_steps() -> None:
     config = tiny(
         "logger=tensorboard", "logger.every=2", "batch_size=20", "epochs=2"
     )  # three steps an epoch: logged after 2, 4 and 6
     run(config)
     found = events(config.folder.path)
-    assert {f"pictures/{name}, validation" for name in ("mistakes", "reliability", "confusion matrix")} <= {
-        *found.Tags()["images"]
-    }
     layout = layout_pb2.Layout.FromString(found.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
     assert charts == {name: [f"{name}/train", f"{name}/val"] for name in ("accuracy", "loss")}
@@ -102,7 +95,7 @@ def test_what_a_logger_throws_is_a_note_and_the_run_is_what_it_is_without(
     name = {CSVLogger: "csv", TensorBoardLogger: "tensorboard"}[kind]
     assert capsys.readouterr().err == f"note: logger={name} is left out from here on: OSError: no space\n"
     (before,) = finished_outputs.rglob("metrics.csv")
-    assert untimed(config.folder.metrics) == untimed(before)
+    assert rows_of(config) == rows_of(RunFolder(before.parent))
 
 
 def test_a_server_that_does_not_answer_costs_no_run(capsys: pytest.CaptureFixture[str]) -> None:

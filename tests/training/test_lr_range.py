@@ -173,7 +173,7 @@ def test_the_command_overlays_several_and_writes_three_files(capsys: pytest.Capt
     [
         (["--start", "0"], "--start (=0) must be above 0"),
         (["--start", "2", "--end", "1"], "--start (=2) must be above 0 and below --end (=1)"),
-        (["--steps", "3"], "--steps (=3) must be in 10..100,000"),
+        *((["--steps", steps], f"--steps (={steps}) must be in 10..100,000") for steps in ("-1", "9", "100001")),
         (["--stop", "1"], "--stop (=1) must be above 1"),
         (["--stop", "inf"], "--stop (=inf) must be above 1"),
         (["wd=0.1,0.1"], "two jobs of the sweep are the same"),

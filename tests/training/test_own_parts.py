@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_norm_
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from conftest import tiny
+from conftest import rows_of, tiny
 from resnetlab import Config, ConfigError, DataError, LabError, compose, load_model, run
 from resnetlab.cli import main
 from resnetlab.config.compose import to_plain
@@ -281,13 +281,11 @@ def test_mixing_is_torchvisions(kind: str, monkeypatch: pytest.MonkeyPatch) -> N
     torch.manual_seed(3)
     params = transform.make_params([x])
     monkeypatch.setattr(transform, "make_params", lambda _: params)
-    wanted_x, wanted_y = transform(x.clone(), y)
+    wanted_x, _ = transform(x.clone(), y)
     left, top, right, bottom = params.get("box", (0, 0, 0, 0))
     weight = torch.full((6,), float(params.get("lam_adjusted", params.get("lam"))))
     found = mix(x, x.roll(1, 0), weight, torch.tensor([[top, left, bottom, right]] * 6).float())
     torch.testing.assert_close(found, wanted_x)
-    one_hot = torch.nn.functional.one_hot(y, 10).float()
-    torch.testing.assert_close(torch.lerp(one_hot.roll(1, 0), one_hot, weight[:, None]), wanted_y)
 
 
 def test_the_table_of_mixing_has_the_distributions_of_the_papers() -> None:
@@ -563,10 +561,6 @@ def own_images(*overrides: str) -> Config:
     return compose("model=custom", "model.function=net_of_mine.Net", *keys, *overrides)
 
 
-def untimed(config: Config) -> list[dict[str, Any]]:
-    return [{key: row[key] for key in row if "time/" not in key} for row in read_rows(config.folder.metrics)]
-
-
 def test_images_of_a_function_train_as_the_same_arrays_in_a_file(with_callbacks: Callable[..., None]) -> None:
     chosen = "data=custom", "data.function=net_of_mine.pictures", "data.parameters={seed: 3}", "data.resize=12"
     config = own_images(*chosen)
@@ -580,7 +574,7 @@ def test_images_of_a_function_train_as_the_same_arrays_in_a_file(with_callbacks:
     Path("called").unlink()
     summary = run(own_images(*chosen))  # in another process, as it were
     run(file)
-    assert untimed(config) == untimed(file)
+    assert rows_of(config) == rows_of(file)
     assert Path("called").read_text() == "x"  # once
     with_callbacks(NET + OF_MINE.replace("(0, 256", "(0, 250"))
     assert own_images(*chosen).folder.path != config.folder.path
@@ -684,15 +678,15 @@ def test_a_run_with_randaugment_goes_on_as_if_it_had_not_been_killed() -> None:
     run(whole)
     stop_after(broken, 1)
     run(broken)
-    assert untimed(whole) == untimed(broken)
+    assert rows_of(whole) == rows_of(broken)
     assert (whole.identity["data.randaugment"], tiny("data.randaugment=0").identity) == (2, tiny().identity)
     run(plain := tiny("study=plain", *keys[1:]))
-    assert untimed(plain) != untimed(whole)
+    assert rows_of(plain) != rows_of(whole)
     host = tiny("study=host", "data.device=cpu", *keys[0::2], "epochs=1")
     device = tiny("study=device", *keys[0::2], "epochs=1")
     for config in (host, device):
         run(config)
-    assert untimed(host) == untimed(device)
+    assert rows_of(host) == rows_of(device)
 
 
 def test_the_network_is_named_rightly_before_images_are_decoded() -> None:

@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from test_run import deterministic, stop_after
+from test_run import stop_after
 
-from conftest import tiny
+from conftest import rows_of, tiny
 from resnetlab import Config, run
 from resnetlab.errors import ConfigError
-from resnetlab.runs.files import read_rows
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.callbacks.profiler import recorded_steps, steps_warning
 
@@ -36,7 +35,7 @@ def count(config: Config) -> Counter[str]:
 
 def result(config: Config) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
     folder = config.folder
-    return deterministic(read_rows(folder.metrics)), read_checkpoint(folder.last)["state_dict"]
+    return rows_of(folder), read_checkpoint(folder.last)["state_dict"]
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_run import deterministic
 
 import resnetlab
-from conftest import tiny
+from conftest import TIMES, equal, rows_of, tiny
 from resnetlab import Config, ConfigError, run
 from resnetlab.config.compose import to_plain
 from resnetlab.optim.optimizers import OPTIMIZERS
@@ -29,22 +28,10 @@ WSD = ("schedule=wsd", "schedule.decay=1", "schedule.interval=step")
 SWA = ("averaging=swa", "averaging.start=2")
 
 
-def equal_values(one: object, other: object) -> bool:
-    """Plain data with tensors in it, to the bit, but for times."""
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and one.dtype == other.dtype and torch.equal(one, other)
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = {key for key in {*one, *other} if not str(key).startswith(("time/", "power/"))}
-        return all(key in one and key in other and equal_values(one[key], other[key]) for key in keys)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(equal_values, one, other))
-    return one == other
-
-
 def assert_equal_runs(one: Config, other: Config) -> None:
     """metrics.csv and summary.json but for times, and everything in best.ckpt and last.ckpt but for their settings."""
     assert one.folder.path != other.folder.path
-    assert deterministic(read_rows(one.folder.metrics)) == deterministic(read_rows(other.folder.metrics))
+    assert rows_of(one) == rows_of(other)
     summaries = [read_json(config.folder.summary) for config in (one, other)]
     for key in ("study", "seconds_per_epoch", "images_per_second"):
         assert all(summary.pop(key) for summary in summaries)
@@ -56,7 +43,7 @@ def assert_equal_runs(one: Config, other: Config) -> None:
                 for key in ("study", "snapshots", "trunk"):
                     part.pop(key, None)  # the two parts are one dictionary
         assert pair[0].keys() == pair[1].keys()
-        assert [key for key in pair[0] if not equal_values(pair[0][key], pair[1][key])] == [], name
+        assert [key for key in pair[0] if not equal(pair[0][key], pair[1][key], but=TIMES)] == [], name
 
 
 def check_branch(trunk: Config, branch: Config, epochs: int) -> None:
@@ -316,7 +303,7 @@ def test_a_branchs_checkpoint_can_be_copied_from_a_gpu(finished: Config, monkeyp
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     copied = on_host(content)
-    assert equal_values(copied, content)
+    assert equal(copied, content)
     assert copied["state_dict"]._metadata == content["state_dict"]._metadata
 
 
