@@ -49,14 +49,14 @@ def test_tests_come_before_the_bench_and_short_runs_before_long_ones() -> None:
 
 def test_the_second_campaign_skips_what_is_done() -> None:
     first, second = calls(), calls()
-    assert first[-1][:3] == ["-m", "resnetlab.cli", "report"]
+    assert first[-1][:3] == ["-m", "resnetlab", "report"]
     assert second == first[3:]
     assert Path("out/gpu-tests.txt").read_text() == "passed\n"
     assert not Path("out/gpu-tests.log").exists()
 
 
 def test_named_parts_are_the_only_ones() -> None:
-    assert [call[1] for call in calls("smoke", "bench")] == ["data=digits", "benchmarks", "resnetlab.cli"]
+    assert [call[1] for call in calls("smoke", "bench")] == ["data=digits", "benchmarks", "resnetlab"]
     with pytest.raises(subprocess.CalledProcessError) as found:
         calls("smoke", "benhc")
     assert found.value.returncode == 2
