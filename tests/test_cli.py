@@ -190,3 +190,5 @@ def test_options_explains_every_key_that_is_named(capsys: pytest.CaptureFixture[
         assert main(["options", *keys]) == 0
         texts.append(capsys.readouterr().out)
     assert texts[2] == texts[0] + texts[1]
+    assert main(["options", "wd", "schedule=cosine"]) == 0
+    assert capsys.readouterr().out.startswith(texts[0])

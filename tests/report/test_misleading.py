@@ -21,7 +21,7 @@ from resnetlab.report.columns import columns
 from resnetlab.report.derive import add_derived_metrics
 from resnetlab.report.groups import Collection, bounds, collect, groups_along
 from resnetlab.report.headline_plots import plot_accuracy, plot_lengths
-from resnetlab.report.headlines import command, lag_line
+from resnetlab.report.headlines import command, lag_line, override
 from resnetlab.report.plots import Plot, color_of
 from resnetlab.report.table import print_table
 from resnetlab.runs.curves_plot import draw_accuracy, draw_loss, epochs_rates
@@ -429,3 +429,19 @@ def test_runs_of_long_names_have_a_link_each() -> None:
     assert main(["report", "runs", "--out", "out"]) == 0
     links = {path.resolve() for path in Path("out/tensorboard").iterdir()}
     assert links == {path.resolve() for path in RUNS.rglob("seed=*")}
+
+
+def test_a_copy_without_its_manifest_is_counted_once_and_listed() -> None:
+    for root in ("runs/a", "runs/b"):
+        for seed in range(2):
+            folder = write_run(Path(root), seed=seed)
+    (folder / "manifest.json").unlink()
+    found = collect([RUNS])
+    assert [c.n for c in found.configurations] == [2]
+    assert [run.kind for run in found.skipped] == ["repeated", "repeated"]
+    assert main(["status", "--once", "runs"]) == 0
+
+
+def test_a_path_of_any_letters_is_quoted_for_hydra() -> None:
+    for value in ("/home/j\N{LATIN SMALL LETTER O WITH DIAERESIS}rg/x", "Bob's images", "a=b", "a,b"):
+        assert compose(f"data.root={override(value)}").data.root == value

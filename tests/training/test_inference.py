@@ -327,7 +327,8 @@ def refused_by_example() -> None:
     Image.new("RGBA", (16, 16), (9, 9, 9, 254)).save("transparent.png")
     Image.new("I;16", (16, 16), 999).save("grey16.png")
     Path("rgb16.png").write_bytes(png_of_16_bits())
-    for name in ("transparent.png", "grey16.png", "rgb16.png"):
+    Image.new("RGB", (16, 16)).save("two.gif", save_all=True, append_images=[Image.new("RGB", (16, 16), "red")])
+    for name in ("transparent.png", "grey16.png", "rgb16.png", "two.gif"):
         command = [sys.executable, "-c", WITHOUT_LAB, "out/example.py", "opaque.png", name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 1

@@ -40,7 +40,8 @@ def options_text(names: Sequence[str]) -> str:
         return "\n\n".join([*map(group_summary, default_options()), keys, more])
     if first in (*default_options(), "experiment"):
         return option_text(first, rest[0]) if rest else group_text(first)
-    return "\n".join(key_text(name.partition("=")[0]) for name in names if name)
+    words, groups = (word.split("=")[0] for word in names if word), default_options()
+    return "\n".join((group_text if word in groups else key_text)(word) for word in words)
 
 
 def group_summary(group: str) -> str:

@@ -80,7 +80,7 @@ def load(name: str, root: str, labels: str = "fine") -> Source:
 
     labels: "coarse" for CIFAR-100's 20 superclasses instead of its 100 classes.
     """
-    with FileLock(Path(gettempdir(), f"resnetlab-{os.environ.get('USER')}.lock")):  # one of several jobs downloads
+    with FileLock(Path(gettempdir(), f"resnetlab-{os.getuid()}-{name}.lock")):  # one of several jobs downloads
         return (coarse if labels == "coarse" else SOURCES[name])(Path(root).expanduser())
 
 

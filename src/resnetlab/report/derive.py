@@ -11,8 +11,7 @@ LEVELS = (0.91, 0.92, 0.925, 0.927, 0.928, 0.93)
 
 
 def add_derived_metrics(run: Run, thresholds: Iterable[str]) -> None:
-    """Add epoch_to_X, val_acc_at_X and train_acc_at_X of every threshold of the report and every level of the series;
-    final_penalty, noise_scale, joules_per_epoch, best_minus_final and best_minus_test, and fluctuations()."""
+    """Add what rows and summary tell: thresholds' epochs and accuracies, gaps, noise scale, energy, fluctuations()."""
     run.metrics = {k: v for k, v in run.metrics.items() if not k.startswith(("epoch_to_", "val_acc_at_"))}
     for name in {*thresholds, *map(str, LEVELS)}:
         run.metrics |= threshold_metrics(run.rows, name)

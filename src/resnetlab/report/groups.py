@@ -186,8 +186,9 @@ def best_first(configurations: Iterable[Configuration], metric: str = "best_val_
 def drop_duplicates(runs: Iterable[Run], skipped: list[SkippedRun]) -> Iterator[Run]:
     """Yield the first copy of each run, skip the others: the same random numbers again are no new evidence."""
     seen: dict[tuple[str, str, str, int], Path] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: not run.manifest):  # one without a manifest may be any one's copy
         first = seen.setdefault((run.study, run.configuration, identity_text(run), run.seed), run.path)
+        seen.setdefault((run.study, run.configuration, "", run.seed), run.path)
         if first is run.path:
             yield run
         else:
@@ -203,8 +204,8 @@ def group_by_configuration(runs: Iterable[Run]) -> list[Configuration]:
     found = []
     for (study, name), identities in sorted(groups.items()):
         if len(identities) == 2 and "" in identities:  # runs without a manifest go with the others of their folder
-            without, (known,) = identities.pop(""), identities.values()
-            known.extend(run for run in without if run.seed not in {other.seed for other in known})
+            without = identities.pop("")
+            next(iter(identities.values())).extend(without)
         for runs_of_one in identities.values():
             identity = next((r.manifest["differs_from_defaults"] for r in runs_of_one if r.manifest), None)
             ordered = sorted(runs_of_one, key=lambda run: run.seed)

@@ -132,7 +132,7 @@ def override(value: Any) -> str:
     """A setting as the command line takes it; a float in full."""
     if value is None or isinstance(value, bool | list | dict):
         return re.sub(r'"(\w+)":', r"\1:", json.dumps(value, separators=(",", ":")))
-    return str(value) if re.fullmatch(r"[\w./:+-]*", str(value)) else f"'{value}'"
+    return str(value) if re.fullmatch(r"[\w./:+-]*", str(value), re.A) else "'" + str(value).replace("'", r"\'") + "'"
 
 
 def lag_line(collection: Collection) -> str:

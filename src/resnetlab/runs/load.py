@@ -220,7 +220,7 @@ def run_paths(folders: Iterable[Path]) -> list[Path]:
         for root, below, files in os.walk(folder, followlinks=True):
             place = os.path.realpath(root)
             if place in seen:  # a link to what was read, or to a folder above
-                if place in found and os.path.basename(root).startswith(SEED):
+                if place in found and os.path.basename(root).startswith(SEED) and not os.path.islink(root):
                     found[place] = Path(root)  # its own place, after a link of a report's below the same folder
                 below.clear()
                 continue

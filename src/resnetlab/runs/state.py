@@ -167,7 +167,7 @@ def read_run_state(path: Path, found: Stamps) -> RunState:
         summary=settings,
         rows=[],
         manifest=manifest,
-        key=str(path.resolve()),
+        key=f"{os.path.realpath(os.path.abspath(path / '../../..'))}/{layout.run_key(whole)}",
         state=summary.get("status", ""),
         reason=damage,
         epochs=None if epochs is None else int(epochs),

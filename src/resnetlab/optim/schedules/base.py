@@ -165,7 +165,7 @@ class Schedule:
     def check_period(self, key: str, value: float, epochs: float, span: RunLength) -> None:
         """Refuses a period that is shorter than what it is sampled at."""
         least = 1.0 if self.interval == "epoch" and not self.stretch else self.time(1, span)
-        must = f"so long that a cycle lasts at least {least:g} epochs: the lr has one value in it with this interval"
+        must = f"so long that a cycle lasts at least {least:g} epochs: with this schedule.interval lr changes no sooner"
         require(epochs >= least * (1 - 1e-9), key, value, must)
 
 
