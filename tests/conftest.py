@@ -31,7 +31,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Outputs go below the current folder: each test gets its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RESNETLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("resnetlab.data.sources.gettempdir", lambda: str(tmp_path))  # of the lock of a download
+    monkeypatch.setattr("resnetlab.data.sources.gettempdir", lambda: str(tmp_path.parent))  # for the lock
     return tmp_path
 
 
