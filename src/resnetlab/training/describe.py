@@ -127,7 +127,7 @@ def model_counts(model: nn.Module) -> dict[str, int]:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the source tree and whether it has uncommitted changes, null where git does not know it; its digest."""
+    """The source tree's commit, and whether it was changed since; null where git does not know it. A digest of it."""
     commands = ["rev-parse", "HEAD"], ["status", "--porcelain"], ["ls-files", "--error-unmatch", __file__]
     git = partial(subprocess.run, cwd=Path(__file__).parent, check=True, capture_output=True, text=True)
     code = sha256(b"".join(file.read_bytes() for file in sorted(Path(__file__).parents[1].rglob("*.py"))))

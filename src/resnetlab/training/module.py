@@ -55,7 +55,7 @@ class ImageClassifier(L.LightningModule):
     """
 
     def __init__(self, config: Config | dict[str, Any], steps_per_epoch: int, classes: int) -> None:
-        """config: a dict from load_from_checkpoint, whose code of the user's is not called before it is trained."""
+        """config: a dict from load_from_checkpoint; then the user's code that it names is called in training only."""
         super().__init__()
         self.automatic_optimization, recorded = False, isinstance(config, dict)
         config = from_plain(config) if isinstance(config, dict) else config

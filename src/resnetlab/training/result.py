@@ -39,7 +39,7 @@ def completed(config: Config) -> Summary | None:
             print_line(config, f"{folder.path}: {damaged}; made again from the last checkpoint")
         return None
     print_line(config, f"already {done['status']}: {folder.path} (force=true starts over)")
-    if config.predictions and not (folder.path / PREDICTIONS).exists():
+    if config.predictions and done["status"] == "finished" and not (folder.path / PREDICTIONS).exists():
         print_line(config, f"note: no {PREDICTIONS} yet; make it: resnetlab evaluate {folder.last} --out {folder.path}")
     if config.trainer.profile is not None:
         print_line(config, f"note: trainer.profile={config.trainer.profile} records nothing: nothing is trained")

@@ -209,6 +209,6 @@ class CustomOptimizer(Optimizer):
         require(own_decay, "optimizer.function", self.function, must)
         taken = inspect.signature(made.step).parameters.values()  # Lightning passes a closure by name
         fits = any(p.kind is p.VAR_KEYWORD or (p.name == "closure" and p.default is not p.empty) for p in taken)
-        require(fits, "optimizer.function", self.function, "have a step(closure=None), which needs none but takes one")
+        require(fits, "optimizer.function", self.function, "have a step(closure=None), as torch's have")
         made.register_step_pre_hook(lambda optimizer, *_: decay_decoupled(optimizer))
         return made
