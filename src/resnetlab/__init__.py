@@ -19,13 +19,8 @@ if TYPE_CHECKING:
     from resnetlab.training.run import run as run
 
 MODULES = {
-    "build": "training.build",
-    "run": "training.run",
-    "load_model": "training.inference.predict",
-    "load_runs": "runs.load_runs",
-    "Summary": "runs.summary",
-    "Config": "config.schema",
-    "compose": "config.compose",
+    **{"compose": "config.compose", "Config": "config.schema", "build": "training.build", "run": "training.run"},
+    **{"Summary": "runs.summary", "load_runs": "runs.load_runs", "load_model": "training.inference.predict"},
     **dict.fromkeys(("ConfigError", "DataError", "LabError"), "errors"),
 }
 __all__ = sorted(MODULES)

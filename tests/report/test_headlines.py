@@ -14,7 +14,7 @@ from scipy import stats
 
 from resnetlab.cli import main
 from resnetlab.report.compare import compare_with_best, is_shown
-from resnetlab.report.groups import Configuration, collect
+from resnetlab.report.groups import Configuration, collect, short_labels
 from resnetlab.report.headline_plots import headline_plots, plot_accuracy, plot_profiles, plot_reached
 from resnetlab.report.headlines import Headline, headlines
 from resnetlab.report.statistics import holm, share_interval, welch
@@ -333,3 +333,16 @@ def test_long_names_of_a_legend_are_wrapped_inside_the_figure_and_above_its_pane
     assert axes.get_window_extent().y1 <= legend.y0 < legend.y1 <= figure.bbox.y1
     texts = [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
     assert texts == [name + end for end in ("one", "two", "three")]
+
+
+def test_names_that_are_too_long_keep_what_the_fewest_others_have() -> None:
+    common = "muon, polynomial, weight_decay, lr 0.02, milestones [[0.0, 0.2], [2.4, 1.0]], warmup 1"
+    labels = [common, f"{common}, adamw_lr 0.002", f"{common}, renormalize true, adamw_lr 0.002", "sgd, cosine"]
+    found = short_labels([planted(label, [0.5]) for label in labels], 40)
+    assert list(found.values()) == [
+        "muon, polynomial, weight_decay, lr 0.02, ...",
+        "muon, polynomial, adamw_lr 0.002, ...",
+        "muon, renormalize true, adamw_lr 0.002, ...",
+        "sgd, cosine",
+    ]
+    assert list(short_labels([planted("a" * 50, [0.5])], 40).values()) == ["a" * 50]  # one part is all there is

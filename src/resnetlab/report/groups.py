@@ -269,6 +269,18 @@ def make_unique(named: Sequence[Configuration]) -> list[Configuration]:
     return [replace(c, label=label) for c, label in zip(named, labels, strict=True)]
 
 
+def short_labels(configurations: Sequence[Configuration], letters: int) -> dict[Key, str]:
+    """Labels of at most so many letters: what most of them share is left out first, and stands as "..."."""
+    split = {c.key: re.split(r", (?=[A-Za-z])", c.label) for c in configurations}
+    shared, found = Counter(part for parts in split.values() for part in parts), dict[Key, str]()
+    for key, parts in split.items():
+        kept = [*parts]
+        while len(kept) > 1 and len(", ".join(kept)) > letters:
+            kept.remove(max(reversed(kept), key=shared.__getitem__))
+        found[key] = ", ".join(kept) + ", ..." * (kept != parts)
+    return found
+
+
 def describe_setting(configuration: Configuration, key: str) -> str:
     """For example "wd 0.3", "60 epochs", "cosine"; "" for what is not used."""
     value = configuration.setting(key)

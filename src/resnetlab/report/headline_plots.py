@@ -6,11 +6,11 @@ from statistics import fmean
 from typing import Any
 
 from resnetlab.report import plots
-from resnetlab.report.groups import Key, groups_along
+from resnetlab.report.groups import Key, groups_along, short_labels
 from resnetlab.report.plots import Configurations, Plot, color_of
 from resnetlab.report.statistics import share_interval
 
-MOST_COLORED, MOST_BANDS = 5, 3
+MOST_COLORED, MOST_BANDS, MOST_LETTERS = 5, 3, 40
 GREY = "#b4bac1"
 HIGH, LINE = 3.4, 0.15  # inches: the large figure, and a line of the names beside it
 
@@ -47,16 +47,16 @@ def plot_accuracy(ranked: Configurations, thresholds: Sequence[str]) -> Plot:
     late = [fmean(values) for c in colored for e, values in c.by_epoch("val/acc").items() if e > risen]
     axes.set_ylim(bottom=min(late or [0.01]) - 0.01)
     plots.legend_above(figure, axes)
-    name_ends(axes, colored)
+    name_ends(axes, colored, short_labels(ranked, MOST_LETTERS))
     figure.subplots_adjust(right=0.68)
     bands = "Lines are means over seeds, bands reach from the least to the greatest run."
     return Plot("accuracy", "Validation accuracy over the epochs", bands, figure)
 
 
-def name_ends(axes: Any, configurations: Configurations) -> None:
+def name_ends(axes: Any, configurations: Configurations, labels: Mapping[Key, str]) -> None:
     """Name the curves at the right in their colours, as high as they end where there is room."""
     low, high = axes.get_ylim()
-    names = {c.key: f"{c.label}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{c.n}" for c in configurations}
+    names = {c.key: f"{labels[c.key]}, n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{c.n}" for c in configurations}
     texts = {key: "\n".join(textwrap.wrap(name, 19, max_lines=3)) for key, name in names.items()}
     halves = {key: LINE / HIGH / 2 * (text.count("\n") + 1.4) for key, text in texts.items()}
     ends = {c.key: fmean([*c.by_epoch("val/acc").values()][-1]) for c in configurations}

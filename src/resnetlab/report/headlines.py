@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from resnetlab.console import TRAIN_COMMAND
 from resnetlab.report.columns import mean_sd
 from resnetlab.report.compare import Comparison, compare_with_best, is_shown
-from resnetlab.report.groups import Collection, Configuration, best_first, format_value, groups_along
+from resnetlab.report.groups import Collection, Configuration, best_first, format_value, groups_along, short_labels
 from resnetlab.runs.load import Run, is_count
 from resnetlab.runs.summary import lag_note
 
 RECAL = "final_val_acc_recal"
 IMAGES = ("data", *(f"data.{key}" for key in ("digest", "labels", "split", "pool", "val_size", "split_seed")))
-MOST_NAMED = 5  # configurations in a sentence
+MOST_NAMED, MOST_LETTERS = 5, 60  # configurations in a sentence, and letters of each
 ELSEWHERE = {"precision": "trainer.precision"}  # keys of the identity that the command line calls otherwise
 
 
@@ -55,13 +55,11 @@ def lead_clause(best: Configuration, pairs: Sequence[Comparison], metric: str) -
     final = RECAL if lagging else "final_val_acc"
     along = groups_along([c for c in (best, *(p.second for p in pairs)) if c.values(final)], "epochs")
     if len(along) == 1 and len(along[0]) == len(pairs) + 1:
-        fewest, *_, most = along[0]
-        ends = f"{fewest.setting('epochs')} to {most.setting('epochs')} epochs"
-        means = (
-            f"the mean {again}final validation accuracy goes from {fewest.mean(final):.4f} to {most.mean(final):.4f}"
-        )
-        shown = is_shown(compare_with_best(most, [fewest], final)[0])  # chosen by epochs: no correction
-        seen = "" if shown else f" (n = {min(fewest.n, most.n)}: not shown to differ)"
+        few, *_, most = along[0]
+        ends = f"{few.setting('epochs')} to {most.setting('epochs')} epochs"
+        means = f"the mean {again}final validation accuracy goes from {few.mean(final):.4f} to {most.mean(final):.4f}"
+        shown = is_shown(compare_with_best(most, [few], final)[0])  # chosen by epochs: no correction
+        seen = "" if shown else f" (n = {min(few.n, most.n)}: not shown to differ)"
         return f"{lagging}{'from' if lagging else 'From'} {ends} {means}{seen}"
     lower, mean = sum(map(is_shown, pairs)), f"{best.mean(metric):.4f}"
     among = f"{len(pairs) + 1} {again}configurations"
@@ -92,11 +90,13 @@ def accuracy_sentence(best: Configuration, metric: str, thresholds: Sequence[str
 def undecided(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]:
     """What is not shown to be lower than the best, and how many further seeds might show it: least and most."""
     found = [pair for pair in pairs if not is_shown(pair)]
-    names = [pair.second.label for pair in found]
+    labels = short_labels((best, *(pair.second for pair in pairs)), MOST_LETTERS)
+    names = [labels[pair.second.key] for pair in found]
     if names:
         more = f"; {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         yield f"Not shown to be lower: {'; '.join(names[:MOST_NAMED])}{more}."
-    ends = [(p.second.label, p.seeds - min(p.counts)) for p in (*found[:1], *found[1:][-1:]) if p.seeds is not None]
+    far = *found[:1], *found[1:][-1:]
+    ends = [(labels[pair.second.key], pair.seeds - min(pair.counts)) for pair in far if pair.seeds is not None]
     further = "; ".join(f"{'more than 10,000' if n == math.inf else f'{n:,.0f}'} from {name}" for name, n in ends)
     if singles := sum(c.n == 1 for c in (best, *(pair.second for pair in pairs))):
         of = f" in {singles} of {len(pairs) + 1} configurations" if pairs else ""

@@ -43,8 +43,7 @@ def running(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def half_widths(alpha: float, most: int) -> np.ndarray:
     """Half widths of intervals after 1 to `most` seeds, in sd of a difference, which together hold with 1 - alpha.
 
-    Infinite below FEWEST. Pocock's: Student's, of one level for all looks, simulated with a fixed seed; Bonferroni's
-    for a very small alpha.
+    Infinite below FEWEST. Pocock's: Student's, of one level simulated with a fixed seed; for a tiny alpha Bonferroni's.
     """
     n, level = np.arange(FEWEST, most + 1), alpha / (most - FEWEST + 1)
     if alpha * PATHS >= 100:
