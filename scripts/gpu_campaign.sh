@@ -4,6 +4,7 @@
 #   tests      the tests that need a GPU
 #   bench      one table of one batch size; with 1,800 s or more the whole bench
 #   profile    three epochs of the main recipe, and the kernels of 20 of its steps
+#   together   four runs at once, as processes and in one process: compare the seconds of an epoch
 #   short      two short published recipes, each with two seeds
 #   published  18 published presets, every run with seed 0 before any with seed 1
 # Given again, it goes on: what has passed is skipped, a run that was cut off is resumed. Nothing need be installed but
@@ -14,10 +15,10 @@ cd "$(dirname "$0")/.." || exit 2
 BUDGET_S=${BUDGET_S:-900}
 PYTHON=${PYTHON:-.venv/bin/python}
 export PYTHONPATH="$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-parts=${*:-smoke tests bench profile short published}
+parts=${*:-smoke tests bench profile together short published}
 for part in $parts; do
-    [[ " smoke tests bench profile short published " == *" $part "* ]] ||
-        { echo "error: the part (=$part) must be smoke, tests, bench, profile, short or published" >&2; exit 2; }
+    [[ " smoke tests bench profile together short published " == *" $part "* ]] ||
+        { echo "error: the part (=$part) must be smoke, tests, bench, profile, together, short or published" >&2; exit 2; }
 done
 device=$("$PYTHON" -c 'import torch; print(torch.cuda.get_device_name())' 2>/dev/null) ||
     { echo "error: $PYTHON has no torch that sees a GPU; PYTHON=PATH takes another" >&2; exit 2; }
@@ -41,7 +42,7 @@ once() {  # once NAME SECONDS COMMAND...: its output into NAME.log, and into NAM
 }
 
 keep() {  # copies what the runs have written, without checkpoints and pictures
-    find "$outputs"/{published,campaign,profile} -name metrics.csv 2>/dev/null | while read -r metrics; do
+    find "$outputs"/{published,campaign,profile,together-*} -name metrics.csv 2>/dev/null | while read -r metrics; do
         local run=${metrics%/*} saved
         saved=$OUT/${run#"$outputs"/}
         mkdir -p "$saved"
@@ -52,7 +53,7 @@ keep() {  # copies what the runs have written, without checkpoints and pictures
 }
 
 # A machine that is new has the finished runs here alone: they are put where they are looked for, and are skipped.
-find "$OUT"/{published,campaign,profile} -name summary.json 2>/dev/null | while read -r summary; do
+find "$OUT"/{published,campaign,profile,together-*} -name summary.json 2>/dev/null | while read -r summary; do
     saved=${summary%/*}
     run=$outputs/${saved#"$OUT"/}
     [ -e "$run/summary.json" ] || { mkdir -p "$run" && cp "$saved"/*.{yaml,csv,json} "$run/"; }
@@ -83,6 +84,15 @@ bench() {
 
 profile() {
     within 150 "$PYTHON" train.py study=profile epochs=3 schedule=constant recalibrate_bn=true trainer.profile=20
+}
+
+together() {
+    local launcher
+    for launcher in "processes hydra.launcher.runs_per_device=4" "one_process hydra.launcher.jobs=4"; do
+        # shellcheck disable=SC2086  # two words
+        within $((SHORT ? 60 : 240)) "$PYTHON" train.py study="together-${launcher%% *}" epochs=5 schedule=constant \
+            logger=none -m seed="range(0,4)" hydra/launcher=$launcher
+    done
 }
 
 sweep=(train.py -m seed="range(0,2)" recalibrate_bn=true predictions=true hydra/launcher=processes)

@@ -39,12 +39,13 @@ def test_tests_come_before_the_bench_and_short_runs_before_long_ones() -> None:
     """And a part that fails, here the profile, ends nothing."""
     found = calls()
     assert [" ".join(call[:2]) for call in found[1:3]] == ["-m pytest", "-m benchmarks"]
-    assert [call[0] for call in found] == ["train.py", "-m", "-m", *["train.py"] * 5, "-m"]
+    assert [call[0] for call in found] == ["train.py", "-m", "-m", *["train.py"] * 7, "-m"]
     keys = [{word.partition("=")[0]: word.partition("=")[2] for word in call if "=" in word} for call in found]
-    assert [k.get("study") or k.get("experiment", "") for k in (keys[0], *keys[3:6])] == [
-        "smoke-${engine}", "profile", "cifar10p2-onecycle-30", "post4-table3-25",
+    assert [k.get("study") or k.get("experiment", "") for k in (keys[0], *keys[3:8])] == [
+        *("smoke-${engine}", "profile", "together-processes", "together-one_process"),
+        *("cifar10p2-onecycle-30", "post4-table3-25"),
     ]  # fmt: skip
-    assert keys[6]["experiment"].count(",") == 17
+    assert keys[8]["experiment"].count(",") == 17
 
 
 def test_the_second_campaign_skips_what_is_done() -> None:
@@ -111,12 +112,15 @@ def test_a_finished_run_of_the_results_is_not_trained_again(finished: Config, em
     assert completed(config) == json.loads(finished.folder.summary.read_text())
 
 
-@pytest.mark.parametrize("part", ["smoke", "profile", "short"])
+@pytest.mark.parametrize("part", ["smoke", "profile", "together", "short"])
 def test_the_other_parts_commands_are_valid(part: str) -> None:
     for call in calls(part)[:-1]:
         arguments = normalize_arguments([a for a in call[1:] if a not in ("-m", "force=true")])
         jobs = compose_jobs(arguments, multirun="-m" in call)
-        assert len({config.folder.path for _, config in jobs}) == {"smoke": 8, "profile": 1, "short": 2}[part]
+        assert (
+            len({config.folder.path for _, config in jobs})
+            == {"smoke": 8, "profile": 1, "together": 4, "short": 2}[part]
+        )
 
 
 def test_without_time_there_is_the_report_alone() -> None:

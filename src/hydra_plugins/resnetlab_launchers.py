@@ -1,4 +1,4 @@
-"""hydra/launcher=processes and ray, where Hydra looks for launchers. It imports this at every start: nothing heavy."""
+"""Hydra's launchers processes, one_process and ray, where it looks for them. Imported at every start: nothing heavy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +22,14 @@ class ProcessesConf:
 
 
 @dataclass
+class OneProcessConf:
+    """Several jobs in this process, which compute in turn: on a GPU each has a graph and a stream of its own."""
+
+    _target_: str = "hydra_plugins.resnetlab_launchers.OneProcessLauncher"
+    jobs: int = 2  # at once; on a GPU no more than its memory holds
+
+
+@dataclass
 class RayConf:
     """A task of Ray for each job."""
 
@@ -32,12 +40,12 @@ class RayConf:
     retries: int = 1  # of a job whose worker was killed
 
 
-for name, node in (("processes", ProcessesConf), ("ray", RayConf)):
+for name, node in (("processes", ProcessesConf), ("one_process", OneProcessConf), ("ray", RayConf)):
     ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="resnetlab")
 
 
 class WorkerLauncher(Launcher):
-    """Trains every job in a worker of its own, and returns the objectives. backend: of `sweeps.launch.BACKENDS`."""
+    """Trains every job in a worker of its own, and returns the objectives. backend: in sweeps, imported when needed."""
 
     backend: str
 
@@ -54,8 +62,12 @@ class WorkerLauncher(Launcher):
 
 
 class ProcessesLauncher(WorkerLauncher):
-    backend = "processes"
+    backend = "processes:Processes"
+
+
+class OneProcessLauncher(WorkerLauncher):
+    backend = "one_process:OneProcess"
 
 
 class RayLauncher(WorkerLauncher):
-    backend = "ray"
+    backend = "ray_tasks:RayTasks"

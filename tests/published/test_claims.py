@@ -20,7 +20,7 @@ from resnetlab.config.option_files import conf_dir
 from resnetlab.config.overrides import compose_jobs, normalize_arguments
 from resnetlab.config.schema import Config
 from resnetlab.published.claims import metrics
-from resnetlab.published.claims.data import Claim, Part, claims, claims_file
+from resnetlab.published.claims.data import CLAIMS_FILE, Claim, Part, claims
 from resnetlab.published.claims.part_results import NO_FLUCTUATION
 from resnetlab.published.claims.print_claims import counts
 from resnetlab.published.claims.run_groups import DEFAULTS, context_settings, group_runs, settings
@@ -100,7 +100,7 @@ def test_a_claim_is_decidable_or_says_why_not(claim: Claim) -> None:
         named |= {name for names in re.findall(r"experiment=(\S+)", text) for name in names.split(",")}
     assert named <= {path.stem for path in (conf_dir() / "experiment").glob("*.yaml")}
     for part in claim.parts:
-        assert part.context in claims_file()["context"]
+        assert part.context in CLAIMS_FILE["context"]
         known = {*metrics.OF_ROWS, *(column.metric for column in columns([*map(str, LEVELS)])), "generalization_gap"}
         assert part.metric in known or metrics.NUMBERED.fullmatch(part.metric)
         assert part.expect in {"contrast": ("higher", "lower", "equal"), "level": ("",)}[part.rule]
@@ -115,9 +115,9 @@ def test_what_tests_settle_is_a_test() -> None:
     assert set() < named <= names
 
 
-@pytest.mark.parametrize("context", claims_file()["context"])
+@pytest.mark.parametrize("context", CLAIMS_FILE["context"])
 def test_a_context_is_its_preset(context: str) -> None:
-    preset = compose(f"experiment={claims_file()['context'][context]['preset']}", "trainer.precision=32-true")
+    preset = compose(f"experiment={CLAIMS_FILE['context'][context]['preset']}", "trainer.precision=32-true")
     top = ("epochs", "batch_size", "lr", "wd", "l2", "momentum", "ema_momentum", "shift")
     used = {key: getattr(preset, key) for key in top}
     groups = {key: getattr(preset, key).name for key in ("model", "data", "optimizer", "schedule", "regularization")}
@@ -136,9 +136,9 @@ def test_the_defaults_are_the_labs() -> None:
 
 
 def test_the_file_has_no_other_tables_and_its_schedule_defaults_are_the_labs() -> None:
-    assert set(claims_file()) == {"context", "defaults", "schedule_defaults", "description", "claim"}
+    assert set(CLAIMS_FILE) == {"context", "defaults", "schedule_defaults", "description", "claim"}
     schedules = [compose(f"schedule={name}").schedule for name in ("piecewise_linear", "one_cycle")]
-    for key, value in claims_file()["schedule_defaults"].items():
+    for key, value in CLAIMS_FILE["schedule_defaults"].items():
         name = key.removeprefix("schedule.")
         assert [getattr(s, name) for s in schedules if name in {field.name for field in fields(s)}] == [value], key
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from resnetlab import compose
 from resnetlab.cli import main
-from resnetlab.published.series_plots import SERIES_PLOTS
+from resnetlab.published.series_report import SERIES_PLOTS
 from resnetlab.report import table
 from resnetlab.report.card import model_card
 from resnetlab.report.columns import columns

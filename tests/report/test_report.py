@@ -11,8 +11,7 @@ import pytest
 
 from resnetlab import compose
 from resnetlab.cli import main
-from resnetlab.published.series_plots import SERIES_PLOTS
-from resnetlab.published.series_report import values_of
+from resnetlab.published.series_report import SERIES_PLOTS, values_of
 from resnetlab.report.columns import SETTINGS, ReferenceValues, columns
 from resnetlab.report.compare import compare
 from resnetlab.report.groups import Collection, Key, collect

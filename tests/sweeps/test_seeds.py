@@ -105,7 +105,8 @@ def test_a_sweep_of_its_own_over_seeds_and_the_report_know_each_other(sweep, pre
     assert status == 0
     (folder,) = Path("outputs/default/sweeps").iterdir()
     planned = read_plan(folder)
-    assert [job.label for job in planned] == [f"wd={wd}, seed={n}" for wd in ("0.1", "1e+30") for n in range(2)]
+    labels = [job["label"] for job in json.loads((folder / "sweep.json").read_text())["jobs"]]
+    assert labels == [f"wd={wd}, seed={n}" for wd in ("0.1", "1e+30") for n in range(2)]
     ends = [json.loads((folder / f"job-{number}.json").read_text())["folder"] for number in range(4)]
     assert [f"outputs/{job.run}" for job in planned] == ends
     values = [json.loads(Path(end, "summary.json").read_text())["final_val_acc"] for end in ends[:2]]

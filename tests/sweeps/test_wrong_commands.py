@@ -55,6 +55,11 @@ JOBLIB = "-m lr=1,2 hydra/launcher=joblib hydra.launcher."
             ("hydra.sweep.dir=/proc/nope", "hydra.sweep.dir is not supported"),
             ("hydra.job.chdir=true", "hydra.job.chdir is not supported"),
         )),
+        *((f"-m wd=0.1,0.2 hydra/launcher=one_process {words}", said) for words, said in (
+            ("hydra.launcher.jobs=0", "hydra.launcher.jobs (=0) must be in 1..1,024"),
+            ("trainer.profile=2", "trainer.profile (=2) must be left out with hydra/launcher=one_process"),
+            ("logger=[csv,wandb]", "logger (=wandb) must be left out with hydra/launcher=one_process"),
+        )),
         ("-m wd=0.1,0.2 hydra/launcher=threads", "hydra/launcher (=threads) must be one of basic, joblib"),
         ("-m wd=0.1,0.2 hydra/launcher=null", "hydra/launcher (=null) must name one"),
         # keys, values and jobs that there are not

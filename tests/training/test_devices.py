@@ -18,7 +18,7 @@ from resnetlab.config.overrides import compose_jobs
 from resnetlab.data import derive_seed
 from resnetlab.errors import ConfigError
 from resnetlab.runs.layout import RunFolder
-from resnetlab.sweeps.launchers import refuse_several_devices
+from resnetlab.sweeps.launchers import check_jobs
 from resnetlab.training.callbacks.energy import combine_gpus
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.run import run_lock
@@ -208,7 +208,7 @@ def test_an_image_for_each_device_there_must_be(overrides: str, wanted: str) -> 
 
 def test_a_sweep_of_runs_on_several_devices_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"trainer.devices \(=2\) must be 1 with -m"):
-        refuse_several_devices([c for _, c in compose_jobs([*TINY, "trainer.devices=1,2"], multirun=True)])
+        check_jobs([c for _, c in compose_jobs([*TINY, "trainer.devices=1,2"], multirun=True)], "basic")
 
 
 def test_energy_of_several_gpus_is_summed() -> None:

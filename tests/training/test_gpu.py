@@ -24,6 +24,7 @@ from resnetlab import Config, LabError, compose, run
 from resnetlab.data import ImageData
 from resnetlab.optim.averaging import reestimated_statistics
 from resnetlab.runs.files import read_rows
+from resnetlab.sweeps.one_process import InterleavedRun
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 from resnetlab.training.engine.cuda_graph import CudaGraphRunner, StatisticsRunner
 from resnetlab.training.metrics import EpochMetrics
@@ -353,6 +354,31 @@ def test_two_captured_runs_in_one_process_are_the_same_run() -> None:
     """The second's graph is recorded beside what is left of the first's."""
     curves = [[row["train/ce"] for row in trained("engine=graph", f"study={n}")[1]] for n in ("one", "two")]
     assert curves[1] == pytest.approx(curves[0], rel=0.05)
+
+
+def test_runs_in_turn_have_streams_of_their_own_and_are_the_single_runs(
+    sweep: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With dropout, whose draws are those of each run's generator. rel: cuDNN may search out other algorithms."""
+    recipe = ("model=resnet56v1_concat", "model.depth=8", "epochs=2", "engine=graph")
+    used: dict[int, set[int]] = {}
+    found = {}
+    original = InterleavedRun.turn
+
+    def turn(interleaved: InterleavedRun, *error: Any) -> None:
+        original(interleaved, *error)
+        streams = [stream for function, *_, stream in interleaved.state if function is torch.cuda.set_stream]
+        used.setdefault(interleaved.job.number, set()).update(stream.cuda_stream for stream in streams)
+
+    monkeypatch.setattr(InterleavedRun, "turn", turn)
+    for study, launcher in (("alone", ()), ("in_turn", ("hydra/launcher=one_process", "hydra.launcher.jobs=3"))):
+        assert sweep(*recipe, f"study={study}", "wd=0.1,0.2,0.3", *launcher)[0] == 0
+        folders = [tiny(*recipe, f"study={study}", f"wd={wd}").folder for wd in (0.1, 0.2, 0.3)]
+        found[study] = [row["train/ce"] for folder in folders for row in read_rows(folder.metrics)]
+    own = [streams - {torch.cuda.default_stream().cuda_stream} for streams in used.values()]
+    assert [len(streams) for streams in own] == [1, 1, 1]
+    assert len(set.union(*own)) == 3
+    assert found["in_turn"] == pytest.approx(found["alone"], rel=1e-3)
 
 
 def test_what_cannot_be_captured_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,11 +24,8 @@ def help_text() -> str:
         lines += _wrapped(f"    {group}=", names, 20)
     lines += ["", "Top-level keys (resnetlab options KEY):"]
     lines += _wrapped("", [f"{key.name}={key.default}" for key in TOP_LEVEL.keys], 4)
-    presets = [preset.name for preset in options("experiment")]
     listed = "resnetlab options experiment lists them; resnetlab published has their results"
-    lines += ["", f"{len(presets)} presets ({listed}):"]
-    lines += [f"    experiment={text}" for text in preset_families(presets)]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"{len(options('experiment'))} presets: {listed}."])
 
 
 def options_text(names: Sequence[str]) -> str:
@@ -98,20 +95,6 @@ def key_owners() -> dict[Key, list[str]]:
                 own = [f"{group}={option.name}"] if key.name.startswith(f"{group}.") else []
                 owners.setdefault(key, []).extend(own)
     return owners
-
-
-def preset_families(names: Iterable[str]) -> list[str]:
-    """ "post4-table1-...  14: 00, 01, ..." for presets with a beginning in common, and the others by themselves."""
-    families: dict[str, list[str]] = {}
-    for name in names:
-        beginning = re.match(r"post\d-(?:table|trial)\w+-|\w+?-", name)
-        families.setdefault(beginning[0] if beginning else name, []).append(name)
-    lines = []
-    for family, members in families.items():
-        ends = ", ".join(name.removeprefix(family) for name in members)
-        shown = ends if len(ends) <= 60 else f"{ends[:60].rpartition(',')[0]}, ..."
-        lines.append(members[0] if len(members) == 1 else f"{family + '...':18} {len(members):2}: {shown}")
-    return lines
 
 
 def script(shell: str) -> str:

@@ -123,8 +123,6 @@ def callback_of(entry: Any) -> tuple[str, Any]:
 
 
 MADE: Any = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "regularization": REGULARIZATIONS, "averaging": AVERAGINGS}
-GROUPS: dict[str, dict[str, Any]] = {  # each option with its defaults
-    **{"model": dict(MODELS), "data": dict(DATA)},
-    **{group: {name: option() for name, option in options.items()} for group, options in MADE.items()},
-    **{"trainer": dict(TRAINERS), "logger": dict(LOGGERS)},
-}
+GROUPS: dict[str, dict[str, Any]] = {"model": dict(MODELS), "data": dict(DATA)}  # each option with its defaults
+GROUPS |= {group: {name: option() for name, option in options.items()} for group, options in MADE.items()}
+GROUPS |= {"trainer": dict(TRAINERS), "logger": dict(LOGGERS)}

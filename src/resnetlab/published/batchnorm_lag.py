@@ -11,7 +11,7 @@ from resnetlab.published.preset_matching import UNSEEN
 from resnetlab.report import plots
 from resnetlab.report.columns import Column
 from resnetlab.report.groups import Collection, Configuration, differing_keys
-from resnetlab.report.page import Section, StudyTable
+from resnetlab.report.page import Section
 from resnetlab.report.plots import Configurations, Plot
 from resnetlab.report.statistics import mean_interval
 from resnetlab.runs.files import data_beside
@@ -27,7 +27,8 @@ def lag_section(collection: Collection) -> Section | None:
     tables = []
     for study, configurations in collection.studies.items():
         if found := configurations_with_fluctuation(configurations):
-            tables.append(StudyTable(study, found, *findings(configurations)))
+            said, decided = findings(configurations)
+            tables.append({"study": study, "configurations": found, "conclusion": said, "decided": decided})
     columns = [Column(*parts) for parts in TEXTS["columns"]]
     return {**TEXTS, "columns": columns, "tables": tables} if tables else None
 
@@ -76,9 +77,7 @@ def control_of(c: Configuration, found: Configurations) -> Configuration | None:
     return next((other for other in found if (differing_keys(c, other) or set()) - UNSEEN == {"model.norm"}), None)
 
 
-def conclusion(
-    fluctuating: Configurations, controls: Sequence[tuple[Configuration, Configuration]]
-) -> tuple[str, bool]:
+def conclusion(fluctuating: Configurations, controls: Sequence[Configurations]) -> tuple[str, bool]:
     """(what re-estimating leaves, and a verdict; whether the share's 95 % interval over seeds allows one)."""
     shares = [c.mean("fluctuation_recal") / c.mean("fluctuation_running") for c in fluctuating]
     text = (

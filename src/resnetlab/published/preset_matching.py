@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from resnetlab.runs.files import digest
 
@@ -19,23 +19,13 @@ REDUCING = ("model", "model.depth", "data.limit", "data.resolution", "epochs", "
 EPOCHS = 60  # the lab's default, which an identity leaves out
 
 
-class Preset(NamedTuple):
-    """A line of preset_digests.csv. whole, core: digests of its configuration, and of what a reduction leaves alone."""
-
-    name: str
-    whole: str
-    core: str
-    model: str
-    epochs: int
-
-
 def matching_presets(identity: Mapping[str, Any]) -> list[str]:
     """The presets with exactly this configuration (a manifest's differs_from_defaults), but for what is SILENT.
 
     Several where the sources' runs differ in what Keras ignores, such as ema_momentum.
     """
     whole, _ = digests(identity)
-    return [preset.name for preset in _presets() if preset.whole == whole]
+    return [preset["name"] for preset in _presets() if preset["whole"] == whole]
 
 
 def reduction(identity: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -44,18 +34,18 @@ def reduction(identity: Mapping[str, Any]) -> tuple[str, str] | None:
     A reduction has a smaller network of the family, fewer or smaller images, or fewer epochs, and nothing larger.
     """
     whole, core = digests(identity)
-    related = [preset for preset in _presets() if preset.core == core]
-    if any(preset.whole == whole for preset in related):
+    related = [preset for preset in _presets() if preset["core"] == core]
+    if any(preset["whole"] == whole for preset in related):
         return None
-    family, depth = _size(str(identity["model"]))
+    values = {"epochs": EPOCHS, **identity}
+    family, depth = _size(str(values["model"]))
     for preset in related:
-        same_family, most = _size(preset.model)
-        smaller = family == same_family and int(identity.get("model.depth", depth)) <= most
-        if smaller and int(identity.get("epochs", EPOCHS)) <= preset.epochs:
-            values = {**identity, "epochs": identity.get("epochs", EPOCHS)}
-            same = {"model": preset.model, "epochs": preset.epochs}
+        same_family, most = _size(preset["model"])
+        smaller = family == same_family and int(values.get("model.depth", depth)) <= most
+        if smaller and int(values["epochs"]) <= (epochs := int(preset["epochs"])):
+            same = {"model": preset["model"], "epochs": epochs}
             found = [(key, values[key]) for key in REDUCING if key in values and values[key] != same.get(key)]
-            return preset.name, ", ".join(f"{key} {str(value).lower()}" for key, value in found)
+            return preset["name"], ", ".join(f"{key} {str(value).lower()}" for key, value in found)
     return None
 
 
@@ -72,6 +62,7 @@ def _size(model: str) -> tuple[str, int]:
 
 
 @cache
-def _presets() -> tuple[Preset, ...]:
+def _presets() -> list[dict[str, str]]:
+    """Lines of preset_digests.csv. whole, core: digests of the configuration, and of what a reduction leaves alone."""
     with FILE.open(newline="", encoding="utf-8") as file:
-        return tuple(Preset(**{**row, "epochs": int(row["epochs"])}) for row in csv.DictReader(file))  # type: ignore[arg-type]
+        return list(csv.DictReader(file))

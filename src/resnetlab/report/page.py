@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from resnetlab.report.columns import SETTINGS, Column, ReferenceValues, cell, columns, measured_columns, number
 from resnetlab.report.compare import Comparison, is_shown
-from resnetlab.report.groups import NOTHING, Collection, Configuration, Key
+from resnetlab.report.groups import NOTHING, Collection, Key
 from resnetlab.report.headlines import Headline, described, lag_line
 from resnetlab.report.plots import Plot
 from resnetlab.report.table import FIRST, count_text
@@ -32,24 +32,9 @@ class StudyPlots(NamedTuple):
     absent: Sequence[str]
 
 
-# behind the report's own tables: texts as in published/batchnorm_lag.toml, columns, and tables, each a StudyTable
+# behind the report's own tables: texts as in published/batchnorm_lag.toml, columns, and tables, one a study: its name,
+# its configurations, what is concluded from them, and whether that can be decided
 Section = Mapping[str, Any]
-
-
-class Origin(NamedTuple):
-    """A published preset of which a configuration is a reduction. changes: "data.limit 5000, epochs 15"."""
-
-    preset: str
-    changes: str
-
-
-class StudyTable(NamedTuple):
-    """One study's configurations in a section's table, and what is concluded from it; decided: whether it can be."""
-
-    study: str
-    configurations: Sequence[Configuration]
-    conclusion: str
-    decided: bool = True
 
 
 def page(
@@ -57,10 +42,10 @@ def page(
     comparisons: Mapping[str, Sequence[Comparison]],
     plots: Sequence[StudyPlots],
     references: Mapping[Key, ReferenceValues] | None,
-    origins: Mapping[Key, Origin],
+    origins: Mapping[Key, tuple[str, str]],
     sections: Sequence[Section],
 ) -> str:
-    """Render the page. comparisons: by metric; origins: of the configurations that have one."""
+    """Render the page. comparisons: by metric; origins: (published preset, what of it is reduced) of reductions."""
     environment = Environment(loader=PackageLoader("resnetlab.report", "."), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
     environment.tests["shown"] = is_shown
@@ -80,7 +65,7 @@ def page(
         when=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         commits=Counter(commit(run.manifest) for run in runs).most_common(),
         machines=Counter(machine(run.manifest) for run in runs).most_common(),
-        reductions=list(dict.fromkeys(origin.changes for origin in origins.values())),
+        reductions=list(dict.fromkeys(changes for _, changes in origins.values())),
         shown=listed[:room],
         more=listed[room:],
         first=next(iter(collection.thresholds), None),

@@ -108,14 +108,12 @@ def plot_curves(stem: str, configuration: Configuration, thresholds: Sequence[st
     return Plot(stem, configuration.label, caption, figure)
 
 
-def draw_band(
-    axes: Any, configuration: Configuration, column: str, color: str, label: str | None, style: str = "-"
-) -> None:
+def draw_band(axes: Any, c: Configuration, column: str, color: str, label: str | None, style: str = "-") -> None:
     """The mean over the runs that have the epoch; about a solid line a band from the least to the greatest of them."""
-    epochs = configuration.by_epoch(column)
+    epochs = c.by_epoch(column)
     at, marker = list(epochs), "." if len(epochs) < 8 else None
     axes.plot(at, [fmean(values) for values in epochs.values()], style, color=color, lw=1.1, label=label, marker=marker)
-    if configuration.n > 1 and style == "-":
+    if c.n > 1 and style == "-":
         axes.fill_between(at, [min(epochs[e]) for e in at], [max(epochs[e]) for e in at], color=color, alpha=0.2, lw=0)
 
 

@@ -10,7 +10,7 @@ from resnetlab.report.compare import compare
 from resnetlab.report.groups import Collection, Configuration, Key, best_first
 from resnetlab.report.headline_plots import headline_plots
 from resnetlab.report.headlines import headlines
-from resnetlab.report.page import Origin, Section, StudyPlots, page
+from resnetlab.report.page import Section, StudyPlots, page
 from resnetlab.report.plots import Plot, plot_curves, write_plot
 from resnetlab.report.table import pairs_csv, table_csv, table_md
 from resnetlab.runs.files import write_text
@@ -25,7 +25,7 @@ def write_report(
     collection: Collection,
     out: Path,
     references: Mapping[Key, ReferenceValues] | None = None,
-    origins: Mapping[Key, Origin] | None = None,
+    origins: Mapping[Key, tuple[str, str]] | None = None,
     sections: Sequence[Section] = (),
     plots: Sequence[PlotStudy] = (),
 ) -> list[Path]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from resnetlab.runs.files import write_atomically
-from resnetlab.runs.summary import Row, best_row
+from resnetlab.runs.summary import Row, Summary, best_row
 
 TRAIN, VALIDATION, RECALIBRATED, AVERAGED = "tab:red", "tab:blue", "tab:cyan", "tab:purple"
 LINES = (  # the beginning and the end of a column's name, its colour, its name in the legend
@@ -22,25 +22,19 @@ Points = tuple[list[float], list[float]]
 
 
 def draw_curves(
-    rows: Sequence[Row],
-    thresholds: Sequence[float],
-    title: str,
-    path: Path,
-    fit_sign: str | None = None,
-    overfitting_since: int | None = None,
-    rates: Points | None = None,
+    rows: Sequence[Row], thresholds: Sequence[float], title: str, path: Path, summary: Summary, rates: Points | None
 ) -> None:
     """Write the plot: train red, validation blue, thresholds green (the first solid, the others dotted).
 
     A row's values stand where its epoch ends: epoch e at e. rates: (epochs done, lr) of every step as it was applied;
-    None: the lr of each epoch's first step, over its epoch. fit_sign, overfitting_since: the summary's.
+    None: the lr of each epoch's first step, over its epoch. summary: whose signs of under- and overfitting are drawn.
     """
     figure = Figure(figsize=(10, 9))
     figure.subplots_adjust(left=0.1, right=0.74, top=0.95, bottom=0.06, hspace=0.06)  # a layout engine draws it twice
     accuracy, loss, rate = figure.subplots(3, 1, sharex=True, height_ratios=[3, 3, 1.2])
     figure.suptitle(title, fontsize=9, y=0.98)
     draw_accuracy(accuracy, rows, thresholds)
-    draw_loss(loss, rows, fit_sign, overfitting_since)
+    draw_loss(loss, rows, summary["fit_sign"], summary["overfitting_since"])
     draw_lr(rate, rates or epochs_rates(rows))
     for axes in (accuracy, loss, rate):
         axes.grid(alpha=0.3)

@@ -23,7 +23,6 @@ class PlannedJob:
     """One job of a sweep. run: its key, "<study>/<configuration>/seed=<n>"."""
 
     run: str
-    label: str
     epochs: int
     number: int
 
@@ -80,9 +79,8 @@ def read_plan(sweep: Path) -> list[PlannedJob]:
     with suppress(OSError, ValueError, KeyError, TypeError):
         for number, job in enumerate(read_json(sweep / layout.SWEEP_PLAN)["jobs"]):
             with suppress(KeyError, TypeError):
-                run, label, epochs = job["run"], job["label"], job["epochs"]
-                if RUN.fullmatch(run) and isinstance(label, str) and isinstance(epochs, int):
-                    found.append(PlannedJob(run, label, epochs, number))
+                if RUN.fullmatch(job["run"]) and isinstance(job["epochs"], int):
+                    found.append(PlannedJob(job["run"], job["epochs"], number))
     return found
 
 

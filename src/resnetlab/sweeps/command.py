@@ -20,7 +20,7 @@ from resnetlab.config.schema import Config
 from resnetlab.console import TRAIN_COMMAND, interrupted, say, unexpected
 from resnetlab.errors import ConfigError, LabError, first_line
 from resnetlab.runs.sweep_records import Outcome, SweepFolder
-from resnetlab.sweeps.launchers import AROUND, LAUNCHERS, checked_settings, choice, refuse_several_devices
+from resnetlab.sweeps.launchers import AROUND, LAUNCHERS, check_jobs, checked_settings, choice
 from resnetlab.sweeps.process_setup import sigterm_as_exit
 from resnetlab.sweeps.run_job import SweepTask
 from resnetlab.sweeps.seeds import SeedRounds
@@ -52,7 +52,7 @@ def run_command(arguments: Sequence[str]) -> int:
             jobs = [] if search else compose_jobs(options.overrides, options.multirun)
             configs = search.configs if search else [config for _, config in jobs]
             if search or options.multirun:
-                refuse_several_devices(configs)
+                check_jobs(configs, choice(settings, "launcher"))
     except (LabError, OSError, *USAGE_ERRORS) as error:
         return print_error(error)
     except KeyboardInterrupt as stop:

@@ -46,6 +46,10 @@ class Backend(Protocol):
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
         """Starts a worker, the job's handle. Raises OSError if that cannot be."""
 
+    def wait(self, running: Sequence[Job]) -> None:
+        """Waits a moment for the workers."""
+        time.sleep(POLL_SECONDS)
+
     def has_ended(self, job: Job) -> bool:
         """Whether the job's worker has ended, in any way."""
 
@@ -75,7 +79,7 @@ def run_jobs(jobs: Sequence[Job], folder: SweepFolder, backend: Backend, on_poll
                     waiting.append(job)
                     print_stderr(f"note: {job.name}: killed; started again after the others")
             on_poll()
-            time.sleep(POLL_SECONDS)
+            backend.wait(running)
     finally:
         for job, outcome in backend.stop(running):
             set_outcome(job, outcome, folder)

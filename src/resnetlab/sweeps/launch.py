@@ -1,6 +1,7 @@
 """Between Hydra's launcher plugins and the backends: Hydra's jobs in, Hydra's job returns out."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pkgutil import resolve_name
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -10,14 +11,9 @@ from resnetlab.config.messages import USAGE_ERRORS
 from resnetlab.errors import ConfigError
 from resnetlab.runs.sweep_records import NO_OBJECTIVE
 from resnetlab.sweeps.display import Display
-from resnetlab.sweeps.jobs import Backend, Job, run_jobs
-from resnetlab.sweeps.processes import Processes
-from resnetlab.sweeps.ray_tasks import RayTasks
+from resnetlab.sweeps.jobs import Job, run_jobs
 from resnetlab.sweeps.run_job import SweepTask, failure, record
 from resnetlab.sweeps.trunk_plan import read_trunks
-
-# of the configurations and the launcher's values
-BACKENDS: dict[str, Callable[..., Backend]] = {"processes": Processes, "ray": RayTasks}
 
 
 def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) -> Sequence[JobReturn]:
@@ -43,7 +39,9 @@ def launch(launcher: Any, job_overrides: Sequence[Sequence[str]], first: int) ->
         jobs.append(Job(number, label, given, config, trunks.get(number, (-1, 0))))
     if jobs:
         with Display(jobs, jobs[0].config.trainer.progress) as display:
-            backend = BACKENDS[launcher.backend]([job.config for job in jobs], **launcher.options)
+            backend = resolve_name(f"resnetlab.sweeps.{launcher.backend}")(
+                [job.config for job in jobs], **launcher.options
+            )
             run_jobs(jobs, task.folder, backend, display)
     for job in jobs:
         assert job.outcome is not None

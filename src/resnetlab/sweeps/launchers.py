@@ -119,8 +119,13 @@ def check_bounds(group: str, values: Values, bounds: Mapping[str, Sequence[int]]
         require(value is None or least <= value <= most, f"{group}.{key}", value, f"be {allowed}")
 
 
-def refuse_several_devices(configs: Sequence[Config]) -> None:
-    """Raises ConfigError if a job of a sweep is a run on several devices."""
+def check_jobs(configs: Sequence[Config], launcher: str) -> None:
+    """Raises ConfigError for a run that cannot be a job of a sweep, or of this launcher's."""
     most = max(config.trainer.devices for config in configs)
     must = "be 1 with -m: a sweep gives each run one device (hydra/launcher=processes); run it by a command of its own"
     require(most == 1, "trainer.devices", most, must)
+    for config in configs if launcher == "one_process" else ():
+        profile, shared = config.trainer.profile, {"wandb", "trackio"} & set(config.logger.chosen)
+        must = f"be left out with hydra/launcher={launcher}: a process has one for all its runs; take processes"
+        require(profile is None, "trainer.profile", profile, must)
+        require(not shared, "logger", ",".join(shared), must)

@@ -45,6 +45,8 @@ def jobs_at_once(launcher: str, values: Mapping[str, Any], configs: Sequence[Con
     """How many jobs the launcher runs at once, with its values; None where it is not known here."""
     if launcher == "processes":
         return resources_per_job(configs, values["jobs"], values["runs_per_device"]).jobs
+    if launcher == "one_process":
+        return int(values["jobs"])
     if launcher == "joblib":
         return int(values["n_jobs"]) if values["n_jobs"] > 0 else cores()
     if launcher.startswith("submitit"):

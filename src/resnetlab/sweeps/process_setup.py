@@ -4,10 +4,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 from resnetlab.console import tolerant_output
 
@@ -45,10 +46,16 @@ def redirect_output(log: str | Path) -> None:
 
 
 @contextmanager
-def sigterm_as_exit() -> Iterator[None]:
-    """Makes SIGTERM raise SystemExit, so that processes are ended and folders removed on the way out."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+def signal_handlers(handlers: Mapping[signal.Signals, Any]) -> Iterator[dict[signal.Signals, Any]]:
+    """Inside, these handle the signals; gives those from before."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield
+        yield before
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def sigterm_as_exit() -> AbstractContextManager[Any]:
+    """Makes SIGTERM raise SystemExit, so that processes are ended and folders removed on the way out."""
+    return signal_handlers({signal.SIGTERM: lambda number, _: sys.exit(128 + number)})

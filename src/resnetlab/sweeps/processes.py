@@ -22,7 +22,7 @@ from typing import NamedTuple
 from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.jobs import POLL_SECONDS, Job, cause_of_death, killed_outcome
+from resnetlab.sweeps.jobs import POLL_SECONDS, Backend, Job, cause_of_death, killed_outcome
 from resnetlab.sweeps.parallelism import resources_per_job
 from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.worker import SERVER_LOG_VARIABLE, train_forked
@@ -39,7 +39,7 @@ class ForkedJob(NamedTuple):
     outcome: Connection
 
 
-class Processes:
+class Processes(Backend):
     """`resources.jobs` processes at a time. retries: how often a job whose process was killed is started again."""
 
     elsewhere = False

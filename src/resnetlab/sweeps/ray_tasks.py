@@ -22,7 +22,7 @@ from resnetlab.errors import first_line
 from resnetlab.runs.files import data_beside
 from resnetlab.runs.layout import OUTPUTS_VARIABLE
 from resnetlab.runs.sweep_records import Outcome
-from resnetlab.sweeps.jobs import Job, killed_outcome
+from resnetlab.sweeps.jobs import Backend, Job, killed_outcome
 from resnetlab.sweeps.parallelism import JobResources, cores, gpus_per_job
 from resnetlab.sweeps.process_setup import import_path
 from resnetlab.sweeps.run_job import failure
@@ -31,7 +31,7 @@ from resnetlab.sweeps.worker import train_task
 OBJECT_STORE_BYTES = 80 * 2**20  # an outcome is small; Ray would take a third of the memory
 
 
-class RayTasks:
+class RayTasks(Backend):
     """As many at once as the cluster has room for; a job whose worker is killed is started again.
 
     address: null for a cluster of this machine only that ends with this process, else where one is ("auto",

@@ -64,15 +64,13 @@ def seed_lines(outcomes: Mapping[int, Outcome], jobs: Sequence[tuple[str, Config
     return aligned(rows)
 
 
-def seed_metrics(
-    outcomes: Mapping[int, Outcome], jobs: Sequence[tuple[str, Config]], objective: str
-) -> dict[str, float]:
+def seed_metrics(ends: Mapping[int, Outcome], jobs: Sequence[tuple[str, Config]], objective: str) -> dict[str, float]:
     """{"final_val_acc/mean": ...}, also n, sd, and low and high of the 95 % interval; behind "wd 0.1/" of several."""
     found: dict[str, float] = {}
     for numbers in (configurations := by_configuration(jobs)):
         label = re.sub(r"[^\w/. -]+", " ", without_seed(jobs[numbers[0]][0]))
         start = f"{label}/{objective}" if len(configurations) > 1 else objective
-        if interval := interval_of(objective, objectives(outcomes[n] for n in numbers if n in outcomes)):
+        if interval := interval_of(objective, objectives(ends[n] for n in numbers if n in ends)):
             found |= {f"{start}/{name}": float(value) for name, value in asdict(interval).items() if value is not None}
     return found
 

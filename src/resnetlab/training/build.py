@@ -1,6 +1,8 @@
 """Builds the parts of a run from its configuration: module, data, trainer and callbacks."""
 
+from collections.abc import Callable
 from contextlib import nullcontext
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +10,7 @@ from typing import NamedTuple
 import lightning as L
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.strategies import DDPStrategy
 
 from resnetlab.config.schema import Config
@@ -27,6 +30,9 @@ from resnetlab.training.engine.select import steps_per_chunk
 from resnetlab.training.lightning_internals import silence_lightning
 from resnetlab.training.module import ImageClassifier
 from resnetlab.training.result import EpochHook
+
+# on_train_batch_end of a run that shares its process with others: sweeps/one_process.py sets it
+AFTER_CHUNK: ContextVar[Callable[..., None] | None] = ContextVar("AFTER_CHUNK", default=None)
 
 
 class Session(NamedTuple):
@@ -78,6 +84,7 @@ def build_session(
         *own_callbacks(config),
         Checkpoints(recorder, config, digests),
         *([Pruning(recorder, epoch_hook)] if epoch_hook is not None else []),
+        *([LambdaCallback(on_train_batch_end=after)] if (after := AFTER_CHUNK.get()) is not None else []),
     ]
     return Session(module, data, build_trainer(config, callbacks), recorder, loggers, digests)
 

@@ -39,8 +39,7 @@ def conclude(config: Config, session: Session, status: str, extra: dict[str, Any
         summary |= test_accuracies(config, session, data.test_images)
     if rows:
         title = f"{folder.path.parent.name}, seed {config.seed}"
-        signs = summary["fit_sign"], summary["overfitting_since"]
-        draw_curves(rows, config.thresholds, title, folder.curves, *signs, applied_rates(session, len(rows)))
+        draw_curves(rows, config.thresholds, title, folder.curves, summary, applied_rates(session, len(rows)))
     if status == "finished":
         answers = cache(lambda: evaluate(module, data, data.val, config.trainer.device))
         session.loggers.finish(session.trainer, summary, lambda: validation_figures(answers()[1], data.val, names))

@@ -5,7 +5,7 @@ import random
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -30,20 +30,38 @@ def preserve_process_state(threads: int | None = None) -> Iterator[None]:
     GPU too), numpy and Python, torch's threads, precision flags, default type and grad mode, the warnings' filters,
     the loggers' levels and handlers, and the handlers of SIGINT and SIGTERM.
     """
-    restore = [*settings(), (random.setstate, random.getstate()), (np.random.set_state, np.random.get_state())]
-    gpus = range(torch.cuda.device_count()) or None  # named, or torch warns where there are several
-    with torch.random.fork_rng(gpus), warnings.catch_warnings():
+    if torch.cuda.device_count():
+        torch.cuda.init()  # makes the GPUs' generators
+    restore = [*process_state()]
+    for generator in torch.cuda.default_generators:  # one of its own, from which the run's graphs will read
+        generator.graphsafe_set_state(generator.clone_state())
+    with warnings.catch_warnings():
         if threads is not None:
             torch.set_num_threads(threads)
         try:
             yield
         finally:
-            for function, *arguments in restore:
-                function(*arguments)
+            apply(restore)
 
 
-def settings() -> Iterator[tuple[Any, ...]]:
-    """Calls that bring back the settings of torch, the loggers and the signals as they are now."""
+def apply(calls: Iterable[tuple[Any, ...]]) -> None:
+    """Makes the calls, each a function and its arguments."""
+    for function, *arguments in calls:
+        function(*arguments)
+
+
+def process_state() -> Iterator[tuple[Any, ...]]:
+    """Calls that bring back generators, warnings, torch's settings, loggers and signal handlers as they are now.
+
+    A GPU's generator comes back as the object it is, not by its value.
+    """
+    yield random.setstate, random.getstate()
+    yield np.random.set_state, np.random.get_state()
+    yield torch.set_rng_state, torch.get_rng_state()
+    for generator in torch.cuda.default_generators:
+        yield generator.graphsafe_set_state, generator.graphsafe_get_state()
+    yield setattr, warnings, "filters", list(warnings.filters)
+    yield setattr, warnings, "showwarning", warnings.showwarning
     yield torch.set_num_threads, torch.get_num_threads()
     with suppress(RuntimeError):  # torch refuses where a flag below was set; then the flags are enough
         yield torch.set_float32_matmul_precision, torch.get_float32_matmul_precision()

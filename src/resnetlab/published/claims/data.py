@@ -7,6 +7,7 @@ from typing import Any
 from resnetlab.errors import require_one_of
 from resnetlab.runs.files import data_beside
 
+CLAIMS_FILE = data_beside(__file__, "claims.toml")
 Where = Mapping[str, Any]  # of a, b and where in claims.toml
 
 
@@ -56,11 +57,7 @@ class Claim:
 
 def claims(post: str | None = None) -> list[Claim]:
     """All claims, or those of one source, in the sources' order. Raises ConfigError for a source that has none."""
-    found = [Claim(**raw | {"parts": [Part(**p) for p in raw.get("parts", ())]}) for raw in claims_file()["claim"]]
+    found = [Claim(**raw | {"parts": [Part(**p) for p in raw.get("parts", ())]}) for raw in CLAIMS_FILE["claim"]]
     if post is not None:
         require_one_of("post", post, dict.fromkeys(claim.post for claim in found))
     return [claim for claim in found if post in (None, claim.post)]
-
-
-def claims_file() -> dict[str, Any]:
-    return data_beside(__file__, "claims.toml")

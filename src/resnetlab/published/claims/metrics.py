@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from resnetlab.published.claims.data import claims_file
+from resnetlab.published.claims.data import CLAIMS_FILE
 from resnetlab.report.derive import threshold_metrics
 from resnetlab.runs.load import Run
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, loss_range, rows_within
@@ -15,7 +15,7 @@ LOGARITHMIC = ("amplitude", "fluctuation_left", "jump_ratio", "calm_ratio")
 # of numbered epochs, in which a stretched schedule has other rates
 WINDOWED = (*LOGARITHMIC, "lowest_acc")
 NUMBERED = re.compile(r"(best_by|gain_after)_(\d+)")
-DESCRIPTIONS: dict[str, str] = claims_file()["description"]
+DESCRIPTIONS: dict[str, str] = CLAIMS_FILE["description"]
 
 
 def value_of(run: Run, metric: str) -> float | None:

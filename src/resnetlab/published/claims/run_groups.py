@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from resnetlab.published.claims.data import Part, Where, claims_file
+from resnetlab.published.claims.data import CLAIMS_FILE, Part, Where
 from resnetlab.published.claims.metrics import may_be_unreached, value_of
 from resnetlab.published.configuration import configuration
 from resnetlab.published.preset_matching import REDUCING, UNSEEN, matching_presets
@@ -16,7 +16,7 @@ from resnetlab.runs.load import Run
 from resnetlab.runs.summary import CHOICES, SETTINGS
 
 TOP = (*CHOICES, *(key for key in SETTINGS if key not in ("study", "seed")))
-DEFAULTS, SCHEDULE_DEFAULTS = claims_file()["defaults"], claims_file()["schedule_defaults"]
+DEFAULTS, SCHEDULE_DEFAULTS = CLAIMS_FILE["defaults"], CLAIMS_FILE["schedule_defaults"]
 SMALLER = ("data", *REDUCING)
 BUDGET = ("epochs", "schedule.length", "schedule.stretch")  # which each publication has its own of
 RECIPE = ("optimizer", "schedule", "regularization")
@@ -132,7 +132,7 @@ def differences(groups: Iterable[RunGroup], part: Part, free_keys: Iterable[str]
     one, which begins with it; so does a penalty in place of a decoupled decay.
     """
     context, free = context_settings(part.context), set(free_keys)
-    source = one(claims_file()["context"][part.context]["preset"]).post
+    source = one(CLAIMS_FILE["context"][part.context]["preset"]).post
     reduced: dict[str, None] = {}
     other: dict[str, None] = {}
     other_recipe = False
@@ -157,7 +157,7 @@ def differences(groups: Iterable[RunGroup], part: Part, free_keys: Iterable[str]
 @cache
 def context_settings(context: str) -> dict[str, Any]:
     """The settings of the context's preset, with the lab's momentum and shift where the published row has none."""
-    further = dict(claims_file()["context"][context])
+    further = dict(CLAIMS_FILE["context"][context])
     keys = configuration(one(further.pop("preset"))) | further
     keys = {"momentum": None if keys["schedule"] == "one_cycle" else 0.9, "shift": 0.07} | keys
     return {key: value for key, value in settings(keys, keys).items() if value != SCHEDULE_DEFAULTS.get(key)}
