@@ -3,8 +3,9 @@
 import math
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 LIMITS = tomllib.loads(Path(__file__).with_name("limits.toml").read_text(encoding="utf-8"))
 
@@ -52,18 +53,26 @@ def require_one_of(key: str, value: object, choices: Iterable[str]) -> None:
     require(value in names, key, value, f"be one of {', '.join(names)}")
 
 
-def check_limits(group: str, part: object) -> None:
-    """Raises ConfigError for the first value of the group's options, `part`, that limits.toml does not allow."""
-    for name, limit in LIMITS[group].items():
-        key, value = name if group == "config" else f"{group}.{name}", getattr(part, name)
+def check_limits(group: str, values: Mapping[str, Any]) -> None:
+    """Raises ConfigError for the first of the values, by their keys in the group, that limits.toml does not allow."""
+    for place, limit in LIMITS[group].items():
+        option, _, name = place.rpartition(".")
+        if name not in values or option not in ("", values.get("name")):
+            continue
+        key, value = name if group == "config" else f"{group}.{name}", values[name]
         if "one_of" in limit:
             require_one_of(key, value, limit["one_of"])
-        elif "pattern" in limit:
-            require(re.fullmatch(limit["pattern"], value) is not None, key, repr(value), limit["must"])
         elif value is not None:
-            included = limit.get("least", -math.inf) <= value <= limit.get("most", math.inf)
-            inside = limit.get("above", -math.inf) < value < limit.get("below", math.inf)
-            require(included and inside, key, value, limit["must"])
+            require(is_within(limit, value), key, repr(value) if isinstance(value, str) else value, limit["must"])
+
+
+def is_within(limit: Mapping[str, Any], value: Any) -> bool:
+    """Whether a text has the limit's pattern, or a number is in its range."""
+    if "pattern" in limit:
+        return re.fullmatch(limit["pattern"], value) is not None
+    included = limit.get("least", -math.inf) <= value <= limit.get("most", math.inf)
+    inside = limit.get("above", -math.inf) < value < limit.get("below", math.inf)
+    return bool(included and inside)
 
 
 def first_line(error: BaseException) -> str:

@@ -11,11 +11,13 @@ import pytest
 import torch
 import yaml
 from hydra._internal import config_loader_impl as hydra_loader
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeperConf
 from hydra._internal.defaults_list import create_defaults_list
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_plugins.resnetlab_sweepers import OptunaConf, SeedsConf
 from resnetlab import Config, ConfigError, compose
 from resnetlab.config.compose import compose_node, from_plain, hydra_context, to_plain, to_yaml
 from resnetlab.config.messages import error_message
@@ -24,6 +26,7 @@ from resnetlab.config.schema import GROUPS
 from resnetlab.errors import LIMITS, check_limits
 
 CALLS = itertools.count(1)
+SWEEPERS = {"optuna": OptunaConf(), "seeds": SeedsConf(), "basic": BasicSweeperConf()}
 
 
 def counted(t: float) -> float:
@@ -86,6 +89,7 @@ def test_a_preset_wins_over_the_defaults_and_the_command_line_over_the_preset() 
         ("data.split=random", ["data.split (=random)", "stratified"]),
         ("schedule.milestones=[[20,1],[10,0.1]]", ["schedule.milestones"]),
         ("schedule=reduce_on_plateau schedule.monitor=val/los", ["schedule.monitor (=val/los)", "val/loss"]),
+        ("schedule=reduce_on_plateau schedule.monitor=''", ["schedule.monitor (=) must be one of val/loss"]),
         ("schedule=reduce_on_plateau schedule.monitor=val/loss_recal", ["schedule.monitor"]),
         ("data.limit=65 model=resnet56v1_concat", ["batch_size (=64)", "a last batch of 1 of 65 images"]),
         (
@@ -222,10 +226,11 @@ def test_every_option_of_a_group_is_an_instance_with_its_defaults() -> None:
 
 @pytest.mark.parametrize(("group", "key"), [(group, key) for group in LIMITS for key in LIMITS[group]])
 def test_a_limit_is_of_a_key_that_there_is_and_allows_its_defaults(group: str, key: str) -> None:
-    limit = LIMITS[group][key]
-    for option in GROUPS[group].values() if group != "config" else [compose()]:
-        assert hasattr(option, key)
-        check_limits(group, option)
+    limit, (choice, _, name) = LIMITS[group][key], key.rpartition(".")
+    options = {"": compose()} if group == "config" else {"hydra.sweeper": SWEEPERS, **GROUPS}[group]
+    assert any(hasattr(option, name) for option in ([options[choice]] if choice else options.values()))
+    for option in options.values():
+        check_limits(group, vars(option))
     numbers = {"must", "least", "most", "above", "below"}
     assert limit.keys() in ({"one_of"}, {"pattern", "must"}) or {"must"} < limit.keys() <= numbers
     assert not {"least", "above"} <= limit.keys()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from torchvision.transforms import functional as tv
 
 from conftest import rows_of, tiny
 from resnetlab import Config, ConfigError, DataError, build, compose, load_model, run
+from resnetlab.config.trainer import TrainerOptions
 from resnetlab.data import ImageData, load
 from resnetlab.data.epoch_plan import balanced_order
 from resnetlab.data.own_images import fit, read_image
@@ -481,7 +483,8 @@ def test_images_in_host_memory_train_to_the_same_metrics(overrides: list[str]) -
     assert metrics(config) == metrics(tiny(*overrides))
     with pytest.raises(ConfigError, match=r"engine \(=compile\)"):
         tiny("data.device=cpu", "engine=compile")
-    assert "data.device=cpu" in str(select_engine(config, torch.device("cuda"))[1])
+    with patch.object(TrainerOptions, "device", torch.device("cuda")):
+        assert "data.device=cpu" in str(select_engine(config)[1])
 
 
 def test_a_run_whose_images_have_moved_is_loaded_without_them(tmp_path: Path) -> None:

@@ -323,11 +323,11 @@ def test_a_run_that_stops_before_its_average_has_the_objective_zero() -> None:
     [
         ("ema_momentum=0.9", "ema_momentum (=0.9) is not used by averaging=none"),
         ("averaging=swa ema_momentum=0.9", "ema_momentum (=0.9) is not used by averaging=swa"),
-        ("averaging=ema ema_momentum=1.0", "ema_momentum (=1) must be in [0, 1)"),
+        ("averaging=ema ema_momentum=1.0", "ema_momentum (=1.0) must be in [0, 1)"),
         ("averaging=ema averaging.overwrite_frequency=0", "averaging.overwrite_frequency (=0) must be at least 1"),
         ("averaging=swa averaging.start=3", "averaging.start (=3) must be below the 3 epochs"),
         ("averaging=swa averaging.start=1.5", "averaging.start (=1.5) must be a fraction below 1 or a whole number"),
-        ("averaging=swa averaging.lr=0", "averaging.lr (=0) must be a finite number above 0"),
+        ("averaging=swa averaging.lr=0", "averaging.lr (=0.0) must be a finite number above 0"),
         ("averaging=swa averaging.lr=0.1 schedule=reduce_on_plateau", "averaging.lr (=0.1) cannot go with"),
         (
             "averaging=swa averaging.lr=1e-3 averaging.anneal_epochs=1",

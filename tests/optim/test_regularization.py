@@ -89,7 +89,7 @@ def test_resolve_refuses(name: str, wd: float | None, l2: float | None, message:
         (REGULARIZATIONS["none"](label_smoothing=1.0), "label_smoothing (=1.0)"),
         (REGULARIZATIONS["none"](label_smoothing=-0.1), "label_smoothing (=-0.1)"),
         (REGULARIZATIONS["none"](label_smoothing=math.nan), "label_smoothing (=nan)"),
-        (REGULARIZATIONS["weight_decay"](decay="conv"), "decay (=conv) must be all or kernels"),
+        (REGULARIZATIONS["weight_decay"](decay="conv"), "decay (=conv) must be one of all, kernels"),
         (REGULARIZATIONS["l2"](decay="kernels"), "decay (=kernels) is not used by regularization=l2"),
     ],
 )

@@ -96,7 +96,8 @@ def test_what_is_no_space_is_refused_by_name(override: str, message: str) -> Non
         (["lr=interval(0,1)"], "lr=0.0"),  # the lower end
         (["momentum=interval(0.5,1.5)"], "momentum"),  # the upper end
         (["schedule=constant,cosin"], "cosin"),
-        (["wd=interval(0,1)", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials (=0)"),
+        (["wd=interval(0,1)", "hydra.sweeper.n_trials=0"], "hydra.sweeper.n_trials (=0) must be in 1..100,000"),
+        (["wd=interval(0,1)", "hydra.sweeper.warmup_epochs=0"], "hydra.sweeper.warmup_epochs (=0) must be in"),
         (["wd=interval(0,1)", "hydra.sweeper.pruner=medium"], "median, asha, hyperband, none"),
         (["wd=interval(0,1)", "hydra.sweeper.storage=sqlite:///x.db"], "must be a file of its own, not a database"),
         (["wd=interval(0,1)", "hydra.sweeper.trials=3"], "trials"),

@@ -16,10 +16,11 @@ from test_run import stop_after
 
 from conftest import tiny
 from resnetlab import run
+from resnetlab.errors import LabError
 from resnetlab.runs.files import read_rows
 from resnetlab.runs.summary import summarize
 from resnetlab.training.callbacks import energy
-from resnetlab.training.callbacks.energy import Energy, NoGpuSensor, energy_source, open_gpu
+from resnetlab.training.callbacks.energy import Energy, energy_source, open_gpu
 from resnetlab.training.callbacks.progress import ProgressDisplay
 
 
@@ -133,7 +134,7 @@ def test_the_manifest_says_where_the_energy_is_from(monkeypatch: pytest.MonkeyPa
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and a driver")
 def test_without_a_driver_there_is_a_reason_and_no_warning() -> None:
     """The real library: warnings are errors in these tests."""
-    with pytest.raises(NoGpuSensor, match=r"NVML cannot be used: .*Not Found"):
+    with pytest.raises(LabError, match=r"NVML cannot be used: .*Not Found"):
         open_gpu(torch.device("cuda"))
 
 

@@ -2,6 +2,7 @@
 
 import math
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from conftest import TINY, rows_of, tiny
 from resnetlab import Config, compose
+from resnetlab.config.trainer import TrainerOptions
 from resnetlab.errors import ConfigError
 from resnetlab.optim.optimizers import OPTIMIZERS
 from resnetlab.optim.optimizers.base import make_capturable, set_lr_momentum
@@ -249,7 +251,9 @@ def test_the_scalers_factor_is_taken_out(name: str) -> None:
 
 
 def chosen(*overrides: str, device: str = "cuda") -> tuple[str, str | None]:
-    return select_engine(compose(*TINY, *overrides), torch.device(device))
+    config = compose(*TINY, *overrides)
+    with patch.object(TrainerOptions, "device", torch.device(device)):
+        return select_engine(config)
 
 
 def test_the_engine_is_the_one_that_fits() -> None:

@@ -135,9 +135,9 @@ def test_reduce_on_plateau_reduces_every_group_once(kernel: str, rates: list[flo
         ("data.alternating_flip=true", "it is used with data.flip=true and data.augment=true only"),
         ("data.alternating_flip=true data.flip=true data.balance=sampling", "with images that are not drawn anew only"),
         ("data.fill=reflect", "data.fill (=reflect) is used by data.translate=pad_crop only"),
-        ("optimizer.sam=-1", "optimizer.sam (=-1.0) must be >= 0"),
+        ("optimizer.sam=-1", "optimizer.sam (=-1.0) must be a finite number of at least 0"),
         ("model.zero_init_residual=true model.norm=group_ws", "model.zero_init_residual (=true) must be false"),
-        ("optimizer=muon optimizer.adamw_lr=0", "optimizer.adamw_lr (=0.0) must be > 0"),
+        ("optimizer=muon optimizer.adamw_lr=0", "optimizer.adamw_lr (=0.0) must be a finite number above 0"),
     ],
 )  # fmt: skip
 def test_one_line_before_anything_is_done(words: str, said: str) -> None:

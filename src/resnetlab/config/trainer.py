@@ -34,7 +34,7 @@ class TrainerOptions:
 
     def check(self) -> None:
         """Raises ConfigError, naming the key, the value and what it may be."""
-        check_limits("trainer", self)
+        check_limits("trainer", vars(self))
         for kind, backend in (("cuda", torch.cuda), ("mps", torch.backends.mps)):
             there = self.accelerator != kind or backend.is_available()
             require(there, "trainer.accelerator", kind, f"be auto or cpu: torch sees no {kind.upper()} device here")
@@ -86,7 +86,7 @@ class LoggerOptions:
             require(name in TRACKERS, "logger.use", name, f"be of {', '.join(TRACKERS)}")
             if name in TRACKERS[2:] and find_spec(name) is None:
                 raise ConfigError(f"logger={name} needs a package that is not here: pip install 'resnetlab[{name}]'")
-        check_limits("logger", self)
+        check_limits("logger", vars(self))
 
     @property
     def chosen(self) -> list[str]:

@@ -74,7 +74,7 @@ def check_numbers(part: object, path: str = "") -> None:
 
 def check_values(config: Config) -> None:
     """Top-level values by themselves."""
-    check_limits("config", config)
+    check_limits("config", vars(config))
     differ = len(set(map(str, config.thresholds))) == len(config.thresholds)
     require(differ, "thresholds", config.thresholds, "differ from each other")
     for threshold in config.thresholds:

@@ -59,13 +59,13 @@ class ImageData(L.LightningDataModule):
         source = self.source or (open_images(config)[1] if own else load(config.name, config.root, config.labels))
         both = (source.train, source.test)
         pool = Images(torch.cat([part.pixels for part in both]), torch.cat([part.labels for part in both]))
-        labels, test = pool.labels.numpy(), len(source.test)
-        parts = split(config.split, labels, test, config.pool, config.val_size, config.split_seed)
+        how = config.pool, config.val_size, config.split_seed
+        train_at, val_at, test_at = split(config.split, pool.labels.numpy(), len(source.test), *how)
         self.class_names = source.class_names
         limits = (None, None) if config.limit is None else (config.limit, config.limit // 5)
-        train, val = pool[parts.train[: limits[0]]], pool[parts.val[: limits[1]]]
-        self.limited = (len(train), len(val)) != (len(parts.train), len(parts.val))
-        self.test_images = source.untouched if parts.test is None else pool[parts.test]
+        train, val = pool[train_at[: limits[0]]], pool[val_at[: limits[1]]]
+        self.limited = (len(train), len(val)) != (len(train_at), len(val_at))
+        self.test_images = source.untouched if test_at is None else pool[test_at]
         if config.resolution is not None:
             train, val = train.scaled(config.resolution), val.scaled(config.resolution)
             self.test_images = self.test_images and self.test_images.scaled(config.resolution)

@@ -1,7 +1,5 @@
 """Splits: pure functions (labels, sizes, seed) -> indices into the pool of all images, training images first."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,20 +11,12 @@ from resnetlab.errors import require
 SPLITS: dict[str, float | None] = {"official": None, "stratified": 10_000 / 60_000, "tail": 0.14, "holdout": 0.1}
 
 
-@dataclass(frozen=True)
-class Split:
-    """Indices into the pool; `test` is None where the official test images take part in training or validation."""
-
-    train: Tensor
-    val: Tensor
-    test: Tensor | None
-
-
 def split(
     kind: str, labels: NDArray[np.int64], test_images: int, pool: str, val_size: float | None, seed: int
-) -> Split:
-    """Divides the pool of len(labels) images, whose last `test_images` are the official test set.
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """(train, val, test): indices into a pool of len(labels) images, the last `test_images` the official test set.
 
+    test: None where the official test images take part in training or validation.
     official: train on the official training images, validate on the official test images, as the series does.
     stratified: sklearn's train_test_split(stratify=labels) of `pool`: "all" images, or the official "train"ing images.
     tail: the last fraction of the training images, as Keras' validation_split takes it: unshuffled, not stratified.
@@ -38,12 +28,12 @@ def split(
     count = train_images + val_images
     everyone, test = torch.arange(count), None if count == len(labels) else torch.arange(count, len(labels))
     if kind in ("official", "tail"):
-        return Split(everyone[:train_images], everyone[train_images:], test)
+        return everyone[:train_images], everyone[train_images:], test
     from sklearn.model_selection import train_test_split  # takes a second to import
 
     parts = train_test_split(everyone.numpy(), test_size=val_images, stratify=labels[:count], random_state=seed)
     train, val = (torch.from_numpy(np.asarray(part)) for part in parts)
-    return Split(train, val, test)
+    return train, val, test
 
 
 def split_sizes(

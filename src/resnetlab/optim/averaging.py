@@ -5,7 +5,6 @@ checkpoint, and training does not see it (but for EMA's overwrite_frequency). It
 whoever evaluates it has to re-estimate them (Izmailov et al. 2018, arXiv 1803.05407, section 3.2).
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel
 
-from resnetlab.errors import ConfigError, require, require_one_of
+from resnetlab.errors import ConfigError, check_limits, require
 from resnetlab.optim.schedules import RunLength
 from resnetlab.optim.schedules.decay_and_piecewise import floor_with_tolerance
 
@@ -43,6 +42,7 @@ class Averaging:
 
     def check(self) -> None:
         """Raises ConfigError at the first key that makes no sense."""
+        check_limits("averaging", vars(self))
 
     def check_span(self, span: RunLength) -> None:
         """Refuses what can only be seen with the run's length known. Raises ConfigError."""
@@ -73,10 +73,6 @@ class EMA(Averaging):
     warmup: bool = False  # ema_momentum is at most (1 + k) / (10 + k) at step k, so that the first weights fade soon
 
     default_momentum: ClassVar[float | None] = 0.99  # Keras'
-
-    def check(self) -> None:
-        frequency_ok = self.overwrite_frequency is None or self.overwrite_frequency >= 1
-        require(frequency_ok, "averaging.overwrite_frequency", self.overwrite_frequency, "be at least 1 step, or null")
 
     @torch.no_grad()
     def update(self, average: PairedAverage, model: nn.Module, step: int, span: RunLength, m: float | None) -> None:
@@ -111,15 +107,11 @@ class SWA(Averaging):
     anneal: str = "cos"  # form of that: cos | linear
 
     def check(self) -> None:
-        start, lr = self.start, self.lr
-        start_ok = 0 <= start < 1 or (start >= 1 and float(start).is_integer())
-        require(start_ok, "averaging.start", f"{start:g}", "be a fraction below 1 or a whole number of epochs")
-        if lr is not None:
-            must = "be a finite number above 0, or null for the schedule's"
-            require(math.isfinite(lr) and lr > 0, "averaging.lr", f"{lr:g}", must)
+        super().check()
+        start_ok = 0 <= self.start < 1 or (self.start >= 1 and float(self.start).is_integer())
+        require(start_ok, "averaging.start", f"{self.start:g}", "be a fraction below 1 or a whole number of epochs")
         ok = self.anneal_epochs == 0 or (self.anneal_epochs > 0 and self.lr is not None)
         require(ok, "averaging.anneal_epochs", self.anneal_epochs, "be 0, or a number of epochs towards averaging.lr")
-        require_one_of("averaging.anneal", self.anneal, ("cos", "linear"))
 
     def check_span(self, span: RunLength) -> None:
         start_ok = self.start < span.epochs
@@ -154,7 +146,6 @@ def resolve_momentum(averaging: Averaging, momentum: float | None) -> float | No
         return averaging.default_momentum
     if averaging.default_momentum is None:
         raise ConfigError(f"ema_momentum (={momentum:g}) is not used by averaging={averaging.name}; take averaging=ema")
-    require(0 <= momentum < 1, "ema_momentum", f"{momentum:g}", "be in [0, 1)")
     return momentum
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from resnetlab.errors import ConfigError, require
+from resnetlab.errors import ConfigError, check_limits, require
 
 
 @dataclass
@@ -44,9 +44,7 @@ class Regularization:
 
     def check(self) -> None:
         """Raises ConfigError at the first key that makes no sense."""
-        smoothing = self.label_smoothing
-        require(0 <= smoothing < 1, "regularization.label_smoothing", smoothing, "be in [0, 1); 0 is off")
-        require(self.decay in ("all", "kernels"), "regularization.decay", self.decay, "be all or kernels")
+        check_limits("regularization", vars(self))
         if self.decay != "all" and self.decay_kind == "none":
             cure = "which has no wd; take regularization=weight_decay or leave decay out"
             raise ConfigError(f"regularization.decay (={self.decay}) is not used by regularization={self.name}, {cure}")

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from resnetlab.config.overrides import hydra_settings
 from resnetlab.config.schema import Config
-from resnetlab.errors import ConfigError, require
+from resnetlab.errors import ConfigError, check_limits, require
 from resnetlab.runs.files import data_beside
 from resnetlab.runs.sweep_records import NO_OBJECTIVE, Outcome, SweepFolder
 from resnetlab.sweeps.parallelism import cores
@@ -73,7 +73,7 @@ def choice(settings: DictConfig, group: str) -> str:
 
 
 def checked_settings(overrides: Sequence[str]) -> DictConfig:
-    """Hydra's own part of the configuration, its launcher checked.
+    """Hydra's own part of the configuration, its launcher and sweeper checked.
 
     Call it within hydra_context. Raises ConfigError or one of Hydra's errors.
     """
@@ -83,7 +83,7 @@ def checked_settings(overrides: Sequence[str]) -> DictConfig:
         check_installed(str(error.missing_cfg_file).removeprefix("hydra/launcher/"))
         raise
     check_launcher(choice(settings, "launcher"), dict(settings.launcher))
-    check_bounds("hydra.sweeper", dict(settings.sweeper), {"max_batch_size": (1, 100_000)})
+    check_limits("hydra.sweeper", dict(settings.sweeper))
     return settings
 
 

@@ -32,8 +32,6 @@ class SeedRounds:
         if len({c.folder.path for c in self.configs if c.seed == 0}) < max(2, len(self.configs)):
             raise ConfigError("seeds=auto needs different configurations, and no other seeds: -m wd=0.1,0.2 seeds=auto")
         alpha, least, most = options.alpha, options.least_difference, options.max_seeds
-        require(0 < alpha < 0.5, "hydra.sweeper.alpha", alpha, "be in (0, 0.5)")
-        require(0 < least < 1, "hydra.sweeper.least_difference", least, "be in (0, 1), a difference of accuracies")
         require(FEWEST <= most <= MOST, "hydra.sweeper.max_seeds", most, f"be in {FEWEST}..{MOST}")
         require_one_of("hydra.sweeper.baseline", options.baseline, ("best", *self.labels))
         self.options, self.jobs, self.dropped = options, list[tuple[str, Config]](), dict[int, str]()

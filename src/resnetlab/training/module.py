@@ -146,7 +146,6 @@ class ImageClassifier(L.LightningModule):
             exit_at_sigterm()
         self.cudnn_search = torch.backends.cudnn.benchmark
         self.data: ImageData = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.val_metrics = EpochMetrics(self.device, self.top5, self.config.flip_tta)
         optimizer: Any = self.optimizers()
         self.raw_optimizer: torch.optim.Optimizer = optimizer.optimizer
         batches = DeviceBatches(self.data, self.device, (rank(), world_size()))
@@ -220,8 +219,7 @@ class ImageClassifier(L.LightningModule):
         return lr, momentum
 
     def on_validation_start(self) -> None:
-        if self.trainer.state.fn != "fit":  # of trainer.validate or test
-            self.val_metrics = EpochMetrics(self.device, self.top5, self.config.flip_tta)
+        self.val_metrics = EpochMetrics(self.device, self.top5, self.config.flip_tta)
         for statistics in self.model.buffers() if world_size() > 1 else ():
             torch.distributed.broadcast(statistics, 0)
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from resnetlab.dotted import call
 from resnetlab.errors import ConfigError, require
-from resnetlab.optim.optimizers.base import Groups, Optimizer, adam_update, check_range, fused_or_default, sgd_update
+from resnetlab.optim.optimizers.base import Groups, Optimizer, adam_update, fused_or_default, sgd_update
 
 # torch wraps step() of every optimizer class at its first use, to run the step hooks; the inner step is taken without,
 # or hooks ran twice.
@@ -35,11 +35,6 @@ _adam_step, _sgd_step = inspect.unwrap(torch.optim.Adam.step), inspect.unwrap(to
 class _AdamKin(Optimizer):
     beta2: float = 0.999  # decay of the mean squared gradient per step, in [0, 1)
     eps: float = 1e-7  # added to the root of the mean squared gradient
-
-    def check(self) -> None:
-        super().check()
-        check_range("optimizer.beta2", self.beta2, least=0.0, below=1.0)
-        check_range("optimizer.eps", self.eps, above=0.0)
 
     def keywords(self, lr: float, momentum: float, decoupled: bool) -> dict[str, Any]:
         """Arguments of torch's constructors that all of them have."""
@@ -106,10 +101,6 @@ class NAdam(_AdamKin):
 
     name: str = "nadam"
     momentum_decay: float = 4e-3  # d in beta1 = momentum * (1 - 0.96^(t*d) / 2) at step t; at least 0
-
-    def check(self) -> None:
-        super().check()
-        check_range("optimizer.momentum_decay", self.momentum_decay, least=0.0)
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
         keywords = self.keywords(lr, momentum, decoupled)

@@ -3,7 +3,6 @@
 Letters: w a weight, g its gradient, lr, wd and momentum the top-level keys of the same names.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from resnetlab.errors import ConfigError, require
+from resnetlab.errors import ConfigError, check_limits, require
 from resnetlab.optim.regularization import NORM_BIASES, Regularization, check_groups, decay_groups, resolve
 
 Groups = list[dict[str, Any]]
@@ -48,8 +47,7 @@ class Optimizer:
 
     def check(self) -> None:
         """Raises ConfigError at the first key that makes no sense."""
-        check_range("optimizer.norm_bias_lr", self.norm_bias_lr, above=0.0)
-        check_range("optimizer.sam", self.sam, least=0.0)
+        check_limits("optimizer", vars(self))
 
     def build(
         self, model: nn.Module, *, lr: float, momentum: float, wd: float | None, regularization: Regularization
@@ -63,8 +61,7 @@ class Optimizer:
         self.check()
         regularization.check()
         check_pair(self.name, regularization.name)
-        check_range("lr", lr, above=0.0)
-        check_range("momentum", momentum, least=0.0, below=1.0)
+        check_limits("config", {"lr": lr, "momentum": momentum})
         wd, _ = resolve(regularization, wd, None)
         factor, groups = self.norm_bias_lr, list[dict[str, Any]]()
         for name, named in decay_groups(model, regularization.decay, apart=factor != 1).items():
@@ -85,16 +82,6 @@ class Optimizer:
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
         raise NotImplementedError(f"{type(self).__name__} is a base class; take one of OPTIMIZERS")
-
-
-def check_range(
-    key: str, value: float, *, least: float = -math.inf, above: float = -math.inf, below: float = math.inf
-) -> None:
-    """Raises ConfigError unless value is finite, >= least, > above and < below."""
-    bounds = {">=": least, ">": above, "<": below}
-    stated = [f"{sign} {bound:g}" for sign, bound in bounds.items() if math.isfinite(bound)]
-    ok = math.isfinite(value) and least <= value and above < value < below
-    require(ok, key, value, f"be {' and '.join([*stated, 'finite'])}")
 
 
 def fused_or_default(fused: bool | None, groups: Groups) -> bool | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from resnetlab.optim.optimizers.base import Groups, Optimizer, check_range, fused_or_default
+from resnetlab.optim.optimizers.base import Groups, Optimizer, fused_or_default
 from resnetlab.optim.regularization import conv_kernels
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of the quintic a*x + b*x^3 + c*x^5, from Keller Jordan's post
@@ -110,13 +110,6 @@ class Muon(Optimizer):
     fused: bool | None = None
 
     default_momentum: ClassVar[float] = 0.95
-
-    def check(self) -> None:
-        super().check()
-        check_range("optimizer.adamw_lr", 1.0 if self.adamw_lr is None else self.adamw_lr, above=0.0)
-        check_range("optimizer.ns_steps", self.ns_steps, least=1, below=100)
-        check_range("optimizer.beta2", self.beta2, least=0.0, below=1.0)
-        check_range("optimizer.eps", self.eps, above=0.0)
 
     def _split(self, model: nn.Module, groups: Groups) -> Groups:
         kernels = {id(k) for k in conv_kernels(model)}

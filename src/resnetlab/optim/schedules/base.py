@@ -6,7 +6,6 @@ holds at a moment (`lr_factor`); interval, stretch, warmup and warmup_prefix are
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,38 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from resnetlab import errors
-
-
-def one_of(*choices: str) -> tuple[Callable[[Any], bool], str]:
-    return lambda value: value in choices, " or ".join(choices)
-
-
-# what the value of each key must be by itself; what depends on other keys or the run is in the classes:
-# (keys, whether a value will do, the same in words); SCHEDULE.KEY where a name has other values in other schedules
-RULES: list[tuple[str, Callable[[Any], bool], str]] = [
-    ("interval", *one_of("epoch", "step")),
-    ("cosine.shape", *one_of("half", "quarter")),
-    ("wsd.shape", *one_of("linear", "cosine", "sqrt")),
-    ("anneal", *one_of("cos", "linear")),
-    ("cyclic.mode", *one_of("triangular", "triangular2", "exp_range")),
-    ("reduce_on_plateau.mode", *one_of("auto", "min", "max")),
-    ("threshold_mode", *one_of("abs", "rel")),
-    ("length", lambda x: x is None or x > 0, "more than 0 epochs, or null"),
-    ("warmup constant patience cooldown", lambda x: x >= 0, "0 or more epochs"),
-    ("first step_size up", lambda x: x > 0, "more than 0 epochs"),
-    ("down", lambda x: x is None or x > 0, "more than 0 epochs, or null for as many as up"),
-    ("warmup_from final lowest min_lr", lambda x: 0 <= x <= 1, "between 0 and 1, a fraction of lr"),
-    ("cyclic.gamma", lambda x: 0 < x <= 1, "more than 0 and at most 1, a factor per step"),
-    ("power timescale decay final_div_factor gamma", lambda x: x > 0, "more than 0"),
-    ("cycle_decay", lambda x: 0 < x <= 1, "more than 0 and at most 1"),
-    ("mult", lambda x: x == 1 or x >= 1.001, "at least 1: 1 itself, or 1.001 and more"),
-    ("pct_start", lambda x: 0 <= x <= 1, "between 0 and 1, a part of the run"),
-    ("div_factor", lambda x: x >= 1, "at least 1: lr is the peak"),
-    ("highest_momentum", lambda x: 0 <= x < 1, "at least 0 and below 1"),
-    ("monitor", lambda x: x != "", "the name of a metric, such as val/loss"),
-    ("factor", lambda x: 0 < x < 1, "between 0 and 1, both excluded"),
-    ("threshold", lambda x: x >= 0, "at least 0"),
-]
 
 
 @dataclass(frozen=True)
@@ -141,10 +108,7 @@ class Schedule:
         require(self.name == type(self).name, "name", self.name, f"{type(self).name} in a {type(self).__name__}")
         for key, value in vars(self).items():
             require(not isinstance(value, float) or math.isfinite(value), key, value, "a finite number")
-        for keys, holds, must in RULES:
-            for owner, _, key in (key.rpartition(".") for key in keys.split()):
-                if owner in ("", self.name) and hasattr(self, key):
-                    require(holds(getattr(self, key)), key, getattr(self, key), must)
+        errors.check_limits("schedule", vars(self))
         must = "false unless schedule.length says how many epochs the schedule was made for"
         require(not self.stretch or bool(self.designed_length()), "stretch", self.stretch, must)
         require(self.warmup == 0 or self.allows_warmup, "warmup", self.warmup, f"0 with {self.name}")

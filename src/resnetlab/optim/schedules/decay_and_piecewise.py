@@ -93,6 +93,10 @@ class CosineRestarts(Schedule):
         peak = max(self.cycle_decay**n, self.final)
         return self.final + (peak - self.final) * 0.5 * (1 + math.cos(math.pi * x))
 
+    def check(self) -> None:
+        super().check()
+        require(self.mult == 1 or self.mult >= 1.001, "mult", self.mult, "at least 1: 1 itself, or 1.001 and more")
+
     def check_span(self, span: RunLength) -> None:
         super().check_span(span)
         self.check_period("first", self.first, self.first, span)

@@ -12,19 +12,14 @@ from hydra_plugins.resnetlab_sweepers import OptunaConf
 from resnetlab.config.compose import hydra_context, parse
 from resnetlab.config.messages import USAGE_ERRORS, error_message
 from resnetlab.config.schema import Config
-from resnetlab.errors import ConfigError, require, require_one_of
+from resnetlab.errors import ConfigError, require
 from resnetlab.runs.files import digest
 from resnetlab.runs.layout import SEARCH_JOURNAL
-from resnetlab.sweeps.launchers import check_bounds, checked_settings, choice
+from resnetlab.sweeps.launchers import checked_settings, choice
 from resnetlab.sweeps.parallelism import jobs_at_once
 from resnetlab.sweeps.search.space import Space
 
 FREE = ("_target_", "n_trials", "at_once", "storage")  # may differ between two launches of one search
-BOUNDS = {
-    **{"n_trials": (1, 100_000), "at_once": (1, 1024), "seed": (0, 2**32 - 1)},
-    **{"startup_trials": (1, 100_000), "warmup_epochs": (1, 100_000)},
-}
-VALID = {"sampler": ("tpe", "random"), "pruner": ("median", "asha", "hyperband", "none")}
 
 
 class SearchPlan(NamedTuple):
@@ -63,9 +58,6 @@ def make_plan(overrides: Sequence[str]) -> SearchPlan:
         configs = [check_values(space, values) for values in space.corners()]
         settings = checked_settings(overrides)
     options = OptunaConf(**dict(settings.sweeper))
-    check_bounds("hydra.sweeper", vars(options), BOUNDS)
-    for key, valid in VALID.items():
-        require_one_of(f"hydra.sweeper.{key}", getattr(options, key), valid)
     path = options.storage or ""
     require("://" not in path, "hydra.sweeper.storage", path, "be a file of its own, not a database")
     ordinary = not os.path.lexists(path) or os.path.isfile(path)

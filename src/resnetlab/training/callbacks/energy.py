@@ -10,32 +10,29 @@ import lightning as L
 import pynvml
 import torch
 
+from resnetlab.errors import LabError
 from resnetlab.training.distributed import gather
 
 Metrics = dict[str, float]
 
 
-class NoGpuSensor(Exception):
-    """No energy can be measured; the message says why."""
-
-
 def open_gpu(device: torch.device) -> Any:
     """NVML's handle of the GPU that torch computes on; shutdown() closes it.
 
-    Raises NoGpuSensor for a GPU that does not count its energy: Volta (2017) and newer do.
+    Raises LabError, which says why no energy can be measured: a GPU counts its own from Volta (2017) on.
     """
     if device.type != "cuda":
-        raise NoGpuSensor(f"no CUDA device: {device.type}")
+        raise LabError(f"no CUDA device: {device.type}")
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        raise NoGpuSensor(f"NVML cannot be used: {error}") from None
+        raise LabError(f"NVML cannot be used: {error}") from None
     try:
         handle = find_handle(torch.cuda.get_device_properties(device))
         pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
     except pynvml.NVMLError as error:
         shutdown()
-        raise NoGpuSensor(f"the GPU does not count its energy (Volta and newer do): {error}") from None
+        raise LabError(f"the GPU does not count its energy (Volta and newer do): {error}") from None
     return handle
 
 
@@ -62,7 +59,7 @@ def energy_source(device: torch.device) -> dict[str, str | None]:
     """For the manifest: energy_source is "counter", or None with the reason."""
     try:
         open_gpu(device)
-    except NoGpuSensor as error:
+    except LabError as error:
         return {"energy_source": None, "energy_reason": str(error)}
     shutdown()
     return {"energy_source": "counter", "energy_reason": None}
@@ -80,7 +77,7 @@ class Energy(L.Callback):
         self.ended = threading.Event()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        with suppress(NoGpuSensor):
+        with suppress(LabError):
             self.handle = open_gpu(pl_module.device)
             self.ended.clear()
             self.thread = threading.Thread(target=self._sample, name="resnetlab-energy", daemon=True)

@@ -1,24 +1,18 @@
 """Selects the engine of a run."""
 
-import torch
-
 from resnetlab.config.schema import Config
 
 GRAPH_CHUNK = 50  # steps in a batch of Lightning's with engine=graph, whose steps are short beside its cost
 
 
-def select_engine(config: Config, device: torch.device | None = None) -> tuple[str, str | None]:
-    """(eager | compile | graph, a remark or None). auto: graph where it can be captured, else without_graph.
-
-    device: instead of the configuration's.
-    """
-    device = device or config.trainer.device
+def select_engine(config: Config) -> tuple[str, str | None]:
+    """(eager | compile | graph, a remark or None). auto: graph where it can be captured, else without_graph."""
     if config.engine not in ("auto", "graph"):
         return config.engine, None
-    reason = why_no_graph(config, device)
+    reason = why_no_graph(config)
     if reason is None:
         return "graph", None
-    silent = config.engine == "auto" and device.type == "cpu"  # nobody expects a graph there
+    silent = config.engine == "auto" and config.trainer.device.type == "cpu"  # nobody expects a graph there
     name = without_graph(config)
     return name, None if silent else f"engine={name}, because {reason}"
 
@@ -28,12 +22,12 @@ def without_graph(config: Config) -> str:
     return "compile" if config.trainer.compile else "eager"
 
 
-def why_no_graph(config: Config, device: torch.device) -> str | None:
+def why_no_graph(config: Config) -> str | None:
     """Why a step cannot be captured; None if it can."""
-    optimizer, schedule = config.optimizer, config.schedule
+    optimizer, schedule, kind = config.optimizer, config.schedule, config.trainer.device.type
     unfused = getattr(optimizer, "fused", None) is False
     reasons = (
-        (device.type != "cuda", f"a CUDA graph needs a CUDA device, and this is a {device.type}"),
+        (kind != "cuda", f"a CUDA graph needs a CUDA device, and this is a {kind}"),
         (config.data.device == "cpu", "data.device=cpu gathers each batch on the host"),
         (config.trainer.devices > 1, "gradients that are averaged over several devices are not captured"),
         (not optimizer.capturable, f"torch's {optimizer.name} reads values back on the host, which a graph cannot"),
