@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_plugins.resnetlab_launchers import OneProcessConf, ProcessesConf, RayConf
 from hydra_plugins.resnetlab_sweepers import OptunaConf, SeedsConf
 from resnetlab import Config, ConfigError, compose
 from resnetlab.config.compose import compose_node, from_plain, hydra_context, to_plain, to_yaml
@@ -224,10 +225,19 @@ def test_every_option_of_a_group_is_an_instance_with_its_defaults() -> None:
             assert option.name == name
 
 
+def launcher_values() -> dict[str, Any]:
+    """{name: its defaults} of resnetlab's launchers and those of the packages that it knows."""
+    joblib = pytest.importorskip("hydra_plugins.hydra_joblib_launcher.config").JobLibLauncherConf()
+    submitit = pytest.importorskip("hydra_plugins.hydra_submitit_launcher.config")
+    own = {"processes": ProcessesConf(), "one_process": OneProcessConf(), "ray": RayConf(), "joblib": joblib}
+    return own | {"submitit_local": submitit.LocalQueueConf(), "submitit_slurm": submitit.SlurmQueueConf()}
+
+
 @pytest.mark.parametrize(("group", "key"), [(group, key) for group in LIMITS for key in LIMITS[group]])
 def test_a_limit_is_of_a_key_that_there_is_and_allows_its_defaults(group: str, key: str) -> None:
     limit, (choice, _, name) = LIMITS[group][key], key.rpartition(".")
-    options = {"": compose()} if group == "config" else {"hydra.sweeper": SWEEPERS, **GROUPS}[group]
+    launchers = launcher_values() if group == "hydra.launcher" else {}
+    options = {"config": {"": compose()}, "hydra.sweeper": SWEEPERS, "hydra.launcher": launchers, **GROUPS}[group]
     assert any(hasattr(option, name) for option in ([options[choice]] if choice else options.values()))
     for option in options.values():
         check_limits(group, vars(option))

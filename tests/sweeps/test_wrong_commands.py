@@ -143,13 +143,10 @@ def test_the_joblib_launchers_own_defaults_pass(monkeypatch: pytest.MonkeyPatch)
     assert jobs_at_once("joblib", {"n_jobs": 3}, []) == 3
 
 
-def test_every_launchers_row_has_bounds_that_are_two_numbers_and_choices_that_are_lists() -> None:
+def test_every_launchers_row_has_a_package_to_install_and_choices_that_are_lists() -> None:
     for row in LAUNCHERS.values():
-        assert row.keys() <= {"module", "package", "bounds", "choices", "advice"}
+        assert row.keys() <= {"module", "package", "choices", "advice"}
         assert ("package" in row) == ("module" in row)
-        for least, most in row.get("bounds", {}).values():
-            assert type(least) is type(most) is int
-            assert least <= most
         assert all(isinstance(values, list) and values for values in row.get("choices", {}).values())
     assert LAUNCHERS["joblib"]["choices"]["batch_size"] == ["auto", "1"]  # texts, as joblib's are
     assert LAUNCHERS["joblib"]["choices"]["backend"] == ["null", "loky"]

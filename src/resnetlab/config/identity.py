@@ -5,25 +5,13 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
-from resnetlab.runs.files import digest, sha256
+from resnetlab.runs.files import data_beside, digest, sha256
 from resnetlab.runs.summary import CHOICES
 
-# keys that do not change a run's metrics: where things are, what is shown, what is computed from the rows afterwards
-NOT_IDENTITY = {
-    *("study", "seed", "force", "thresholds", "objective", "snapshots", "data.root", "data.eval_batch_size", "engine"),
-    *("predictions", "data.device", "data.skip_broken", "data.function", "data.parameters"),  # the images have a digest
-    *("trainer", "trainer.progress", "trainer.accelerator", "trainer.precision", "trainer.chunk", "trainer.profile"),
-    *("trunk", "outputs", "logger", "logger.use", "logger.project", "logger.offline", "logger.uri", "logger.every"),
-    "trainer.compile",  # as engine
-}
-
+KEYS = data_beside(__file__, "identity.toml")
+NOT_IDENTITY = frozenset[str](KEYS["not_identity"])  # keys that do not change a run's metrics
+READABLE: dict[str, str] = KEYS["readable"]  # {key: its letters in the folder's name}
 SHORT, LONG = 8, 12  # hexadecimal digits at the end of a configuration's name, and of its folder's
-
-# keys that stand in the folder's name when they are not at their defaults
-READABLE = {
-    **{"epochs": "e", "batch_size": "b", "lr": "lr", "wd": "wd", "l2": "l2", "momentum": "m", "ema_momentum": "ema"},
-    **{"shift": "shift", "data.limit": "limit", "model.depth": "depth", "trainer.devices": "devices"},
-}
 
 
 def identity_of(config: Any, groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Hydra's launchers: the package that each needs, and the bounds of its values.
+"""Hydra's launchers: the package that each needs, and what its values must be.
 
 A new launcher of another package needs a row in launchers.toml at most; one of resnetlab's own also a class in
-hydra_plugins/resnetlab_launchers.py and a backend in launch.py.
+hydra_plugins/resnetlab_launchers.py and the backend that it names.
 """
 
 import os
@@ -97,11 +97,10 @@ def check_installed(name: str) -> None:
 
 
 def check_launcher(name: str, values: Values) -> None:
-    """Raises ConfigError if its package is missing, or for a value out of its bounds or beyond this machine."""
+    """Raises ConfigError if its package is missing, or for a value that it cannot have or this machine has not."""
     check_installed(name)
-    row = LAUNCHERS.get(name, {})
-    check_bounds("hydra.launcher", values, row.get("bounds", {}))
-    for key, choices in row.get("choices", {}).items():
+    check_limits("hydra.launcher", {**values, "name": name})
+    for key, choices in LAUNCHERS.get(name, {}).get("choices", {}).items():
         value = "null" if values.get(key) is None else values[key]
         require(value in choices, f"hydra.launcher.{key}", value, f"be {' or '.join(choices)}")
     require(values.get("n_jobs") != 0, "hydra.launcher.n_jobs", 0, "be a number of jobs, or -1 for all cores")
@@ -110,13 +109,6 @@ def check_launcher(name: str, values: Values) -> None:
         for key, here in (("num_cpus", cores()), ("num_gpus", torch.cuda.device_count())):
             value = values.get(key)
             require((value or 0) <= here, f"hydra.launcher.{key}", value, f"be at most {here}, what this machine has")
-
-
-def check_bounds(group: str, values: Values, bounds: Mapping[str, Sequence[int]]) -> None:
-    """Raises ConfigError for a value that is out of its bounds; null and a value that is not there are fine."""
-    for key, (least, most) in bounds.items():
-        value, allowed = values.get(key), f"in {least:,}..{most:,}" if least < most else f"{least}"
-        require(value is None or least <= value <= most, f"{group}.{key}", value, f"be {allowed}")
 
 
 def check_jobs(configs: Sequence[Config], launcher: str) -> None:

@@ -41,7 +41,9 @@ class OneProcess(Backend):
         self.memory_known = not any(map(uses_gpu, configs))
         if not self.memory_known:
             torch.cuda.init()  # before the first turn, or the process's stream would be the first run's
-        self.received: list[int] = []  # signals between the turns: an interrupt there would mix up the runs' states
+        self.received: list[
+            signal.Signals
+        ] = []  # signals between the turns: an interrupt there would mix up the runs' states
         self.deferred = dict.fromkeys((signal.SIGINT, signal.SIGTERM), lambda number, _: self.received.append(number))
         self.stack = ExitStack()
         self.handlers = self.stack.enter_context(signal_handlers(self.deferred))
