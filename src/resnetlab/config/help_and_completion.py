@@ -10,7 +10,7 @@ from resnetlab.errors import ConfigError
 
 HELP = Path(__file__).with_name("help.txt")  # its beginning
 OTHERS = {  # keys that are in no option file, for completion
-    "hydra/launcher": ["joblib", "processes", "ray", "submitit_local", "submitit_slurm"],
+    "hydra/launcher": ["joblib", "processes", "one_process", "ray", "submitit_local", "submitit_slurm"],
     "hydra/sweeper": ["optuna"],
     "seeds": ["5", "auto"],
 }
