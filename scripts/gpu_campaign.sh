@@ -4,7 +4,7 @@
 #   tests      the tests that need a GPU
 #   bench      one table of one batch size; with 1,800 s or more the whole bench
 #   profile    three epochs of the main recipe, and the kernels of 20 of its steps
-#   together   four runs at once, as processes and in one process: compare the seconds of an epoch
+#   together   four runs at once, as processes and in one process: compare the seconds of epochs 2 to 4
 #   short      two short published recipes, each with two seeds
 #   published  18 published presets, every run with seed 0 before any with seed 1
 # Given again, it goes on: what has passed is skipped, a run that was cut off is resumed. Nothing need be installed but

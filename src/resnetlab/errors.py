@@ -54,7 +54,7 @@ def require_one_of(key: str, value: object, choices: Iterable[str]) -> None:
 
 
 def check_limits(group: str, values: Mapping[str, Any]) -> None:
-    """Raises ConfigError for the first of the values, by their keys in the group, that limits.toml does not allow."""
+    """Raises ConfigError for the first of a group's {key: value} that limits.toml does not allow."""
     for place, limit in LIMITS[group].items():
         option, _, name = place.rpartition(".")
         if name not in values or option not in ("", values.get("name")):

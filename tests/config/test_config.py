@@ -239,8 +239,8 @@ def test_a_limit_is_of_a_key_that_there_is_and_allows_its_defaults(group: str, k
     launchers = launcher_values() if group == "hydra.launcher" else {}
     options = {"config": {"": compose()}, "hydra.sweeper": SWEEPERS, "hydra.launcher": launchers, **GROUPS}[group]
     assert any(hasattr(option, name) for option in ([options[choice]] if choice else options.values()))
-    for option in options.values():
-        check_limits(group, vars(option))
+    for label, option in options.items():
+        check_limits(group, {"name": label, **vars(option)})
     numbers = {"must", "least", "most", "above", "below"}
     assert limit.keys() in ({"one_of"}, {"pattern", "must"}) or {"must"} < limit.keys() <= numbers
     assert not {"least", "above"} <= limit.keys()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from test_sweeps import assert_equal, block, table_of
 
 from conftest import TINY, tiny
 from resnetlab import compose
-from resnetlab.runs.sweep_records import Outcome
+from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps import one_process
-from resnetlab.sweeps.jobs import Job
+from resnetlab.sweeps.jobs import Job, run_jobs
 from resnetlab.sweeps.one_process import InterleavedRun, OneProcess
 from resnetlab.training.build import AFTER_CHUNK
 from resnetlab.training.isolation import preserve_process_state
@@ -45,7 +46,9 @@ def test_runs_in_turn_equal_runs_one_after_the_other_to_the_bit(sweep) -> None:
 def test_the_runs_take_turns(sweep, monkeypatch: pytest.MonkeyPatch) -> None:
     turns = []
     original = InterleavedRun.turn
-    monkeypatch.setattr(InterleavedRun, "turn", lambda run: turns.append(run.job.number) or original(run))
+    monkeypatch.setattr(
+        InterleavedRun, "turn", lambda run, *error: turns.append(run.job.number) or original(run, *error)
+    )
     assert sweep("epochs=1", "wd=0.1,0.2,0.3", "hydra/launcher=one_process")[0] == 0
     first = turns.index(2)  # the third begins when one of two has ended
     assert turns[:first] == [0, 1] * (first // 2)
@@ -94,6 +97,23 @@ def test_a_failing_run_ends_no_other(sweep) -> None:
     assert [outcome for outcome, _ in table_of(out).values()] == ["failed", "finished", "diverged"]
 
 
+def test_a_log_that_cannot_be_opened_and_an_exit_of_the_users_code_are_one_jobs_failures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [Job(n, "", [*TINY, "epochs=1", f"seed={n}"], tiny("epochs=1", f"seed={n}")) for n in range(3)]
+    folder = SweepFolder.open("default")
+    folder.log(0).mkdir()
+    original = one_process.train_job
+    monkeypatch.setattr(
+        one_process, "train_job", lambda log, words: original(log, words) if "seed=2" in words else sys.exit(3)
+    )
+    run_jobs(jobs, folder, OneProcess([job.config for job in jobs], 3), lambda: None)
+    outcomes = [job.outcome for job in jobs]
+    assert [outcome and outcome.status for outcome in outcomes] == ["failed", "failed", "finished"]
+    assert "Is a directory" in outcomes[0].reason
+    assert outcomes[1].reason == "SystemExit: 3"
+
+
 @pytest.mark.parametrize("between", [False, True], ids=["in a turn", "between turns"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_interrupts_all_and_the_same_command_goes_on(
@@ -137,11 +157,13 @@ def test_a_signal_interrupts_all_and_the_same_command_goes_on(
 def test_a_gpu_gets_no_more_runs_than_its_memory_holds(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Of 10 GiB 2 are another program's; a run takes 3 GiB at its peak, and holds 1."""
     monkeypatch.setattr(one_process, "uses_gpu", lambda _: True)
-    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    measured_anew = Mock()
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", measured_anew)  # a search launches several times
     for name, value in {"max_memory_reserved": 3, "memory_reserved": 1, "mem_get_info": (7, 10)}.items():
         found = tuple(v * 2**30 for v in value) if isinstance(value, tuple) else value * 2**30
         monkeypatch.setattr(torch.cuda, name, lambda found=found: found)
     backend = OneProcess([tiny("trainer.progress=lines")], 5)
+    measured_anew.assert_called_once_with()
     job = Job(0, "", [], tiny())
     job.handle = SimpleNamespace(trained_an_epoch=False, turn=lambda: None)
     assert (backend.has_room([]), backend.has_room([job])) == (True, False)

@@ -1,6 +1,7 @@
 """Process-wide state after a run: what happens inside stays inside."""
 
 import logging
+import os
 import random
 import signal
 import warnings
@@ -30,6 +31,7 @@ def mischief() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     logging.disable(logging.CRITICAL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.chdir("/")
 
 
 def state() -> list[object]:
@@ -40,6 +42,7 @@ def state() -> list[object]:
         *(torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled(), list(warnings.filters)),
         *(np.random.get_state()[1].tolist(), random.getstate(), logging.getLogger("lightning").level),
         *(list(logging.getLogger().handlers), logging.root.manager.disable, signal.getsignal(signal.SIGINT)),
+        os.getcwd(),
     ]
 
 

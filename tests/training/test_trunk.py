@@ -62,11 +62,14 @@ def auto(*overrides: str) -> Config:
 
 
 def test_a_branch_of_a_snapshot_equals_the_run_from_the_beginning(capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a finished trunk whose best epoch is 3, and was 1; an average begins later; loggers get the trunk's rows."""
+    """Of a finished trunk whose best epoch is 3, and was 1; an average begins later; loggers get the trunk's rows, and
+    the branch's own snapshot of an epoch that is shared is there."""
     common = ("epochs=3", "lr=0.02", "recalibrate_bn=true")
-    trunk = auto("schedule=constant", "snapshots=[2]", *common)
-    branch = auto(*WSD, *SWA, *common, "trainer.progress=lines", "logger=tensorboard")
+    trunk = auto("schedule=constant", "snapshots=[1,2]", *common)
+    branch = auto(*WSD, *SWA, *common, "snapshots=[1]", "trainer.progress=lines", "logger=tensorboard")
     check_branch(trunk, branch, 2)
+    snapshots = [replace(branch, study=study).folder.snapshot(1) for study in ("default", "reference")]
+    assert equal(*(read_checkpoint(place)["state_dict"] for place in snapshots))
     places = (trunk.folder.best, trunk.folder.snapshot_best(2), trunk.folder.snapshot(2))
     assert [read_checkpoint(place)["epoch"] + 1 for place in places] == [3, 1, 2]
     assert capsys.readouterr().out.startswith("trunk: 2 epochs are those of default/")

@@ -1,4 +1,4 @@
-"""The loop that gives the jobs of a sweep their outcomes, on any backend: processes or Ray."""
+"""The loop that gives the jobs of a sweep their outcomes, on any backend: processes, one process or Ray."""
 
 import signal
 import time
@@ -38,7 +38,7 @@ class Job:
 class Backend(Protocol):
     """Trains jobs in workers."""
 
-    elsewhere: bool  # on other machines, whose GPUs decide what run it is: only they can tell if it is finished
+    elsewhere: bool = False  # on other machines, whose GPUs decide what run it is: only they can tell if it is finished
 
     def has_room(self, running: Sequence[Job]) -> bool:
         """Whether one more job can be started."""

@@ -83,7 +83,8 @@ def checked_settings(overrides: Sequence[str]) -> DictConfig:
         check_installed(str(error.missing_cfg_file).removeprefix("hydra/launcher/"))
         raise
     check_launcher(choice(settings, "launcher"), dict(settings.launcher))
-    check_limits("hydra.sweeper", dict(settings.sweeper))
+    known = choice(settings, "sweeper") in ("basic", "optuna", "seeds")
+    check_limits("hydra.sweeper", dict(settings.sweeper) if known else {})
     return settings
 
 
@@ -99,7 +100,7 @@ def check_installed(name: str) -> None:
 def check_launcher(name: str, values: Values) -> None:
     """Raises ConfigError if its package is missing, or for a value that it cannot have or this machine has not."""
     check_installed(name)
-    check_limits("hydra.launcher", {**values, "name": name})
+    check_limits("hydra.launcher", {**values, "name": name} if name in LAUNCHERS else {})
     for key, choices in LAUNCHERS.get(name, {}).get("choices", {}).items():
         value = "null" if values.get(key) is None else values[key]
         require(value in choices, f"hydra.launcher.{key}", value, f"be {' or '.join(choices)}")
@@ -118,6 +119,6 @@ def check_jobs(configs: Sequence[Config], launcher: str) -> None:
     require(most == 1, "trainer.devices", most, must)
     for config in configs if launcher == "one_process" else ():
         profile, shared = config.trainer.profile, {"wandb", "trackio"} & set(config.logger.chosen)
-        must = f"be left out with hydra/launcher={launcher}: a process has one for all its runs; take processes"
+        must = f"be left out with hydra/launcher={launcher}: a process has it for one run only; take processes"
         require(profile is None, "trainer.profile", profile, must)
-        require(not shared, "logger", ",".join(shared), must)
+        require(not shared, "logger", ",".join(sorted(shared)), must)

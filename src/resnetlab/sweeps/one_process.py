@@ -1,8 +1,8 @@
 """Backend of hydra/launcher=one_process: several runs in this process, which compute in turn.
 
 On a GPU each run has a stream and a graph of its own, so a turn is as many launches as there are steps in a chunk, and
-the kernels of small runs lie side by side on the device. A run is a greenlet, left and entered again between two
-chunks, and not a thread: signals reach the main thread only, and torch's settings of a thread need no handing over.
+kernels of small runs run at the same time. A run is a greenlet, left and entered again between two chunks, and not a
+thread: signals reach the main thread only, and nothing needs a lock.
 """
 
 import signal
@@ -20,11 +20,10 @@ from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import Backend, Job
 from resnetlab.sweeps.process_setup import signal_handlers
+from resnetlab.sweeps.run_job import failure
 from resnetlab.sweeps.worker import train_job
 from resnetlab.training import isolation
 from resnetlab.training.build import AFTER_CHUNK
-
-GIB = 2**30
 
 
 def uses_gpu(config: Config) -> bool:
@@ -32,21 +31,16 @@ def uses_gpu(config: Config) -> bool:
 
 
 class OneProcess(Backend):
-    """Up to `jobs` runs in turn, and on a GPU no more than its memory holds: the first run's first epoch tells."""
-
-    elsewhere = False
+    """Up to `jobs` runs in turn, on a GPU no more than its memory holds: measured in the first run's first epoch."""
 
     def __init__(self, configs: Sequence[Config], jobs: int) -> None:
         self.jobs, self.progress = jobs, configs[0].trainer.progress
         self.memory_known = not any(map(uses_gpu, configs))
         if not self.memory_known:
-            torch.cuda.init()  # before the first turn, or the process's stream would be the first run's
-        self.received: list[
-            signal.Signals
-        ] = []  # signals between the turns: an interrupt there would mix up the runs' states
-        self.deferred = dict.fromkeys((signal.SIGINT, signal.SIGTERM), lambda number, _: self.received.append(number))
-        self.stack = ExitStack()
-        self.handlers = self.stack.enter_context(signal_handlers(self.deferred))
+            torch.cuda.reset_peak_memory_stats()  # initialises CUDA too, or the process's stream would be a run's
+        self.received = list[signal.Signals]()  # in a turn, but outside a run, where they would mix up the runs' states
+        self.handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.deferred = dict.fromkeys(self.handlers, lambda number, _: self.received.append(number))
 
     def has_room(self, running: Sequence[Job]) -> bool:
         return len(running) < (self.jobs if self.memory_known else 1)
@@ -55,30 +49,28 @@ class OneProcess(Backend):
         job.handle = InterleavedRun(self, log, job)
 
     def wait(self, running: Sequence[Job]) -> None:
-        """One turn of each. Raises what the handler of a signal raises that came between them."""
+        """One turn of each. After each, the handlers of signals that came meanwhile are called."""
         for job in running:
             job.handle.turn()
-            for number in self.received:
-                if callable(self.handlers[number]):  # else it is one that this process ignores
-                    self.handlers[number](number, None)
-            if not self.memory_known and job.handle.trained_an_epoch:
+            while self.received:
+                signal.raise_signal(self.received.pop())
+            if not self.memory_known and job.handle.trained_an_epoch and uses_gpu(job.config):
                 self.limit_jobs()
 
     def has_ended(self, job: Job) -> bool:
         return job.handle.outcome is not None
 
     def outcome_of(self, job: Job, log: Path) -> Outcome | None:
-        outcome: Outcome = job.handle.outcome
-        job.handle = None
-        return outcome
+        run, job.handle = job.handle, None
+        run.log.close()
+        return run.outcome
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Interrupts the runs where they are: after a chunk."""
         for job in running:
-            with suppress(KeyboardInterrupt):
+            with suppress(KeyboardInterrupt, SystemExit):
                 job.handle.turn(KeyboardInterrupt)
-        self.stack.close()
-        return [(job, job.handle.outcome) for job in running if job.handle.outcome is not None]
+        return [(job, outcome) for job in running if (outcome := self.outcome_of(job, Path())) is not None]
 
     def limit_jobs(self) -> None:
         """Lowers `jobs` to what the GPU holds of runs such as the first, and says so."""
@@ -87,18 +79,19 @@ class OneProcess(Backend):
         fit = max(1, int((free + torch.cuda.memory_reserved()) / max(1, each)))
         if self.progress != "off":
             less = f"; {fit} at once, not {self.jobs}" if fit < self.jobs else ""
-            say(f"sweep: the first run takes {each / GIB:.2f} of the GPU's {total / GIB:.0f} GiB{less}")
+            say(f"sweep: the first run takes {each / 2**30:.2f} of the GPU's {total / 2**30:.0f} GiB{less}")
         self.jobs = min(self.jobs, fit)
 
 
 class InterleavedRun:
     """A run that computes chunk after chunk, each in a turn; in between the process is as it was for the others.
 
-    outcome: once it has ended. epochs: that it has trained in, the present one too.
+    outcome: once it has ended. epochs: the numbers of those that it has trained in.
     """
 
     def __init__(self, backend: OneProcess, log: Path, job: Job) -> None:
-        self.backend, self.log, self.job = backend, log, job
+        self.backend, self.job, self.path = backend, job, log
+        self.log = log.open("a", buffering=1, encoding="utf-8", errors="backslashreplace")
         self.outcome: Outcome | None = None
         self.epochs = set[int]()
         self.greenlet: Any = greenlet(self.train)
@@ -106,33 +99,40 @@ class InterleavedRun:
 
     @property
     def trained_an_epoch(self) -> bool:
-        return len(self.epochs) > 1 or (self.outcome is not None and self.outcome.status == "finished")
+        finished = self.outcome is not None and self.outcome.status == "finished"
+        return len(self.epochs) > (0 if finished else 1)
 
     def turn(self, error: type[BaseException] | None = None) -> None:
         """Computes a chunk, or raises the error where the run is. What else the run raises leaves it here too."""
-        before = process_state()
-        isolation.apply(self.state)
-        try:
-            found = self.greenlet.switch() if error is None else self.greenlet.throw(error)
-            if self.greenlet.dead:
-                self.outcome = found
-            else:
-                self.epochs.add(found)
-        finally:
-            self.state = process_state()
-            isolation.apply(before)
+        with signal_handlers(self.backend.deferred):
+            before = process_state()
+            isolation.apply(self.state)
+            try:
+                found = self.greenlet.switch() if error is None else self.greenlet.throw(error)
+                if self.greenlet.dead:
+                    self.outcome = found
+                else:
+                    self.epochs.add(found)
+            finally:
+                self.state = process_state()
+                isolation.apply(before)
 
     def train(self) -> Outcome:
         """The greenlet's function. What the run prints goes to its log."""
         with ExitStack() as stack:
-            log = stack.enter_context(self.log.open("a", buffering=1, encoding="utf-8", errors="backslashreplace"))
+            log = stack.enter_context(self.log)
             stack.enter_context(redirect_stdout(log))
             stack.enter_context(redirect_stderr(log))
             stack.enter_context(signal_handlers(self.backend.handlers))
             if uses_gpu(self.job.config):
                 stack.enter_context(torch.cuda.stream(torch.cuda.Stream()))
             AFTER_CHUNK.set(self.pause)
-            return Outcome(**train_job(self.log, self.job.overrides))
+            try:
+                return Outcome(**train_job(self.path, self.job.overrides))
+            except SystemExit as end:
+                if isinstance(end.code, int) and end.code > 128:  # of a signal, which is for all runs
+                    raise
+                return failure(end, self.path, str(self.job.config.folder.path))  # of the user's code
 
     def pause(self, trainer: Any, *_: object) -> None:
         """Ends the turn; returns in the run's next one."""
@@ -141,7 +141,7 @@ class InterleavedRun:
 
 
 def process_state() -> list[tuple[Any, ...]]:
-    """What one run may change for another, with its output and its stream."""
+    """Calls that bring back all that a run changes in the process: isolation's, the stream and the output."""
     streams = [(torch.cuda.set_stream, torch.cuda.current_stream())] if torch.cuda.is_initialized() else []
     output = [(setattr, sys, name, getattr(sys, name)) for name in ("stdout", "stderr")]
     return [*isolation.process_state(), *streams, *output]

@@ -42,8 +42,6 @@ class ForkedJob(NamedTuple):
 class Processes(Backend):
     """`resources.jobs` processes at a time. retries: how often a job whose process was killed is started again."""
 
-    elsewhere = False
-
     def __init__(self, configs: Sequence[Config], jobs: int | None, runs_per_device: int, retries: int) -> None:
         self.resources, self.retries = resources_per_job(configs, jobs, runs_per_device), retries
         if configs[0].trainer.progress != "off":

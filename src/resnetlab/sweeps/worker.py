@@ -1,4 +1,4 @@
-"""Trains one job in its worker: a process forked for hydra/launcher=processes, or one of Ray's.
+"""Trains one job in its worker: a process that was forked, one of Ray's, or the sweep's own.
 
 The fork server preloads this module first, so that what it prints goes into its log.
 """

@@ -1,6 +1,7 @@
-"""Restores process-wide state after a run: generators, threads, precision flags, warnings, loggers, signals."""
+"""Restores process-wide state after a run: folder, generators, threads, precision flags, warnings, loggers, signals."""
 
 import logging
+import os
 import random
 import signal
 import threading
@@ -26,9 +27,7 @@ FLAGS = (  # (module, name): plain attributes that change what torch computes
 def preserve_process_state(threads: int | None = None) -> Iterator[None]:
     """Restores on exit what a run may change, so that the next run in the process is as if it were alone.
 
-    threads: torch's CPU threads inside; None leaves them alone. Restored are the generators of torch (those of every
-    GPU too), numpy and Python, torch's threads, precision flags, default type and grad mode, the warnings' filters,
-    the loggers' levels and handlers, and the handlers of SIGINT and SIGTERM.
+    threads: torch's CPU threads inside; None leaves them alone. Restored is what `process_state` lists.
     """
     if torch.cuda.device_count():
         torch.cuda.init()  # makes the GPUs' generators
@@ -51,14 +50,12 @@ def apply(calls: Iterable[tuple[Any, ...]]) -> None:
 
 
 def process_state() -> Iterator[tuple[Any, ...]]:
-    """Calls that bring back generators, warnings, torch's settings, loggers and signal handlers as they are now.
-
-    A GPU's generator comes back as the object it is, not by its value.
-    """
+    """Calls that bring back folder, generators, warnings, torch's settings, loggers and handlers of signals of now."""
+    yield os.chdir, os.getcwd()
     yield random.setstate, random.getstate()
     yield np.random.set_state, np.random.get_state()
     yield torch.set_rng_state, torch.get_rng_state()
-    for generator in torch.cuda.default_generators:
+    for generator in torch.cuda.default_generators:  # as the object that it is, not by its value
         yield generator.graphsafe_set_state, generator.graphsafe_get_state()
     yield setattr, warnings, "filters", list(warnings.filters)
     yield setattr, warnings, "showwarning", warnings.showwarning
@@ -74,7 +71,7 @@ def process_state() -> Iterator[tuple[Any, ...]]:
     yield torch.autograd.set_detect_anomaly, torch.is_anomaly_enabled()
     named = [logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger)]
     for logger in (logging.root, *named):
-        yield logger.setLevel, logger.level
+        yield setattr, logger, "level", logger.level  # logging.disable, below, clears what setLevel would
         yield setattr, logger, "handlers", list(logger.handlers)
         yield setattr, logger, "disabled", logger.disabled
     yield logging.disable, logging.root.manager.disable

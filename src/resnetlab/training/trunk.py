@@ -120,7 +120,9 @@ def read_branch(session: Session, recorded: Manifest, folder: RunFolder, epochs:
         except Exception:  # of many kinds: it is damaged, or was replaced just now
             continue
         if fits:
-            files = {own.best: as_own(best, session), own.last: as_own(last, session)}
+            kept = [k for k in session.module.config.snapshots if k <= len(rows) and folder.snapshot(k).exists()]
+            files = {own.snapshot(k): as_own(read_run_checkpoint(folder.snapshot(k), theirs), session) for k in kept}
+            files |= {own.best: as_own(best, session), own.last: as_own(last, session)}
             return Branch({"run": run_key(folder.path), "epoch": len(rows)}, files)
     return None
 
