@@ -84,7 +84,7 @@ def test_what_a_run_changes_in_its_process_is_there_in_its_own_turns_only(
             run.turn()
         assert [state(), torch.get_rng_state().tolist(), sys.stdout] == before
         assert (run.outcome, log.read_text()) == (Outcome("finished"), "first\nsecond\n")
-        backend.stop([])
+        run.log.close()
     assert AFTER_CHUNK.get() is None
     assert capsys.readouterr().out == ""
 
@@ -163,7 +163,9 @@ def test_a_gpu_gets_no_more_runs_than_its_memory_holds(monkeypatch: pytest.Monke
         found = tuple(v * 2**30 for v in value) if isinstance(value, tuple) else value * 2**30
         monkeypatch.setattr(torch.cuda, name, lambda found=found: found)
     backend = OneProcess([tiny("trainer.progress=lines")], 5)
+    backend.start(first := Job(1, "", [], tiny()), Path("log"), [])
     measured_anew.assert_called_once_with()
+    backend.outcome_of(first, Path("log"))
     job = Job(0, "", [], tiny())
     job.handle = SimpleNamespace(trained_an_epoch=False, turn=lambda: None)
     assert (backend.has_room([]), backend.has_room([job])) == (True, False)
@@ -172,5 +174,4 @@ def test_a_gpu_gets_no_more_runs_than_its_memory_holds(monkeypatch: pytest.Monke
     job.handle.trained_an_epoch = True
     backend.wait([job])
     assert (backend.has_room([job]), backend.has_room([job, job])) == (True, False)
-    backend.stop([])
     assert capsys.readouterr().out == "sweep: the first run takes 3.00 of the GPU's 10 GiB; 2 at once, not 5\n"

@@ -296,6 +296,13 @@ def test_a_damaged_trunk_is_left_alone_and_the_checkpoint_before_is_taken(
     assert recorded.get("trunk", {}).get("epoch") == (2 if best <= 2 else None)
 
 
+def test_a_damaged_snapshot_that_a_branch_should_have_too_costs_the_sharing_and_not_the_run(
+    finished: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finished.folder.snapshot(1).write_bytes(b"cut off")
+    assert "trunk" not in plant(finished, capsys, "snapshots=[1]")[0]
+
+
 @pytest.mark.slow
 def test_force_begins_anew(finished: Config, capsys: pytest.CaptureFixture[str]) -> None:
     assert "trunk" not in plant(finished, capsys, "force=true")[0]

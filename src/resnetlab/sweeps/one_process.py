@@ -36,9 +36,7 @@ class OneProcess(Backend):
     def __init__(self, configs: Sequence[Config], jobs: int) -> None:
         self.jobs, self.progress = jobs, configs[0].trainer.progress
         self.memory_known = not any(map(uses_gpu, configs))
-        if not self.memory_known:
-            torch.cuda.reset_peak_memory_stats()  # initialises CUDA too, or the process's stream would be a run's
-        self.received = list[signal.Signals]()  # in a turn, but outside a run, where they would mix up the runs' states
+        self.received = list[signal.Signals]()  # in a turn but outside its run: raised there they would mix up states
         self.handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self.deferred = dict.fromkeys(self.handlers, lambda number, _: self.received.append(number))
 
@@ -46,6 +44,8 @@ class OneProcess(Backend):
         return len(running) < (self.jobs if self.memory_known else 1)
 
     def start(self, job: Job, log: Path, running: Sequence[Job]) -> None:
+        if not self.memory_known:
+            torch.cuda.reset_peak_memory_stats()  # initialises CUDA too, or the process's stream would be a run's
         job.handle = InterleavedRun(self, log, job)
 
     def wait(self, running: Sequence[Job]) -> None:
@@ -62,13 +62,14 @@ class OneProcess(Backend):
 
     def outcome_of(self, job: Job, log: Path) -> Outcome | None:
         run, job.handle = job.handle, None
-        run.log.close()
+        with suppress(OSError):  # a full disk
+            run.log.close()
         return run.outcome
 
     def stop(self, running: Sequence[Job]) -> list[tuple[Job, Outcome]]:
         """Interrupts the runs where they are: after a chunk."""
         for job in running:
-            with suppress(KeyboardInterrupt, SystemExit):
+            with suppress(BaseException):  # what stops the sweep is being raised already
                 job.handle.turn(KeyboardInterrupt)
         return [(job, outcome) for job in running if (outcome := self.outcome_of(job, Path())) is not None]
 
@@ -120,19 +121,18 @@ class InterleavedRun:
     def train(self) -> Outcome:
         """The greenlet's function. What the run prints goes to its log."""
         with ExitStack() as stack:
-            log = stack.enter_context(self.log)
-            stack.enter_context(redirect_stdout(log))
-            stack.enter_context(redirect_stderr(log))
+            stack.enter_context(redirect_stdout(self.log))
+            stack.enter_context(redirect_stderr(self.log))
             stack.enter_context(signal_handlers(self.backend.handlers))
             if uses_gpu(self.job.config):
                 stack.enter_context(torch.cuda.stream(torch.cuda.Stream()))
             AFTER_CHUNK.set(self.pause)
             try:
                 return Outcome(**train_job(self.path, self.job.overrides))
-            except SystemExit as end:
-                if isinstance(end.code, int) and end.code > 128:  # of a signal, which is for all runs
+            except (Exception, SystemExit) as end:
+                if isinstance(end, SystemExit) and isinstance(end.code, int) and end.code > 128:  # a signal's, for all
                     raise
-                return failure(end, self.path, str(self.job.config.folder.path))  # of the user's code
+                return failure(end, self.path, str(self.job.config.folder.path))
 
     def pause(self, trainer: Any, *_: object) -> None:
         """Ends the turn; returns in the run's next one."""

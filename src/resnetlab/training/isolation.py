@@ -50,8 +50,7 @@ def apply(calls: Iterable[tuple[Any, ...]]) -> None:
 
 
 def process_state() -> Iterator[tuple[Any, ...]]:
-    """Calls that bring back folder, generators, warnings, torch's settings, loggers and handlers of signals of now."""
-    yield os.chdir, os.getcwd()
+    """Calls that bring back generators, warnings, torch's settings, loggers, signal handlers and folder as now."""
     yield random.setstate, random.getstate()
     yield np.random.set_state, np.random.get_state()
     yield torch.set_rng_state, torch.get_rng_state()
@@ -79,3 +78,4 @@ def process_state() -> Iterator[tuple[Any, ...]]:
         handler = signal.getsignal(number)
         if handler is not None and threading.current_thread() is threading.main_thread():  # which alone may set them
             yield signal.signal, number, handler
+    yield os.chdir, os.getcwd()  # last, because the folder may have been removed meanwhile

@@ -117,11 +117,12 @@ def read_branch(session: Session, recorded: Manifest, folder: RunFolder, epochs:
             if (row := best_row(rows, session.recorder.best_column) or {}) is not rows[-1]:
                 best = read_run_checkpoint(best_place, theirs)
             fits = len(rows) in epochs and best["callbacks"][Recorder.__name__]["rows"][-1]["val/ce"] == row["val/ce"]
+            kept = [k for k in session.module.config.snapshots if fits and k <= len(rows)]
+            pairs = [(of(own, k), of(folder, k)) for k in kept for of in (RunFolder.snapshot_best, RunFolder.snapshot)]
+            files = {mine: as_own(read_run_checkpoint(p, theirs), session) for mine, p in pairs if p.exists()}
         except Exception:  # of many kinds: it is damaged, or was replaced just now
             continue
         if fits:
-            kept = [k for k in session.module.config.snapshots if k <= len(rows) and folder.snapshot(k).exists()]
-            files = {own.snapshot(k): as_own(read_run_checkpoint(folder.snapshot(k), theirs), session) for k in kept}
             files |= {own.best: as_own(best, session), own.last: as_own(last, session)}
             return Branch({"run": run_key(folder.path), "epoch": len(rows)}, files)
     return None

@@ -139,7 +139,7 @@ def recorded(call: Callable[[], object], generator: torch.Generator, pool: Any =
     state = generator.clone_state()
     gc.collect()  # an earlier run's graph, which lies in cycles, may not be collected while this one is made
     graph = torch.cuda.CUDAGraph()
-    torch._C._cuda_clearCublasWorkspaces()  # torch 2.11 has one for all recordings: this one's lies in its own pool
+    torch._C._cuda_clearCublasWorkspaces()  # torch 2.11 keeps one for all: this one gets its own
     try:
         with torch.cuda.graph(graph, pool=pool):
             call()
