@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from resnetlab.training.inference.predict import load_model as load_model
     from resnetlab.training.run import run as run
 
-MODULES = {
-    **{"compose": "config.compose", "Config": "config.schema", "build": "training.build", "run": "training.run"},
-    **{"Summary": "runs.summary", "load_runs": "runs.load_runs", "load_model": "training.inference.predict"},
-    **dict.fromkeys(("ConfigError", "DataError", "LabError"), "errors"),
-}
+MODULES = {"compose": "config.compose", "Config": "config.schema", "build": "training.build", "run": "training.run"}
+MODULES |= {"Summary": "runs.summary", "load_runs": "runs.load_runs", "load_model": "training.inference.predict"}
+MODULES |= dict.fromkeys(("ConfigError", "DataError", "LabError"), "errors")
 __all__ = sorted(MODULES)
 
 

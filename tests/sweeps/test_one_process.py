@@ -156,7 +156,7 @@ def test_a_signal_interrupts_all_and_the_same_command_goes_on(
 
 def test_a_gpu_gets_no_more_runs_than_its_memory_holds(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """Of 10 GiB 2 are another program's; a run takes 3 GiB at its peak, and holds 1."""
-    monkeypatch.setattr(one_process, "uses_gpu", lambda _: True)
+    monkeypatch.setattr(one_process, "gpus_per_job", lambda *_: 1.0)
     measured_anew = Mock()
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", measured_anew)  # a search launches several times
     for name, value in {"max_memory_reserved": 3, "memory_reserved": 1, "mem_get_info": (7, 10)}.items():

@@ -27,7 +27,6 @@ from resnetlab.runs.sweep_records import NO_OBJECTIVE, Outcome, SweepFolder
 from resnetlab.sweeps.parallelism import cores
 from resnetlab.sweeps.process_setup import end_with_parent
 
-Values = Mapping[str, Any]
 LOST = "its job {} ended without a result (killed, cancelled or out of time; the same command goes on)"
 
 
@@ -97,7 +96,7 @@ def check_installed(name: str) -> None:
         raise ConfigError(f"hydra/launcher={name} needs SLURM's srun, which is not here; take submitit_local")
 
 
-def check_launcher(name: str, values: Values) -> None:
+def check_launcher(name: str, values: Mapping[str, Any]) -> None:
     """Raises ConfigError if its package is missing, or for a value that it cannot have or this machine has not."""
     check_installed(name)
     check_limits("hydra.launcher", {**values, "name": name} if name in LAUNCHERS else {})

@@ -19,6 +19,7 @@ from resnetlab.config.schema import Config
 from resnetlab.console import say
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.jobs import Backend, Job
+from resnetlab.sweeps.parallelism import gpus_per_job
 from resnetlab.sweeps.process_setup import signal_handlers
 from resnetlab.sweeps.run_job import failure
 from resnetlab.sweeps.worker import train_job
@@ -26,16 +27,12 @@ from resnetlab.training import isolation
 from resnetlab.training.build import AFTER_CHUNK
 
 
-def uses_gpu(config: Config) -> bool:
-    return config.trainer.resolved_accelerator == "cuda"
-
-
 class OneProcess(Backend):
     """Up to `jobs` runs in turn, on a GPU no more than its memory holds: measured in the first run's first epoch."""
 
     def __init__(self, configs: Sequence[Config], jobs: int) -> None:
         self.jobs, self.progress = jobs, configs[0].trainer.progress
-        self.memory_known = not any(map(uses_gpu, configs))
+        self.memory_known = not gpus_per_job(configs, None)
         self.received = list[signal.Signals]()  # in a turn but outside its run: raised there they would mix up states
         self.handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         self.deferred = dict.fromkeys(self.handlers, lambda number, _: self.received.append(number))
@@ -54,7 +51,7 @@ class OneProcess(Backend):
             job.handle.turn()
             while self.received:
                 signal.raise_signal(self.received.pop())
-            if not self.memory_known and job.handle.trained_an_epoch and uses_gpu(job.config):
+            if not self.memory_known and job.handle.trained_an_epoch and gpus_per_job([job.config], None):
                 self.limit_jobs()
 
     def has_ended(self, job: Job) -> bool:
@@ -124,7 +121,7 @@ class InterleavedRun:
             stack.enter_context(redirect_stdout(self.log))
             stack.enter_context(redirect_stderr(self.log))
             stack.enter_context(signal_handlers(self.backend.handlers))
-            if uses_gpu(self.job.config):
+            if gpus_per_job([self.job.config], None):
                 stack.enter_context(torch.cuda.stream(torch.cuda.Stream()))
             AFTER_CHUNK.set(self.pause)
             try:

@@ -127,9 +127,15 @@ def entry(verdict: Verdict) -> dict[str, Any]:
     head = {"id": claim.id, "post": claim.post, "claim": claim.text, "verdict": verdict.verdict}
     parts = [
         {
-            **{"verdict": part.verdict, "figure": part.part.metric, "rule": part.part.rule, "figures": part.text},
-            **{"n": list(part.counts), "p_two_sided": part.test and part.test.p, "p_holm": part.adjusted},
-            **{"departures": str(part.scope), "why": part.why},
+            "verdict": part.verdict,
+            "figure": part.part.metric,
+            "rule": part.part.rule,
+            "figures": part.text,
+            "n": list(part.counts),
+            "p_two_sided": part.test and part.test.p,
+            "p_holm": part.adjusted,
+            "departures": str(part.scope),
+            "why": part.why,
         }
         for part in verdict.parts
     ]
