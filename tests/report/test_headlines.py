@@ -346,3 +346,5 @@ def test_names_that_are_too_long_keep_what_the_fewest_others_have() -> None:
         "sgd, cosine",
     ]
     assert list(short_labels([planted("a" * 50, [0.5])], 40).values()) == ["a" * 50]  # one part is all there is
+    twins = ["p of two, q 1", "p of two, q 2", *(f"r {n}, q 1" for n in range(3)), *(f"s {n}, q 2" for n in range(3))]
+    assert list(short_labels([planted(label, [0.5]) for label in twins], 10).values())[:2] == twins[:2]

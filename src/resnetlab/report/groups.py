@@ -270,7 +270,7 @@ def make_unique(named: Sequence[Configuration]) -> list[Configuration]:
 
 
 def short_labels(configurations: Sequence[Configuration], letters: int) -> dict[Key, str]:
-    """Labels of at most so many letters: what most of them share is left out first, and stands as "..."."""
+    """Labels of at most so many letters: what most share goes first, as "...", unless two would be the same."""
     split = {c.key: re.split(r", (?=[A-Za-z])", c.label) for c in configurations}
     shared, found = Counter(part for parts in split.values() for part in parts), dict[Key, str]()
     for key, parts in split.items():
@@ -278,7 +278,8 @@ def short_labels(configurations: Sequence[Configuration], letters: int) -> dict[
         while len(kept) > 1 and len(", ".join(kept)) > letters:
             kept.remove(max(reversed(kept), key=shared.__getitem__))
         found[key] = ", ".join(kept) + ", ..." * (kept != parts)
-    return found
+    counts = Counter(found.values())
+    return {c.key: found[c.key] if counts[found[c.key]] == 1 else c.label for c in configurations}
 
 
 def describe_setting(configuration: Configuration, key: str) -> str:

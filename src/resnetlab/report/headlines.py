@@ -90,14 +90,13 @@ def accuracy_sentence(best: Configuration, metric: str, thresholds: Sequence[str
 def undecided(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]:
     """What is not shown to be lower than the best, and how many further seeds might show it: least and most."""
     found = [pair for pair in pairs if not is_shown(pair)]
-    labels = short_labels((best, *(pair.second for pair in pairs)), MOST_LETTERS)
-    names = [labels[pair.second.key] for pair in found]
+    short = short_labels((best, *(pair.second for pair in pairs)), MOST_LETTERS)
+    names = [short[pair.second.key] for pair in found]
     if names:
         more = f"; {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
         yield f"Not shown to be lower: {'; '.join(names[:MOST_NAMED])}{more}."
-    far = *found[:1], *found[1:][-1:]
-    ends = [(labels[pair.second.key], pair.seeds - min(pair.counts)) for pair in far if pair.seeds is not None]
-    further = "; ".join(f"{'more than 10,000' if n == math.inf else f'{n:,.0f}'} from {name}" for name, n in ends)
+    far = [(short[p.second.key], p.seeds - min(p.counts)) for p in (*found[:1], *found[1:][-1:]) if p.seeds is not None]
+    further = "; ".join(f"{'more than 10,000' if n == math.inf else f'{n:,.0f}'} from {name}" for name, n in far)
     if singles := sum(c.n == 1 for c in (best, *(pair.second for pair in pairs))):
         of = f" in {singles} of {len(pairs) + 1} configurations" if pairs else ""
         yield f"n = 1{of}: nothing can be told about the spread; repeat with seeds=5."
