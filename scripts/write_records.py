@@ -136,7 +136,7 @@ def page() -> Iterator[str]:
         yield from map(published_line, fewest_published(target))
     reduced = [record for record in records if record.reduction]
     yield "\nThe rows named post... are the series' (record 0)." + (
-        "" if len(reduced) < len(records) else " No run of ours has reached a target yet."
+        "" if len(reduced) < len(records) else " No run of ours has been entered yet."
     )
     yield "\n## Reduced\n"
     yield from (table_line([*columns]), table_line(["---"] * len(columns)), *map(line, reduced))

@@ -73,6 +73,7 @@ class SeedRounds:
             rows.append((label, self.dropped.get(place, role), "", ""))
             if found := verdicts.get(place):
                 verdict = f"{found.relation or 'not told apart from'} {self.labels[found.other]}"
-                rows[-1] = label, verdict, f"{found.difference:+.4f} ± {found.half:.4f}", f"n = {found.n}"
+                low, high = found.difference - found.half, found.difference + found.half
+                rows[-1] = label, verdict, f"{found.difference:+.4f} ({low:+.4f} to {high:+.4f})", f"n = {found.n}"
         for line in aligned(rows):
             say(line)
