@@ -1,4 +1,4 @@
-"""Imports between the rooms follow one table; Hydra, Lightning and torch stay where they are needed."""
+"""Imports between the subpackages follow one table; Hydra, Lightning and torch stay where they are needed."""
 
 import ast
 import re
@@ -13,10 +13,10 @@ import resnetlab
 PACKAGE = Path(resnetlab.__file__).parent
 
 TABLE = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
-# {room: what it may import from, besides itself}; __init__ and __main__ may import anything
+# {subpackage: what it may import from, besides itself}; __init__ and __main__ may import anything
 MAY_IMPORT = {
-    room: {*allowed.replace("nothing", "").split(", ")} - {""}
-    for room, allowed in re.findall(r"^\| `(\w+)` \| [^|]* \| ([\w, ]+) \|$", TABLE, re.MULTILINE)
+    subpackage: {*allowed.replace("nothing", "").split(", ")} - {""}
+    for subpackage, allowed in re.findall(r"^\| `(\w+)` \| [^|]* \| ([\w, ]+) \|$", TABLE, re.MULTILINE)
 }
 HYDRA = {"config/compose", "config/overrides", "config/messages"}  # and all of sweeps
 LIGHTNING = {"data/datamodule", "config/validate"}  # the latter for callbacks, if there are; and all of training
@@ -38,7 +38,7 @@ def imports() -> list[tuple[str, str]]:
     return found
 
 
-def room_of(module: str) -> str:
+def subpackage_of(module: str) -> str:
     return module.split("/")[0]
 
 
@@ -49,25 +49,25 @@ def test_every_room_has_a_row_and_the_top_of_the_package_has_at_most_13_names() 
     assert len(names) <= 13
 
 
-def test_rooms_import_only_what_the_documentations_table_says() -> None:
+def test_subpackages_import_only_what_the_documentations_table_says() -> None:
     wrong = []
     for module, name in imports():
-        room, (top, *rest) = room_of(module), name.split(".")
-        if top == "resnetlab" and room not in ("cli", "__init__", "__main__"):
+        subpackage, (top, *rest) = subpackage_of(module), name.split(".")
+        if top == "resnetlab" and subpackage not in ("cli", "__init__", "__main__"):
             target = rest[0] if rest else "resnetlab itself"
-            if target not in {room, *MAY_IMPORT[room]}:
+            if target not in {subpackage, *MAY_IMPORT[subpackage]}:
                 wrong.append(f"{module} imports {name}")
     assert not wrong, "\n".join(wrong)
 
 
 def test_only_config_and_sweeps_know_hydra() -> None:
     known = {module for module, name in imports() if name.split(".")[0] in ("hydra", "omegaconf")}
-    assert {module for module in known if room_of(module) != "sweeps"} == HYDRA
+    assert {module for module in known if subpackage_of(module) != "sweeps"} == HYDRA
 
 
 def test_lightning_is_imported_where_the_documentation_says() -> None:
     known = {module for module, name in imports() if name.split(".")[0] == "lightning"}
-    assert {module for module in known if room_of(module) != "training"} == LIGHTNING
+    assert {module for module in known if subpackage_of(module) != "training"} == LIGHTNING
 
 
 def test_modules_do_not_import_each_other_in_a_circle() -> None:
@@ -82,12 +82,12 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
     assert not edges, f"a circle among {sorted(edges)}"
 
 
-@pytest.mark.parametrize("room", NO_TORCH)
-def test_rooms_that_read_files_do_without_torch_and_hydra(room: str) -> None:
+@pytest.mark.parametrize("subpackage", NO_TORCH)
+def test_subpackages_that_read_files_do_without_torch_and_hydra(subpackage: str) -> None:
     """In a process of its own: what all their modules import, directly or not."""
     modules = sorted(
         "resnetlab." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-        for path in (PACKAGE / room).rglob("*.py")
+        for path in (PACKAGE / subpackage).rglob("*.py")
         if path.name != "__init__.py"
     )
     code = f"import sys, importlib; [importlib.import_module(name) for name in {modules}]; print(*sys.modules)"

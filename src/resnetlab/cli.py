@@ -4,7 +4,6 @@ import argparse
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -12,12 +11,13 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from resnetlab.config.option_files import take_config_dir
+from resnetlab.config import option_files
 from resnetlab.console import guarded, installed_version, interrupted, print_stderr, say
 from resnetlab.errors import ConfigError, LabError
+from resnetlab.runs.files import data_beside
 from resnetlab.runs.layout import default_outputs
 
-TABLE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("config").joinpath("commands.toml").read_text("utf-8"))
+TABLE: dict[str, Any] = data_beside(option_files.__file__, "commands.toml")
 COMMANDS: dict[str, dict[str, Any]] = TABLE["commands"]
 TYPES = {"path": Path, "int": int, "float": float}
 
@@ -35,7 +35,7 @@ def train_main(arguments: Sequence[str] | None = None) -> int:
 def command(argv: Sequence[str]) -> int:
     """Runs one subcommand, and prints one line for an error that is foreseen; returns the exit status."""
     try:
-        argv = take_config_dir(argv)
+        argv = option_files.take_config_dir(argv)
         if argv[:1] != ["train"] or {"-h", "--help"} & {*argv}:
             return run_subcommand(argv)
         from resnetlab.sweeps.command import run_command  # takes seconds, in which an impatient user may interrupt

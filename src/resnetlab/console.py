@@ -1,4 +1,4 @@
-"""Printing to a console that may be closed or know few letters, durations, a countdown, errors nobody has caught."""
+"""Printing to a console that may be closed or know few characters, durations, a countdown, errors nobody has caught."""
 
 import codecs
 import io
@@ -32,7 +32,7 @@ def installed_version(package: str) -> str:
 
 
 def tolerant_output() -> None:
-    """Makes standard output and error replace letters that their encoding lacks. Call it first in every process."""
+    """Makes standard output and error replace characters that their encoding lacks. Call it first in every process."""
     codecs.register_error("resnetlab", replacement)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -40,7 +40,7 @@ def tolerant_output() -> None:
 
 
 def replacement(error: UnicodeError) -> tuple[str, int]:
-    """ASCII for the letters that cannot be encoded: "+-" for a plus-minus sign, "?" for an unknown one."""
+    """ASCII for the characters that cannot be encoded: "+-" for a plus-minus sign, "?" for an unknown one."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end].translate(ASCII)
     return text.encode("ascii", "replace").decode(), error.end
@@ -106,7 +106,7 @@ def unexpected(error: BaseException) -> int:
 
 
 def guarded(main: Callable[[], int]) -> int:
-    """The exit status of an entrance, which prints one line for any error."""
+    """The exit status of an entry point, which prints one line for any error."""
     tolerant_output()
     os.environ["MPLBACKEND"] = "agg"  # pictures are files; matplotlib refuses to be imported with an unknown one
     if re.fullmatch(r"0*1?\d", os.environ.get("COLUMNS", "")):  # Rich prints nothing at 0, and no word below 20

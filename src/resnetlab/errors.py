@@ -44,7 +44,8 @@ class Diverged(LabError):
 def require(ok: bool, key: str, value: object, must: str) -> None:
     """Raises ConfigError("key (=value) must ...") unless ok."""
     if not ok:
-        raise ConfigError(f"{key} (={value}) must {must}")
+        shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else value  # as it is typed
+        raise ConfigError(f"{key} (={shown}) must {must}")
 
 
 def require_one_of(key: str, value: object, choices: Iterable[str]) -> None:

@@ -23,7 +23,7 @@ from resnetlab import Config, ConfigError, DataError, build, compose, load_model
 from resnetlab.config.trainer import TrainerOptions
 from resnetlab.data import ImageData, load
 from resnetlab.data.epoch_plan import balanced_order
-from resnetlab.data.own_images import fit, read_image
+from resnetlab.data.own_images import fit, list_files, read_image
 from resnetlab.training.engine.select import select_engine
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.module import ImageClassifier
@@ -66,6 +66,18 @@ def metrics(config: Config) -> list[dict[str, float]]:
 
 
 # --- files
+
+
+def test_what_is_hidden_and_a_link_to_a_folder_above_are_left_out(tmp_path: Path) -> None:
+    files = [path.relative_to(tmp_path) for *_, path in list_files(digit_files(tmp_path, train=10))]
+    images = tmp_path / "train" / "digit 3"
+    for hidden in (".ipynb_checkpoints/a-checkpoint.png", "below/.cache/b.png", "._003.png"):
+        save(images / hidden, NOISE)
+    (images / "loop").symlink_to(images)
+    (images / "below" / "up").symlink_to(tmp_path / "train" / "digit 3" / "below")
+    save(images / "below" / "c.png", NOISE)
+    found = {path.relative_to(tmp_path) for *_, path in list_files(tmp_path)}
+    assert found == {*files, Path("train/digit 3/below/c.png")}
 
 
 @pytest.mark.filterwarnings("ignore:The image decoding")  # torchvision 0.29 hands its decoders over to TorchCodec
@@ -384,7 +396,7 @@ def test_images_are_decoded_once_and_again_when_a_file_changes(tmp_path: Path, m
     assert len(decoded) == 8
     changed = root / "train" / "a" / "a1.png"
     save(changed, NOISE[:8, :8])
-    with pytest.raises(DataError, match=r"data.digest .* is of other images"):
+    with pytest.raises(DataError, match=r"data.digest .* is not that of .*, which is"):
         image_data(first)
     second = own(root, "data.split=tail")
     assert second.data.digest != first.data.digest
@@ -403,7 +415,7 @@ def test_a_damaged_cache_is_made_anew_or_named(tmp_path: Path) -> None:
     assert torch.equal(image_data(config).train.labels, image_data(own(root, "data.split=tail")).train.labels)
     at = whole.index(first_row(root / "train" / "a" / "a0.png"))
     path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
-    with pytest.raises(DataError, match=r"data.digest .* is of other images"):
+    with pytest.raises(DataError, match=r"data.digest .* is not that of .*, which is"):
         image_data(config)
 
 

@@ -87,7 +87,7 @@ def test_every_published_claim_is_there_once_and_every_metric_is_named_by_one() 
     assert sorted(claim.id for claim in claims()) == sorted(expected)
     named = {part.metric for claim in claims() for part in claim.parts}
     lists = (metrics.OF_ROWS, metrics.LOGARITHMIC, COSTS, metrics.DESCRIPTIONS)
-    assert {name for names in lists for name in names} <= named
+    assert {name for names in lists for name in names} <= named | {"fluctuation"}  # of needs_fluctuation
 
 
 @pytest.mark.parametrize("claim", claims(), ids=lambda claim: claim.id)
@@ -424,6 +424,13 @@ def test_fluctuation_is_asked_of_the_runs_that_were_chosen(tmp_path: Path) -> No
     assert (first.counts, first.why) == ((5,), NO_FLUCTUATION)
 
 
+def test_a_loss_that_falls_evenly_does_not_fluctuate(tmp_path: Path) -> None:
+    for seed in range(4):
+        rows = [row | {"val/ce": 4 - 0.05 * row["epoch"]} for row in rows_of(60, 0.93, 0.0, None, seed)]
+        write_run(tmp_path, seed=seed, epochs=60, rows=rows)
+    assert verdict(tmp_path, BY_ID["IV-05"]).parts[0].why == NO_FLUCTUATION
+
+
 def test_of_equal_configurations_the_one_nearest_to_the_published_is_tested(tmp_path: Path) -> None:
     nearest, far = {"amplitude": 3.0, "optimizer.eps": 1e-8}, {"amplitude": 0.01, "optimizer.beta2": 0.99}
     plant_all(tmp_path, 3, nearest, far | {"optimizer.eps": 1e-8}, far | {"data.resolution": 16})
@@ -465,7 +472,7 @@ def test_metrics_of_the_rows(tmp_path: Path) -> None:
     (path / "metrics.csv").write_text(text.replace("3,0.0008,", "3,nan,", 1))  # a rate is missing
     assert of(path, "calm_ratio") == [None]
     path = plant(tmp_path, 0, amplitude=3.0, left=0.3, **{"schedule.stretch": True})  # has none of numbered epochs
-    assert of(path, *metrics.WINDOWED, "onset") == [*[None] * 5, 12]
+    assert of(path, *metrics.WINDOWED, "onset") == [*[None] * 6, 12]
 
 
 def test_the_command_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,14 @@
 import pytest
 
 from resnetlab import compose
-from resnetlab.runs.summary import fit_sign, fluctuation, improvements, out_of_patience, summarize, threshold_columns
+from resnetlab.runs.summary import (
+    fit_sign,
+    improvements,
+    out_of_patience,
+    summarize,
+    threshold_columns,
+    validation_range,
+)
 
 VAL_ACC = [0.50, 0.91, 0.90, 0.92, 0.92, 0.935, 0.93]
 ROWS = [
@@ -44,9 +51,9 @@ def test_a_run_without_an_epoch_has_a_row_of_nulls() -> None:
 
 def test_fluctuation_is_measured_over_epochs_10_to_36_and_needs_five() -> None:
     rows = [{"epoch": e, "val/ce": 100.0 if e in (9, 37) else float(e % 5)} for e in range(1, 61)]
-    assert fluctuation(rows) == 4.0
-    assert fluctuation(rows[:14]) == 4.0  # epochs 10 to 14
-    assert fluctuation(rows[:13]) is None
+    assert validation_range(rows) == 4.0
+    assert validation_range(rows[:14]) == 4.0  # epochs 10 to 14
+    assert validation_range(rows[:13]) is None
 
 
 def test_patience_counts_epochs_without_a_new_best() -> None:

@@ -21,8 +21,8 @@ from resnetlab.runs.files import read_rows
 from resnetlab.runs.sweep_records import SweepFolder
 from resnetlab.sweeps import command
 from resnetlab.sweeps.run_job import run_job
+from resnetlab.sweeps.search.journal import TrialReporter
 from resnetlab.sweeps.search.space import Space
-from resnetlab.sweeps.search.study import TrialReporter
 from resnetlab.training.callbacks.checkpoints import read_checkpoint
 
 SEARCH = ("hydra/sweeper=optuna", "hydra.sweeper.startup_trials=2")

@@ -18,10 +18,10 @@ from resnetlab.errors import RunLocked
 from resnetlab.sweeps import command, launchers
 from resnetlab.sweeps import parallelism as machine
 from resnetlab.sweeps.launchers import LAUNCHERS
-from resnetlab.sweeps.search import study as storage
+from resnetlab.sweeps.search import journal as storage
+from resnetlab.sweeps.search.journal import asked_trials, count_trials
 from resnetlab.sweeps.search.loop import Search
 from resnetlab.sweeps.search.plan import SearchPlan, make_plan
-from resnetlab.sweeps.search.study import asked_trials, count_trials
 
 SEARCH = (*TINY, "hydra/sweeper=optuna", "hydra.sweeper.startup_trials=2", "hydra.sweeper.n_trials=5")
 SPACE = ("lr=tag(log,interval(1e-4,1e-1))", "wd=range(0.1,0.2,0.1)", "momentum=interval(0.1,0.9)")

@@ -109,7 +109,9 @@ def test_only_configurations_that_are_not_told_apart_get_further_seeds(capsys: p
     assert lines[2] == "wd=0.2 | best"
     assert re.fullmatch(rf"wd=0\.1 \| lower than wd=0\.2 \| -0\.0\d+ \(.+\) \| n = {counts['wd=0.1']}", lines[1])
     assert_interval(rounds, lines[1], 0.05 / 3)
-    assert re.fullmatch(rf"wd=0\.3 \| lower than wd=0\.2 \| -0\.3\d+ \(-.+ to -.+\) \| n = {counts['wd=0.3']}", lines[3])
+    assert re.fullmatch(
+        rf"wd=0\.3 \| lower than wd=0\.2 \| -0\.3\d+ \(-.+ to -.+\) \| n = {counts['wd=0.3']}", lines[3]
+    )
     assert [job.run.rpartition("=")[2] for job in read_plan(launcher.task.folder.path)] == [
         *(label.rpartition("=")[2] for labels in launcher.rounds for label in labels)
     ]
@@ -118,7 +120,9 @@ def test_only_configurations_that_are_not_told_apart_get_further_seeds(capsys: p
 def test_a_small_difference_is_said_to_be_small_and_the_most_seeds_are_the_most(capsys) -> None:
     launcher = Launcher(lambda label: Outcome("finished", 0.9 + random.Random(label).gauss(0, 0.01)))
     lines = table(play(launcher, "wd=0.1,0.2", "hydra.sweeper.least_difference=0.03"), capsys)
-    assert re.search(r"no difference of 0\.03 from wd=0\.[12] \| [+-]0\.0\d+ \(-.+ to \+.+\) \| n = \d", "\n".join(lines))
+    assert re.search(
+        r"no difference of 0\.03 from wd=0\.[12] \| [+-]0\.0\d+ \(-.+ to \+.+\) \| n = \d", "\n".join(lines)
+    )
     lines = table(play(Launcher(launcher.result), "wd=0.1,0.2", "hydra.sweeper.max_seeds=5"), capsys)
     assert re.search(r"not told apart from wd=0\.[12] .* n = 5$", "\n".join(lines))
 

@@ -77,7 +77,7 @@ JOBLIB = "-m lr=1,2 hydra/launcher=joblib hydra.launcher."
         *((f"hydra.sweeper.{key}", "cannot be set") for key in ("params.lr=1", "params=1", "params={lr:1}")),
         *((f"{group}._target_=os.system", "cannot be set") for group in ("hydra.launcher", "hydra.sweeper")),
         *((f"{'x' * 5000}{end}", "x... is not there: no key and no option has 5,0") for end in ("=1", ".lr=1", "/a=b")),
-        *((f"{key}={'x' * 300}", "has 300 letters") for key in ("model", "experiment", "hydra/launcher")),
+        *((f"{key}={'x' * 300}", "has 300 characters") for key in ("model", "experiment", "hydra/launcher")),
         *((f"{key}={'[' * n}1{']' * n}", "is nested more than 20 deep") for key, n in
           (("thresholds", 200), ("schedule.milestones", 21), ("x", 5000))),
         (f"lr={'{a:' * 30}1{'}' * 30}", "is nested more than 20 deep"),
@@ -174,6 +174,9 @@ def test_the_time_is_the_same_in_every_job_and_a_home_is_expanded(monkeypatch: p
         "data.root='~/x=y'": 'data.root="/home/someone/x=y"',
         "hydra.sweeper.storage=~/s": 'hydra.sweeper.storage="/home/someone/s"',
         "data.root=a~/b": "data.root=a~/b",
+        "init=~/a.ckpt,~/b c.ckpt": 'init="/home/someone/a.ckpt","/home/someone/b c.ckpt"',
+        "init=null,'~/a,b.ckpt',x": 'init=null,"/home/someone/a,b.ckpt",x',
+        "init=a,b~/c": "init=a,b~/c",
     }.items():
         assert normalize_arguments([given]) == [wanted]
     assert normalize_arguments(["study=x", "seeds=10000"])[0] == "-m"
@@ -187,8 +190,8 @@ def test_a_refused_search_leaves_nothing_beside_the_users_file(
     path = tmp_path / "mine"
     command = ["epochs=1", "hydra/sweeper=optuna", f"hydra.sweeper.storage={path}", "hydra.sweeper.n_trials=1"]
     if content == "other search":
+        from resnetlab.sweeps.search.journal import open_study
         from resnetlab.sweeps.search.plan import make_plan
-        from resnetlab.sweeps.search.study import open_study
 
         open_study(make_plan([*TINY, *command, "wd=interval(0,2)"]))
         (tmp_path / "mine.held").unlink()

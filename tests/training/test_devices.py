@@ -20,6 +20,7 @@ from resnetlab.errors import ConfigError
 from resnetlab.runs.layout import RunFolder
 from resnetlab.sweeps.launchers import check_jobs
 from resnetlab.training.callbacks.energy import combine_gpus
+from resnetlab.training.engine.step import DeviceBatches
 from resnetlab.training.evaluate import evaluate_checkpoint
 from resnetlab.training.run import run_lock
 
@@ -53,12 +54,14 @@ def test_the_shares_of_a_batch_are_the_batch(devices: int) -> None:
     _, data, _ = build(tiny(*UNEVEN))
     cpu = torch.device("cpu")
     whole = list(data.batches(1, cpu))
-    shares = [list(data.batches(1, cpu, (rank, devices))) for rank in range(devices)]
+    shares = [DeviceBatches(data, cpu, (rank, devices)) for rank in range(devices)]
     for index, (x, y) in enumerate(whole):
         assert len(y) == data.batch_images(index)
         for rank in range(devices):
-            torch.testing.assert_close(shares[rank][index][0], x[rank::devices], rtol=0, atol=0)
-            assert shares[rank][index][1].tolist() == y[rank::devices].tolist()
+            shares[rank].position.fill_(index * data.batch_size)
+            images, labels = shares[rank].batch(len(y))
+            torch.testing.assert_close(images, x[rank::devices], rtol=0, atol=0)
+            assert labels.tolist() == y[rank::devices].tolist()
 
 
 def test_the_validation_images_are_shared_out_once() -> None:

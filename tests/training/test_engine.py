@@ -273,8 +273,8 @@ def test_the_engine_is_the_one_that_fits() -> None:
     [
         (["engine=graph"], "cpu", "needs a CUDA device"),
         (["engine=graph", "trainer.devices=2"], "cuda", "several devices"),
-        (["optimizer=muon"], "cuda", "torch's muon"),
-        (["optimizer=radam"], "cuda", "torch's radam"),
+        (["optimizer=muon"], "cuda", "optimizer=muon may"),
+        (["optimizer=radam"], "cuda", "optimizer=radam may"),
         (["optimizer.fused=false"], "cuda", "optimizer.fused=false"),
         (["schedule=reduce_on_plateau"], "cuda", "schedule=reduce_on_plateau"),
     ],
@@ -290,7 +290,11 @@ def test_what_does_not_fit_is_run_eagerly_and_said(overrides: list[str], device:
     ("overrides", "message"),
     [
         (["engine=eager"], r"trainer\.compile \(=true\) goes with engine=auto or graph; .* engine=compile"),
-        (["data.device=cpu"], r"trainer\.compile \(=true\) gathers the images on their device, .* engine=eager"),
+        (["data.device=cpu"], r"trainer\.compile \(=true\) gathers the images on their device, .*; leave it out"),
+        (
+            ["data.device=cpu", "engine=compile", "trainer.compile=false"],
+            r"engine \(=compile\) gathers .*; take engine=eager",
+        ),
     ],
 )
 def test_what_cannot_be_compiled_is_refused(overrides: list[str], message: str) -> None:

@@ -195,6 +195,9 @@ def test_predictions_are_those_of_torchvisions_decoder(trained: RunFolder, capsy
     with torch.no_grad():
         p, mirrored = model(decoded).softmax(1), model(decoded.flip(3)).softmax(1)
     best = str(trained.best)
+    Path("pics", ".hidden").mkdir()
+    for hidden in ("._b.png", ".hidden/c.png"):  # as macOS and notebooks leave them
+        Path("pics", hidden).write_bytes(b"no picture")
     rows = rows_of(capsys, best, "pics", "--csv", "p.csv")
     assert [row["image"] for row in rows] == list(map(str, files))
     assert_rows(rows, p)
@@ -328,6 +331,9 @@ def refused_by_example() -> None:
     Image.new("I;16", (16, 16), 999).save("grey16.png")
     Path("rgb16.png").write_bytes(png_of_16_bits())
     Image.new("RGB", (16, 16)).save("two.gif", save_all=True, append_images=[Image.new("RGB", (16, 16), "red")])
+    Image.new("RGB", (16, 16)).save("camera.jpg", "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    taken = [sys.executable, "-c", WITHOUT_LAB, "out/example.py", "camera.jpg"]
+    assert subprocess.run(taken, capture_output=True, text=True, check=True).stdout.count("camera.jpg") == 5
     for name in ("transparent.png", "grey16.png", "rgb16.png", "two.gif"):
         command = [sys.executable, "-c", WITHOUT_LAB, "out/example.py", "opaque.png", name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -229,6 +229,11 @@ def test_mlflow_has_a_run_for_the_sweep_and_one_below_it_for_each_job(
         assert interval is not None
         for name in ("n", "mean", "sd", "low", "high"):
             assert parent.data.metrics[f"{label}/final_val_acc/{name}"] == pytest.approx(getattr(interval, name))
+    blocked = tiny(f"study={launcher}", "epochs=1", "wd=0.3").folder.path
+    blocked.parent.mkdir()
+    blocked.write_text("in the way")
+    assert main([*TINY, *study, "logger=[tensorboard,mlflow]", "wd=0.3", "seeds=1", "-m"]) == 1
+    assert client.search_runs([experiment.experiment_id])[0].info.status == "FAILED"  # the newest comes first
 
 
 def test_no_logger_is_made_before_training_begins(monkeypatch: pytest.MonkeyPatch) -> None:

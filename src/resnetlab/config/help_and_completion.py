@@ -30,15 +30,17 @@ def help_text() -> str:
 
 def options_text(names: Sequence[str]) -> str:
     """The text of `resnetlab options NAMES`: of a group, an option, a key, or all groups. Raises ConfigError."""
-    first, *rest = [name for part in names for name in part.split("=", maxsplit=1) if name] or [""]
-    if not first:
+    if not any(names):
         keys = f"Top-level keys:\n{_key_lines(TOP_LEVEL.keys)}"
         more = "resnetlab options GROUP, GROUP=OPTION or KEY says more."
         return "\n\n".join([*map(group_summary, default_options()), keys, more])
-    if first in (*default_options(), "experiment"):
-        return option_text(first, rest[0]) if rest else group_text(first)
-    words, groups = (word.split("=")[0] for word in names if word), default_options()
-    return "\n".join((group_text if word in groups else key_text)(word) for word in words)
+    return "\n".join(_text_of(*name.partition("=")) for name in names if name)
+
+
+def _text_of(word: str, equals: str, option: str) -> str:
+    if word not in (*default_options(), "experiment"):
+        return key_text(word)
+    return option_text(word, option) if equals else group_text(word)
 
 
 def group_summary(group: str) -> str:

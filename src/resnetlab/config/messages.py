@@ -19,7 +19,7 @@ from resnetlab.console import print_stderr, unexpected
 from resnetlab.runs.files import data_beside
 
 USAGE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ConfigError is a ValueError, as some of Hydra's
-TOP_LEVEL = {key.name for key in fields(Config)} - {*GROUPS}
+TOP_LEVEL_NAMES = {key.name for key in fields(Config)} - {*GROUPS}
 DATA = data_beside(__file__, "translations.toml")
 OURS: dict[str, str] = DATA["names"]
 FOREIGN = {name: ours for ours, names in OURS.items() for name in names.split()}
@@ -92,7 +92,7 @@ def override_message(line: str) -> str:
         return f"{key} (={value}) is no key; `resnetlab options` lists them"
     escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + (r"\"" if found[2] else ""), value)
     quoted = shlex.quote(f'{key}="{escaped}"')
-    return f"{key} (={value}) cannot be read; a text with such letters is quoted twice: {quoted}"
+    return f"{key} (={value}) cannot be read; a text with such characters is quoted twice: {quoted}"
 
 
 def type_message(line: str, error: OmegaConfBaseException) -> str:
@@ -124,7 +124,7 @@ def unknown_key_message(key: str, path: str, valid: Sequence[str]) -> str:
         return f"unknown key {path}{key}; here: {ours}"
     if not path and (found := [f"{group}.{key}" for group, names in owners.items() if names]):
         return f"unknown key {key}; did you mean {' or '.join(found)}?"
-    if path and key in TOP_LEVEL:
+    if path and key in TOP_LEVEL_NAMES:
         return f"unknown key {path}{key}; did you mean {key}?"
     if names := owners.get(path.removesuffix(".")):
         group = path.removesuffix(".")

@@ -23,8 +23,9 @@ HYDRA_KEYS = ("hydra/launcher", "hydra.launcher.", "hydra/sweeper", "hydra.sweep
 NOT_SET = ("_target_", "hydra.sweeper.params")  # but for these: what is called, and a preset's sweep
 CHOICES = (*GROUPS, "experiment", "hydra/launcher", "hydra/sweeper")  # keys whose value is a file's name
 MOST_JOBS = 10_000  # of a sweep: each is composed and checked first, which takes 0.2 to 0.5 s
-MOST_LETTERS = 200  # of a key and of an option's name; a file's has 255 at most
+MOST_CHARACTERS = 200  # of a key and of an option's name; a file's has 255 at most
 DEEPEST = 20  # nesting of a value
+HOME = re.compile(r"""(?<![^,])(?:(["'])(~/.*?)\1|(~/[^,]*))(?![^,])""")  # at home, which no shell expands behind a =
 NOW = re.compile(r"\$\{now:([^{}]*)\}")
 
 
@@ -62,10 +63,7 @@ def spell_out(argument: str) -> str:
     """`${now:...}` as the time it is, which would be another in every job, and ~/ as the home folder."""
     argument = NOW.sub(lambda found: time.strftime(found[1]), argument)
     key, equals, value = argument.partition("=")
-    if equals and re.match(r"""["']?~/""", value):  # no shell expands it behind a =
-        inner = value[1:-1] if value[0] in "\"'" and value[-1] == value[0] else value
-        return f'{key}="{os.path.expanduser(inner)}"'
-    return argument
+    return key + equals + HOME.sub(lambda found: f'"{os.path.expanduser(found[2] or found[3])}"', value)
 
 
 def check_argument(argument: str) -> None:
@@ -73,9 +71,9 @@ def check_argument(argument: str) -> None:
     key, equals, value = argument.partition("=")
     if equals and not key.strip("+~ "):
         raise ConfigError(f"{argument} has no key; write KEY=VALUE")
-    for name in (key, *value.split(",")) if "." not in key and key in CHOICES else (key,):
-        if len(name) > MOST_LETTERS:
-            raise ConfigError(f"{name[:40]}... is not there: no key and no option has {len(name):,} letters")
+    for name in (key, *value.split(",")) if key in CHOICES else (key,):
+        if len(name) > MOST_CHARACTERS:
+            raise ConfigError(f"{name[:40]}... is not there: no key and no option has {len(name):,} characters")
     if max(accumulate((letter in "[{(") - (letter in "]})") for letter in argument), default=0) > DEEPEST:
         raise ConfigError(f"{key} (={value[:40]}...) is nested more than {DEEPEST} deep")
     if key.lstrip("+~").startswith("hydra") and (key.endswith(NOT_SET) or NOT_SET[1] in key):

@@ -17,21 +17,22 @@ from resnetlab.optim.schedules import RunLength, schedule_table
 USES: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("shift", "data.translate=shift", lambda c: c.data.translate == "shift"),
     ("data.padding", "data.translate=pad_crop", lambda c: c.data.translate == "pad_crop"),
-    ("shift data.padding data.fill", "data.augment=true", lambda c: c.data.augment),
+    ("shift data.translate", "data.augment=true", lambda c: c.data.augment),
     ("data.alternating_flip", "data.flip=true and data.augment=true", lambda c: c.data.flip and c.data.augment),
-    ("data.alternating_flip", "images that are not drawn anew", lambda c: c.data.balance != "sampling"),
+    ("data.alternating_flip", "data.balance=none or weights", lambda c: c.data.balance != "sampling"),
     ("data.magnitude", "data.randaugment above 0", lambda c: c.data.randaugment > 0),
     ("data.split_seed", "data.split=stratified or holdout", lambda c: c.data.split in ("stratified", "holdout")),
     ("model.bn_momentum", "model.norm=batch", lambda c: c.model.norm == "batch"),
     ("schedule.warmup_from schedule.warmup_prefix", "schedule.warmup above 0", lambda c: c.schedule.warmup > 0),
-    ("schedule.length", "a schedule that follows the time", lambda c: not c.schedule.stateful),
+    ("schedule.length", "a schedule over time", lambda c: c.schedule.name != "constant" and not c.schedule.stateful),
+    ("trainer.recalibration_images", "recalibrate_bn", lambda c: c.recalibrate_bn or c.averaging.name != "none"),
     ("schedule.lowest_momentum schedule.highest_momentum", "schedule.cycle_momentum", lambda c: cycles_momentum(c)),
     ("averaging.anneal", "averaging.anneal_epochs", lambda c: getattr(c.averaging, "anneal_epochs", 0) > 0),
 ]
 
 
 def check_uses(config: Config) -> None:
-    """Refuses a value that has no effect: with it the run would be another one by name, and the same by its result."""
+    """Refuses a value that has no effect: it would give the same result under another name."""
     for keys, where, used in USES:
         for key in () if used(config) else keys.split():
             group, _, name = key.rpartition(".")
@@ -52,6 +53,7 @@ def check(config: Config) -> None:
         getattr(config, group).check()
     check_pair(config.optimizer.name, config.regularization.name)
     check_own_parts(config)
+    check_engine(config)
     check_batches(config)
     check_momentum(config)
     check_metrics(config)
@@ -101,15 +103,20 @@ def own_callbacks(config: Config) -> list[Any]:
     return [call("callbacks", path, given, Callback) for path, given in map(callback_of, config.callbacks)]
 
 
-def check_batches(config: Config) -> None:
-    """The model trains on every batch, also the last one of an epoch, and each device has images to validate."""
+def check_engine(config: Config) -> None:
+    """The statistics to re-estimate are there, and the engine goes with the rest."""
     if config.recalibrate_bn and config.model.norm != "batch":
         raise ConfigError(f"recalibrate_bn (=true) needs model.norm=batch; {config.model.norm} has no statistics")
-    compiled = "engine (=compile)" if config.engine == "compile" else "trainer.compile (=true)"
     if config.data.device == "cpu" and (config.engine == "compile" or config.trainer.compile):
-        raise ConfigError(f"{compiled} gathers the images on their device, not data.device (=cpu); take engine=eager")
+        taken = "engine (=compile)" if config.engine == "compile" else "trainer.compile (=true)"
+        cure = "take engine=eager" if config.engine == "compile" else "leave it out"
+        raise ConfigError(f"{taken} gathers the images on their device, not data.device (=cpu); {cure}")
     if config.trainer.compile and config.engine == "eager":
         raise ConfigError("trainer.compile (=true) goes with engine=auto or graph; without a graph: engine=compile")
+
+
+def check_batches(config: Config) -> None:
+    """The model trains on every batch, also the last one of an epoch, and each device has images to validate."""
     devices = config.trainer.devices
     check_last_batch(config, config.data.images(), *config.data.size())
     val_images = config.data.val_images()

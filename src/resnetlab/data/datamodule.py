@@ -79,9 +79,8 @@ class ImageData(L.LightningDataModule):
                 raise DataError("a class has no image left to train on: take another data.limit or data.split")
         if config.digest not in (None, found):
             place = getattr(config, "function", config.root if own else config.name)
-            held = f"is of other images than {place} has ({found})"
-            cure = "restore them; images of your own are known to build() alone"
-            raise DataError(f"data.digest (={config.digest}) {held}; {cure}")
+            cure = "restore those images, or hand yours to build()"
+            raise DataError(f"data.digest (={config.digest}) is not that of {place}, which is {found}; {cure}")
 
     def class_weights(self) -> Tensor | None:
         """Of data.balance=weights: images / (classes * images of the class), as scikit-learn has it; else None."""
@@ -200,14 +199,11 @@ class ImageData(L.LightningDataModule):
         """Images in batch `index` (from 0) of an epoch, over all devices."""
         return min(self.batch_size, len(self.train) - index * self.batch_size)
 
-    def batches(self, epoch: int, device: torch.device, share: Shard = (0, 1)) -> Iterator[tuple[Tensor, Tensor]]:
-        """The training batches of `epoch` (from 1) on `device`: float32 (N, C, H, W) and int64 (N,).
-
-        share: (rank, devices), for every devices-th image of each batch.
-        """
+    def batches(self, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """The training batches of `epoch` (from 1) on `device`: float32 (N, C, H, W) and int64 (N,)."""
         images, table = self.resident(self.train, device), self.plan(epoch).each(lambda part: part.to(device))
         for rows in torch.arange(len(images), device=device).split(self.batch_size):
-            yield self.planned(images, table, rows[share[0] :: share[1]])
+            yield self.planned(images, table, rows)
 
     def recalibration_inputs(self, images: int, epoch: int, device: torch.device) -> Iterator[Tensor]:
         """Whole training batches of about `images` images: a partial one would weigh as much as the others."""
@@ -217,7 +213,7 @@ class ImageData(L.LightningDataModule):
     def eval_batches(
         self, images: Images, device: torch.device, share: Shard = (0, 1)
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of `images`, normalised, not augmented, in batches of eval_batch_size; or a share of them, as above."""
+        """All of `images`, or a share (rank, devices), normalised, not augmented, in batches of eval_batch_size."""
         mine = (part[share[0] :: share[1]] for part in (images.pixels, images.labels))
         pixels, labels = (part.split(self.config.eval_batch(device.type)) for part in mine)
         for x, y in zip(pixels, labels, strict=True):

@@ -35,7 +35,7 @@ class Normalizer:
 
 
 def normalize(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Images as a person has them, uint8 or floats in 0..1, less `mean`, over `std`. Raises DataError for others."""
+    """Raw images, uint8 or floats in 0..1, less `mean`, over `std`. Raises DataError for others."""
     fits = pixels.ndim == 4 and all(m in (1, n) for m, n in zip(mean.shape, pixels.shape[1:], strict=False))
     if fits and pixels.dtype == torch.uint8:
         return (pixels.float() / 255 - mean) / std

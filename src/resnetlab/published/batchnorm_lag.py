@@ -98,7 +98,7 @@ def conclusion(fluctuating: Configurations, controls: Sequence[Configurations]) 
 
 
 def is_explained(c: Configuration) -> bool | None:
-    """Whether less than EXPLAINED of the fluctuation is left, tested on the logarithms of the runs' shares; None: n."""
+    """Whether less than EXPLAINED of the fluctuation is left, tested on its logarithms; None: too few runs."""
     pairs = ((run.metrics.get("fluctuation_recal"), run.metrics.get("fluctuation_running")) for run in c.runs)
     found = mean_interval([math.log(max(again, 1e-12) / running) for again, running in pairs if again and running])
     if found is None or found.low is None or found.high is None:

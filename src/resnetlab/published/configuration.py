@@ -86,11 +86,11 @@ def preset_of(row_id: str) -> str:
     Rows whose wd is lost are the same where everything else is and the candidates are. The notebook's rows differ in
     what the table does not show; each has its own. Raises ConfigError for an id that no row has.
     """
-    return _presets()[one(row_id).id]
+    return _preset_of_row()[one(row_id).id]
 
 
 @cache
-def _presets() -> dict[str, str]:
+def _preset_of_row() -> dict[str, str]:
     found: dict[str, str] = {}
     firsts: dict[str, str] = {}
     for row in rows():

@@ -23,7 +23,7 @@ COLUMNS = (  # as many as there is room for, the first of them first
 
 def print_rows(rows: Sequence[Published], form: str = "table", wide: bool = False) -> None:
     """Prints the rows; CSV and JSON have every column of published.csv, and preset. Raises ConfigError for the form."""
-    require_one_of("format", form, FORMATS)
+    require_one_of("--format", form, FORMATS)
     found = [{"preset": preset_of(row.id), **asdict(row)} for row in rows]
     if form == "table":
         _print_table(rows, wide)

@@ -124,9 +124,9 @@ def find(post: str | None = None, id: str | None = None) -> list[Published]:
     """
     found = [row for row in rows() if id is None or fnmatchcase(row.id, id)]
     if not found:
-        raise ConfigError(f"id (={id}) matches no row; ids look like post4-table1-09, patterns like 'post4-*'")
+        raise ConfigError(f"--id (={id}) matches no row; ids look like post4-table1-09, patterns like 'post4-*'")
     if post is not None:
-        require_one_of("post", post, dict.fromkeys(row.post for row in rows()))
+        require_one_of("--post", post, dict.fromkeys(row.post for row in rows()))
     return [row for row in found if post in (None, row.post)]
 
 

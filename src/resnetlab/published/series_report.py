@@ -91,7 +91,7 @@ def plot_decay(configurations: Configurations, thresholds: Sequence[str]) -> Plo
             plots.log_scale(panel)
     plots.name_groups(axes[0], lines, "wd")
     plots.legend_above(figure, axes[0])
-    drawn = "Best validation accuracy, epochs to a threshold, fluctuation of the validation loss in epochs 10 to 36"
+    drawn = "Best validation accuracy, epochs to a threshold, max - min of the validation loss in epochs 10 to 36"
     caption = f"{drawn}, as far as measured. {ONE_BY_ONE} {seeds_note(lines)}"
     return Plot("wd", "Weight decay", caption, figure)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from statistics import fmean
 
 from resnetlab.runs.load import Run
-from resnetlab.runs.summary import Row, loss_range, rows_within
+from resnetlab.runs.summary import Row, fluctuation, rows_within
 
 # the accuracies whose "transition epochs" the series tabulates over the batch size (part I, observation 4)
 LEVELS = (0.91, 0.92, 0.925, 0.927, 0.928, 0.93)
@@ -47,9 +47,9 @@ def fluctuations(run: Run) -> dict[str, float]:
     if run.manifest.get("differs_from_defaults", {}).get("schedule.stretch"):
         return {}
     found: dict[str, float | None] = {
-        "fluctuation_train": loss_range(run.rows, "train/ce"),
-        "fluctuation_running": loss_range(run.rows, "val/ce"),
-        "fluctuation_recal": loss_range(run.rows, "val/ce_recal"),
+        "fluctuation_train": fluctuation(run.rows, "train/ce"),
+        "fluctuation_running": fluctuation(run.rows, "val/ce"),
+        "fluctuation_recal": fluctuation(run.rows, "val/ce_recal"),
     }
     for name, column in (("least_val_acc", "val/acc"), ("least_val_acc_recal", "val/acc_recal")):
         found[name] = min(rows_within(run.rows, column), default=None)

@@ -269,13 +269,13 @@ def make_unique(named: Sequence[Configuration]) -> list[Configuration]:
     return [replace(c, label=label) for c, label in zip(named, labels, strict=True)]
 
 
-def short_labels(configurations: Sequence[Configuration], letters: int) -> dict[Key, str]:
-    """Labels of at most so many letters: what most share goes first, as "...", unless two would be the same."""
+def short_labels(configurations: Sequence[Configuration], most: int) -> dict[Key, str]:
+    """Labels of at most so many characters: what most share goes first, as "...", unless two would be the same."""
     split = {c.key: re.split(r", (?=[A-Za-z])", c.label) for c in configurations}
     shared, found = Counter(part for parts in split.values() for part in parts), dict[Key, str]()
     for key, parts in split.items():
         kept = [*parts]
-        while len(kept) > 1 and len(", ".join(kept)) > letters:
+        while len(kept) > 1 and len(", ".join(kept)) > most:
             kept.remove(max(reversed(kept), key=shared.__getitem__))
         found[key] = ", ".join(kept) + ", ..." * (kept != parts)
     counts = Counter(found.values())

@@ -16,7 +16,7 @@ from resnetlab.runs.summary import lag_note
 
 RECAL = "final_val_acc_recal"
 IMAGES = ("data", *(f"data.{key}" for key in ("digest", "labels", "split", "pool", "val_size", "split_seed")))
-MOST_NAMED, MOST_LETTERS = 5, 60  # configurations in a sentence, and letters of each
+MOST_NAMED, MOST_CHARACTERS = 5, 60  # configurations in a sentence, and characters of each
 ELSEWHERE = {"precision": "trainer.precision"}  # keys of the identity that the command line calls otherwise
 
 
@@ -80,17 +80,17 @@ def accuracy_sentence(best: Configuration, metric: str, thresholds: Sequence[str
     text = f"{kind} validation accuracy {mean_sd(found, best.n, 4)} (n = {best.n}"
     if found is not None and found.low is not None:
         text += f", 95 % interval {found.low:.4f} to {found.high:.4f}"
-    for threshold in thresholds[:1]:
-        epoch = best.crossing(threshold)
-        reached = f"does not reach {threshold}" if epoch is None else f"reaches {threshold} at epoch {epoch:g}"
-        return f"{best.label}: {text}); {usual}the mean over seeds {reached}."
-    return f"{best.label}: {text})."
+    if not thresholds:
+        return f"{best.label}: {text})."
+    epoch = best.crossing(thresholds[0])
+    reached = f"does not reach {thresholds[0]}" if epoch is None else f"reaches {thresholds[0]} at epoch {epoch:g}"
+    return f"{best.label}: {text}); {usual}the mean over seeds {reached}."
 
 
 def undecided(best: Configuration, pairs: Sequence[Comparison]) -> Iterator[str]:
     """What is not shown to be lower than the best, and how many further seeds might show it: least and most."""
     found = [pair for pair in pairs if not is_shown(pair)]
-    short = short_labels((best, *(pair.second for pair in pairs)), MOST_LETTERS)
+    short = short_labels((best, *(pair.second for pair in pairs)), MOST_CHARACTERS)
     names = [short[pair.second.key] for pair in found]
     if names:
         more = f"; {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""

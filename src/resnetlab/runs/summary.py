@@ -23,7 +23,7 @@ MIN_EPOCHS = 5  # of these, for a metric over them
 def summarize(config: Any, rows: Sequence[Row], *, status: str, **extra: Any) -> Summary:
     """Build the run's summary.
 
-    config: a Config, which this room does not import. status: finished | diverged. rows: one an epoch, as in
+    config: a Config, which this subpackage does not import. status: finished | diverged. rows: one an epoch, as in
     metrics.csv. extra: what they do not know (parameters, metrics on the test set, where and why a run diverged).
     """
     return {
@@ -35,7 +35,7 @@ def summarize(config: Any, rows: Sequence[Row], *, status: str, **extra: Any) ->
         **threshold_columns(rows, config.thresholds),
         **best_and_final(rows),
         **dict.fromkeys(("final_test_acc", "best_test_acc", "averaged_test_acc")),
-        "val_loss_fluctuation": fluctuation(rows),
+        "val_loss_fluctuation": validation_range(rows),
         **fit_sign(rows),
         "improvements": improvements(rows),
         "seconds_per_epoch": median(rows, "time/epoch"),
@@ -168,13 +168,13 @@ def rows_within(rows: Sequence[Mapping[str, float]], column: str) -> list[float]
     return values if len(values) >= MIN_EPOCHS else []
 
 
-def fluctuation(rows: Sequence[Mapping[str, float]]) -> float | None:
+def validation_range(rows: Sequence[Mapping[str, float]]) -> float | None:
     """Max - min of val/ce over epochs 10 to 36, as the series reads it off its plots; None with fewer than five."""
     values = rows_within(rows, "val/ce")
     return max(values) - min(values) if values else None
 
 
-def loss_range(rows: Sequence[Mapping[str, float]], column: str) -> float | None:
+def fluctuation(rows: Sequence[Mapping[str, float]], column: str) -> float | None:
     """Max - min over these epochs after subtracting the regression line: an even fall is no fluctuation.
 
     None with fewer than five epochs.

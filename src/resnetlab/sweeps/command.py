@@ -114,13 +114,14 @@ def run_sweep(
     task = SweepTask(folder, {number: label for number, (label, _) in enumerate(jobs)}, len(jobs), search)
     status, missing = run_task(task, overrides, launcher)
     outcomes = collect(folder, task.labels, missing)
+    status = status or exit_status(outcomes)
     if end_parent is not None:
         end_parent(seed_metrics(outcomes, jobs, config.objective), bool(status))
     for line in (*table_lines(outcomes, task.labels, config.objective), *seed_lines(outcomes, jobs, config.objective)):
         say(line)
     where = " ".join(dict.fromkeys(str(job.study_folder) for job in (config, *(job for _, job in jobs))))
     say(f"runs: resnetlab report {where}; logs and outcomes: {folder.path}")
-    return status or exit_status(outcomes)
+    return status
 
 
 def run_task(task: SweepTask, overrides: Sequence[str], launcher: str) -> tuple[int, Outcome]:

@@ -19,8 +19,7 @@ def end_with_parent(descriptors: Sequence[int] = (), parent: int | None = None) 
     """Ends this process with those that hold the other ends of the pipes, and with its parent (a fork server).
 
     descriptors: of pipes that nobody writes to, the standard input or multiprocessing's. parent: its number, if it may
-    have ended already. PR_SET_PDEATHSIG would do the same, but on Linux only, and not for a parent that died before the
-    child could ask for it.
+    have ended already. Why not PR_SET_PDEATHSIG: docs/decisions.md.
     """
     parent = parent or os.getppid()
 
@@ -46,11 +45,11 @@ def redirect_output(log: str | Path) -> None:
 
 
 @contextmanager
-def signal_handlers(handlers: Mapping[signal.Signals, Any]) -> Iterator[dict[signal.Signals, Any]]:
-    """Inside, these handle the signals; gives those from before."""
+def signal_handlers(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    """Inside, these handle the signals."""
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield before
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

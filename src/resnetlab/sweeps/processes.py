@@ -1,9 +1,4 @@
-"""Backend of hydra/launcher=processes: a forked process for each job.
-
-Python's own fork server, and not a library's pool: those of loky, joblib and concurrent.futures break as a whole when
-one worker is killed; pebble's does not, but its workers train on unseen when the parent is killed. A spawned process
-imports for 8 s; the second forked one begins after 1.5 s.
-"""
+"""Backend of hydra/launcher=processes: a process for each job, from Python's fork server (why: docs/decisions.md)."""
 
 import os
 import signal

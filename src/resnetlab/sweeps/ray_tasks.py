@@ -1,8 +1,6 @@
 """Backend of hydra/launcher=ray: a task of Ray for each job, on a cluster of this machine or on a running one.
 
-Not hydra-ray-launcher: 1.2.2 wants cloudpickle below 3, boto3 and Ray's dashboard, listens on every network, and gives
-the whole sweep up with the first task whose worker was killed. Nor Ray's own retries: a task that was killed because
-memory ran out is tried without end, and nobody learns of it.
+Why not hydra-ray-launcher, nor Ray's own retries: docs/decisions.md.
 """
 
 import logging
@@ -109,7 +107,7 @@ class RayTasks(Backend):
     def connect(self) -> None:
         options: dict[str, Any] = {"address": self.address}
         if not self.elsewhere:
-            short = "/tmp" if Path("/tmp").is_dir() else None  # a socket's path has 107 letters at most
+            short = "/tmp" if Path("/tmp").is_dir() else None  # a socket's path has 107 characters at most
             self.temporary = tempfile.TemporaryDirectory(prefix="resnetlab-ray-", dir=short, ignore_cleanup_errors=True)
             options = {"address": "local", "num_cpus": cores(), "include_dashboard": False}
             below = os.path.join(self.temporary.name, "r")  # which Ray makes writable for all; its parent is private

@@ -22,7 +22,7 @@ from resnetlab.runs.sweep_records import Outcome, SweepFolder
 from resnetlab.sweeps.trunk_plan import with_branch_points
 from resnetlab.training.result import EpochHook, completed, objective, print_line
 
-MAX_REASON = 500  # letters: it has to fit into a pipe and into a table
+MAX_REASON = 500  # characters: it has to fit into a pipe and into a table
 
 
 @dataclass
@@ -88,7 +88,7 @@ def trial_hook(folder: SweepFolder, number: int) -> EpochHook | None:
     assignment = folder.assignment(number)
     if assignment is None or assignment["options"]["pruner"] == "none":
         return None
-    from resnetlab.sweeps.search.study import TrialReporter  # needs Optuna
+    from resnetlab.sweeps.search.journal import TrialReporter  # needs Optuna
 
     return TrialReporter(assignment)
 

@@ -97,7 +97,7 @@ class ImageClassifier(L.LightningModule):
         return lr_momentum_table(self.config, self.span)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes) of images (N, C, H, W) as a person has them, uint8 or floats in 0..1; raw weights."""
+        """Logits (N, classes) of images (N, C, H, W) not normalized, uint8 or floats in 0..1; raw weights."""
         mean, std = (self.preprocessing[key].to(images.device) for key in ("mean", "std"))
         return self.model(normalize(images, mean, std))
 

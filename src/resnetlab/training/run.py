@@ -87,12 +87,12 @@ def prepare_run(
     manifest = make_manifest(config, session, command)
     branch = None if checkpoint or config.force or config.trunk == "off" else find_branch(config, session, manifest)
     describe(config, session, manifest | ({"trunk": branch.trunk} if branch else {}), checkpoint is not None)
-    for checkpoint, content in branch.files.items() if branch else ():  # the last of them is the one to resume from
-        session.trainer.strategy.checkpoint_io.save_checkpoint(content, checkpoint)
+    for path, content in branch.files.items() if branch else ():
+        session.trainer.strategy.checkpoint_io.save_checkpoint(content, path)
     session.loggers.behind = branch is not None
     for remark in remarks:
         print_line(config, remark)
-    return None, checkpoint
+    return None, folder.last if branch else checkpoint
 
 
 def fit(config: Config, session: Session, checkpoint: Path | None) -> tuple[str, dict[str, Any]]:

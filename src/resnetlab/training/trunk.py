@@ -43,13 +43,13 @@ def settings(manifest: Manifest) -> dict[str, Any]:
 
 
 def facts(manifest: Manifest) -> dict[str, Any]:
-    """The same with machine, versions, code and images, of which nothing is known of a run that is only planned."""
+    """The settings, with machine, versions, code and images where they are known: a planned run has none."""
     digests = {f"digest of {key}": value for key, value in manifest.get("digests", {}).items() if key != "schedule"}
     return settings(manifest) | {key: manifest[key] for key in CONDITIONS if key in manifest} | digests
 
 
 def average_in(config: Config, epoch: int) -> str:
-    """What decides about the average of weights that `epoch` (from 1) ends with; "" while nothing is averaged."""
+    """Identifies the average of weights at the end of `epoch` (from 1); "" before averaging begins."""
     averaging = config.averaging
     start = averaging.epochs_before(config.span) if isinstance(averaging, SWA) else 0
     if averaging.name == "none" or epoch <= start:
@@ -58,7 +58,7 @@ def average_in(config: Config, epoch: int) -> str:
 
 
 def epoch_keys(config: Config) -> list[bytes]:
-    """A digest of each epoch with all before it, of every lr and momentum and the average: none for a state."""
+    """For each epoch a digest of all lr and momenta so far and of the average; [] with a state or callbacks."""
     table, total, keys = lr_momentum_table(config, config.span), hashlib.sha256(), []
     for epoch, steps in enumerate(table.reshape(config.epochs, -1), 1):
         total.update(steps.tobytes() + average_in(config, epoch).encode())
@@ -90,7 +90,7 @@ def shared_epochs(now: Manifest, recorded: Manifest) -> tuple[int, str]:
 
 
 def find_branch(config: Config, session: Session, now: Manifest) -> Branch | None:
-    """From the run of the study that has the most epochs for this one; it is printed, or why there is none."""
+    """The checkpoint to branch from: of the study's run that shares the most epochs. Prints which, or why none."""
     branch, line = None, ""
     for path in sorted(config.study_folder.glob(f"*/{SEED}{config.seed}")):
         recorded, least = read_manifest(path), branch.trunk["epoch"] if branch else 0
@@ -129,7 +129,7 @@ def read_branch(session: Session, recorded: Manifest, folder: RunFolder, epochs:
 
 
 def as_own(checkpoint: dict[str, Any], session: Session) -> dict[str, Any]:
-    """The same of this run: with its configuration and, where no average is common, with its own, still empty."""
+    """The checkpoint rewritten as this run's; its average is this run's own, still empty, unless both share one."""
     common, trained = average_in(session.module.config, checkpoint["epoch"] + 1), checkpoint["state_dict"]
     state = session.module.state_dict()
     state.update({key: trained[key] for key in state if common or not key.startswith("average.")})

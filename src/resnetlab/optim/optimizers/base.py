@@ -16,18 +16,14 @@ from resnetlab.optim.regularization import NORM_BIASES, Regularization, check_gr
 Groups = list[dict[str, Any]]
 Tensors = list[Tensor]
 
-REFUSED: dict[tuple[str, str], str] = {
-    ("muon", "coupled"): "Muon would orthogonalise the decay with the gradient; take regularization=weight_decay",
-}
-"""(optimizer, regularization) that make no sense together, and why: the one list of them."""
-
 FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")  # device types with torch's fused kernels, torch 2.11 to 2.15
 
 
 def check_pair(optimizer: str, regularization: str) -> None:
-    """Raises ConfigError if the two, given by their names, are in REFUSED."""
-    if reason := REFUSED.get((optimizer, regularization)):
-        raise ConfigError(f"optimizer={optimizer} with regularization={regularization} is refused: {reason}")
+    """Raises ConfigError if the two, given by their names, make no sense together."""
+    if (optimizer, regularization) == ("muon", "coupled"):
+        why = "Muon would orthogonalise the decay with the gradient; take regularization=weight_decay"
+        raise ConfigError(f"optimizer=muon with regularization=coupled is refused: {why}")
 
 
 @dataclass

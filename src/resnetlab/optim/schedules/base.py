@@ -191,5 +191,4 @@ def unchanged_warning(schedule: Schedule, span: RunLength) -> str | None:
 
 def require(ok: bool, key: str, value: Any, must: str) -> None:
     """Raises ConfigError("schedule.key (=value) must be ...") unless ok."""
-    shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else value
-    errors.require(ok, f"schedule.{key}", shown, f"be {must}")
+    errors.require(ok, f"schedule.{key}", value, f"be {must}")

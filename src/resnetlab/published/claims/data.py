@@ -59,5 +59,5 @@ def claims(post: str | None = None) -> list[Claim]:
     """All claims, or those of one source, in the sources' order. Raises ConfigError for a source that has none."""
     found = [Claim(**raw | {"parts": [Part(**p) for p in raw.get("parts", ())]}) for raw in CLAIMS_FILE["claim"]]
     if post is not None:
-        require_one_of("post", post, dict.fromkeys(claim.post for claim in found))
+        require_one_of("--post", post, dict.fromkeys(claim.post for claim in found))
     return [claim for claim in found if post in (None, claim.post)]

@@ -8,12 +8,12 @@ from itertools import pairwise
 from resnetlab.published.claims.data import CLAIMS_FILE
 from resnetlab.report.derive import threshold_metrics
 from resnetlab.runs.load import Run
-from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, loss_range, rows_within
+from resnetlab.runs.summary import FLUCTUATION_EPOCHS, Row, fluctuation, rows_within, validation_range
 
 # ratios and sizes of fluctuations go over orders of magnitude: tested as logarithms, shown as they are
 LOGARITHMIC = ("amplitude", "fluctuation_left", "jump_ratio", "calm_ratio")
 # of numbered epochs, in which a stretched schedule has other rates
-WINDOWED = (*LOGARITHMIC, "lowest_acc")
+WINDOWED = (*LOGARITHMIC, "fluctuation", "lowest_acc")
 NUMBERED = re.compile(r"(best_by|gain_after)_(\d+)")
 DESCRIPTIONS: dict[str, str] = CLAIMS_FILE["description"]
 
@@ -83,8 +83,9 @@ def onset(rows: Sequence[Row]) -> float | None:
 
 
 OF_ROWS: dict[str, Callable[[Sequence[Row]], float | None]] = {
-    "amplitude": fluctuation,
-    "fluctuation_left": lambda rows: ratio(loss_range(rows, "val/ce_recal"), loss_range(rows, "val/ce")),
+    "amplitude": validation_range,
+    "fluctuation": lambda rows: fluctuation(rows, "val/ce"),
+    "fluctuation_left": lambda rows: ratio(fluctuation(rows, "val/ce_recal"), fluctuation(rows, "val/ce")),
     "jump_ratio": lambda rows: ratio(*(largest_jump(rows_within(rows, f"{part}/ce")) for part in ("val", "train"))),
     "calm_ratio": calm_ratio,
     "lowest_acc": lambda rows: min(rows_within(rows, "val/acc"), default=None),

@@ -124,7 +124,7 @@ def no_fluctuation(part: Part, groups: Sequence[RunGroup], scope: Differences) -
     """Why a claim about fluctuations cannot be tested: the selected runs do not fluctuate. Empty if it can."""
 
     def fluctuates(group: RunGroup) -> bool:
-        found = group.values("amplitude")
+        found = group.values("fluctuation")
         return bool(found) and fmean(found) >= FLUCTUATING
 
     lacking = part.needs_fluctuation and not fluctuates(groups[-1])

@@ -26,7 +26,7 @@ def print_claims(folders: Sequence[Path], form: str = "table", post: str | None 
 
     Raises ConfigError for the form, the post, or a folder that is missing or holds no finished run.
     """
-    require_one_of("format", form, ("table", "json"))
+    require_one_of("--format", form, ("table", "json"))
     shown = {claim.id for claim in claims(post)}
     require_folders(folders)
     collection = collect(folders)

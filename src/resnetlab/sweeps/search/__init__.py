@@ -1,1 +1,1 @@
-"""A search for the largest objective with Optuna, which no other room needs: hydra/sweeper=optuna."""
+"""A search for the largest objective with Optuna, which no other subpackage needs: hydra/sweeper=optuna."""

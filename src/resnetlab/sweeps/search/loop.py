@@ -18,7 +18,7 @@ from resnetlab.runs.files import digest, read_rows
 from resnetlab.runs.layout import METRICS
 from resnetlab.runs.sweep_records import Outcome
 from resnetlab.sweeps.run_job import SweepTask, failure, record
-from resnetlab.sweeps.search import study as journal
+from resnetlab.sweeps.search import journal
 from resnetlab.sweeps.search.plan import SearchPlan
 from resnetlab.training.result import print_line
 

@@ -55,7 +55,7 @@ def make_plan(overrides: Sequence[str]) -> SearchPlan:
     """
     space = Space.read([override for override in overrides if not override.lstrip("+").startswith("hydra")])
     with hydra_context():
-        configs = [check_values(space, values) for values in space.corners()]
+        configs = [configuration_at(space, values) for values in space.corners()]
         settings = checked_settings(overrides)
     options = OptunaConf(**dict(settings.sweeper))
     path = options.storage or ""
@@ -70,7 +70,7 @@ def make_plan(overrides: Sequence[str]) -> SearchPlan:
     return SearchPlan(space, options, configs[0], max(c.epochs for c in configs), at_once)
 
 
-def check_values(space: Space, values: Mapping[str, Any]) -> Config:
+def configuration_at(space: Space, values: Mapping[str, Any]) -> Config:
     """The configuration of these values. Raises ConfigError that names them."""
     try:
         return parse(hydra.compose("config", overrides=space.job(values)))

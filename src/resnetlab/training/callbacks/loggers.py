@@ -155,12 +155,12 @@ class Loggers(L.Callback):
             write_json(place, known | {name: logger.version})
         return logger
 
-    def catch_up(self, trainer: L.Trainer) -> None:
+    def catch_up(self) -> None:
         """Sends all rows so far: to every logger if they are a trunk's, else to the csv file alone, made anew."""
         self.send(self.recorder.rows, [logger for name, logger in self.made.items() if self.behind or name == "csv"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.catch_up(trainer)
+        self.catch_up()
         if "tensorboard" in self.made:
             self.made["tensorboard"].begin(trainer, pl_module)
 
@@ -176,7 +176,7 @@ class Loggers(L.Callback):
         """Sends the summary's numbers, and to TensorBoard the figures."""
         if trainer.state.fn is None:  # a run whose last epoch was trained before
             self.setup(trainer)
-            self.catch_up(trainer)
+            self.catch_up()
         for name in {*self.made} - {"tensorboard", "csv"}:
             self.made[name].log_metrics(final_metrics(summary), step=summary["epochs_trained"])
         if "tensorboard" in self.made:

@@ -30,7 +30,7 @@ def why_no_graph(config: Config) -> str | None:
         (kind != "cuda", f"a CUDA graph needs a CUDA device, and this is a {kind}"),
         (config.data.device == "cpu", "data.device=cpu gathers each batch on the host"),
         (config.trainer.devices > 1, "gradients that are averaged over several devices are not captured"),
-        (not optimizer.capturable, f"torch's {optimizer.name} reads values back on the host, which a graph cannot"),
+        (not optimizer.capturable, f"optimizer={optimizer.name} may read values back on the host"),
         (unfused, "optimizer.fused=false asks the host, for the scaler or for lr, and is not captured"),
         (schedule.stateful, f"schedule={schedule.name} sets the lr on the host"),
     )

@@ -18,7 +18,7 @@ class DeviceBatches:
     """Gathers and augments batch after batch.
 
     All that it reads and writes are tensors that stay where they are: a captured graph finds the next batch, and the
-    next epoch's plan, by itself. shard: (rank, devices), as for ImageData.batches.
+    next epoch's plan, by itself. shard: (rank, devices), for every devices-th image of each batch.
     """
 
     def __init__(self, data: ImageData, device: torch.device, shard: tuple[int, int] = (0, 1)) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint as a network for pictures as a person has them, and its predictions for files, folders and arrays."""
+"""A checkpoint as a network for raw images, and its predictions for files, folders and arrays."""
 
 import json
 import warnings
@@ -101,7 +101,8 @@ def read_path(path: Path) -> Iterator[tuple[str, Pixels]]:
     if path.is_dir():
         if (path / MANIFEST).exists():
             raise DataError(f"{path} is a run's folder and no picture; name one run, and the pictures behind it")
-        if not (files := sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)):
+        below = ((file, file.relative_to(path).parts) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        if not (files := sorted(file for file, parts in below if not any(part.startswith(".") for part in parts))):
             raise DataError(f"{path} has no picture in it ({', '.join(SUFFIXES)})")
         for file in files:
             yield from read_path(file)

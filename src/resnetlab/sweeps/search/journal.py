@@ -1,7 +1,6 @@
 """The search in Optuna: its journal on disk, under a lock that a kill releases; its trials; and when it prunes.
 
-Not SQLite, which is another half second of imports in every worker and is not safe on a shared disk; and not the
-journal's own locks, which a process that is killed leaves behind for half a minute (Optuna 5.0).
+Why not SQLite, nor the journal's own locks: docs/decisions.md.
 """
 
 import copy
