@@ -47,7 +47,7 @@ bench: $(READY)  ## the lab against others and against the machine, 11 minutes; 
 docs: $(READY)  ## the documentation as a site, in site/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
 	rm -rf build/docs site && mkdir -p build/docs
-	tar cf - *.md LICENSE CITATION.cff docs/*.md docs/*.ipynb results/*/*.png results/*/*/*.png | tar xf - -C build/docs
+	tar cf - *.md LICENSE CITATION.cff docs/*.md docs/*.ipynb conf/experiment/first-study.yaml results/*/*.png results/*/*/*.png | tar xf - -C build/docs
 	$(BIN)/zensical build
 
 clean:  ## removes .venv and caches; outputs and data stay

@@ -1,4 +1,4 @@
-"""Printing: durations, what a terminal must not be sent, letters that an encoding lacks, errors nobody foresaw."""
+"""Printing: durations, what a terminal must not be sent, characters that an encoding lacks, errors nobody foresaw."""
 
 import io
 import logging
@@ -30,13 +30,13 @@ def test_control_codes_never_reach_the_terminal(code: str, capsys: pytest.Captur
     Console(force_terminal=True, color_system="truecolor").print(f"a{code}b", style="red")
     printed = capsys.readouterr()
     coloured = re.sub(r"\x1b\[[0-9;]*m", "", printed.out.splitlines()[-1])
-    letters = {*printed.out.splitlines()[0], *coloured, *printed.err.rstrip("\n")}
-    assert not letters & set("\x1b\x07\x9b\x08\r\x7f\u202e\u2066\x00")
+    characters = {*printed.out.splitlines()[0], *coloured, *printed.err.rstrip("\n")}
+    assert not characters & set("\x1b\x07\x9b\x08\r\x7f\u202e\u2066\x00")
     assert plain("ä\tb\n→ 数") == "ä\tb\n→ 数"
 
 
 @pytest.mark.parametrize(("encoding", "shown"), [("ascii", "+-"), ("latin-1", "±"), ("cp437", "±"), ("utf-8", "±")])
-def test_letters_that_the_encoding_lacks_are_replaced(
+def test_characters_that_the_encoding_lacks_are_replaced(
     encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
@@ -49,12 +49,12 @@ def test_letters_that_the_encoding_lacks_are_replaced(
     assert text.count(f"0.9 {shown} 0.1") == 2
 
 
-@pytest.mark.parametrize("entrance", [main, cli.main])
+@pytest.mark.parametrize("entry_point", [main, cli.main])
 @pytest.mark.parametrize(
     "error", [RecursionError("deep\nlines"), TypeError(), MemoryError("much"), KeyError("x" * 9000)]
 )
 def test_an_error_that_nobody_foresaw_is_one_line_and_a_log(
-    error: Exception, entrance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    error: Exception, entry_point, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
@@ -62,7 +62,7 @@ def test_an_error_that_nobody_foresaw_is_one_line_and_a_log(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("resnetlab.config.help_and_completion.help_text", fail)
     monkeypatch.setattr("resnetlab.config.help_and_completion.options_text", fail)
-    assert entrance(["--help"] if entrance is main else ["options"]) == 1
+    assert entry_point(["--help"] if entry_point is main else ["options"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert len(line) < 2000
     assert line.startswith(f"error: unexpected {type(error).__name__}: ")

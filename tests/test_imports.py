@@ -42,7 +42,7 @@ def subpackage_of(module: str) -> str:
     return module.split("/")[0]
 
 
-def test_every_room_has_a_row_and_the_top_of_the_package_has_at_most_13_names() -> None:
+def test_every_subpackage_has_a_row_and_the_top_of_the_package_has_at_most_13_names() -> None:
     names = {path.name.removesuffix(".py") for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
     names -= {"__pycache__", "__init__", "__main__", "conf"}
     assert names == set(MAY_IMPORT)

@@ -1,4 +1,4 @@
-"""The installed program: its entrances, a folder of one's own presets, another place for runs, shell completion."""
+"""The installed program: its entry points, a folder of one's own presets, another place for runs, shell completion."""
 
 import os
 import subprocess

@@ -22,7 +22,7 @@ from rich.segment import Segment
 CONTROL_CODES = {*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)} - {9, 10}
 PLAIN = str.maketrans(dict.fromkeys(map(chr, CONTROL_CODES), "\N{REPLACEMENT CHARACTER}"))
 ASCII = str.maketrans({"±": "+-", "–": "-", "×": "x", "→": "->", "…": "..."})  # noqa: RUF001
-MOST_LETTERS = 1200  # of an error's line
+MOST_CHARACTERS = 1200  # of an error's line
 TRAIN_COMMAND = "resnetlab train" if Path(__file__).with_name("conf").is_dir() else "python train.py"  # wheel or clone
 
 
@@ -75,8 +75,8 @@ def say(line: str) -> None:
 def print_stderr(line: str) -> None:
     """Print the text as one line on standard error, the middle of a very long one left out."""
     line = line.replace("\n", "\\n")
-    if len(line) > MOST_LETTERS:
-        line = f"{line[: MOST_LETTERS // 2]} ... {line[-MOST_LETTERS // 2 :]}"
+    if len(line) > MOST_CHARACTERS:
+        line = f"{line[: MOST_CHARACTERS // 2]} ... {line[-MOST_CHARACTERS // 2 :]}"
     try:
         print(plain(line), file=sys.stderr, flush=True)
     except OSError:  # as in `say`

@@ -63,6 +63,7 @@ def test_the_defaults_are_those_of_a_composed_configuration(choices: dict[str, s
         ([], ["schedule=cosine ", "optimizer=adamw ", "(default)", "batch_size=64", "trainer=cpu"]),
         (["schedule"], ["Keys of all:", "schedule.warmup=0.0", "Keys of schedule=cosine:", "schedule.shape=half"]),
         (["schedule=cosine"], ["schedule.shape=half", "a quarter period, steep at the end", "1608.03983"]),
+        (["schedule="], ["Keys of all:", "Keys of schedule=cosine:"]),
         (["schedule=cosine", "optimizer=sgd"], ["schedule.shape=half", "optimizer.nesterov=false"]),
         (["wd", "schedule=cosine"], ["wd=null", "schedule.shape=half"]),
         (["schedule", "optimizer"], ["Keys of schedule=cosine:", "Keys of optimizer=sgd:"]),
@@ -86,6 +87,7 @@ def test_what_the_command_prints(words: list[str], wanted: list[str], capsys: py
         (["schedule=zzz"], "resnetlab options schedule lists them"),
         (["warmupp"], "warmupp is no group and no key; did you mean warmup"),
         (["zzz"], "resnetlab options lists the groups"),
+        (["=x"], "is no group and no key"),
     ],
 )
 def test_an_unknown_word_is_an_error_in_one_line(

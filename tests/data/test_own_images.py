@@ -73,7 +73,8 @@ def test_what_is_hidden_and_a_link_to_a_folder_above_are_left_out(tmp_path: Path
     images = tmp_path / "train" / "digit 3"
     for hidden in (".ipynb_checkpoints/a-checkpoint.png", "below/.cache/b.png", "._003.png"):
         save(images / hidden, NOISE)
-    (images / "loop").symlink_to(images)
+    for name, above in (("loop", images), ("above", images.parent), ("top", tmp_path)):
+        (images / name).symlink_to(above)
     (images / "below" / "up").symlink_to(tmp_path / "train" / "digit 3" / "below")
     save(images / "below" / "c.png", NOISE)
     found = {path.relative_to(tmp_path) for *_, path in list_files(tmp_path)}

@@ -536,6 +536,7 @@ def test_registry_and_defaults() -> None:
         ("adam", {"eps": math.inf}, "optimizer.eps (=inf) must be"),
         ("adam", {"beta2": math.nan}, "optimizer.beta2 (=nan) must be"),
         ("nadam", {"momentum_decay": -1.0}, "optimizer.momentum_decay (=-1.0) must be a finite number of at least 0"),
+        ("sgd", {"nesterov": True, "momentum": 0.0}, "momentum (=0.0) must be above 0 with optimizer.nesterov=true"),
         ("sgd", {"norm_bias_lr": 0.0}, "optimizer.norm_bias_lr (=0.0) must be a finite number above 0"),
         ("radam", {"sam": -0.1}, "optimizer.sam (=-0.1) must be a finite number of at least 0"),
         ("sgd", {"sam": math.inf}, "optimizer.sam (=inf) must be"),

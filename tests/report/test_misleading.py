@@ -442,6 +442,6 @@ def test_a_copy_without_its_manifest_is_counted_once_and_listed() -> None:
     assert main(["status", "--once", "runs"]) == 0
 
 
-def test_a_path_of_any_letters_is_quoted_for_hydra() -> None:
+def test_a_path_of_any_characters_is_quoted_for_hydra() -> None:
     for value in ("/home/j\N{LATIN SMALL LETTER O WITH DIAERESIS}rg/x", "Bob's images", "a=b", "a,b"):
         assert compose(f"data.root={override(value)}").data.root == value

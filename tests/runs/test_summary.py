@@ -49,7 +49,7 @@ def test_a_run_without_an_epoch_has_a_row_of_nulls() -> None:
     assert row["improvements"] == []
 
 
-def test_fluctuation_is_measured_over_epochs_10_to_36_and_needs_five() -> None:
+def test_the_validation_range_is_of_epochs_10_to_36_and_needs_five() -> None:
     rows = [{"epoch": e, "val/ce": 100.0 if e in (9, 37) else float(e % 5)} for e in range(1, 61)]
     assert validation_range(rows) == 4.0
     assert validation_range(rows[:14]) == 4.0  # epochs 10 to 14

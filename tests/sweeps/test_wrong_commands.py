@@ -1,4 +1,4 @@
-"""What is refused at the entrance: one line that names value and cure, exit status 2, and nothing is written."""
+"""What is refused at the entry point: one line that names value and cure, exit status 2, and nothing is written."""
 
 import sys
 import time
@@ -177,6 +177,9 @@ def test_the_time_is_the_same_in_every_job_and_a_home_is_expanded(monkeypatch: p
         "init=~/a.ckpt,~/b c.ckpt": 'init="/home/someone/a.ckpt","/home/someone/b c.ckpt"',
         "init=null,'~/a,b.ckpt',x": 'init=null,"/home/someone/a,b.ckpt",x',
         "init=a,b~/c": "init=a,b~/c",
+        "init=choice(~/a,~/b)": "init=choice(~/a,~/b)",
+        "freeze=[~/a,~/b]": "freeze=[~/a,~/b]",
+        "data.root='/data/a,~/b'": "data.root='/data/a,~/b'",
     }.items():
         assert normalize_arguments([given]) == [wanted]
     assert normalize_arguments(["study=x", "seeds=10000"])[0] == "-m"

@@ -578,7 +578,7 @@ def test_images_of_a_function_train_as_the_same_arrays_in_a_file(with_callbacks:
     assert Path("called").read_text() == "x"  # once
     with_callbacks(NET + OF_MINE.replace("(0, 256", "(0, 250"))
     assert own_images(*chosen).folder.path != config.folder.path
-    with pytest.raises(DataError, match=r"data.digest .* is of other images than net_of_mine.pictures has"):
+    with pytest.raises(DataError, match=r"data.digest .* is not that of net_of_mine.pictures, which is"):
         evaluate_checkpoint(config.folder.last, root="net_of_mine.pictures", model="net_of_mine.Net")
     with_callbacks(NET + OF_MINE)
     with pytest.raises(DataError, match=r"has images of the user's own.*--root net_of_mine.pictures$"):

@@ -248,11 +248,11 @@ def test_a_run_of_images_handed_in_is_not_taken_for_one_of_the_data_set(capsys: 
     trainer.fit(module, datamodule=data)
     last = module.config.folder.last
     assert last.exists()
-    with pytest.raises(DataError, match=r"data.digest \(=\w{16}\) is of other images than digits has"):
+    with pytest.raises(DataError, match=r"data.digest \(=\w{16}\) is not that of digits, which is"):
         evaluate_checkpoint(last)
     with pytest.raises(DataError, match=r"data\.digest"):
         list(interpolate(last, last, [0.5]))
-    with pytest.raises(DataError, match="images of your own are known to build"):
+    with pytest.raises(DataError, match="hand yours to build"):
         run(module.config)
     with pytest.raises(ConfigError, match="is not that of the images handed in"):
         build(module.config, own_images(config, 7))

@@ -34,13 +34,13 @@ def options_text(names: Sequence[str]) -> str:
         keys = f"Top-level keys:\n{_key_lines(TOP_LEVEL.keys)}"
         more = "resnetlab options GROUP, GROUP=OPTION or KEY says more."
         return "\n\n".join([*map(group_summary, default_options()), keys, more])
-    return "\n".join(_text_of(*name.partition("=")) for name in names if name)
+    return "\n".join(_text_of(*name.partition("=")[::2]) for name in names if name)
 
 
-def _text_of(word: str, equals: str, option: str) -> str:
+def _text_of(word: str, option: str) -> str:
     if word not in (*default_options(), "experiment"):
         return key_text(word)
-    return option_text(word, option) if equals else group_text(word)
+    return option_text(word, option) if option else group_text(word)
 
 
 def group_summary(group: str) -> str:
@@ -79,7 +79,7 @@ def key_text(name: str) -> str:
     owners = key_owners()
     lines = []
     for key, names in owners.items():
-        if name in (key.name, key.name.partition(".")[2]):
+        if name in (key.name, key.name.partition(".")[2] or key.name):
             lines += [_key_lines([key]), *(_wrapped("    of ", names, 7) if names else [])]
     if not lines:
         known = {word for key in owners for word in (key.name, key.name.rpartition(".")[2])} | set(default_options())

@@ -10,7 +10,7 @@ from resnetlab.runs.summary import CHOICES
 
 KEYS = data_beside(__file__, "identity.toml")
 NOT_IDENTITY = frozenset[str](KEYS["not_identity"])  # keys that do not change a run's metrics
-READABLE: dict[str, str] = KEYS["readable"]  # {key: its letters in the folder's name}
+READABLE: dict[str, str] = KEYS["readable"]  # {key: its characters in the folder's name}
 SHORT, LONG = 8, 12  # hexadecimal digits at the end of a configuration's name, and of its folder's
 
 

@@ -24,8 +24,7 @@ USES: list[tuple[str, str, Callable[[Any], bool]]] = [
     ("data.split_seed", "data.split=stratified or holdout", lambda c: c.data.split in ("stratified", "holdout")),
     ("model.bn_momentum", "model.norm=batch", lambda c: c.model.norm == "batch"),
     ("schedule.warmup_from schedule.warmup_prefix", "schedule.warmup above 0", lambda c: c.schedule.warmup > 0),
-    ("schedule.length", "a schedule over time", lambda c: c.schedule.name != "constant" and not c.schedule.stateful),
-    ("trainer.recalibration_images", "recalibrate_bn", lambda c: c.recalibrate_bn or c.averaging.name != "none"),
+    ("schedule.length", "a schedule that follows the time", lambda c: not c.schedule.stateful),
     ("schedule.lowest_momentum schedule.highest_momentum", "schedule.cycle_momentum", lambda c: cycles_momentum(c)),
     ("averaging.anneal", "averaging.anneal_epochs", lambda c: getattr(c.averaging, "anneal_epochs", 0) > 0),
 ]

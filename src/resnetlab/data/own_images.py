@@ -128,9 +128,11 @@ def list_files(root: Path) -> list[File]:
     files = []
     for folder in (path for part in PARTS for path in root.glob(f"{part}/[!.]*") if path.is_dir()):
         class_name = unicodedata.normalize("NFC", folder.name)  # an accent is one letter or two, as the system has it
-        seen = {folder.resolve()}
+        seen = {folder.resolve(), *folder.resolve().parents, root.resolve(), folder.parent.resolve()}
         for top, below, names in os.walk(folder, followlinks=True):
-            below[:] = [name for name in below if not name.startswith(".") and Path(top, name).resolve() not in seen]
+            below[:] = [
+                name for name in sorted(below) if not name.startswith(".") and Path(top, name).resolve() not in seen
+            ]
             seen.update(Path(top, name).resolve() for name in below)
             paths = [Path(top, name) for name in names if not name.startswith(".")]
             files += [(folder.parent.name, str(path.relative_to(folder)), class_name, path) for path in paths]

@@ -10,7 +10,7 @@ from resnetlab.report.groups import Key, groups_along, short_labels
 from resnetlab.report.plots import Configurations, Plot, color_of
 from resnetlab.report.statistics import share_interval
 
-MOST_COLORED, MOST_BANDS, MOST_LETTERS = 5, 3, 40
+MOST_COLORED, MOST_BANDS, MOST_CHARACTERS = 5, 3, 40
 GREY = "#b4bac1"
 HIGH, LINE = 3.4, 0.15  # inches: the large figure, and a line of the names beside it
 
@@ -47,7 +47,7 @@ def plot_accuracy(ranked: Configurations, thresholds: Sequence[str]) -> Plot:
     late = [fmean(values) for c in colored for e, values in c.by_epoch("val/acc").items() if e > risen]
     axes.set_ylim(bottom=min(late or [0.01]) - 0.01)
     plots.legend_above(figure, axes)
-    name_ends(axes, colored, short_labels(ranked, MOST_LETTERS))
+    name_ends(axes, colored, short_labels(ranked, MOST_CHARACTERS))
     figure.subplots_adjust(right=0.68)
     bands = "Lines are means over seeds, bands reach from the least to the greatest run."
     return Plot("accuracy", "Validation accuracy over the epochs", bands, figure)

@@ -164,6 +164,7 @@ class SGD(Optimizer):
     capturable: ClassVar[bool] = True
 
     def _make(self, groups: Groups, lr: float, momentum: float, decoupled: bool) -> torch.optim.Optimizer:
+        require(momentum > 0 or not self.nesterov, "momentum", momentum, "be above 0 with optimizer.nesterov=true")
         key = "decoupled_wd" if decoupled else "weight_decay"
         groups = [group | {"weight_decay": 0.0, "decoupled_wd": 0.0, key: group["weight_decay"]} for group in groups]
         fused = fused_or_default(self.fused, groups)

@@ -16,7 +16,7 @@ from resnetlab.report.columns import COSTS, mean_sd
 from resnetlab.report.groups import format_value
 from resnetlab.runs.summary import FLUCTUATION_EPOCHS
 
-FLUCTUATING = 0.5  # least max - min of val ce that is a fluctuation; the published ones are 0.7 and more
+FLUCTUATING = 0.5  # least fluctuation of val ce, its trend removed; the published max - min are 0.7 and more
 NO_FLUCTUATION = "the validation loss does not fluctuate in these runs, which may be too small or too short for it"
 
 
