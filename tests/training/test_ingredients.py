@@ -133,7 +133,7 @@ def test_reduce_on_plateau_reduces_every_group_once(kernel: str, rates: list[flo
     ("words", "said"),
     [
         ("data.alternating_flip=true", "it is used with data.flip=true and data.augment=true only"),
-        ("data.alternating_flip=true data.flip=true data.balance=sampling", "with images that are not drawn anew only"),
+        ("data.alternating_flip=true data.flip=true data.balance=sampling", "with data.balance=none or weights only"),
         ("data.fill=reflect", "data.fill (=reflect) is used by data.translate=pad_crop only"),
         ("optimizer.sam=-1", "optimizer.sam (=-1.0) must be a finite number of at least 0"),
         ("model.zero_init_residual=true model.norm=group_ws", "model.zero_init_residual (=true) must be false"),
