@@ -25,9 +25,8 @@ CHOICES = (*GROUPS, "experiment", "hydra/launcher", "hydra/sweeper")  # keys who
 MOST_JOBS = 10_000  # of a sweep: each is composed and checked first, which takes 0.2 to 0.5 s
 MOST_CHARACTERS = 200  # of a key and of an option's name; a file's has 255 at most
 DEEPEST = 20  # nesting of a value
-HOME = re.compile(
-    r"""(?<![^,])(?:(["'])(~/.*?)\1|(~/(?:[^,]*[^,"'\])}])?))(?![^,])"""
-)  # at home, which no shell expands behind a =
+# ~/..., quoted or not, as a value or between commas: no shell expands it behind a =
+HOME = re.compile(r"""(?<![^,])(?:(["'])(~/.*?)\1|(~/(?:[^,]*[^,"'\])}])?))(?![^,])""")
 NOW = re.compile(r"\$\{now:([^{}]*)\}")
 
 

@@ -130,10 +130,9 @@ def list_files(root: Path) -> list[File]:
         class_name = unicodedata.normalize("NFC", folder.name)  # an accent is one letter or two, as the system has it
         seen = {folder.resolve(), *folder.resolve().parents, root.resolve(), folder.parent.resolve()}
         for top, below, names in os.walk(folder, followlinks=True):
-            below[:] = [
-                name for name in sorted(below) if not name.startswith(".") and Path(top, name).resolve() not in seen
-            ]
-            seen.update(Path(top, name).resolve() for name in below)
+            places = {name: Path(top, name).resolve() for name in sorted(below) if not name.startswith(".")}
+            below[:] = [name for name, place in places.items() if place not in seen]  # no link to a folder above
+            seen.update(places.values())
             paths = [Path(top, name) for name in names if not name.startswith(".")]
             files += [(folder.parent.name, str(path.relative_to(folder)), class_name, path) for path in paths]
     if not any(part == "train" for part, *_ in files):

@@ -101,8 +101,9 @@ def read_path(path: Path) -> Iterator[tuple[str, Pixels]]:
     if path.is_dir():
         if (path / MANIFEST).exists():
             raise DataError(f"{path} is a run's folder and no picture; name one run, and the pictures behind it")
-        below = ((file, file.relative_to(path).parts) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        if not (files := sorted(file for file, parts in below if not any(part.startswith(".") for part in parts))):
+        names = (file.relative_to(path) for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+        files = sorted(path / name for name in names if not any(part.startswith(".") for part in name.parts))
+        if not files:
             raise DataError(f"{path} has no picture in it ({', '.join(SUFFIXES)})")
         for file in files:
             yield from read_path(file)
