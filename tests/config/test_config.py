@@ -271,7 +271,7 @@ def test_a_value_without_effect_is_refused_but_for_what_an_older_run_recorded(ov
     with pytest.raises(ConfigError) as caught:
         compose(*override.split())
     key, _, value = first.partition("=")
-    assert str(caught.value).lower().startswith(f"{key} (={value}) must be ")
+    assert str(caught.value).startswith(f"{key} (={value}) must be ")
     assert str(caught.value).endswith(f"must be at its default: it is used with {where} only")
     plain = to_plain(compose(*others))
     part, _, name = key.rpartition(".")
